@@ -1,0 +1,1 @@
+"""posebook: heatmap-free and lightweight human pose estimation, paper by paper."""

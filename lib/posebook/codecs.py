@@ -1,0 +1,105 @@
+"""Targets and their inverses: every encode has its decode, and the two are tested against each other.
+
+SimCC: Li et al., "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation", ECCV
+2022, section 3; the variant with one Gaussian a side is RTMPose's (Jiang et al., 2023), which StarNet-Pose
+keeps. Heatmaps: Tompson et al., NeurIPS 2014; the quarter offset is from Newell et al., ECCV 2016.
+
+1. A SimCC bin b stands for the coordinate b / split_ratio: bin 0 is the centre of pixel 0.
+2. A joint outside the input has a target all the same (its Gaussian's tail); `inside` tells which joints
+   may count in a loss.
+3. mmpose moves a joint whose score is not above 0 to (-1, -1); we keep its position, so that a picture can
+   be drawn and a net without a bias is not punished for the sign of its logits.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class SimCC(NamedTuple):
+    """Logits or targets of both axes: x (B, K, Wx), y (B, K, Wy), with Wx = W * split_ratio."""
+
+    x: Tensor
+    y: Tensor
+
+
+def inside(keypoints: Tensor, input_size: tuple[int, int]) -> Tensor:
+    """Which joints (..., K, 2) lie on the input's pixels; boolean (..., K). `input_size` is (H, W)."""
+    height, width = input_size
+    limit = keypoints.new_tensor([width - 0.5, height - 0.5])
+    return ((keypoints >= -0.5) & (keypoints < limit)).all(-1)
+
+
+def encode_simcc(
+    keypoints: Tensor,
+    input_size: tuple[int, int],
+    split_ratio: float = 2.0,
+    sigma: tuple[float, float] = (4.9, 5.66),
+) -> SimCC:
+    """One Gaussian a joint and axis, peak 1 at the joint's nearest bin (SimCC, equation 5, not normalised).
+
+    keypoints: (..., K, 2) as (x, y) pixels of the input; input_size: (H, W); sigma: (x, y) in bins.
+    Returns x (..., K, W * split_ratio) and y (..., K, H * split_ratio).
+    """
+    axes = []
+    for axis, size in enumerate((input_size[1], input_size[0])):
+        bins = torch.arange(round(size * split_ratio), device=keypoints.device, dtype=keypoints.dtype)
+        centre = (keypoints[..., axis, None] * split_ratio).round()  # (..., K, 1)
+        axes.append(torch.exp(-((bins - centre) ** 2) / (2 * sigma[axis] ** 2)))  # (..., K, bins)
+    return SimCC(*axes)
+
+
+def decode_simcc(simcc: SimCC, split_ratio: float = 2.0) -> tuple[Tensor, Tensor]:
+    """The fullest bin of each axis: keypoints (B, K, 2) in input pixels and scores (B, K).
+
+    The score is the smaller of the two maxima of the raw outputs, as mmpose has it.
+    """
+    (score_x, x), (score_y, y) = simcc.x.max(-1), simcc.y.max(-1)  # each (B, K)
+    return torch.stack([x, y], -1) / split_ratio, torch.minimum(score_x, score_y)
+
+
+def flip_simcc(simcc: SimCC, flip_indices: list[int]) -> SimCC:
+    """Bring the outputs for a mirrored input back: bins of x reversed, left and right joints exchanged.
+
+    A joint at x lies at W - 1 - x in the mirrored input, in bin 2 (W - 1 - x); reversed, it is read from
+    bin 2x + 1. The half pixel is mmpose's, and official weights were measured with it.
+    """
+    return SimCC(simcc.x[:, flip_indices].flip(-1), simcc.y[:, flip_indices])
+
+
+def encode_heatmap(
+    keypoints: Tensor, input_size: tuple[int, int], stride: int = 4, sigma: float = 2.0
+) -> Tensor:
+    """One Gaussian a joint on a grid of input_size / stride: (..., K, H / stride, W / stride).
+
+    keypoints: (..., K, 2) as (x, y) pixels of the input; sigma in cells. The peak, 1, sits on the nearest
+    cell, cell (i, j) standing for the input pixel (stride * j, stride * i), as in the HRNet code.
+    """
+    height, width = input_size[0] // stride, input_size[1] // stride
+    centre = (keypoints / stride).round()  # (..., K, 2)
+    rows = torch.arange(height, device=keypoints.device, dtype=keypoints.dtype)
+    columns = torch.arange(width, device=keypoints.device, dtype=keypoints.dtype)
+    dx2 = (columns - centre[..., 0, None]) ** 2  # (..., K, w)
+    dy2 = (rows - centre[..., 1, None]) ** 2  # (..., K, h)
+    return torch.exp(-(dx2[..., None, :] + dy2[..., :, None]) / (2 * sigma**2))  # (..., K, h, w)
+
+
+def decode_heatmap(heatmaps: Tensor, stride: int = 4) -> tuple[Tensor, Tensor]:
+    """The highest cell, moved a quarter cell towards its higher neighbour on each axis.
+
+    heatmaps: (B, K, h, w). Returns keypoints (B, K, 2) in input pixels and scores (B, K), the peak's value.
+    """
+    height, width = heatmaps.shape[-2:]
+    scores, index = heatmaps.flatten(-2).max(-1)  # (B, K)
+    x, y = index % width, index // width
+
+    def at(x: Tensor, y: Tensor) -> Tensor:
+        """Values at cells, clamped to the border, so that a border cell has no higher outer neighbour."""
+        cell = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+        return heatmaps.flatten(-2).gather(-1, cell[..., None]).squeeze(-1)  # (B, K)
+
+    # towards the higher neighbour, and only where both neighbours exist
+    dx = torch.sign(at(x + 1, y) - at(x - 1, y)) * ((x > 0) & (x < width - 1))
+    dy = torch.sign(at(x, y + 1) - at(x, y - 1)) * ((y > 0) & (y < height - 1))
+    return torch.stack([x + 0.25 * dx, y + 0.25 * dy], -1) * stride, scores

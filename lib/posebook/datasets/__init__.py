@@ -1,0 +1,132 @@
+"""People with keypoints, from files on disk: one module a source, all of them giving `Persons`."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from posebook.names import near
+from posebook.skeletons import Skeleton
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Person:
+    """One annotated person. Points are pixels of the image, pixel centres at integers."""
+
+    image: Path
+    image_id: int
+    id: int
+    bbox: tuple[float, float, float, float]  # x, y, w, h
+    area: float
+    keypoints: np.ndarray = field(compare=False)  # (K, 3) x, y, v: 0 not labelled, 1 hidden, 2 seen
+    score: float = 1.0  # of the box: 1 for ground truth
+
+
+@dataclass(frozen=True)
+class Persons:
+    """The people of one split, and what a record says of them."""
+
+    name: str
+    split: str
+    skeleton: Skeleton
+    sha256: str  # of the annotation file
+    persons: tuple[Person, ...]
+    annotations: Path
+    skipped: tuple[str, ...] = ()  # broken or missing images, by name
+
+    def describe(self) -> dict:
+        """What a record says of the data: no path of this machine."""
+        return {
+            "name": self.name,
+            "split": self.split,
+            "sha256": self.sha256,
+            "persons": len(self.persons),
+            "skipped_images": len(self.skipped),
+        }
+
+
+class DatasetMissing(FileNotFoundError):
+    """No such dataset here; the message names the folder, the layout and how to get it."""
+
+
+def missing(root: Path, wanted: str, layout: str, how: str) -> DatasetMissing:
+    """The one form of the error for a dataset that is not there."""
+    return DatasetMissing(f"{wanted} is not in {root}\nThe folder must hold: {layout}\nTo get it: {how}")
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Decode an image as RGB uint8 (H, W, 3), its EXIF rotation ignored as annotators' tools did.
+
+    Raises ValueError naming a file that is missing or cannot be decoded.
+    """
+    try:
+        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    except FileNotFoundError as error:
+        raise ValueError(f"no image at {path}") from error
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    if image is None:
+        raise ValueError(f"{path} cannot be decoded as an image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # (H, W, 3)
+
+
+def complete(path: Path) -> bool:
+    """Whether a JPEG has its end marker: OpenCV decodes a truncated one to grey without a word."""
+    with open(path, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 4096))
+        return b"\xff\xd9" in file.read()
+
+
+def usable_images(folder: Path, names: list[str], limit: int | None = None) -> tuple[set[str], tuple[str, ...]]:
+    """Split image names into those whose file is there and whole, and the broken ones.
+
+    limit: broken images that may be skipped, at least 5 and 1 % of all by default. Above it ValueError names
+    the first ones: a dataset with that many holes is not the dataset.
+    """
+    present = set(os.listdir(folder)) if folder.is_dir() else set()
+    broken = []
+    for name in names:
+        if name not in present:
+            broken.append(f"{name} (missing)")
+        elif name.lower().endswith((".jpg", ".jpeg")) and not complete(folder / name):
+            broken.append(f"{name} (truncated)")
+    limit = max(5, len(names) // 100) if limit is None else limit
+    if len(broken) > limit:
+        raise ValueError(
+            f"{len(broken)} of {len(names)} images in {folder} are broken or missing, more than the {limit} "
+            f"that may be skipped: {', '.join(broken[:5])}, ..."
+        )
+    if broken:
+        print(f"skipping {len(broken)} of {len(names)} images: {', '.join(broken[:5])}")
+    return set(names) - {entry.rsplit(" ", 1)[0] for entry in broken}, tuple(broken)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def default_root(name: str) -> Path:
+    """$POSEBOOK_DATA/NAME, or data/NAME of this checkout."""
+    return Path(os.environ.get("POSEBOOK_DATA", ROOT / "data")) / name
+
+
+def load(name: str, root: str | Path | None = None, split: str | None = None) -> Persons:
+    """Load a dataset's people. root: the folder that holds its annotations, by default `default_root(name)`.
+
+    coco: split train2017 or val2017; synthetic: train or val; lspet: train or val. The default is the
+    validation split. Raises ValueError for a name or split it does not know and DatasetMissing for files.
+    """
+    from posebook.datasets import coco, lspet  # each of them builds on this file
+
+    loaders = {"coco": coco.load, "synthetic": coco.load_synthetic, "lspet": lspet.load}
+    if name not in loaders:
+        raise near(name, loaders, "dataset")
+    root = Path(root) if root else default_root(name)
+    return loaders[name](root, split) if split else loaders[name](root)

@@ -1,0 +1,91 @@
+"""COCO keypoints (Lin et al., ECCV 2014) in their official layout, at any root.
+
+    ROOT/annotations/person_keypoints_{train2017,val2017}.json
+    ROOT/{train2017,val2017}/*.jpg
+
+1. A person counts when it has at least one labelled joint and a box of some area; crowds do not. That is
+   mmpose's and HRNet's choice of people for both training and ground-truth boxes.
+2. A box is clipped to its image, as in both.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from posebook import skeletons
+from posebook.datasets import Person, Persons, file_sha256, missing, usable_images
+from posebook.names import near
+
+LAYOUT = "annotations/person_keypoints_{split}.json and the folder {split}/ with its images"
+IMAGES = {"train2017": 118287, "val2017": 5000}  # of the official files
+
+
+def load(root: Path, split: str = "val2017") -> Persons:
+    """People of a COCO split; raises DatasetMissing, and ValueError naming a broken file or entry."""
+    if split not in IMAGES:
+        raise near(split, IMAGES, "split of coco")
+    return read("coco", root, split, "https://cocodataset.org/#download (2017 images and annotations)", IMAGES[split])
+
+
+def load_synthetic(root: Path, split: str = "val") -> Persons:
+    """People of the embedded dataset, which synthetic.generate writes in COCO's format."""
+    if split not in ("train", "val"):
+        raise near(split, ["train", "val"], "split of synthetic")
+    return read("synthetic", root, split, "python -m posebook.datasets.synthetic --root " + str(root))
+
+
+def read(name: str, root: Path, split: str, how: str, whole: int | None = None) -> Persons:
+    """Read ROOT's annotations of `split` into people, skipping broken images up to the set limit.
+
+    whole: how many images the real split has; a file with fewer is a sample of it, and is named one.
+    """
+    path = root / "annotations" / f"person_keypoints_{split}.json"
+    if not path.is_file():
+        raise missing(root, f"{name} {split}", LAYOUT.format(split=split), how)
+    try:
+        content = json.loads(path.read_text())
+        images = {image["id"]: image for image in content["images"]}
+        annotations = content["annotations"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a COCO annotation file: {error!r}") from error
+    usable, broken = usable_images(root / split, sorted(image["file_name"] for image in images.values()))
+    if whole and len(images) != whole:
+        name += "-sample"
+    skeleton = skeletons.get("coco")
+    persons, orphans = [], []
+    for entry in annotations:
+        if entry.get("iscrowd", 0) or not entry.get("num_keypoints", 0):
+            continue
+        image = images.get(entry["image_id"])
+        if image is None:
+            orphans.append(f"annotation {entry['id']} (of image {entry['image_id']}, not in the file)")
+            continue
+        keypoints = np.asarray(entry["keypoints"], np.float64)
+        if keypoints.size != 3 * len(skeleton.keypoints):
+            raise ValueError(
+                f"{path}, annotation {entry['id']}: {keypoints.size} numbers, not 3 for each of {len(skeleton.keypoints)} joints"
+            )
+        x, y, w, h = entry["bbox"]
+        x1, y1 = max(0.0, x), max(0.0, y)
+        w, h = min(image["width"] - 1, x + w) - x1, min(image["height"] - 1, y + h) - y1
+        if w <= 0 or h <= 0 or image["file_name"] not in usable:
+            continue
+        persons.append(
+            Person(
+                root / split / image["file_name"],
+                image["id"],
+                entry["id"],
+                (x1, y1, w, h),
+                float(entry.get("area", w * h)),
+                keypoints.reshape(-1, 3),  # (K, 3)
+            )
+        )
+    limit = max(5, len(annotations) // 100)
+    if len(orphans) > limit:
+        raise ValueError(f"{path}: {len(orphans)} annotations point at no image, more than {limit}: {', '.join(orphans[:3])}")
+    if orphans:
+        print(f"skipping {len(orphans)} annotations: {', '.join(orphans[:3])}")
+    if not persons:
+        raise ValueError(f"{path} holds no person with keypoints and an image")
+    return Persons(name, split, skeleton, file_sha256(path), tuple(persons), path, broken + tuple(orphans))

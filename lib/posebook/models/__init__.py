@@ -1,0 +1,136 @@
+"""The zoo: every model by name. To add one, write its file beside this and one line in ZOO."""
+
+import hashlib
+import inspect
+import json
+import pickle
+from functools import partial
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from posebook import skeletons
+from posebook.models.starnet_pose import StarNetPose
+from posebook.names import near
+
+ZOO = {
+    "starnet-pose-t": partial(StarNetPose, width=24, depths=(2, 2, 8, 3)),
+    "starnet-pose-s": partial(StarNetPose, width=32, depths=(2, 2, 8, 4), attention="coordinate"),
+}
+
+
+def names() -> list[str]:
+    """Names that `build` knows, in the order they were added."""
+    return list(ZOO)
+
+
+def check(name: str, options: dict) -> None:
+    """Raise ValueError, with the near names, for a model or a builder's option nobody knows."""
+    if name not in ZOO:
+        raise near(name, names(), "model")
+    known = [option for option in inspect.signature(ZOO[name]).parameters if option not in ("skeleton", "input_size")]
+    for option in options:
+        if option not in known:
+            raise near(option, known, f"option of {name}")
+
+
+def build(
+    name: str, skeleton: str = "coco", input_size: tuple[int, int] = (256, 192), **options: object
+) -> nn.Module:
+    """Build a model, untrained. input_size: (height, width); options: the model file's keyword arguments.
+
+    Raises ValueError for a name, a skeleton, an option or an input size it does not know, before any work.
+    """
+    check(name, options)
+    return ZOO[name](skeleton=skeletons.get(skeleton), input_size=tuple(input_size), **options)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors or torch file, unwrapped and without 'module.', never unpickling code.
+
+    Raises FileNotFoundError, and ValueError for a file that is no checkpoint or holds anything but tensors
+    and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        head = path.read_bytes()[:64].lstrip()
+        why = "it is a web page" if head[:1] == b"<" else str(error).splitlines()[0]
+        raise ValueError(f"{path.name} cannot be read as weights: {why}") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path.name} holds no tensors by name")
+    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def load_official(model: nn.Module, source: str | Path | dict[str, Tensor]) -> nn.Module:
+    """Load a checkpoint in the authors' layout, strictly; the model is untouched when it does not fit.
+
+    Raises ValueError naming the first keys that are missing, left over or of another shape.
+    """
+    state = source if isinstance(source, dict) else read_checkpoint(source)
+    own = model.state_dict()
+    faults = [f"missing {key}" for key in own if key not in state]
+    faults += [f"left over {key}" for key in state if key not in own]
+    faults += [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
+        raise ValueError(f"the weights do not fit {type(model).__name__}: {'; '.join(faults[:4])}{more}")
+    model.load_state_dict(state)
+    return model
+
+
+def load_backbone(model: nn.Module, path: str | Path) -> nn.Module:
+    """Load the backbone's authors' ImageNet file into model.backbone.
+
+    Its classifier (`norm`, `head`) is left out and attention modules, which it does not have, keep their
+    start; anything else missing or left over raises ValueError.
+    """
+    state = {k: v for k, v in read_checkpoint(path).items() if k.split(".")[0] not in ("norm", "head")}
+    own = model.backbone.state_dict()
+    attention = {key: value for key, value in own.items() if ".ca." in key}
+    load_official(model.backbone, attention | state)
+    return model
+
+
+def save_weights(model: nn.Module, path: str | Path, name: str, dtype: torch.dtype = torch.float32, **options) -> str:
+    """Write the model with what is needed to build it again; returns the file's SHA-256."""
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    built = {"model": name, "skeleton": model.skeleton.name, "input_size": list(model.input_size), "options": options}
+    safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, path, {"posebook": json.dumps(built)})
+    return sha256(path)
+
+
+def load_weights(path: str | Path) -> nn.Module:
+    """Build the model a file of `save_weights` describes, load it and return it in eval mode, in float32."""
+    path = Path(path)
+    state = read_checkpoint(path)
+    with safetensors.safe_open(path, "pt") as file:
+        described = (file.metadata() or {}).get("posebook")
+    if described is None:
+        raise ValueError(f"{path.name} does not say which model it is; build one and use load_official")
+    built = json.loads(described)
+    model = build(built["model"], built["skeleton"], tuple(built["input_size"]), **built["options"])
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    return load_official(model, state).eval()
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

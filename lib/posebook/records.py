@@ -1,0 +1,143 @@
+"""The ledger: what was measured, on what, with which code.
+
+A run writes one JSON file into OUT/records/, whole or not at all. `keep` copies one into data/measured/, on
+purpose, to be committed. Tables read both. Records name datasets by name and hash, never by a path.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ROOT / "data" / "measured"
+FIELDS = {"kind", "name", "model", "dataset", "profile", "parameters", "protocol", "metrics", "seed"}
+
+
+def code() -> dict:
+    """Commit, whether lib/ or notebooks/ differ from it, and the package's version."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    status = git("status", "--porcelain", "--", "lib", "notebooks") if commit else None
+    try:
+        release = version("posebook")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        release = None
+    return {"commit": commit, "dirty": bool(status) if commit else None, "version": release}
+
+
+def machine(device: str = "cpu") -> dict:
+    """Device, operating system and the versions that can move a figure."""
+    if torch.device(device).type == "cuda":
+        name = f"cuda: {torch.cuda.get_device_name(device)}"
+    else:
+        name = f"{device}: {_processor()} ({os.cpu_count()} cores)"
+    return {
+        "device": name,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name as the system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+class Stopwatch:
+    """Started with a run; tells what every record says of it: start, wall time, code, machine, peak memory."""
+
+    def __init__(self, device: str = "cpu"):
+        self.device, self.started, self.start = device, datetime.now(UTC), time.perf_counter()
+        self.code = code()  # the tree may change while the run goes on
+
+    def stamp(self, earlier_seconds: float = 0.0) -> dict:
+        """The fields of a record that belong to the run itself; earlier_seconds: before a resume."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+        fields = {
+            "started": self.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "wall_seconds": round(earlier_seconds + time.perf_counter() - self.start, 1),
+            "peak_memory_mib": round(peak),
+            "code": self.code,
+            "machine": machine(self.device),
+        }
+        if torch.device(self.device).type == "cuda":
+            fields["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated(self.device) / 2**20)
+        return fields
+
+
+def write(record: dict, out_dir: str | Path = "reports") -> Path:
+    """Write a record to OUT_DIR/records/NAME.json, whole or not at all; raises ValueError for missing fields."""
+    missing = FIELDS - record.keys()
+    if missing:
+        raise ValueError(f"a record needs {', '.join(sorted(missing))}")
+    folder = Path(out_dir) / "records"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{record['name']}.json"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"schema": 1} | record, indent=1) + "\n")
+    os.replace(temporary, path)
+    return path
+
+
+def load(*folders: str | Path) -> list[dict]:
+    """Records of the folders, kept ones first, each with its `path` and whether it is `kept`.
+
+    Without folders: data/measured and reports/records of this checkout. A missing folder holds none.
+    Raises ValueError naming a file that is not a record.
+    """
+    found = []
+    for folder in map(Path, folders or (KEPT, ROOT / "reports" / "records")):
+        for path in sorted(folder.glob("*.json")):
+            try:
+                record = json.loads(path.read_text())
+                missing = FIELDS - record.keys()
+            except (json.JSONDecodeError, AttributeError) as error:
+                raise ValueError(f"{path} is not a record: {error}") from error
+            if missing:
+                raise ValueError(f"{path} is not a record: it lacks {', '.join(sorted(missing))}")
+            found.append(record | {"path": str(path), "kept": folder.resolve() == KEPT})
+    return found
+
+
+def keep(path: str | Path) -> Path:
+    """Copy a record into data/measured/, to be committed; returns where it lies now."""
+    path = Path(path)
+    record = next((r for r in load(path.parent) if Path(r["path"]) == path), None)
+    if record is None:
+        raise FileNotFoundError(f"no record at {path}")
+    KEPT.mkdir(parents=True, exist_ok=True)
+    kept = KEPT / path.name
+    kept.write_text(path.read_text())
+    return kept
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m posebook.records", description="Keep a record for good.")
+    parser.add_argument("keep", choices=["keep"])
+    parser.add_argument("paths", nargs="+", type=Path)
+    for path in parser.parse_args().paths:
+        print(keep(path).relative_to(ROOT))
