@@ -116,8 +116,11 @@ def save_weights(model: nn.Module, path: str | Path, name: str, dtype: torch.dty
     return sha256(path)
 
 
-def load_weights(path: str | Path) -> nn.Module:
-    """Build the model a file of `save_weights` describes, load it and return it in eval mode, in float32."""
+def load_weights(path: str | Path, name: str | None = None) -> nn.Module:
+    """Build the model a file of `save_weights` describes, load it and return it in eval mode, in float32.
+
+    Raises ValueError for a file that says nothing of its model, or of another model than `name`.
+    """
     path = Path(path)
     state = read_checkpoint(path)
     with safetensors.safe_open(path, "pt") as file:
@@ -125,6 +128,8 @@ def load_weights(path: str | Path) -> nn.Module:
     if described is None:
         raise ValueError(f"{path.name} does not say which model it is; build one and use load_official")
     built = json.loads(described)
+    if name and built["model"] != name:
+        raise ValueError(f"{path.name} holds weights of {built['model']}, not of {name}")
     model = build(built["model"], built["skeleton"], tuple(built["input_size"]), **built["options"])
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     return load_official(model, state).eval()
