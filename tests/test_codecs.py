@@ -1,0 +1,101 @@
+"""Codecs: encode then decode gives the joint back; vectorised code against plain loops."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from posebook import codecs, losses, skeletons
+
+SIZE = (64, 96)
+inside_x = st.floats(0, SIZE[1] - 1.25)
+inside_y = st.floats(0, SIZE[0] - 1.25)
+
+
+@settings(deadline=None, max_examples=100)
+@given(inside_x, inside_y, st.sampled_from([1, 2, 3]))
+def test_simcc_recovers_any_coordinate_within_half_a_bin(x, y, ratio):
+    point = torch.tensor([[[x, y]]], dtype=torch.float64)
+    found, _ = codecs.decode_simcc(codecs.encode_simcc(point, SIZE, ratio), ratio)
+    assert (found - point).abs().max() <= 0.5 / ratio + 1e-9
+
+
+@settings(deadline=None, max_examples=100)
+@given(inside_x, inside_y)
+def test_heatmap_recovers_any_coordinate_within_half_a_cell(x, y):
+    point = torch.tensor([[[min(x, SIZE[1] - 6), min(y, SIZE[0] - 6)]]], dtype=torch.float64)
+    found, score = codecs.decode_heatmap(codecs.encode_heatmap(point, SIZE))
+    assert (found - point).abs().max() <= 2 + 1e-9
+    assert score == pytest.approx(1)
+
+
+def test_simcc_target_is_the_formula():
+    """Against a plain loop over joints, axes and bins."""
+    points = torch.tensor([[[10.3, 20.8], [-4.0, 70.0]]], dtype=torch.float64)
+    target = codecs.encode_simcc(points, SIZE, 2, (4.9, 5.66))
+    for joint in range(2):
+        for values, coordinate, sigma in (
+            (target.x[0, joint], points[0, joint, 0].item(), 4.9),
+            (target.y[0, joint], points[0, joint, 1].item(), 5.66),
+        ):
+            for b, value in enumerate(values.tolist()):
+                assert value == pytest.approx(math.exp(-((b - round(2 * coordinate)) ** 2) / (2 * sigma**2)), abs=1e-12)
+    assert target.x.shape == (1, 2, 192) and target.y.shape == (1, 2, 128)
+
+
+def test_heatmap_quarter_offset_points_to_the_higher_neighbour():
+    heatmap = torch.zeros(1, 1, 8, 8)
+    heatmap[0, 0, 3, 4] = 1.0
+    heatmap[0, 0, 3, 5] = 0.5
+    heatmap[0, 0, 2, 4] = 0.4
+    found, score = codecs.decode_heatmap(heatmap)
+    assert found.tolist() == [[[4 * 4.25, 4 * 2.75]]] and score.item() == 1.0
+    corner = torch.zeros(1, 1, 8, 8)
+    corner[0, 0, 0, 7] = 1.0
+    assert codecs.decode_heatmap(corner)[0].tolist() == [[[28.0, 0.0]]]
+
+
+def test_flip_twice_is_nothing_and_once_mirrors_bins_and_joints():
+    order = skeletons.get("coco").flip_indices
+    simcc = codecs.SimCC(torch.randn(2, 17, 192), torch.randn(2, 17, 128))
+    once = codecs.flip_simcc(simcc, order)
+    assert all(torch.equal(a, b) for a, b in zip(codecs.flip_simcc(once, order), simcc, strict=True))
+    assert torch.equal(once.x[:, 5], simcc.x[:, 6].flip(-1)) and torch.equal(once.y[:, 5], simcc.y[:, 6])
+
+
+def test_score_is_the_smaller_maximum():
+    simcc = codecs.SimCC(torch.tensor([[[0.1, 0.9, 0.2]]]), torch.tensor([[[0.3, 0.4]]]))
+    points, score = codecs.decode_simcc(simcc)
+    assert points.tolist() == [[[0.5, 0.5]]] and score.item() == pytest.approx(0.4)
+
+
+def test_inside_is_the_pixels_extent():
+    points = torch.tensor([[-0.5, 0.0], [-0.6, 0.0], [95.4, 63.4], [95.5, 0.0], [0.0, 63.5]])
+    assert codecs.inside(points, SIZE).tolist() == [True, False, True, False, False]
+
+
+def test_kl_against_a_plain_loop():
+    torch.manual_seed(0)
+    target = codecs.encode_simcc(torch.rand(2, 3, 2, dtype=torch.float64) * 20, (24, 32))
+    logits = codecs.SimCC(*(torch.randn_like(axis) for axis in target))
+    weights = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]], dtype=torch.float64)
+    total = 0.0
+    for logit, goal in zip(logits, target, strict=True):
+        for b in range(2):
+            for k in range(3):
+                q = [math.exp(10 * v) for v in goal[b, k].tolist()]
+                p = [math.exp(10 * v) for v in logit[b, k].tolist()]
+                q, p = [v / sum(q) for v in q], [v / sum(p) for v in p]
+                divergence = sum(a * math.log(a / c) for a, c in zip(q, p, strict=True)) / len(q)
+                total += divergence * weights[b, k].item() / 6
+    assert losses.simcc_kl(logits, target, weights).item() == pytest.approx(total, rel=1e-9)
+
+
+def test_kl_is_zero_at_the_target_and_blind_to_unlabelled_joints():
+    target = codecs.encode_simcc(torch.tensor([[[5.0, 6.0], [7.0, 8.0]]]), (24, 32))
+    assert losses.simcc_kl(target, target, torch.ones(1, 2)).item() == pytest.approx(0, abs=1e-7)
+    wild = codecs.SimCC(target.x.clone(), target.y.clone())
+    wild.x[:, 1] = torch.randn(64)
+    assert losses.simcc_kl(wild, target, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0, abs=1e-7)

@@ -1,0 +1,259 @@
+"""The papers' numbers, and the rule that a measured figure stands only in a cell of its own dataset."""
+
+import copy
+
+import pandas as pd
+import pytest
+
+from posebook import models, published
+
+PAPER = "StarNet-Pose"
+CELLS = {
+    "main_results": 2 * 8,
+    "lightweight_comparison": 8 * 6,
+    "speed": 6 * 7,
+    "architecture": 6 * 2,
+    "attention_ablation": 3 * 6,
+    "occlusion_ablation": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def cells() -> pd.DataFrame:
+    return published.load()
+
+
+def record(**changes) -> dict:
+    """A run that measures StarNet-Pose-T's COCO row; changes replace fields, 'a.b' within one."""
+    people = {"name": "coco", "split": "val2017", "sha256": "0" * 64, "persons": 6352}
+    fields = {
+        "kind": "train",
+        "name": "made-up",
+        "model": "starnet-pose-t",
+        "options": {},
+        "dataset": people | {"split": "train2017", "persons": 149813},
+        "evaluated": people,
+        "profile": "paper",
+        "parameters": {"epochs": 210, "stage1": {"dropout": 1.0}, "stage2": {"dropout": 0.5}},
+        "protocol": {"input_size": [256, 192], "boxes": "ground truth", "flip_test": True},
+        "metrics": {"AP": 0.71234, "AP50": 0.9, "AP75": 0.79, "AR": 0.74},
+        "curve": [{"epoch": 10, "loss": 1.0, "AP": 0.5}, {"epoch": 20, "loss": 0.9, "AP": 0.4}],
+        "seed": 0,
+        "weights": {"initialisation": "scratch"},
+        "machine": {"device": "cuda: made-up"},
+        "started": "2026-01-01T00:00:00Z",
+    }
+    fields = copy.deepcopy(fields)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = fields
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return fields
+
+
+def cell(table: pd.DataFrame, row: str, column: str) -> pd.Series:
+    found = table[(table["row"] == row) & (table["column"] == column)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def ap(
+    *records: dict, name: str = "main_results", row: str = "StarNet-Pose-T", column: str = "AP"
+) -> pd.Series:
+    return cell(published.table(PAPER, name, list(records)), row, column)
+
+
+def test_every_table_is_whole(cells):
+    ours = cells[cells["paper"] == PAPER]
+    assert ours.groupby("table").size().to_dict() == CELLS
+    assert not cells.duplicated(["paper", "table", "row", "column"]).any()
+
+
+def test_every_cell_has_its_source_and_a_value(cells):
+    assert (cells["source"] != "").all() and (cells["value"] != "").all()
+    numbers = cells[cells["unit"] != "text"]
+    assert pd.to_numeric(numbers["value"], errors="coerce").notna().all()
+    assert (
+        cells.loc[cells["dataset"] != "", "boxes_basis"] != ""
+    ).all()  # whose boxes, and how that is known
+
+
+def test_columns_agree_with_each_other(cells):
+    """Frames a second are a thousand over the milliseconds, to the last digit printed of either."""
+    for _, table in cells[cells["column"].isin(published.SPEED)].groupby("table"):
+        rows = table.pivot(index="row", columns="column", values="value").astype(float)
+        rounding = 0.005 + 0.05 * 1000 / rows["FPS"] ** 2
+        assert ((rows["Latency (ms)"] - 1000 / rows["FPS"]).abs() <= rounding).all()
+    accuracy = cells[cells["column"].isin(["AP", "AP50", "AP75"])]
+    rows = accuracy.pivot(index=["table", "row"], columns="column", values="value").astype(float).dropna()
+    assert len(rows) == 13 and (rows["AP"] < rows["AP75"]).all() and (rows["AP75"] < rows["AP50"]).all()
+
+
+def test_tables_agree_with_each_other(cells):
+    """A model's figure is the same wherever the document prints it."""
+    full = cells[cells["table"].isin(["main_results", "lightweight_comparison", "speed"])]
+    shared = full.groupby(["row", "column"])["value"]
+    assert (shared.nunique() == 1).all() and (shared.size() > 1).sum() > 20
+
+
+def test_printed_digits_are_kept(cells):
+    main = cells[cells["table"] == "main_results"].set_index(["row", "column"])["value"]
+    assert main["StarNet-Pose-T", "AP"] == "72.00"
+    assert main["StarNet-Pose-S", "Params (M)"] == "6.428"
+
+
+def test_sizes_are_counted_on_the_built_models():
+    for row, parameters in (("StarNet-Pose-T", "3.504"), ("StarNet-Pose-S", "6.428")):
+        found = ap(row=row, column="Params (M)")
+        assert (found["published"], found["measured"], found["status"]) == (
+            parameters,
+            parameters,
+            "measured here",
+        )
+        work = ap(row=row, column="GFLOPs")
+        assert 0.98 < float(work["measured"]) / float(work["published"]) < 1
+
+
+def test_architecture_is_read_from_the_modules():
+    table = published.table(PAPER, "architecture", [])
+    assert (table["measured"] == table["published"]).all()
+    other = published.architecture(models.build("starnet-pose-s", attention="none", depths=(1, 2, 3, 4)))
+    assert other["Stage 1"] == "32 ch, depth 1, no CA" and other["Stage 3"] == "128 ch, depth 3, no CA"
+
+
+def test_a_coco_record_fills_its_cell():
+    found = ap(record())
+    assert (found["measured"], found["status"], found["measured_boxes"]) == (
+        "71.23",
+        "measured here",
+        "ground truth",
+    )
+    assert "cuda: made-up" in found["where"] and "seed 0" in found["where"] and "scratch" in found["where"]
+    assert ap(record(), row="StarNet-Pose-S")["status"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset__name": "synthetic", "evaluated__name": "synthetic"},
+        {"dataset__name": "synthetic"},  # trained elsewhere
+        {"evaluated__name": "coco-sample"},  # what a part of COCO in COCO's layout is called
+        {"dataset__name": "coco-sample", "evaluated__name": "coco-sample"},
+        {"evaluated__split": "train2017"},
+        {"profile": "demo"},
+        {"profile": "fast"},
+        {"parameters__epochs": 5},
+        {"protocol__input_size": [128, 96]},
+        {"options": {"attention": "cbam"}},
+        {"kind": "evaluate"},  # of weights whose training the record does not tell
+        {"kind": "evaluate", "weights": {"trained_on": "synthetic"}},
+        {"kind": "dataset"},
+    ],
+    ids=str,
+)
+def test_no_other_record_fills_a_coco_cell(changes):
+    found = ap(record(**changes))
+    assert (found["measured"], found["status"]) == ("", "not measured")
+
+
+def test_given_weights_fill_a_cell_when_the_record_tells_their_data():
+    given = record(kind="evaluate", weights={"trained_on": "coco", "initialisation": "authors' file"})
+    given["dataset"] = given.pop("evaluated")
+    assert ap(given)["measured"] == "71.23" and "authors' file" in ap(given)["where"]
+
+
+def test_options_left_out_are_the_builders():
+    spelt = record(model="starnet-pose-s", options={"attention": "coordinate", "attention_stages": [3, 4]})
+    assert ap(spelt, row="StarNet-Pose-S")["status"] == "measured here"
+
+
+def test_the_printed_boxes_come_first_then_the_newest():
+    detector = record(
+        protocol__boxes="detector boxes.json sha256 0", started="2027-01-01T00:00:00Z", metrics={"AP": 0.69}
+    )
+    assert ap(detector)["measured"] == "69.00" and ap(detector)["measured_boxes"].startswith("detector")
+    assert ap(detector, record())["measured"] == "71.23"
+    assert ap(record(), record(started="2026-06-01T00:00:00Z", metrics={"AP": 0.7}))["measured"] == "70.00"
+
+
+def test_ablations_ask_for_their_options_and_their_schedule():
+    mini = {"dataset__name": "coco-mini", "evaluated__name": "coco-mini"}
+    rows = [
+        "StarNet-S1 (w/o CA)",
+        "StarNetCA-S1",
+        "StarNetCA-S1 + fixed dropout",
+        "StarNet-S1 + fixed dropout",
+    ]
+
+    def filled(run: dict) -> list[str]:
+        table = published.table(PAPER, "occlusion_ablation", [run])
+        return list(table.loc[table["status"] == "measured here", "row"])
+
+    assert filled(record(**mini)) == rows[:1]
+    assert filled(record(**mini, options={"attention": "coordinate"})) == rows[1:2]
+    fixed = {"parameters__stage1": {"dropout": 0.6}, "parameters__stage2": {"dropout": 0.6}}
+    assert filled(record(**mini, **fixed)) == rows[3:]
+    best = {"name": "attention_ablation", "row": "StarNet + CBAM"}
+    cbam = record(**mini, model="starnet-pose-s", options={"attention": "cbam"})
+    assert ap(cbam, **best, column="Best AP")["measured"] == "50.00"
+    assert ap(cbam, **best, column="Best AP epoch")["measured"] == "10"
+
+
+def benchmark(model: str = "starnet-pose-t", median: float = 20.0, **changes) -> dict:
+    run = {"model": model, "input_size": [256, 192], "batch": 1, "form": "eager fp32", "threads": 2}
+    run |= {"latency_ms": {"median": median, "p10": 19.0, "p90": 25.0, "mean": 21.0}} | changes
+    return record(kind="benchmark", model="all", metrics=[run], machine={"device": "cpu: made-up"})
+
+
+def test_latency_comes_from_a_benchmark_and_names_its_machine():
+    found = ap(benchmark(), name="speed", column="Latency (ms)")
+    assert (found["measured"], found["status"]) == ("20.00", "measured here")
+    assert "cpu: made-up" in found["where"] and "19.00 to 25.00" in found["where"]
+    assert ap(benchmark(), name="speed", column="FPS")["measured"] == "50.0"
+    for other in (benchmark(batch=8), benchmark(input_size=[128, 96]), benchmark(form="compiled fp32")):
+        assert ap(other, name="speed", column="FPS")["status"] == "not measured"
+
+
+def test_what_is_not_built_is_published_only_and_what_is_has_a_command():
+    table = published.table(PAPER, "lightweight_comparison", [])
+    built = table["row"].str.startswith("StarNet")
+    assert (table.loc[~built, "status"] == "published").all() and (table.loc[~built, "command"] == "").all()
+    missing = table[table["status"] == "not measured"]
+    assert len(missing) == 8 and missing["command"].str.contains("--model starnet-pose-").all()
+    commands = published.table(PAPER, "occlusion_ablation", [])["command"]
+    assert commands.str.contains('"dropout": 0.6').sum() == 2
+
+
+def test_the_scorecard_adds_up():
+    card = published.scorecard([])
+    assert dict(zip(card["table"], card["cells"], strict=True)) == CELLS
+    assert (card[["measured here", "not measured", "published only"]].sum(axis=1) == card["cells"]).all()
+    more = published.scorecard([record(), benchmark()])
+    gained = more["measured here"] - card["measured here"]
+    assert dict(zip(card["table"], gained, strict=True)) == {
+        "main_results": 6,
+        "lightweight_comparison": 4,
+        "speed": 5,
+        "architecture": 0,
+        "attention_ablation": 0,
+        "occlusion_ablation": 0,
+    }
+
+
+def test_accuracies_say_what_they_were_measured_on():
+    pck = record(metrics={"PCK@0.2": 0.6}, metrics_without_flip={"PCK@0.2": 0.5}, evaluated__name="lspet")
+    plain = record(protocol__flip_test=False)
+    table = published.accuracies([pck, plain, benchmark()])
+    assert list(table["metric"]) == ["PCK@0.2", "AP"]
+    assert table.loc[0, ["with flip test", "without"]].tolist() == [0.6, 0.5]
+    assert pd.isna(table.loc[1, "with flip test"]) and table.loc[1, "without"] == pytest.approx(0.71234)
+    assert table.loc[0, "measured on"] == "lspet val2017, 6,352 people"
+
+
+def test_unknown_tables_are_named():
+    with pytest.raises(ValueError, match=r"StarNet-Pose/speed"):
+        published.table(PAPER, "spede", [])
+    with pytest.raises(FileNotFoundError, match="one CSV file a paper"):
+        published.load("no/such/folder")

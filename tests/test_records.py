@@ -1,0 +1,95 @@
+"""The ledger: whole files, kept on purpose, and what it refuses."""
+
+import json
+import multiprocessing
+import subprocess
+
+import pytest
+
+from posebook import records
+
+RECORD = {
+    "kind": "train",
+    "name": "a-run",
+    "model": "starnet-pose-t",
+    "dataset": {"name": "synthetic"},
+    "profile": "demo",
+    "parameters": {},
+    "protocol": {},
+    "metrics": {"AP": 0.5},
+    "seed": 0,
+}
+
+
+def test_write_then_load(tmp_path):
+    path = records.write(RECORD, tmp_path)
+    (found,) = records.load(tmp_path / "records")
+    assert found == RECORD | {"schema": 1, "path": str(path), "kept": False}
+    assert records.load(tmp_path / "nowhere") == []
+
+
+def test_a_record_without_its_fields_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="a record needs metrics, seed"):
+        records.write({k: v for k, v in RECORD.items() if k not in ("metrics", "seed")}, tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path):
+    (tmp_path / "torn.json").write_text('{"kind": "train", ')
+    with pytest.raises(ValueError, match="torn.json is not a record"):
+        records.load(tmp_path)
+    (tmp_path / "torn.json").write_text('{"kind": "train"}')
+    with pytest.raises(ValueError, match="torn.json is not a record: it lacks dataset"):
+        records.load(tmp_path)
+
+
+def test_keep_copies_into_the_kept_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "KEPT", tmp_path / "measured")
+    kept = records.keep(records.write(RECORD, tmp_path))
+    assert json.loads(kept.read_text())["metrics"] == {"AP": 0.5}
+    assert records.load(tmp_path / "measured")[0]["kept"]
+    with pytest.raises(FileNotFoundError, match="no record at"):
+        records.keep(tmp_path / "records" / "other.json")
+
+
+def _many(task):
+    folder, writer = task
+    for turn in range(20):
+        records.write(RECORD | {"name": f"run-{writer % 4}", "metrics": {"AP": writer, "turn": turn}}, folder)
+
+
+def test_writers_never_leave_half_a_record(tmp_path):
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        pool.map(_many, [(tmp_path, writer) for writer in range(8)])
+    found = records.load(tmp_path / "records")
+    assert sorted(r["name"] for r in found) == [f"run-{i}" for i in range(4)]
+    assert all(r["metrics"]["turn"] == 19 for r in found)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_stamp_says_where_and_with_which_code():
+    stamp = records.Stopwatch().stamp(earlier_seconds=100)
+    assert stamp["wall_seconds"] >= 100 and stamp["peak_memory_mib"] > 50
+    assert stamp["machine"]["device"].startswith("cpu: ") and stamp["machine"]["torch"]
+    head = subprocess.run(["git", "-C", str(records.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    assert stamp["code"]["commit"] == (head.stdout.strip() or None)
+
+
+def test_dirty_means_lib_or_notebooks_differ(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "a.py").write_text("a = 1\n")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    (tmp_path / "README.md").write_text("elsewhere\n")
+    assert records.code()["dirty"] is False
+    (tmp_path / "lib" / "a.py").write_text("a = 2\n")
+    assert records.code()["dirty"] is True
+
+
+def test_kept_records_name_no_path_of_a_machine():
+    kept = records.load(records.KEPT)
+    for record in kept:
+        text = json.dumps({key: value for key, value in record.items() if key != "path"})
+        assert "/home" not in text and "/work" not in text and "/tmp" not in text and "/root" not in text

@@ -1,0 +1,359 @@
+"""From executed notebooks to pages, and what `make reproduce` would run after a change."""
+
+import base64
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import nbformat
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "report"))
+import pages  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync""".split()
+
+PROSE = r"""# A page: with a title
+
+See [the speeds](tables/speed.ipynb), [a page that is not here](learn/none.ipynb) and
+[the paper](https://example.org/paper).
+
+## Loss
+
+The divergence of two distributions. It is not symmetric.
+
+$$D(p \,\|\, q) = \sum_i p_i \log \frac{p_i}{q_i}, \quad \hat x = \operatorname*{arg\,max}_i p_i$$
+
+Here $p_i$ is the label's."""
+PARAMETERS = """model = "starnet-pose-t"  # which net
+seed = 0  # of everything random"""
+TABLE = "<style scoped>td {color: red}</style><table border='1'><tr><th>net</th><th>AP</th></tr>"
+TABLE += "<tr><td>T</td><td>72.00</td></tr></table>"
+
+
+def picture() -> str:
+    _, png = cv2.imencode(".png", np.full((20, 900, 3), 200, np.uint8))
+    return base64.b64encode(png.tobytes()).decode()
+
+
+def executed_notebook() -> nbformat.NotebookNode:
+    outputs = [
+        new_output("stream", name="stderr", text="\r 10%|# | a progress bar"),
+        new_output("stream", name="stdout", text="epoch 1 done"),
+        new_output("display_data", {"image/png": picture(), "text/plain": "<Figure>"}),
+        new_output("display_data", {"text/html": TABLE, "text/plain": "net AP"}),
+        new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "HBox()"}),
+    ]
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell(PROSE),
+            new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+            new_code_cell("seed = 7", metadata={"tags": ["injected-parameters"]}),
+            new_code_cell("loss = kl(p, q)", outputs=outputs, execution_count=1),
+        ]
+    )
+    notebook.metadata["papermill"] = {
+        "parameters": {"seed": 7},
+        "start_time": "2026-01-02T03:04:05",
+        "duration": 3.2,
+    }
+    notebook.metadata["posebook"] = {
+        "code": {"commit": "0123456789abcdef", "dirty": False, "version": "0.1.0"},
+        "machine": {"device": "cpu: one", "platform": "Linux", "python": "3.11", "torch": "2.13.0"},
+    }
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """A report of two pages, exported once."""
+    folder = tmp_path_factory.mktemp("report")
+    for name in ("index", "tables/speed"):
+        path = folder / "executed" / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(executed_notebook(), path)
+    pages.export([folder / "executed/index.ipynb", folder / "executed/tables/speed.ipynb"], folder / "html")
+    return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def page(report) -> BeautifulSoup:
+    return BeautifulSoup((report / "index.html").read_text(), "html.parser")
+
+
+def test_page_loads_nothing(page):
+    assert page.select("[src]")
+    assert all(element["src"].startswith("data:") for element in page.select("[src]"))
+    assert all(element["href"].startswith("data:") for element in page.select("link"))
+    assert not page.select("script")
+    assert not re.search(r"url\(|@import", page.style.text)
+    assert page.title.text == "A page: with a title · posebook"
+
+
+def test_code_is_folded_and_outputs_are_not(page):
+    (fold,) = [fold for fold in page.select("details.code") if "parameters" not in fold["class"]]
+    assert "open" not in fold.attrs and "kl(p, q)" in fold.text.replace("\xa0", " ")
+    assert "epoch 1 done" in page.select_one(".outputs").text
+    assert not page.select_one("details img, details .outputs")
+
+
+def test_no_progress_bar_and_no_widget(page):
+    assert "progress bar" not in page.text
+    assert "HBox" not in page.text
+
+
+def test_parameters_show_this_run_and_their_meaning(page):
+    rows = [
+        [cell.text for cell in row.select("th, td")] for row in page.select("details.parameters tbody tr")
+    ]
+    assert rows == [["model", "'starnet-pose-t'", "which net"], ["seed", "7", "of everything random"]]
+    assert "seed = 7" not in page.select_one("main").text  # papermill's own cell is not shown as code
+
+
+def test_formulas_are_mathml(page):
+    block, *inline = page.select("math")
+    assert block["display"] == "block" and block.select("mfrac")
+    assert len(inline) == 1
+    assert "$" not in page.select_one("main").text
+
+
+def test_an_unknown_command_of_tex_is_refused():
+    with pytest.raises(ValueError, match="nosuchthing"):
+        pages.formula(r"\nosuchthing x", "inline")
+
+
+def test_picture_has_words(page):
+    assert page.img["alt"] == "Loss. Here p i is the label's"
+
+
+def test_table_scrolls_in_its_own_box_with_figures_to_the_right(page):
+    box = page.select_one(".outputs .scroll")
+    assert box["tabindex"] == "0" and box.table
+    assert "border" not in box.table.attrs and not page.select("style[scoped]")
+    assert ["number" in cell.get("class", []) for cell in box.select("td")] == [False, True]
+
+
+def test_links_go_to_pages(page, report):
+    links = {link.text: link["href"] for link in page.select("main .prose a")}
+    assert links == {"the speeds": "tables/speed.html", "the paper": "https://example.org/paper"}
+    for folder in (report, report / "tables"):
+        for path in folder.glob("*.html"):
+            soup = BeautifulSoup(path.read_text(), "html.parser")
+            assert len(soup.select("aside a[aria-current]")) == 1
+            for link in soup.select("aside a, nav.onward a"):
+                assert (path.parent / link["href"]).exists()
+
+
+def test_footer_says_where_it_comes_from(page):
+    words = page.select_one("footer").text
+    for part in (
+        "2026-01-02 03:04 UTC",
+        "0123456789",
+        "posebook 0.1.0",
+        "seed=7",
+        "cpu: one",
+        "torch 2.13.0",
+    ):
+        assert part in words
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["![far](https://example.org/a.png)", "![far](a.png)", "<script src='//example.org/a.js'></script>"],
+)
+def test_a_page_that_would_load_something_is_refused(source, tmp_path):
+    nbformat.write(new_notebook(cells=[new_markdown_cell(f"# Title\n\n{source}")]), tmp_path / "index.ipynb")
+    with pytest.raises(ValueError, match="would load"):
+        pages.export([tmp_path / "index.ipynb"], tmp_path / "html")
+
+
+# what make reproduce runs
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """A copy of what the Snakefile reads, with every output of the demo in place and up to date."""
+    folder = tmp_path_factory.mktemp("tree")
+    for name in ("lib", "notebooks", "report"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
+    for name in ("published", "measured", "weights"):
+        (folder / "data" / name).mkdir(parents=True)
+    (folder / "data" / "synthetic" / "annotations").mkdir(parents=True)
+    (folder / "data" / "weights" / "starnet-pose-t-synthetic.safetensors").touch()
+    shutil.copy(ROOT / "Snakefile", folder)
+    for name in ("dataset", "train", "evaluate", "benchmark", "attribution"):
+        (folder / "notebooks" / f"{name}.ipynb").touch()
+    planned = snakemake(folder, "--dry-run")
+    for output in re.findall(r"^    output: (.+)$", planned, re.MULTILINE):
+        for path in output.split(", "):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
+    snakemake(folder, "--touch")
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "report", "--cores", "2", "--nolock", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    return done.stdout + done.stderr
+
+
+def rules(folder: Path) -> list[str]:
+    """The rules that would run now, one entry a job."""
+    return sorted(re.findall(r"^(?:local)?rule (\w+):", snakemake(folder, "--dry-run"), re.MULTILINE))
+
+
+def change(path: Path) -> None:
+    path.write_text(path.read_text() + "\n# changed\n")
+
+
+def test_nothing_changed_runs_nothing(tree):
+    assert rules(tree) == []
+
+
+@pytest.mark.parametrize(
+    "changed, runs",
+    [
+        ("notebooks/tables/speed.ipynb", {"table", "index", "export"}),
+        ("report/template/style.css", {"export"}),
+        ("notebooks/index.ipynb", {"index", "export"}),
+    ],
+)
+def test_a_change_runs_what_it_must(changed, runs, tree):
+    before = (tree / changed).read_text()
+    change(tree / changed)
+    try:
+        planned = rules(tree)
+    finally:
+        (tree / changed).write_text(before)
+    assert set(planned) - {"report"} == runs
+    assert planned.count("table") <= 1
+
+
+def test_plots_do_not_train_again(tree):
+    before = (tree / "lib/posebook/plots.py").read_text()
+    change(tree / "lib/posebook/plots.py")
+    try:
+        planned = rules(tree)
+    finally:
+        (tree / "lib/posebook/plots.py").write_text(before)
+    assert "evaluate" in planned and "train" not in planned
+
+
+def test_a_lost_dataset_is_made_again(tree):
+    (tree / "data/synthetic/annotations").rename(tree / "data/synthetic/gone")
+    stamp = tree / "reports/executed/dataset.ipynb"
+    before = stamp.read_text()
+    try:
+        assert "dataset" in rules(tree)
+    finally:
+        (tree / "data/synthetic/gone").rename(tree / "data/synthetic/annotations")
+        stamp.write_text(before)
+        snakemake(tree, "--touch")
+
+
+def test_an_unknown_profile_is_refused_before_any_work(tree):
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "report", "--dry-run", "--nolock", "--config", "profile=dmo"],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "dmo" in done.stderr + done.stdout and "demo" in done.stderr + done.stdout
+
+
+# with a kernel and a browser
+
+
+def execute(notebook: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "report/run.py", "execute", str(notebook), str(out), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_failing_notebook_shows_its_traceback_and_fails(tmp_path):
+    cells = [
+        new_code_cell("scale = 0  # of nothing", metadata={"tags": ["parameters"]}),
+        new_code_cell("1 / scale"),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "bad.ipynb")
+    done = execute(tmp_path / "bad.ipynb", tmp_path / "out.ipynb")
+    assert done.returncode == 1
+    assert "ZeroDivisionError: division by zero" in done.stderr and "bad.ipynb failed" in done.stderr
+    assert not (tmp_path / "out.ipynb").exists() and (tmp_path / "out.failed.ipynb").exists()
+    assert execute(tmp_path / "bad.ipynb", tmp_path / "out.ipynb", "-p", "scale", "2").returncode == 0
+    assert (tmp_path / "out.ipynb").exists() and not (tmp_path / "out.failed.ipynb").exists()
+
+
+@pytest.mark.slow
+def test_an_unknown_parameter_is_refused_with_the_near_one(tmp_path):
+    done = execute(ROOT / "notebooks/index.ipynb", tmp_path / "out.ipynb", "-p", "sede", "1")
+    assert done.returncode == 2
+    assert "'sede'" in done.stderr and "seed" in done.stderr
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+@pytest.fixture(scope="module")
+def built(report, tmp_path_factory) -> list[Path]:
+    """The pages to look at: the two above, two executed now, and this machine's report if it has one."""
+    folder = tmp_path_factory.mktemp("built")
+    names = ("index", "tables/main_results")
+    for name in names:
+        done = execute(ROOT / "notebooks" / f"{name}.ipynb", folder / "executed" / f"{name}.ipynb")
+        assert done.returncode == 0, done.stderr[-3000:]
+    pages.export([folder / "executed" / f"{name}.ipynb" for name in names], folder / "html")
+    roots = (report, folder / "html", ROOT / "reports" / "html")
+    return [path for root in roots for path in sorted(root.rglob("*.html"))]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (on Debian: apt-get install chromium)")
+@pytest.mark.parametrize("width", [1280, 400])
+def test_pages_in_a_browser(width, built):
+    from playwright.sync_api import sync_playwright
+
+    assert len(built) >= 4
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        for path in built:
+            tab = browser.new_page(viewport={"width": width, "height": 900})
+            said, asked = [], []
+            tab.on("console", lambda message, said=said: said.append(message.text))
+            tab.on("pageerror", lambda error, said=said: said.append(str(error)))
+            tab.on("request", lambda request, asked=asked: asked.append(request.url))
+            tab.goto(path.as_uri())
+            tab.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+            assert not said, f"{path}: {said}"
+            assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+            empty = tab.evaluate(
+                "[...document.images].filter(image => !image.naturalWidth).map(image => image.alt)"
+            )
+            assert not empty, f"{path}: not drawn: {empty}"
+            unsaid = tab.evaluate("[...document.images].filter(image => !image.alt).length")
+            assert not unsaid, f"{path}: {unsaid} pictures without words"
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width, f"{path} at {width} px"
+            tab.close()
+        browser.close()

@@ -1,0 +1,183 @@
+"""The embedded dataset: possible bodies, annotations that agree with the picture, seeds that decide."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from posebook.datasets import synthetic
+
+KEY = {name: number for number, name in enumerate(synthetic.KEYPOINTS)}
+REST = {name: 0.0 for name in synthetic.LIMITS} | {"family": "stand", "pitch": 0.0, "lift": 0.0}
+
+
+def someone(yaw=180.0, place=(0.0, 3.0), pose=None, seed=3):
+    rng = np.random.default_rng(seed)
+    return synthetic.person(rng, synthetic.sample_look(rng), pose or REST, yaw, place)
+
+
+def scene_of(people, **things):
+    camera = synthetic.look(1.0, 0.0, 0.0, 260.0, synthetic.SIZE)
+    return synthetic.Scene(camera, people, room={"seed": 0}, **things)
+
+
+def test_same_seed_same_picture_other_seed_other_picture():
+    image, annotations = synthetic.render(5)
+    again, same = synthetic.render(5)
+    other, _ = synthetic.render(6)
+    assert image.shape == (240, 320, 3) and image.dtype == np.uint8
+    assert np.array_equal(image, again) and annotations == same
+    assert np.abs(image.astype(int) - other).mean() > 5
+
+
+def test_angles_stay_within_limits_and_every_family_is_drawn():
+    rng = np.random.default_rng(0)
+    poses = [synthetic.sample_pose(rng) for _ in range(600)]
+    for pose in poses:
+        for name, (low, high) in synthetic.LIMITS.items():
+            assert low <= pose[name] <= high, (pose["family"], name)
+    assert {pose["family"] for pose in poses} == set(synthetic.FAMILIES)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_segments_have_the_lengths_of_the_table(seed):
+    rng = np.random.default_rng(seed)
+    look = synthetic.sample_look(rng)
+    who = synthetic.person(rng, look, synthetic.sample_pose(rng), 40.0)
+    for side in ("left", "right"):
+        for a, b, segment in (
+            ("shoulder", "elbow", "upper_arm"),
+            ("elbow", "wrist", "forearm"),
+            ("hip", "knee", "thigh"),
+            ("knee", "ankle", "shank"),
+        ):
+            length = np.linalg.norm(who.joints[KEY[f"{side}_{a}"]] - who.joints[KEY[f"{side}_{b}"]])
+            assert length / look.stature == pytest.approx(synthetic.TABLE[segment], rel=1e-6)
+
+
+def test_an_upright_body_is_as_tall_as_its_stature_and_stands_on_the_floor():
+    who = someone()
+    heights = np.concatenate([part.grid[..., 1].ravel() for part in who.lofts])
+    assert heights.min() == pytest.approx(0, abs=1e-5)
+    assert heights.max() == pytest.approx(who.stature, rel=0.06)  # hair stands above it
+    ankle = who.joints[KEY["left_ankle"], 1] / who.stature
+    assert ankle == pytest.approx(
+        synthetic.TABLE["foot_height"], abs=0.012
+    )  # the pelvis may tilt, soles have corners
+
+
+def test_left_and_right_are_the_persons_own():
+    camera = synthetic.look(1.0, 0.0, 0.0, 260.0, synthetic.SIZE)
+    front, back = camera.project(someone(180.0).joints), camera.project(someone(0.0).joints)
+    for part in ("eye", "ear", "shoulder", "hip", "ankle"):
+        assert front[KEY[f"left_{part}"], 0] > front[KEY[f"right_{part}"], 0]
+        assert back[KEY[f"left_{part}"], 0] < back[KEY[f"right_{part}"], 0]
+
+
+def test_visibility_is_the_depth_order():
+    who = someone()
+    plain = scene_of([who])
+    (alone,) = synthetic.annotate(plain, synthetic.rasterise(plain))
+    points = np.array(alone["keypoints"]).reshape(-1, 3)
+    assert (points[:, 2] == 2).all()  # all of a standing person who faces the camera
+
+    # A box before the legs hides knees and ankles and nothing else; behind the legs it hides nothing.
+    picture = np.full((8, 8, 4), 255, np.uint8)
+    for z, expected in ((2.2, 1), (3.9, 2)):
+        boxed = scene_of([who], quads=synthetic.box((0, 0, z), (2.0, 0.75, 0.2), 0.0, [picture]))
+        (hidden,) = synthetic.annotate(boxed, synthetic.rasterise(boxed))
+        points = np.array(hidden["keypoints"]).reshape(-1, 3)
+        for name in ("left_knee", "right_knee", "left_ankle", "right_ankle"):
+            assert points[KEY[name], 2] == expected
+        assert (points[: KEY["left_knee"], 2] == 2).all()
+        assert hidden["num_keypoints"] == 17
+
+    # Too near for the picture: what lies outside is 0, 0, 0.
+    close = scene_of([someone(place=(0.0, 1.2))])
+    (cut,) = synthetic.annotate(close, synthetic.rasterise(close))
+    points = np.array(cut["keypoints"]).reshape(-1, 3)
+    assert (points[KEY["left_ankle"]] == 0).all() and (points[KEY["right_ankle"]] == 0).all()
+    assert points[KEY["left_hip"], 2] == 2
+    assert cut["num_keypoints"] == (points[:, 2] > 0).sum() < 17
+
+
+def test_the_far_side_of_the_head_is_hidden():
+    away = scene_of([someone(0.0)])
+    (back,) = synthetic.annotate(away, synthetic.rasterise(away))
+    points = np.array(back["keypoints"]).reshape(-1, 3)
+    assert (points[[KEY["nose"], KEY["left_eye"], KEY["right_eye"]], 2] == 1).all()
+    assert (points[[KEY["left_shoulder"], KEY["right_shoulder"]], 2] == 2).all()
+    side = scene_of(
+        [someone(90.0)]
+    )  # looks along +x, the picture's left: its right side is towards the camera
+    (profile,) = synthetic.annotate(side, synthetic.rasterise(side))
+    points = np.array(profile["keypoints"]).reshape(-1, 3)
+    near, far = ("right", "left") if points[KEY["right_ear"], 2] == 2 else ("left", "right")
+    assert points[KEY[f"{near}_ear"], 2] == 2 and points[KEY[f"{far}_ear"], 2] == 1
+    assert points[KEY[f"{far}_eye"], 2] == 1
+
+
+def test_the_nearer_person_is_in_front():
+    near, far = someone(place=(0.0, 2.4)), someone(place=(0.35, 3.6), seed=4)
+    scene = scene_of([far, near])
+    buffers = synthetic.rasterise(scene)
+    first, second = synthetic.masks(buffers, 2, synthetic.SIZE)
+    alone = synthetic.masks(synthetic.rasterise(scene_of([near])), 1, synthetic.SIZE)[0]
+    assert not (first & second).any()
+    assert (second != alone).sum() < 0.01 * alone.sum()  # nobody hides the nearer one
+    assert first.sum() < synthetic.masks(synthetic.rasterise(scene_of([far])), 1, synthetic.SIZE)[0].sum()
+
+
+def test_area_box_and_polygons_agree_with_the_mask():
+    checked = 0
+    for seed in range(5):
+        scene = synthetic.sample_scene(np.random.default_rng(seed))
+        buffers = synthetic.rasterise(scene)
+        masks = {int(m.sum()): m for m in synthetic.masks(buffers, len(scene.people), synthetic.SIZE)}
+        for who in synthetic.annotate(scene, buffers):
+            mask = masks[who["area"]]
+            x, y, w, h = who["bbox"]
+            inside = mask[y : y + h, x : x + w]
+            assert inside.sum() == mask.sum()
+            assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
+            filled = np.zeros(synthetic.SIZE, np.uint8)
+            polygons = [np.array(p).reshape(-1, 2) for p in who["segmentation"]]
+            cv2.fillPoly(filled, polygons, 1)
+            outside = np.abs(filled.astype(int) - mask).sum()
+            assert outside <= 0.35 * who["area"]  # holes and crumbs
+            assert (filled[mask] == 1).mean() > 0.97
+            checked += 1
+    assert checked >= 6
+
+
+def test_generate_writes_coco_whatever_the_workers_and_only_once(tmp_path):
+    synthetic.generate(tmp_path / "one", 3, 2, seed=7, workers=1)
+    synthetic.generate(tmp_path / "two", 3, 2, seed=7, workers=2)
+    for split, count in (("train", 3), ("val", 2)):
+        files = [tmp_path / run / "annotations" / f"person_keypoints_{split}.json" for run in ("one", "two")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        content = json.loads(files[0].read_text())
+        assert len(content["images"]) == count and content["info"]["version"] == synthetic.VERSION
+        assert content["categories"][0]["keypoints"] == list(synthetic.KEYPOINTS)
+        for image in content["images"]:
+            pictures = [(tmp_path / run / split / image["file_name"]).read_bytes() for run in ("one", "two")]
+            assert pictures[0] == pictures[1]
+            assert cv2.imdecode(np.frombuffer(pictures[0], np.uint8), 1).shape == (240, 320, 3)
+        assert len({who["id"] for who in content["annotations"]}) == len(content["annotations"]) > 0
+        for who in content["annotations"]:
+            points = np.array(who["keypoints"]).reshape(17, 3)
+            assert who["image_id"] in {image["id"] for image in content["images"]}
+            assert who["iscrowd"] == 0 and who["category_id"] == 1 and who["area"] >= synthetic.MIN_AREA
+            assert set(points[:, 2]) <= {0, 1, 2} and who["num_keypoints"] == (points[:, 2] > 0).sum()
+            assert (points[points[:, 2] == 0] == 0).all()
+            assert (points[:, 0] <= 319.5).all() and (points[:, 1] <= 239.5).all()
+
+    picture = tmp_path / "one" / "train" / "000000.jpg"
+    stamp = picture.stat().st_mtime_ns
+    synthetic.generate(tmp_path / "one", 3, 2, seed=7, workers=1)
+    assert picture.stat().st_mtime_ns == stamp
+    before = picture.read_bytes()
+    synthetic.generate(tmp_path / "one", 2, 1, seed=8, workers=1)
+    assert picture.read_bytes() != before
+    assert sorted(p.name for p in picture.parent.iterdir()) == ["000000.jpg", "000001.jpg"]
