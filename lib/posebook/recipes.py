@@ -80,14 +80,24 @@ PROFILES = {"demo": DEMO, "fast": FAST, "paper": STARNET_POSE, "overfit": OVERFI
 
 
 def get(profile: str, **changes: object) -> Recipe:
-    """The recipe of a profile, with some fields set otherwise; ValueError offers the near names."""
+    """The recipe of a profile, with some fields set otherwise; ValueError offers the near names.
+
+    A stage takes a dictionary of the fields of `Augmentation` to change: stage1={"dropout": 0.6}.
+    """
     if profile not in PROFILES:
         raise near(profile, PROFILES, "profile")
-    recipe = PROFILES[profile]
-    for name in changes:
-        if name not in asdict(recipe):
-            raise near(name, asdict(recipe), "recipe field")
-    return replace(recipe, **{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()})
+    return _changed(PROFILES[profile], changes, "recipe field")
+
+
+def _changed(settings: Recipe | Augmentation, changes: dict, what: str) -> Recipe | Augmentation:
+    settled = {}
+    for name, value in changes.items():
+        if name not in asdict(settings):
+            raise near(name, asdict(settings), what)
+        if isinstance(value, dict):
+            value = _changed(getattr(settings, name), value, "augmentation field")
+        settled[name] = tuple(value) if isinstance(value, list) else value
+    return replace(settings, **settled)
 
 
 def sigma_for(input_size: tuple[int, int], recipe: Recipe) -> tuple[float, float]:

@@ -29,7 +29,7 @@ from posebook.datasets import Persons, read_image
 from posebook.recipes import Recipe
 
 CHECK_EVERY = 20  # steps between looks at the loss for NaN: looking waits for the device
-SPLITS = {"coco": ("train2017", "val2017")}  # train and validation; ("train", "val") elsewhere
+SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017"))  # train and validation; ("train", "val") elsewhere
 
 
 class Samples(Dataset):
@@ -265,7 +265,7 @@ def train(
     metrics = evaluation.evaluate(run.ema, val_people, flip_test=True, **how)
     run.curve[-1] |= {key: value for key, value in single.items() if key in ("AP", "PCK@0.2")}
     weights = folder / "weights.safetensors"
-    digest = models.save_weights(run.ema.cpu(), weights, model, **options)
+    digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, **options)
     return {
         "kind": "train",
         "name": name,
@@ -280,7 +280,7 @@ def train(
         "metrics_without_flip": single,
         "complexity": complexity.count(run.ema, recipe.input_size),
         "curve": run.curve,
-        "weights": {"sha256": digest, "initialisation": initialisation},
+        "weights": {"sha256": digest, "initialisation": initialisation, "trained_on": train_people.name},
         "seed": seed,
         **watch.stamp(earlier),
     }

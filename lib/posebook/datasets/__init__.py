@@ -125,7 +125,7 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
     """
     from posebook.datasets import coco, lspet  # each of them builds on this file
 
-    loaders = {"coco": coco.load, "synthetic": coco.load_synthetic, "lspet": lspet.load}
+    loaders = {"coco": coco.load, "coco-mini": coco.load_mini, "synthetic": coco.load_synthetic, "lspet": lspet.load}
     if name not in loaders:
         raise near(name, loaders, "dataset")
     root = Path(root) if root else default_root(name)

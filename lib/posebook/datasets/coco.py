@@ -19,13 +19,34 @@ from posebook.names import near
 
 LAYOUT = "annotations/person_keypoints_{split}.json and the folder {split}/ with its images"
 IMAGES = {"train2017": 118287, "val2017": 5000}  # of the official files
+MINI = {"train2017": 5000, "val2017": 500}  # of the StarNet-Pose authors' COCO-mini
+HOW = "https://cocodataset.org/#download (2017 images and annotations)"
 
 
 def load(root: Path, split: str = "val2017") -> Persons:
     """People of a COCO split; raises DatasetMissing, and ValueError naming a broken file or entry."""
     if split not in IMAGES:
         raise near(split, IMAGES, "split of coco")
-    return read("coco", root, split, "https://cocodataset.org/#download (2017 images and annotations)", IMAGES[split])
+    return read("coco", root, split, HOW, IMAGES[split])
+
+
+def load_mini(root: Path, split: str = "val2017") -> Persons:
+    """COCO-mini of the StarNet-Pose authors (tools/create_mini_coco.py): the first images of COCO's files.
+
+    root is COCO's; the cut annotations are written beside the full ones the first time.
+    """
+    if split not in MINI:
+        raise near(split, MINI, "split of coco-mini")
+    full, cut = (root / "annotations" / f"person_keypoints_{split}{end}.json" for end in ("", "_mini"))
+    if full.is_file() and not cut.is_file():
+        content = json.loads(full.read_text())
+        content["images"] = content["images"][: MINI[split]]
+        chosen = {image["id"] for image in content["images"]}
+        content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in chosen]
+        temporary = cut.with_suffix(".tmp")
+        temporary.write_text(json.dumps(content))
+        temporary.replace(cut)
+    return read("coco-mini", root, split, HOW, MINI[split], cut)
 
 
 def load_synthetic(root: Path, split: str = "val") -> Persons:
@@ -35,12 +56,13 @@ def load_synthetic(root: Path, split: str = "val") -> Persons:
     return read("synthetic", root, split, "python -m posebook.datasets.synthetic --root " + str(root))
 
 
-def read(name: str, root: Path, split: str, how: str, whole: int | None = None) -> Persons:
+def read(name: str, root: Path, split: str, how: str, whole: int | None = None, path=None) -> Persons:
     """Read ROOT's annotations of `split` into people, skipping broken images up to the set limit.
 
     whole: how many images the real split has; a file with fewer is a sample of it, and is named one.
+    path: the annotation file where it has another name.
     """
-    path = root / "annotations" / f"person_keypoints_{split}.json"
+    path = path or root / "annotations" / f"person_keypoints_{split}.json"
     if not path.is_file():
         raise missing(root, f"{name} {split}", LAYOUT.format(split=split), how)
     try:

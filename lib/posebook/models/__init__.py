@@ -108,28 +108,43 @@ def load_backbone(model: nn.Module, path: str | Path) -> nn.Module:
     return model
 
 
-def save_weights(model: nn.Module, path: str | Path, name: str, dtype: torch.dtype = torch.float32, **options) -> str:
+def save_weights(
+    model: nn.Module,
+    path: str | Path,
+    name: str,
+    trained_on: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    **options: object,
+) -> str:
     """Write the model with what is needed to build it again; returns the file's SHA-256."""
-    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in model.state_dict().items()}
     built = {"model": name, "skeleton": model.skeleton.name, "input_size": list(model.input_size), "options": options}
-    safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, path, {"posebook": json.dumps(built)})
+    facts = {"posebook": json.dumps(built | {"trained_on": trained_on})}
+    safetensors.torch.save_file({key: value.contiguous() for key, value in state.items()}, path, facts)
     return sha256(path)
 
 
-def load_weights(path: str | Path, name: str | None = None) -> nn.Module:
-    """Build the model a file of `save_weights` describes, load it and return it in eval mode, in float32.
-
-    Raises ValueError for a file that says nothing of its model, or of another model than `name`.
-    """
-    path = Path(path)
-    state = read_checkpoint(path)
+def describe_weights(path: str | Path) -> dict:
+    """What a file of `save_weights` says of itself: model, skeleton, input_size, options, trained_on; else {}."""
+    if Path(path).suffix != ".safetensors":
+        return {}
     with safetensors.safe_open(path, "pt") as file:
-        described = (file.metadata() or {}).get("posebook")
-    if described is None:
-        raise ValueError(f"{path.name} does not say which model it is; build one and use load_official")
-    built = json.loads(described)
-    if name and built["model"] != name:
+        return json.loads((file.metadata() or {}).get("posebook", "{}"))
+
+
+def load_weights(path: str | Path, name: str | None = None) -> nn.Module:
+    """The model of a weights file, in eval mode and float32: built as the file says, or, for authors' files,
+    as model `name` with its defaults.
+
+    Raises ValueError for weights of another model than `name`, or that say nothing where no name is given.
+    """
+    path, state = Path(path), read_checkpoint(path)
+    built = describe_weights(path)
+    if not built and name is None:
+        raise ValueError(f"{path.name} does not say which model it is: name one")
+    if name and built.get("model", name) != name:
         raise ValueError(f"{path.name} holds weights of {built['model']}, not of {name}")
+    built = {"model": name, "skeleton": "coco", "input_size": (256, 192), "options": {}} | built
     model = build(built["model"], built["skeleton"], tuple(built["input_size"]), **built["options"])
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     return load_official(model, state).eval()

@@ -12,6 +12,10 @@ Where the text is silent or differs from the published weights:
 4. CBAM, the ablation's rival, has no published code in this place: its sizes are the CBAM paper's
    (reduction 16, at least 8 channels; 7x7), put where coordinate attention sits.
 5. The gated attention unit has no positional bias, no dropout and no drop path.
+6. It starts with gamma and beta in (0, 0.05), not (0, 1) as RTMPose's code: there every joint attends to all
+   joints alike at first, eight times over, and its own token drowns. From scratch the difference is large:
+   after 25 epochs on 86 people the loss was 0.002 for 0.009 (one run each, 128 x 96). Its first layer starts
+   from Xavier, as in that code.
 """
 
 import torch
@@ -82,8 +86,8 @@ class GatedAttention(nn.Module):
     def __init__(self, width: int, s: int = 128, expansion: int = 2):
         super().__init__()
         self.s, self.e = s, expansion * width
-        self.gamma = nn.Parameter(torch.rand(2, s))
-        self.beta = nn.Parameter(torch.rand(2, s))
+        self.gamma = nn.Parameter(0.05 * torch.rand(2, s))
+        self.beta = nn.Parameter(0.05 * torch.rand(2, s))
         self.o = nn.Linear(self.e, width, bias=False)
         self.uv = nn.Linear(width, 2 * self.e + s, bias=False)
         self.ln = ScaleNorm(width)
@@ -144,7 +148,7 @@ class StarNetPose(nn.Module):
     def _initialise(self) -> None:
         """Starting weights: 0.02 in the backbone (StarNet's), 0.001 and 0.01 in the head (RTMPose's), no biases.
 
-        The attention unit's first layer keeps its own Xavier start: from scratch the loss falls faster so.
+        The attention unit starts otherwise (the docstring's number 6).
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and ".ca." not in name:

@@ -1,0 +1,316 @@
+"""Figures and tables that the pages share, in one style.
+
+Every function draws and returns what it drew on; none reads a file. Images are (H, W, 3) uint8, points (x, y)
+pixels with pixel centres at integers.
+"""
+
+import html
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from mpl_toolkits.axes_grid1 import make_axes_locatable
+
+from posebook.published import STATUSES
+from posebook.skeletons import Skeleton
+
+INK, MUTED, GRID = "#1f2933", "#66737f", "#e6eaee"
+TEAL, ORANGE, GOLD, BLUE = "#0b7a75", "#d1603d", "#e0a72e", "#2f6690"
+STATUS_COLOURS = dict(zip(STATUSES, (TEAL, ORANGE, MUTED), strict=True))
+BOX_COLOURS = {"ground truth": ORANGE, "detector": BLUE}
+
+
+def use_style() -> None:
+    """Set the one matplotlib style of all pages."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "font.family": "DejaVu Sans",
+            "font.size": 9.5,
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "axes.titlesize": 10.5,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.edgecolor": MUTED,
+            "axes.linewidth": 0.8,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "axes.prop_cycle": cycler(color=[TEAL, ORANGE, BLUE, GOLD, MUTED]),
+            "grid.color": GRID,
+            "grid.linewidth": 0.9,
+            "xtick.color": MUTED,
+            "ytick.color": MUTED,
+            "lines.linewidth": 1.8,
+            "legend.frameon": False,
+            "image.interpolation": "nearest",
+            "savefig.facecolor": "white",
+        }
+    )
+
+
+def draw_pose(
+    ax: Axes,
+    image: np.ndarray | None,
+    keypoints: np.ndarray,
+    skeleton: Skeleton,
+    scores: np.ndarray | None = None,
+    threshold: float = 0.3,
+) -> Axes:
+    """Draw a person's joints and limbs over `image` (or over what is there already, when it is None).
+
+    keypoints: (K, 2), or (K, 3) with v as COCO has it: 0 is left out, 1 (hidden) is drawn hollow. Joints
+    whose score, (K,), is under `threshold` are drawn faint, and so are their limbs.
+    """
+    if image is not None:
+        ax.imshow(image)
+        ax.set_axis_off()
+    points = np.asarray(keypoints, dtype=float)
+    visible = points[:, 2] if points.shape[1] == 3 else np.full(len(points), 2)
+    alpha = np.ones(len(points)) if scores is None else np.where(np.asarray(scores) < threshold, 0.25, 1.0)
+    for a, b in skeleton.limbs:
+        if visible[a] and visible[b]:
+            line = points[[a, b], :2].T  # (2, 2): x of both ends, y of both ends
+            ax.plot(
+                *line,
+                color="white",
+                linewidth=3.6,
+                alpha=0.5 * min(alpha[a], alpha[b]),
+                solid_capstyle="round",
+            )
+            colour = skeleton.colours[b]
+            ax.plot(*line, color=colour, linewidth=2.0, alpha=min(alpha[a], alpha[b]), solid_capstyle="round")
+    for joint in np.flatnonzero(visible):
+        colour = skeleton.colours[joint]
+        face = colour if visible[joint] >= 2 else "white"
+        style = {"markerfacecolor": face, "markeredgecolor": colour if face == "white" else "white"}
+        ax.plot(*points[joint, :2], "o", markersize=4.5, markeredgewidth=1.0, alpha=alpha[joint], **style)
+    return ax
+
+
+def sheet(
+    images: Sequence[np.ndarray], titles: Sequence[str] | None = None, ncols: int = 4, width: float = 10.0
+) -> tuple[Figure, list[Axes]]:
+    """A grid of pictures `width` inches wide; returns the figure and one axes a picture, to be drawn on."""
+    if not len(images):
+        raise ValueError("a sheet needs at least one picture")
+    ncols = min(ncols, len(images))
+    nrows = -(-len(images) // ncols)
+    tallest = max(image.shape[0] / image.shape[1] for image in images)
+    height = width / ncols * tallest * nrows + (0.25 * nrows if titles is not None else 0)
+    figure, grid = plt.subplots(nrows, ncols, figsize=(width, height), squeeze=False)
+    axes = list(grid.flat)
+    for ax in axes:
+        ax.set_axis_off()
+    for index, (ax, image) in enumerate(zip(axes, images, strict=False)):
+        ax.imshow(image)
+        if titles is not None:
+            ax.set_title(titles[index], fontsize=8.5, fontweight="normal")
+    return figure, axes[: len(images)]
+
+
+def curve(records: Sequence[dict]) -> Figure:
+    """Learning curves of train records: loss on the left, the validation metric on the right."""
+    records = [record for record in records if record.get("curve")]
+    if not records:
+        raise ValueError("no record here holds a learning curve")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.3))
+    names = []
+    for record in records:
+        entries = record["curve"]
+        epochs = [entry["epoch"] for entry in entries]
+        left.plot(epochs, [entry["loss"] for entry in entries], label=record["name"])
+        name = next(
+            (key for key in ("AP", "PCK@0.2") if any(entry.get(key) is not None for entry in entries)), None
+        )
+        if name:
+            scored = [(entry["epoch"], entry[name]) for entry in entries if entry.get(name) is not None]
+            right.plot(*zip(*scored, strict=True), marker="o", markersize=3, label=record["name"])
+            names.append(name)
+    left.set(xlabel="epoch", ylabel="loss", title="Training loss")
+    metric = " or ".join(dict.fromkeys(names)) or "no metric in this record"
+    right.set(xlabel="epoch", ylabel=metric, title="Validation", ylim=(0, 1))
+    if len(records) > 1:
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower left", fontsize=8.5)
+    return figure
+
+
+def simcc(
+    ax: Axes, image: np.ndarray, x: np.ndarray, y: np.ndarray, point: tuple[float, float] | None = None
+) -> tuple[Axes, Axes]:
+    """One joint's two distributions along the edges of its crop: x (Wx,) above, y (Wy,) at the right.
+
+    x and y are probabilities (or any weights); their bins are spread over the crop's pixels, whatever the
+    split ratio. `point` (x, y) marks the decoded joint. Returns the axes of the two distributions.
+    """
+    height, width = image.shape[:2]
+    ax.imshow(image)
+    ax.grid(False)
+    ax.set(xticks=[], yticks=[])
+    divider = make_axes_locatable(ax)
+    top = divider.append_axes("top", size="22%", pad=0.05, sharex=ax)
+    side = divider.append_axes("right", size="22%", pad=0.05, sharey=ax)
+    columns = np.arange(len(x)) * width / len(x)
+    rows = np.arange(len(y)) * height / len(y)
+    top.fill_between(columns, x, color=TEAL, alpha=0.85, linewidth=0)
+    side.fill_betweenx(rows, y, color=ORANGE, alpha=0.85, linewidth=0)
+    top.set_ylim(bottom=0)
+    side.set_xlim(left=0)
+    for edge in (top, side):
+        edge.set_axis_off()
+    if point is not None:
+        for line in (ax.axvline, top.axvline):
+            line(point[0], color=TEAL, linewidth=0.9)
+        for line in (ax.axhline, side.axhline):
+            line(point[1], color=ORANGE, linewidth=0.9)
+        ax.plot(
+            *point, "o", markersize=6, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.6
+        )
+    return top, side
+
+
+def scatter(table: pd.DataFrame, x: str, y: str) -> Figure:
+    """Two columns of a published.table against each other: what is printed hollow, what is measured filled.
+
+    A printed point takes the colour of its boxes; a measured one stands only where both figures are measured.
+    """
+    rows = table[table["column"].isin([x, y])].pivot(index="row", columns="column").loc[table["row"].unique()]
+    printed = rows["published"][[x, y]].astype(float)
+    spread = printed.max() - printed.min()
+    figure, ax = plt.subplots(figsize=(7.2, 4.2))
+    for boxes, points in printed.groupby(rows["boxes"][y]):
+        colour = box_colour(boxes)
+        ax.plot(points[x], points[y], "o", ms=8, mfc="white", mec=colour, mew=2, label=f"printed, {boxes}")
+    for name, point in printed.iterrows():
+        gap = (printed - point) / spread
+        crowded = ((gap[x] > 0) & (gap[x] < 0.2) & (gap[y].abs() < 0.06)).any()  # a neighbour to the right
+        shift, side = ((-7, 4), "right") if crowded else ((7, 4), "left")
+        ax.annotate(name, point, xytext=shift, textcoords="offset points", ha=side, color=INK, fontsize=8.5)
+    both = rows["measured"][(rows["measured"][[x, y]] != "").all(axis=1)].astype(float)
+    if len(both):
+        ax.plot(both[x], both[y], "D", ms=8, color=TEAL, label="measured here")
+    ax.set(xlabel=x, ylabel=y)
+    ax.margins(x=0.14, y=0.12)
+    ax.legend(loc="lower right", fontsize=8.5)
+    return figure
+
+
+def bars(table: pd.DataFrame, column: str) -> Figure:
+    """One column of a published.table as bars: printed figures, and beside them, on a scale of their own,
+    measured ones where there are any."""
+    cells = table[table["column"] == column]
+    measured = cells[cells["measured"] != ""]
+    panels = [(cells, "published", MUTED), (measured, "measured", TEAL)][: 2 if len(measured) else 1]
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5.2 * len(panels), 0.4 * len(cells) + 1.0), squeeze=False
+    )
+    for ax, (part, key, colour) in zip(axes.flat, panels, strict=True):
+        values = part[key].astype(float)
+        ax.bar_label(
+            ax.barh(part["row"], values, color=colour, height=0.62), labels=list(part[key]), padding=3
+        )
+        ax.set(xlabel=column, title=key, xlim=(0, 1.18 * values.max()))
+        ax.invert_yaxis()
+        ax.grid(axis="y", visible=False)
+    return figure
+
+
+def comparison(table: pd.DataFrame) -> "HTML":  # noqa: F821
+    """A published.table laid out as the paper has it, as HTML.
+
+    Under each printed row of a model that posebook builds stands what was measured, coloured by status;
+    beneath, where each figure comes from and how to get the missing ones.
+    """
+    from IPython.display import HTML
+
+    marks: dict[str, str] = {}  # where a figure was measured -> its letter
+    columns = list(dict.fromkeys(table["column"]))
+    words = [name for name in ("backbone", "setting") if _varies(table[name])]
+    words += ["boxes"] if table["boxes"].any() else []
+    lines, colours = [], []
+    for row in dict.fromkeys(table["row"]):
+        cells = table[table["row"] == row]
+        printed = {"": row, "figures": "published"} | {name: _first(cells[name]) for name in words}
+        lines.append(printed | dict(zip(cells["column"], map(html.escape, cells["published"]), strict=True)))
+        colours.append({"": "font-weight: 600"})
+        if (cells["status"] == "published").all():
+            continue
+        ours = {"figures": "posebook", "boxes": _first(cells["measured_boxes"])}
+        shade = dict.fromkeys(["figures", "boxes"], f"color: {MUTED}")
+        for cell in cells.to_dict("records"):
+            ours[cell["column"]] = _marked(cell, marks)
+            weight = "font-weight: 600" if cell["measured"] else "font-size: 0.85em"
+            shade[cell["column"]] = f"color: {STATUS_COLOURS[cell['status']]}; {weight}"
+        lines.append(ours)
+        colours.append(shade)
+    order = ["", "figures", *words, *columns]
+    frame, styles = (
+        pd.DataFrame([dict.fromkeys(order, "") | row for row in r])[order] for r in (lines, colours)
+    )
+    styler = frame.style.hide(axis="index").apply(lambda _: styles, axis=None)
+    styler.set_table_styles(_table_styles(frame, left=2 + len(words)))
+    return HTML(f'<div style="overflow-x: auto">{styler.to_html()}</div>{_notes(table, marks)}')
+
+
+def _varies(values: pd.Series) -> bool:
+    """Whether there are two different texts among those that are not empty."""
+    return values[values != ""].nunique() > 1
+
+
+def _first(values: pd.Series) -> str:
+    """The first text that is not empty."""
+    return html.escape(next(filter(None, values), ""))
+
+
+def box_colour(boxes: str) -> str:
+    """The colour that stands for whose boxes a figure was taken with."""
+    return next((colour for start, colour in BOX_COLOURS.items() if boxes.startswith(start)), MUTED)
+
+
+def _marked(cell: dict, marks: dict[str, str]) -> str:
+    """The measured figure with the letter of the note that says where it was measured, or the status."""
+    if not cell["measured"]:
+        return cell["status"]
+    mark = marks.setdefault(cell["where"], chr(ord("a") + len(marks)))
+    return f"{html.escape(cell['measured'])}<sup>{mark}</sup>"
+
+
+def _notes(table: pd.DataFrame, marks: dict[str, str]) -> str:
+    """The lines beneath a table: counts, where measured, commands, settings, box sources."""
+    counts = table["status"].value_counts()
+    shown = [f'<b style="color: {STATUS_COLOURS[s]}">{counts.get(s, 0)} {s}</b>' for s in STATUSES]
+    notes = [f"{len(table)} cells: {', '.join(shown)}."]
+    notes += [f"<sup>{mark}</sup> {html.escape(where)}." for where, mark in marks.items()]
+    commands = dict.fromkeys(filter(None, table["command"]))
+    notes += [f"To measure: <code>{html.escape(command)}</code>" for command in commands]
+    for setting, part in table[table["setting"] != ""].groupby("setting", sort=False):
+        if not _varies(table["setting"]):
+            columns = ", ".join(dict.fromkeys(part["column"]))
+            notes.append(f"Printed {html.escape(columns)}: {html.escape(setting)}.")
+    known = table[table["boxes"] != ""].drop_duplicates(["boxes", "boxes_basis"])
+    for boxes, basis in zip(known["boxes"], known["boxes_basis"], strict=True):
+        notes.append(f"Boxes, {html.escape(boxes)}: {html.escape(basis)}.")
+    notes += [f"Source: {html.escape(source)}." for source in table["source"].unique()]
+    return f'<div style="color: {MUTED}; font-size: 0.85em">{"<br>".join(notes)}</div>'
+
+
+def _table_styles(frame: pd.DataFrame, left: int) -> list[dict]:
+    """CSS of a table: thin rules, the first `left` columns of words, a line between rows of the paper."""
+    starts = [f"tbody tr:nth-child({n}) td" for n, row in enumerate(frame[""], 1) if row and n > 1]
+    words = f"th:nth-child(-n+{left}), td:nth-child(-n+{left})"
+    return [
+        {"selector": "", "props": "border-collapse: collapse; font-size: 0.92em"},
+        {"selector": "th", "props": f"text-align: right; border-bottom: 1.5px solid {MUTED}"},
+        {"selector": "td", "props": "text-align: right; white-space: nowrap; background: none"},
+        {"selector": "th, td", "props": "padding: 3px 9px"},
+        {"selector": words, "props": "text-align: left"},
+        {"selector": ", ".join(starts), "props": f"border-top: 1px solid {GRID}"},
+    ]

@@ -1,0 +1,269 @@
+"""The papers' own numbers, and beside each of them what was measured here.
+
+data/published/*.csv holds one line a cell, the value as printed (72.00 stays 72.00), with its source and
+what is known of its protocol. A line's `model`, `options` and `recipe` say which posebook model would be
+measured for it; whether posebook builds that model is asked of posebook.models.
+
+1. A figure measured on one dataset never stands in a cell of another. A cell takes records of its very
+   dataset and split (a part of COCO has another name), at its input size, of profile `paper` and its full
+   number of epochs, from weights trained on that dataset; of those, one with the boxes of the printed figure
+   before one with other boxes, then the newest.
+2. Records hold accuracies as fractions; papers print percent. A measured figure is rounded to as many digits
+   as the printed one.
+3. Parameters, multiply-adds and the architecture are read from the model built on the spot, not from records.
+4. Latency is the median of the newest benchmark, on whatever machine that ran; `where` names it.
+"""
+
+import functools
+import inspect
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from posebook import complexity, models, recipes
+from posebook.models.layers import CoordinateAttention
+
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "published"
+STATUSES = ("measured here", "not measured", "published")
+SIZE = {
+    "Params (M)": "parameters of the built model",
+    "GFLOPs": "multiply-adds of convolutions, linear layers and matrix products, norms and pooling left out",
+}
+SPEED = ("Latency (ms)", "FPS")
+_BENCHMARK = "papermill notebooks/benchmark.ipynb reports/executed/benchmark.ipynb"
+
+
+def load(folder: str | Path = FOLDER) -> pd.DataFrame:
+    """Every published cell as text, one line each, over all papers of the folder."""
+    sheets = [
+        pd.read_csv(path, dtype=str, keep_default_na=False) for path in sorted(Path(folder).glob("*.csv"))
+    ]
+    if not sheets:
+        raise FileNotFoundError(f"no published numbers in {folder}: it holds one CSV file a paper")
+    return pd.concat(sheets, ignore_index=True)
+
+
+def table(paper: str, name: str, records: list[dict]) -> pd.DataFrame:
+    """One published table, a line a cell, beside what was measured.
+
+    Columns: row, backbone, setting, column, unit, published, measured (text or ""), status (one of STATUSES),
+    boxes, boxes_basis, measured_boxes, where (device, date, seed of the measurement), command, source.
+    Raises ValueError for a paper or a table that is not there.
+    """
+    cells = load()
+    known = cells[["paper", "table"]].drop_duplicates()
+    cells = cells[(cells["paper"] == paper) & (cells["table"] == name)]
+    if cells.empty:
+        raise ValueError(
+            f"no table {name!r} of {paper!r}; there are {', '.join(known['paper'] + '/' + known['table'])}"
+        )
+    filled = [_fill(cell, records) for cell in cells.to_dict("records")]
+    kept = ["row", "backbone", "setting", "column", "unit", "value", "boxes", "boxes_basis", "source"]
+    measured = pd.DataFrame(filled, columns=["measured", "status", "measured_boxes", "where", "command"])
+    return cells[kept].rename(columns={"value": "published"}).reset_index(drop=True).join(measured)
+
+
+def scorecard(records: list[dict]) -> pd.DataFrame:
+    """How many published cells are measured: paper, table, cells and a count a status, a line a table."""
+    lines = []
+    for paper, name in load()[["paper", "table"]].drop_duplicates().itertuples(index=False):
+        status = table(paper, name, records)["status"]
+        counts = {"published only" if s == "published" else s: int((status == s).sum()) for s in STATUSES}
+        lines.append({"paper": paper, "table": name, "cells": len(status)} | counts)
+    return pd.DataFrame(lines)
+
+
+def architecture(model: nn.Module) -> dict[str, str]:
+    """Component -> what the live modules hold, in the words of the StarNet-Pose document's table."""
+    convolution, activation = model.backbone.stem
+    kernel, stride = convolution.conv.kernel_size, convolution.conv.stride[0]
+    norm = "-BN" if isinstance(convolution.bn, nn.BatchNorm2d) else ""
+    parts = {"Stem": f"{kernel[0]}×{kernel[1]} Conv{norm}-{type(activation).__name__}, stride {stride}"}
+    for number, (down, *blocks) in enumerate(model.backbone.stages, 1):
+        gated = [isinstance(block.ca, CoordinateAttention) for block in blocks]
+        attention = "CA enabled" if all(gated) else "CA in some blocks" if any(gated) else "no CA"
+        parts[f"Stage {number}"] = f"{down.conv.out_channels} ch, depth {len(blocks)}, {attention}"
+    head = model.head
+    with torch.no_grad():
+        coding = type(model.eval()(torch.zeros(1, 3, *model.input_size))).__name__
+    parts["Head"] = f"{type(head).__name__} ({coding}), in-ch {head.final_layer.in_channels}"
+    return parts
+
+
+def _fill(cell: dict, records: list[dict]) -> tuple[str, str, str, str, str]:
+    """(measured, status, boxes, where, command) of one cell."""
+    if cell["model"] not in models.names():
+        return "", "published", "", "", ""
+    size = tuple(int(side) for side in cell["input_size"].split("x"))
+    if cell["unit"] == "text":
+        return _parts(cell["model"], size)[cell["row"]], "measured here", "", "read from the built model", ""
+    if cell["column"] in SIZE:
+        counted = _count(cell["model"], size, cell["options"])
+        value = counted["params"] / 1e6 if cell["column"] == "Params (M)" else counted["macs"]["exact"] / 1e9
+        return _like(value, cell["value"]), "measured here", "", SIZE[cell["column"]], ""
+    if cell["column"] in SPEED:
+        return _speed(cell, size, records)
+    return _accuracy(cell, size, records)
+
+
+def _speed(cell: dict, size: tuple[int, int], records: list[dict]) -> tuple[str, str, str, str, str]:
+    runs = [
+        (record, run)
+        for record in records
+        if record["kind"] == "benchmark"
+        for run in record["metrics"]
+        if run["model"] == cell["model"] and tuple(run["input_size"]) == size and run["batch"] == 1
+        if run["form"].startswith("eager")
+    ]
+    if not runs:
+        return "", "not measured", "", "", _BENCHMARK
+    record, run = max(runs, key=lambda pair: pair[0].get("started", ""))
+    latency = run["latency_ms"]
+    value = latency["median"] if cell["column"] == "Latency (ms)" else 1000 / latency["median"]
+    spread = f"median, 10th to 90th percentile {latency['p10']:.2f} to {latency['p90']:.2f} ms"
+    where = f"{cell['model']} on {where_measured(record)}: {run['form']}, {run['threads']} threads, {spread}"
+    return _like(value, cell["value"]), "measured here", "", where, ""
+
+
+def _accuracy(cell: dict, size: tuple[int, int], records: list[dict]) -> tuple[str, str, str, str, str]:
+    found = [record for record in records if _matches(cell, size, record)]
+    found = [(record, value) for record in found if (value := _metric(cell["column"], record)) is not None]
+    if not found:
+        return "", "not measured", "", "", _training_command(cell)
+
+    def rank(pair: tuple[dict, float]) -> tuple[bool, str]:
+        boxes = pair[0]["protocol"]["boxes"]
+        return boxes.split()[0] == cell["boxes"].split()[0].strip(","), pair[0].get("started", "")
+
+    record, value = max(found, key=rank)
+    flip = "with" if record["protocol"]["flip_test"] else "without"
+    weights = record.get("weights", {}).get("initialisation", "not said")
+    where = f"{where_measured(record)}, {flip} flip test, seed {record['seed']}, weights: {weights}"
+    return _like(value, cell["value"]), "measured here", record["protocol"]["boxes"], where, ""
+
+
+def _matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
+    """Whether a record measures this cell: point 1 of the file's docstring."""
+    kind, recipe = record["kind"], _pairs(cell["recipe"])
+    if kind not in ("train", "evaluate") or record["model"] != cell["model"] or record["profile"] != "paper":
+        return False
+    if kind == "train":
+        learnt_on = record["dataset"]["name"]
+        if record["parameters"].get("epochs", 0) < recipes.get("paper").epochs:
+            return False
+    else:  # weights from elsewhere: how they were trained is known only as far as the record says
+        learnt_on = record.get("weights", {}).get("trained_on")
+    data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
+    return (
+        learnt_on == data["name"] == cell["dataset"]
+        and data["split"] == cell["split"]
+        and tuple(protocol["input_size"]) == size
+        and _settled(cell["model"], record.get("options", {}))
+        == _settled(cell["model"], _pairs(cell["options"]))
+        and all(_at(record["parameters"], path) == value for path, value in recipe.items())
+    )
+
+
+def _metric(column: str, record: dict) -> float | None:
+    """The record's figure for a published column, in the paper's unit; None where it has none."""
+    if column.startswith("Best AP"):
+        scored = [entry for entry in record.get("curve", []) if entry.get("AP") is not None]
+        if not scored:
+            return None
+        best = max(scored, key=lambda entry: entry["AP"])
+        return best["epoch"] if column == "Best AP epoch" else 100 * best["AP"]
+    value = record["metrics"].get(column)
+    return None if value is None else 100 * value
+
+
+@functools.cache
+def _count(name: str, size: tuple[int, int], options: str) -> dict:
+    """Parameters and multiply-adds of a model of the zoo."""
+    return complexity.count(models.build(name, input_size=size, **_pairs(options)), size)
+
+
+@functools.cache
+def _parts(name: str, size: tuple[int, int]) -> dict[str, str]:
+    """Architecture of a model of the zoo."""
+    return architecture(models.build(name, input_size=size))
+
+
+def _settled(name: str, options: dict) -> dict[str, str]:
+    """A model's options with the builder's own values for those left out, as text."""
+    signature = inspect.signature(models.ZOO[name]).parameters.values()
+    given = {p.name: p.default for p in signature if p.default is not p.empty} | options
+    return {key: str(tuple(value) if isinstance(value, list) else value) for key, value in given.items()}
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """'a=1;b=2' as a dictionary of texts."""
+    return dict(pair.split("=", 1) for pair in text.split(";") if pair)
+
+
+def _like(value: float, printed: str) -> str:
+    """A number with as many digits after the point as the printed one."""
+    return f"{value:.{len(printed.partition('.')[2])}f}"
+
+
+def _at(tree: dict, path: str) -> str:
+    """The value at 'a.b' of nested dictionaries, as text; empty where there is none."""
+    for key in path.split("."):
+        tree = tree.get(key, "") if isinstance(tree, dict) else ""
+    return str(tree)
+
+
+def _training_command(cell: dict) -> str:
+    """What would measure an accuracy: a training run of profile paper."""
+    root = f"data/{cell['dataset'].removesuffix('-mini')}"
+    words = [
+        f"python -m posebook.training --model {cell['model']} --dataset {cell['dataset']} --data-root {root}"
+    ]
+    words += ["--profile paper --device cuda"]
+    if cell["pretrained"]:
+        words += [f"--backbone {cell['pretrained']}"]
+    if cell["options"]:
+        words += [f"--options '{json.dumps(_pairs(cell['options']))}'"]
+    changes: dict[str, dict] = {}
+    for path, value in _pairs(cell["recipe"]).items():
+        if _at(asdict(recipes.get("paper")), path) != value:
+            stage, field = path.split(".")
+            changes.setdefault(stage, {})[field] = float(value)
+    return " ".join(words + ([f"--set '{json.dumps(changes)}'"] if changes else []))
+
+
+def where_measured(record: dict) -> str:
+    """Device and day of a record."""
+    device = record.get("machine", {}).get("device", "an unnamed device")
+    return f"{device}, {record.get('started', 'undated')[:10]}"
+
+
+def accuracies(records: list[dict]) -> pd.DataFrame:
+    """Every accuracy on record, whatever the data, a line each: what was run, on what, and the figure."""
+    lines = []
+    for record in records:
+        if record["kind"] not in ("train", "evaluate"):
+            continue
+        data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
+        metric = "AP" if "AP" in record["metrics"] else "PCK@0.2"
+        plain = record.get("metrics_without_flip", {}) if protocol["flip_test"] else record["metrics"]
+        flipped = record["metrics"] if protocol["flip_test"] else {}
+        lines.append(
+            {
+                "record": record["name"],
+                "model": record["model"],
+                "measured on": f"{data['name']} {data['split']}, {data['persons']:,} people",
+                "boxes": protocol["boxes"],
+                "input": "×".join(map(str, protocol["input_size"])),
+                "metric": metric,
+                "with flip test": flipped.get(metric),
+                "without": plain.get(metric),
+                "profile": record["profile"],
+                "seed": record["seed"],
+                "where": where_measured(record),
+            }
+        )
+    return pd.DataFrame(lines)
