@@ -198,7 +198,7 @@ def test_files_that_are_no_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights at"):
         models.load_weights(tmp_path / "absent.safetensors")
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "nameless.safetensors")
-    with pytest.raises(ValueError, match="does not say which model"):
+    with pytest.raises(ValueError, match="does not say which model it is: name one"):
         models.load_weights(tmp_path / "nameless.safetensors")
     with pytest.raises(ValueError, match="holds weights of starnet-pose-t, not of starnet-pose-s"):
         models.load_weights(tmp_path / "whole.safetensors", "starnet-pose-s")
@@ -206,10 +206,20 @@ def test_files_that_are_no_weights(tmp_path):
 
 def test_save_and_load_give_the_same_net(tmp_path):
     model = models.build("starnet-pose-t", "lspet", (64, 96), attention="cbam").eval()
-    digest = models.save_weights(model, tmp_path / "w.safetensors", "starnet-pose-t", attention="cbam")
+    digest = models.save_weights(model, tmp_path / "w.safetensors", "starnet-pose-t", "lspet", attention="cbam")
     again, images = models.load_weights(tmp_path / "w.safetensors"), torch.randn(1, 3, 64, 96)
     assert torch.equal(again(images).x, model(images).x) and again.skeleton.name == "lspet"
     assert digest == models.sha256(tmp_path / "w.safetensors")
+    said = models.describe_weights(tmp_path / "w.safetensors")
+    assert said["trained_on"] == "lspet" and said["options"] == {"attention": "cbam"}
+
+
+def test_authors_files_load_by_name(tmp_path):
+    state = drawn(json.loads((PARITY / "starnet-pose-t.json").read_text())["keys"])
+    torch.save({"state_dict": state, "meta": {"epoch": 210}}, tmp_path / "best.pth")
+    model = models.load_weights(tmp_path / "best.pth", "starnet-pose-t")
+    assert torch.equal(model.head.cls_x.weight, state["head.cls_x.weight"].float())
+    assert models.describe_weights(tmp_path / "best.pth") == {}
 
 
 def test_golden_tensors_of_the_shipped_weights():

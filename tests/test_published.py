@@ -1,11 +1,13 @@
 """The papers' numbers, and the rule that a measured figure stands only in a cell of its own dataset."""
 
 import copy
+import json
+import shlex
 
 import pandas as pd
 import pytest
 
-from posebook import models, published
+from posebook import datasets, models, published, recipes
 
 PAPER = "StarNet-Pose"
 CELLS = {
@@ -224,6 +226,24 @@ def test_what_is_not_built_is_published_only_and_what_is_has_a_command():
     assert len(missing) == 8 and missing["command"].str.contains("--model starnet-pose-").all()
     commands = published.table(PAPER, "occlusion_ablation", [])["command"]
     assert commands.str.contains('"dropout": 0.6').sum() == 2
+
+
+def test_the_commands_would_do_what_the_cells_ask_for(cells, tmp_path):
+    """Every training command names a dataset, options and settings that posebook takes."""
+    asked = 0
+    for name in cells["table"].unique():
+        table = published.table(PAPER, name, [])
+        for command in filter(lambda c: "posebook.training" in c, table["command"].unique()):
+            words = shlex.split(command)
+            given = dict(zip(words[3::2], words[4::2], strict=True))
+            models.check(given["--model"], json.loads(given.get("--options", "{}")))
+            changes = json.loads(given.get("--set", "{}"))
+            recipe = recipes.get(given["--profile"], **changes)
+            assert (recipe.stage1.dropout, recipe.stage2.dropout) == ((0.6, 0.6) if changes else (1.0, 0.5))
+            with pytest.raises(datasets.DatasetMissing):
+                datasets.load(given["--dataset"], tmp_path)
+            asked += 1
+    assert asked == 2 + 2 + 2 + 3 + 4
 
 
 def test_the_scorecard_adds_up():

@@ -1,0 +1,59 @@
+# Everything runs in .venv, which `make setup` makes and every other target depends on.
+PROFILE ?= demo
+CORES   ?= all
+PYTHON  ?= python3
+VENV    ?= .venv
+# Linux without a GPU: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/posebook-setup
+SNAKEMAKE = $(BIN)/snakemake report --cores $(CORES) --nolock --rerun-incomplete --quiet rules host
+# One thread a test process: two of them, each with every core, would wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+.PHONY: help setup reproduce site test test-slow lab lint format clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Settings: PROFILE=demo|fast|paper  CORES=$(CORES)  PYTHON=$(PYTHON)  TORCH_INDEX=$(TORCH_INDEX)"
+
+setup: $(STAMP) ## make .venv and install everything pinned
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "posebook needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make setup PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "Could not make $(VENV) (on Debian: apt-get install python3-venv)"; exit 1; }
+	$(BIN)/python -m pip install --no-deps $(addprefix --index-url ,$(TORCH_INDEX)) $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[notebooks,test]'
+	@touch $@
+
+reproduce: setup ## the report, in profile demo from a fresh clone, at reports/html/index.html
+	@$(SNAKEMAKE) --config profile=$(PROFILE)
+	@$(BIN)/python report/run.py headline reports/executed/index.ipynb reports/html/index.html
+
+site: setup ## the report and every lesson of notebooks/learn
+	@$(SNAKEMAKE) --config profile=$(PROFILE) site=1
+	@$(BIN)/python report/run.py headline reports/executed/index.ipynb reports/html/index.html
+
+test: setup ## what passes in minutes
+	$(PYTEST)
+
+test-slow: setup ## what takes longer: every lesson once, the pages in a browser, resuming
+	$(PYTEST) -m slow
+
+lab: setup ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+lint: setup ## ruff, notebooks included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## put the code into ruff's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what was made here: reports and the embedded dataset; .venv stays
+	rm -rf reports data/synthetic .snakemake .pytest_cache .ruff_cache

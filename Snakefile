@@ -1,0 +1,224 @@
+# From a fresh clone to reports/html/index.html. Run by `make reproduce`; one rule a notebook.
+#
+# Execution (slow) and export (fast) are apart, so that a change to the page style runs no notebook.
+# Inputs name what a notebook's figures depend on, and no more: a change to plots.py redraws pages, but does
+# not train again.
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from posebook import recipes
+
+PROFILE = config.get("profile", "demo")
+try:
+    recipes.get(PROFILE)
+except ValueError as error:
+    raise WorkflowError(f"{error}")
+
+MODEL = "starnet-pose-t"
+WEIGHTS = "data/weights/starnet-pose-t-synthetic.safetensors"
+TABLES = [
+    "main_results",
+    "lightweight_comparison",
+    "speed",
+    "architecture",
+    "attention_ablation",
+    "occlusion_ablation",
+]
+PAGES = ["dataset", "train", "evaluate", *(f"tables/{table}" for table in TABLES), "benchmark", "attribution"]
+LESSONS = [f"learn/{path.stem}" for path in sorted(Path("notebooks/learn").glob("*.ipynb"))]
+
+
+def executed(name):
+    return f"reports/executed/{name}.ipynb"
+
+
+# `make site` runs every lesson; once executed, lessons stay among the pages.
+SHOWN = [lesson for lesson in LESSONS if config.get("site") or Path(executed(lesson)).exists()]
+
+
+def notebook(name):
+    return f"notebooks/{name}.ipynb"
+
+
+def lib(*names):
+    """The package's modules of these names; a folder's name stands for all its modules."""
+    root = Path("lib/posebook")
+    return sorted(
+        str(path)
+        for name in names
+        for path in ([root / f"{name}.py"] if not (root / name).is_dir() else (root / name).glob("*.py"))
+    )
+
+
+def record(kind):
+    return f"reports/records/{kind}-{PROFILE}.json"
+
+
+RECORDS = {
+    "dataset": record("dataset-synthetic"),
+    "train": f"reports/records/train-{MODEL}-synthetic-{PROFILE}-seed0.json",
+    "evaluate": f"reports/records/evaluate-{MODEL}-synthetic-{PROFILE}-seed0.json",
+    "benchmark": record("benchmark"),
+    "attribution": record(f"attribution-{MODEL}-synthetic"),
+}
+KEPT = sorted(map(str, Path("data/measured").glob("*.json")))
+# A record that somebody's own run left in reports/records belongs into the tables too.
+OWN = sorted({str(path) for path in Path("reports/records").glob("*.json")} - set(RECORDS.values()))
+PUBLISHED = sorted(map(str, Path("data/published").glob("*.csv")))
+NET = lib("models", "skeletons", "codecs")
+DATA = lib("datasets", "transforms", "skeletons")
+
+PEOPLE = [f"data/synthetic/annotations/person_keypoints_{split}.json" for split in ("train", "val")]
+PICTURES = {"train": 1200 if PROFILE == "demo" else 8000, "val": 400}  # as dataset.ipynb wants them
+
+# `exec`: the job is then snakemake's own child, and ends with it even when snakemake is killed.
+RUN = f"exec env OMP_NUM_THREADS={{threads}} {sys.executable} report/run.py"
+EXECUTE = RUN + " execute {input.notebook} {output.notebook} {params}"
+
+
+rule report:
+    input:
+        "reports/html/index.html",
+
+
+rule people:
+    input:
+        ["lib/posebook/datasets/synthetic.py", "lib/posebook/skeletons.py"],
+    output:
+        PEOPLE,
+    params:
+        f"--train-images {PICTURES['train']} --val-images {PICTURES['val']}",
+    threads: workflow.cores
+    shell:
+        f"exec {sys.executable} -m posebook.datasets.synthetic {{params}}"
+
+
+rule dataset:
+    input:
+        notebook=notebook("dataset"),
+        code=lib("datasets", "skeletons", "plots"),
+        people=PEOPLE,
+    output:
+        notebook=executed("dataset"),
+        record=RECORDS["dataset"],
+    params:
+        f"-p profile {PROFILE}",
+    threads: workflow.cores
+    shell:
+        EXECUTE
+
+
+rule train:
+    input:
+        notebook=notebook("train"),
+        code=NET + DATA + lib("losses", "recipes", "training", "evaluation", "complexity"),
+        people=PEOPLE,
+    output:
+        notebook=executed("train"),
+        record=RECORDS["train"],
+    params:
+        f"-p profile {PROFILE}",
+    threads: workflow.cores
+    shell:
+        EXECUTE
+
+
+rule evaluate:
+    input:
+        notebook=notebook("evaluate"),
+        code=NET + DATA + lib("evaluation", "complexity", "plots"),
+        weights=WEIGHTS,
+        people=PEOPLE,
+    output:
+        notebook=executed("evaluate"),
+        record=RECORDS["evaluate"],
+    params:
+        f"-p profile {PROFILE}",
+    threads: workflow.cores
+    shell:
+        EXECUTE
+
+
+rule benchmark:  # every core is its own, so that nothing runs beside it
+    input:
+        notebook=notebook("benchmark"),
+        code=NET + lib("latency", "complexity", "plots"),
+    output:
+        notebook=executed("benchmark"),
+        record=RECORDS["benchmark"],
+    params:
+        f"-p profile {PROFILE}",
+    threads: workflow.cores
+    shell:
+        EXECUTE
+
+
+rule attribution:
+    input:
+        notebook=notebook("attribution"),
+        code=NET + DATA + lib("explain", "plots"),
+        weights=WEIGHTS,
+        people=PEOPLE,
+    output:
+        notebook=executed("attribution"),
+        record=RECORDS["attribution"],
+    params:
+        f"-p profile {PROFILE}",
+    threads: workflow.cores
+    shell:
+        EXECUTE
+
+
+rule table:
+    input:
+        notebook=notebook("tables/{table}"),
+        code=NET + lib("published", "records", "complexity", "plots"),
+        published=PUBLISHED,
+        records=[RECORDS["train"], RECORDS["evaluate"], RECORDS["benchmark"]] + KEPT + OWN,
+    output:
+        notebook=executed("tables/{table}"),
+    params:
+        "",
+    shell:
+        EXECUTE
+
+
+rule lesson:
+    input:
+        notebook=notebook("learn/{lesson}"),
+        code=NET + DATA + lib("plots"),
+        weights=WEIGHTS,
+        people=PEOPLE,
+    output:
+        notebook=executed("learn/{lesson}"),
+    params:
+        "",
+    shell:
+        EXECUTE
+
+
+rule index:
+    input:
+        notebook=notebook("index"),
+        code=lib("published", "records"),
+        published=PUBLISHED,
+        records=list(RECORDS.values()) + KEPT + OWN,
+        pages=map(executed, PAGES),
+    output:
+        notebook=executed("index"),
+    params:
+        "",
+    shell:
+        EXECUTE
+
+
+rule export:
+    input:
+        pages=map(executed, ["index", *PAGES, *SHOWN]),
+        style=["report/pages.py", "report/template/index.html.j2", "report/template/style.css"],
+    output:
+        "reports/html/index.html",
+    shell:
+        RUN + " export reports/html {input.pages}"

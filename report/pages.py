@@ -1,0 +1,259 @@
+"""Executed notebooks as HTML pages that stand alone.
+
+nbconvert does the work, with the template beside this file. Added is what its exporter lacks: formulas as
+MathML (no script from another host), links between notebooks that become links between pages, a text
+alternative for every figure, and a refusal to write a page that would load anything from elsewhere.
+"""
+
+import ast
+import os
+import re
+from itertools import groupby
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup
+from jinja2 import pass_context
+from latex2mathml.converter import convert as mathml
+from nbconvert.exporters.html import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent
+GROUPS = {"tables": "Tables", "learn": "Lessons"}
+# what latex2mathml does not know -> what it does
+SAME_IN_TEX = {r"\operatorname*": r"\mathrm", r"\arg": r"\mathrm{arg}\,", "{aligned}": "{align*}"}
+LOADS = "img[src], script[src], link[href], iframe[src], source[src], video[src], audio[src], object[data]"
+# the colours of posebook.plots -> their names in style.css
+PALETTE = {
+    "#1f2933": "ink",
+    "#66737f": "muted",
+    "#e6eaee": "line",
+    "#0b7a75": "accent",
+    "#d1603d": "warm",
+    "#e0a72e": "gold",
+    "#2f6690": "blue",
+}
+COLOUR = re.compile("|".join(PALETTE), re.IGNORECASE)
+NUMBER = re.compile(r"[−+-]?[\d.,]+\s*(%|M|G|ms|s)?|[–—-]|nan|NaN|None")
+
+
+class Prose(IPythonRenderer):
+    """Markdown with its formulas turned into MathML."""
+
+    def block_math(self, body: str) -> str:
+        return f'<div class="math">{formula(body, "block")}</div>'
+
+    def inline_math(self, body: str) -> str:
+        return formula(body, "inline")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")
+
+
+def formula(tex: str, display: str) -> str:
+    """TeX as MathML; raises ValueError for what latex2mathml would print as it stands."""
+    known = tex.strip()
+    for name, same in SAME_IN_TEX.items():
+        known = known.replace(name, same)
+    made = mathml(known, display=display)
+    if "\\" in made or "<mi>&</mi>" in made:
+        raise ValueError(f"a formula that MathML cannot show: {tex.strip()}")
+    return made
+
+
+class PageExporter(HTMLExporter):
+    """nbconvert's HTML with this folder's template and the prose above."""
+
+    @pass_context
+    def markdown2html(self, context, source):
+        renderer = Prose(
+            escape=False,
+            attachments=context.get("cell", {}).get("attachments", {}),
+            exclude_anchor_links=True,
+        )
+        return MarkdownWithMath(renderer=renderer).render(source)
+
+    @property
+    def default_config(self):
+        config = super().default_config
+        # Without the script and widget types: their text or picture is shown in their place.
+        config.NbConvertBase.display_data_priority = [
+            "text/html",
+            "text/markdown",
+            "image/svg+xml",
+            "image/png",
+            "image/jpeg",
+            "text/latex",
+            "text/plain",
+        ]
+        return config
+
+
+def export(executed: list[Path], html: Path) -> None:
+    """Write a page under `html` for every executed notebook, each linked to all of them in the order given.
+
+    The notebooks' common folder is the root of the pages. Raises ValueError for a page that would load
+    something from another host.
+    """
+    root = Path(os.path.commonpath([path.parent for path in executed]))
+    notebooks = {path.relative_to(root).with_suffix(".html"): read(path) for path in executed}
+    titles = {page: title(notebook, page) for page, notebook in notebooks.items()}
+    exporter = PageExporter(template_name="template", extra_template_basedirs=[str(HERE)])
+    for page, notebook in tqdm(notebooks.items(), desc="pages", unit="page"):
+        text, _ = exporter.from_notebook_node(notebook, {"page": describe(page, notebook, titles)})
+        target = html / page
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(finish(text, page, titles), encoding="utf-8")
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """A notebook without what no reader wants: progress bars, widgets, papermill's second parameters cell."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in tags(cell)]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if shown(output)]
+    return notebook
+
+
+def shown(output: dict) -> bool:
+    if output.output_type == "stream":
+        return output.name == "stdout"
+    return not any("widget" in kind for kind in output.get("data", {}))
+
+
+def tags(cell: dict) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def title(notebook: dict, page: Path) -> str:
+    """The first heading of the notebook."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (found := re.search(r"^# +(.+)$", cell.source, re.MULTILINE)):
+            return found[1].replace("`", "").replace("*", "").strip()
+    raise ValueError(f"{page}: no heading of the first level")
+
+
+def short(page: Path, heading: str) -> str:
+    """A page's name in the list of pages: a table's file name, or the heading up to its colon."""
+    if page.parent.name == "tables":
+        return page.stem.replace("_", " ").capitalize()
+    return heading.split(":")[0]
+
+
+def describe(page: Path, notebook: dict, titles: dict[Path, str]) -> dict:
+    """What the template says of a page beyond its cells."""
+    pages = list(titles)
+    place = pages.index(page)
+    link = {other: os.path.relpath(other, page.parent) for other in pages}
+    neighbour = {
+        name: {"title": short(pages[i], titles[pages[i]]), "href": link[pages[i]]}
+        for name, i in (("previous", place - 1), ("next", place + 1))
+        if 0 <= i < len(pages)
+    }
+    groups = [
+        {
+            "title": GROUPS.get(folder, ""),
+            "pages": [
+                {"title": short(other, titles[other]), "href": link[other], "here": other == page}
+                for other in members
+            ],
+        }
+        for folder, members in ((f, list(m)) for f, m in groupby(pages, lambda other: str(other.parent)))
+    ]
+    run = notebook.metadata.get("papermill", {})
+    return {
+        "title": titles[page],
+        "home": link[pages[0]],
+        "groups": groups,
+        "style": (HERE / "template" / "style.css").read_text(encoding="utf-8"),
+        "parameters": parameters(notebook),
+        "started": (run.get("start_time") or "")[:16].replace("T", " "),
+        "seconds": run.get("duration"),
+        **notebook.metadata.get("posebook", {}),
+        **neighbour,
+    }
+
+
+def parameters(notebook: dict) -> list[dict]:
+    """Name, value in this run and meaning of each parameter: the tagged cell, and what papermill put in."""
+    cell = next((cell for cell in notebook.cells if "parameters" in tags(cell)), None)
+    if cell is None:
+        return []
+    given = notebook.metadata.get("papermill", {}).get("parameters", {})
+    lines = cell.source.splitlines()
+    found = []
+    for node in ast.parse(cell.source).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            name = (node.targets[0] if isinstance(node, ast.Assign) else node.target).id
+            value = repr(given[name]) if name in given else ast.unparse(node.value)
+            comment = lines[node.end_lineno - 1][node.end_col_offset :].strip().lstrip("# ")
+            found.append({"name": name, "value": value, "meaning": comment})
+    return found
+
+
+def finish(text: str, page: Path, titles: dict[Path, str]) -> str:
+    """Links to pages, scrolling tables, text alternatives; refuses what would be loaded from another host."""
+    soup = BeautifulSoup(text, "html.parser")
+    for element in soup.select(LOADS):
+        target = element.get("src") or element.get("href") or element.get("data") or ""
+        if not target.startswith("data:"):
+            raise ValueError(f"{page}: <{element.name}> would load {target[:100]}")
+    for element in soup.select("main a[href]"):
+        path, _, fragment = element["href"].partition("#")
+        if "://" in path or not path.endswith((".ipynb", ".html")):
+            continue
+        target = Path(os.path.normpath(page.parent / path)).with_suffix(".html")
+        if target in titles:
+            element["href"] = os.path.relpath(target, page.parent) + (f"#{fragment}" if fragment else "")
+        else:  # a notebook that this report does not hold
+            element.unwrap()
+    for image in soup.select("img"):
+        image["alt"] = image.get("alt") or alternative(image)
+    for style in soup.select("style[scoped]"):  # pandas repeats it with every frame
+        style.decompose()
+    for table in soup.select("table"):
+        dress(table, soup)
+    for element in soup.select("main style"):
+        element.string = themed(element.text)
+    for element in soup.select("main [style]"):
+        element["style"] = themed(element["style"])
+    return str(soup)
+
+
+def themed(css: str) -> str:
+    """The colours of posebook.plots as the page's own, which turn light on a dark screen."""
+    return COLOUR.sub(lambda found: f"var(--{PALETTE[found[0].lower()]})", css)
+
+
+def alternative(image) -> str:
+    """The heading a picture stands under and the first sentence of the prose before it."""
+    heading, prose = image.find_previous(["h1", "h2", "h3"]), image.find_previous("p")
+    words = [" ".join(element.get_text(" ").split()) for element in (heading, prose) if element]
+    if len(words) > 1:
+        words[1] = re.split(r"(?<=[.:?!])\s", words[1])[0]
+    return ". ".join(word.rstrip(".:") for word in words) or "figure"
+
+
+def dress(table, soup) -> None:
+    """A table in a box that scrolls by itself, columns of figures to the right, columns of sentences wide."""
+    parent = table.parent
+    if "overflow" in parent.get("style", ""):  # the notebook brought its own box
+        del parent["style"]
+        parent["class"], parent["tabindex"] = "scroll", "0"
+    else:
+        table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
+    del table["border"]
+    rows = [row.find_all(["th", "td"]) for row in table.select("tr")]
+    for column in range(max(map(len, rows), default=0)):
+        cells = [row[column] for row in rows if len(row) == len(rows[-1]) and column < len(row)]
+        words = [cell.get_text(" ").strip() for cell in cells if cell.name == "td"]
+        if any(map(str.strip, words)) and all(NUMBER.fullmatch(word) for word in words if word):
+            kind = "number"
+        elif any(len(word) > 24 for word in words):
+            kind = "words"
+        else:
+            continue
+        for cell in cells:
+            cell["class"] = [*cell.get("class", []), kind]

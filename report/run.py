@@ -1,0 +1,118 @@
+"""Notebooks into pages: run one, export executed ones to HTML, print the report's headline.
+
+    python report/run.py execute notebooks/train.ipynb reports/executed/train.ipynb -p profile demo
+    python report/run.py export reports/html reports/executed/index.ipynb reports/executed/train.ipynb
+    python report/run.py headline reports/executed/index.ipynb reports/html/index.html
+
+Run from the repository's root, which is the working directory of every notebook.
+"""
+
+import argparse
+import difflib
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def execute(notebook: Path, out: Path, parameters: dict) -> None:
+    """Run a notebook with papermill; its progress bars appear in this terminal.
+
+    When a cell fails it prints the traceback and exits with status 1; what ran till then is kept beside OUT
+    with `.failed` in its name. A parameter that the notebook does not have ends it with status 2.
+    """
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel, not the user's own
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log file wants a line now and then
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    from posebook import records
+
+    known = list(papermill.inspect_notebook(str(notebook)))
+    for name in parameters.keys() - set(known):
+        near = difflib.get_close_matches(name, known) or known
+        print(f"{notebook} has no parameter {name!r}; it has {', '.join(near)}", file=sys.stderr)
+        sys.exit(2)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    failed = out.with_suffix(".failed.ipynb")
+    started, code = time.perf_counter(), records.code()
+    try:
+        executed = papermill.execute_notebook(
+            notebook,
+            out,
+            parameters,
+            kernel_name="python3",
+            cwd=ROOT,
+            stderr_file=sys.stderr,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its local port at every start
+        )
+    except PapermillExecutionError as error:
+        os.replace(out, failed)
+        print(f"\n{notebook} failed; what ran till then: {failed}\n{error}", file=sys.stderr)
+        sys.exit(1)
+    executed.metadata["posebook"] = {"code": code, "machine": records.machine()}
+    papermill.iorw.write_ipynb(executed, str(out))
+    failed.unlink(missing_ok=True)
+    print(f"{notebook}: done in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+def headline(executed: Path, index: Path) -> None:
+    """Print where the report is, and the figures its front page opens with (the cell tagged `headline`)."""
+    print(f"\nThe report: {index.resolve().as_uri()}")
+    for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
+        if "headline" in cell["metadata"].get("tags", []):
+            for output in cell["outputs"]:
+                print("".join(output["data"]["text/markdown"]).replace("**", ""))
+
+
+def leave_with_parent() -> None:
+    """End this process, and with it the kernel, once its parent is gone.
+
+    Whoever kills `make reproduce` and starts it again must not find the first training still running.
+    """
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("execute", help="run a notebook")
+    one.add_argument("notebook", type=Path)
+    one.add_argument("out", type=Path)
+    one.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    many = commands.add_parser("export", help="make pages of executed notebooks, in the order given")
+    many.add_argument("html", type=Path, help="folder of the pages")
+    many.add_argument("executed", type=Path, nargs="+")
+    last = commands.add_parser("headline", help="print where the report is and its first figures")
+    last.add_argument("executed", type=Path, help="the executed index.ipynb")
+    last.add_argument("index", type=Path, help="its page")
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "execute":
+        import yaml
+
+        leave_with_parent()
+        execute(chosen.notebook, chosen.out, {name: yaml.safe_load(text) for name, text in chosen.parameter})
+    elif chosen.command == "export":
+        import pages
+
+        pages.export(chosen.executed, chosen.html)
+    else:
+        headline(chosen.executed, chosen.index)
+
+
+if __name__ == "__main__":
+    main()
