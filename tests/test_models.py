@@ -38,10 +38,9 @@ def drawn(layout: list) -> dict[str, torch.Tensor]:
 def test_parity_with_the_authors_code(name):
     """Same keys in the same order, and the same output within 1e-5 in float64.
 
-    On one thread: starnet-pose-s at these made-up weights passes twelve saturated gates and amplifies a
-    relative change of 1e-14 to 1, so that the order of a sum shows.
+    starnet-pose-s at these made-up weights passes twelve saturated gates and amplifies a relative change of
+    1e-14 to 1: it passes only while every sum is taken in the authors' order.
     """
-    torch.set_num_threads(1)
     facts, stored = json.loads((PARITY / f"{name}.json").read_text()), np.load(PARITY / f"{name}.npz")
     model = models.build(name, input_size=facts["input_size"])
     assert [[k, list(v.shape)] for k, v in model.state_dict().items()] == [entry[:2] for entry in facts["keys"]]
@@ -86,7 +85,7 @@ def test_imagenet_backbone_with_attention_keeps_the_attentions_start(tmp_path):
     model = models.build("starnet-pose-t", attention="coordinate")
     models.load_backbone(model, tmp_path / "s1.pth")
     assert model.backbone.stages[2][1].ca.conv_h.weight.abs().max() == 0
-    with pytest.raises(ValueError, match="do not fit StarNet: .*not \\("):
+    with pytest.raises(ValueError, match="do not fit StarNet: missing stages.3.4"):
         models.load_backbone(models.build("starnet-pose-s"), tmp_path / "s1.pth")
 
 
@@ -96,7 +95,8 @@ def test_attention_variants(attention, extra):
     plain = models.build("starnet-pose-t", input_size=(64, 64))
     more = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in plain.parameters())
     assert more == extra if extra is not None else more > 0
-    model(torch.randn(2, 3, 64, 64)).x.sum().backward()
+    out = model(torch.randn(2, 3, 64, 64))
+    (out.x.sum() + out.y.sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
@@ -133,13 +133,6 @@ def test_cbam_gates_lie_between_zero_and_one():
 def test_output_shapes(size, skeleton, joints):
     out = models.build("starnet-pose-t", skeleton, size)(torch.randn(2, 3, *size))
     assert out.x.shape == (2, joints, 2 * size[1]) and out.y.shape == (2, joints, 2 * size[0])
-
-
-def test_a_model_trains_and_exports_a_gradient_everywhere():
-    model = models.build("starnet-pose-s", input_size=(64, 64))
-    out = model(torch.randn(2, 3, 64, 64))
-    (out.x.square().sum() + out.y.square().sum()).backward()
-    assert all(p.grad is not None for p in model.parameters())
 
 
 @pytest.mark.parametrize(

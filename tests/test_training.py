@@ -132,7 +132,7 @@ def test_the_loss_falls_when_a_few_people_are_learnt_by_heart(small, tmp_path):
         "starnet-pose-t", "synthetic", str(small), "overfit", out_dir=str(tmp_path), epochs=12, batch=8, input_size=[64, 64]
     )
     losses = [point["loss"] for point in record["curve"]]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_nan_stops_the_run_and_names_the_step(small, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 
 class ConvBN(nn.Sequential):
@@ -34,8 +35,9 @@ class CoordinateAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        rows = x.mean(3, keepdim=True)  # (B, C, H, 1)
-        columns = x.mean(2, keepdim=True).transpose(2, 3)  # (B, C, W, 1)
+        # pooled as the authors pool: another order of the same sum shows after twelve saturated gates
+        rows = adaptive_avg_pool2d(x, (None, 1))  # (B, C, H, 1)
+        columns = adaptive_avg_pool2d(x, (1, None)).transpose(2, 3)  # (B, C, W, 1)
         y = torch.relu(self.bn(self.conv_reduce(torch.cat([rows, columns], 2))))  # (B, c, H + W, 1)
         rows, columns = y.split([height, width], 2)
         gate_h = torch.sigmoid(self.conv_h(rows))  # (B, C, H, 1)

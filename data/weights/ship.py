@@ -1,0 +1,82 @@
+"""Turn a finished run into weights that come with posebook: float16 file, golden tensors, card.
+
+    python data/weights/ship.py reports/records/train-NAME.json reports/runs/train-NAME/weights.safetensors
+
+Everything the card says is read from the run's record. Only runs on the embedded data may be shipped.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from posebook import models
+
+HERE = Path(__file__).parent
+
+
+def ship(record_path: Path, weights: Path) -> None:
+    """Write NAME.safetensors, NAME.golden.safetensors and NAME.md beside this script."""
+    record = json.loads(record_path.read_text())
+    if record["dataset"]["name"] != "synthetic":
+        raise SystemExit(f"trained on {record['dataset']['name']}: such weights are not shipped")
+    if models.sha256(weights) != record["weights"]["sha256"]:
+        raise SystemExit(f"{weights} is not what the record tells of")
+    name = f"{record['model']}-synthetic"
+    model = models.load_weights(weights)
+    digest = models.save_weights(
+        model, HERE / f"{name}.safetensors", record["model"], "synthetic", torch.float16, **record["options"]
+    )
+    model = models.load_weights(HERE / f"{name}.safetensors")
+    images = torch.randn(1, 3, *model.input_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        output = model(images)
+    golden = {"images": images, "x": output.x.contiguous(), "y": output.y.contiguous()}
+    safetensors.torch.save_file(golden, HERE / f"{name}.golden.safetensors")
+    (HERE / f"{name}.md").write_text(card(record, name, digest))
+
+
+def card(record: dict, name: str, digest: str) -> str:
+    """The model card, from the record."""
+    recipe, evaluated = record["parameters"], record["evaluated"]
+    metrics = record["metrics"]
+    figures = "\n".join(
+        f"| {key} | {value:.3f} | {record['metrics_without_flip'][key]:.3f} |" for key, value in metrics.items()
+    )
+    curve = "\n".join(
+        f"| {point['epoch']} | {point['loss']:.5f} | {f'{point["AP"]:.3f}' if 'AP' in point else ''} |"
+        for point in record["curve"]
+    )
+    height, width = recipe["input_size"]
+    return f"""# {name}
+
+`{record["model"]}` trained from {record["weights"]["initialisation"]} on posebook's embedded data: drawn people, not
+photographs. It is for pages that need a net that has learnt something: attribution, lessons, tests. It is no
+pose estimator for pictures of real people.
+
+- Input {height} x {width} (height, width), 17 COCO joints; float16 safetensors, SHA-256 `{digest}`.
+- Trained on {record["dataset"]["persons"]:,} people (annotations' SHA-256 `{record["dataset"]["sha256"][:16]}...`) for
+  {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}, {record["wall_seconds"] / 60:.0f} minutes on
+  {record["machine"]["device"]}, {record["machine"]["threads"]} thread, commit `{record["code"]["commit"][:12]}`.
+- Evaluated on {evaluated["persons"]:,} people of the validation split, annotated boxes.
+- Golden tensors: `{name}.golden.safetensors` holds an input and this net's output, checked at 1e-3 by the tests.
+- Licence: Apache-2.0, as the code that drew the data.
+
+| metric | flip test | without |
+| --- | --- | --- |
+{figures}
+
+## Learning curve
+
+AP without flip test, of the averaged weights.
+
+| epoch | loss | AP |
+| --- | --- | --- |
+{curve}
+"""
+
+
+if __name__ == "__main__":
+    ship(*map(Path, sys.argv[1:3]))
