@@ -41,7 +41,9 @@ def test_simcc_target_is_the_formula():
             (target.y[0, joint], points[0, joint, 1].item(), 5.66),
         ):
             for b, value in enumerate(values.tolist()):
-                assert value == pytest.approx(math.exp(-((b - round(2 * coordinate)) ** 2) / (2 * sigma**2)), abs=1e-12)
+                assert value == pytest.approx(
+                    math.exp(-((b - round(2 * coordinate)) ** 2) / (2 * sigma**2)), abs=1e-12
+                )
     assert target.x.shape == (1, 2, 192) and target.y.shape == (1, 2, 128)
 
 

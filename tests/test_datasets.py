@@ -35,12 +35,18 @@ def test_real_lspet_people(test_data):
         assert (seen.min(0) == (x, y)).all() and seen.max(0) == pytest.approx([x + w, y + h])
 
 
-@pytest.mark.parametrize("name, words", [("coco", "person_keypoints_val2017.json"), ("lspet", "joints.mat"), ("synthetic", "val")])
+@pytest.mark.parametrize(
+    "name, words", [("coco", "person_keypoints_val2017.json"), ("lspet", "joints.mat"), ("synthetic", "val")]
+)
 def test_a_missing_dataset_says_where_what_and_how(tmp_path, name, words):
     with pytest.raises(datasets.DatasetMissing) as error:
         datasets.load(name, tmp_path)
     text = str(error.value)
-    assert str(tmp_path) in text and words in text and ("https://" in text or "http://" in text or "python -m" in text)
+    assert (
+        str(tmp_path) in text
+        and words in text
+        and ("https://" in text or "http://" in text or "python -m" in text)
+    )
 
 
 def test_unknown_names_offer_the_near_ones(tmp_path):

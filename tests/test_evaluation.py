@@ -16,7 +16,8 @@ rng = np.random.default_rng(0)
 def people_of(skeleton: str, keypoints: np.ndarray, path=None) -> Persons:
     """A little dataset around keypoints (N, K, 3)."""
     persons = tuple(
-        Person("nowhere.jpg", i + 1, i + 1, (0.0, 0.0, 100.0, 100.0), 5000.0, points) for i, points in enumerate(keypoints)
+        Person("nowhere.jpg", i + 1, i + 1, (0.0, 0.0, 100.0, 100.0), 5000.0, points)
+        for i, points in enumerate(keypoints)
     )
     return Persons("made", "val", skeletons.get(skeleton), "0" * 64, persons, path)
 
@@ -25,7 +26,9 @@ def annotated(tmp_path, keypoints: np.ndarray) -> Persons:
     """The same, with the COCO file pycocotools reads."""
     people = people_of("coco", keypoints, tmp_path / "truth.json")
     content = {
-        "images": [{"id": p.image_id, "width": 100, "height": 100, "file_name": "x.jpg"} for p in people.persons],
+        "images": [
+            {"id": p.image_id, "width": 100, "height": 100, "file_name": "x.jpg"} for p in people.persons
+        ],
         "categories": [{"id": 1, "name": "person"}],
         "annotations": [
             {
@@ -141,7 +144,8 @@ def test_annotated_joints_through_the_crop_and_back_have_ap_one(test_data):
     for person in people.persons:
         matrix = evaluation.transforms.crop_affine(person.bbox, (256, 192))
         target = codecs.encode_simcc(
-            torch.from_numpy(evaluation.transforms.apply_affine(matrix, person.keypoints[:, :2]))[None], (256, 192)
+            torch.from_numpy(evaluation.transforms.apply_affine(matrix, person.keypoints[:, :2]))[None],
+            (256, 192),
         )
         found = codecs.decode_simcc(target)[0][0].numpy()
         points.append(evaluation.transforms.apply_affine(evaluation.transforms.invert(matrix), found))

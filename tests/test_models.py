@@ -43,7 +43,9 @@ def test_parity_with_the_authors_code(name):
     """
     facts, stored = json.loads((PARITY / f"{name}.json").read_text()), np.load(PARITY / f"{name}.npz")
     model = models.build(name, input_size=facts["input_size"])
-    assert [[k, list(v.shape)] for k, v in model.state_dict().items()] == [entry[:2] for entry in facts["keys"]]
+    assert [[k, list(v.shape)] for k, v in model.state_dict().items()] == [
+        entry[:2] for entry in facts["keys"]
+    ]
     models.load_official(model.double(), drawn(facts["keys"])).eval()
     images = torch.as_tensor(np.random.default_rng(0).standard_normal((1, 3, *facts["input_size"])))
     with torch.no_grad():
@@ -53,7 +55,9 @@ def test_parity_with_the_authors_code(name):
         assert np.abs(output.numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name, params, macs", [("starnet-pose-t", 3504155, 0.4323), ("starnet-pose-s", 6428403, 0.7608)])
+@pytest.mark.parametrize(
+    "name, params, macs", [("starnet-pose-t", 3504155, 0.4323), ("starnet-pose-s", 6428403, 0.7608)]
+)
 def test_published_sizes(name, params, macs):
     counted = complexity.count(models.build(name), (256, 192))
     assert counted["params"] == params
@@ -64,7 +68,9 @@ def test_counting_leaves_the_model_as_it_was():
     model = models.build("starnet-pose-t", input_size=(64, 64)).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     complexity.count(model, (64, 64))
-    assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert model.training and all(
+        torch.equal(before[key], value) for key, value in model.state_dict().items()
+    )
 
 
 def test_imagenet_backbone_loads_and_changes_only_the_backbone(tmp_path):
@@ -113,12 +119,18 @@ def test_coordinate_attention_gates_rows_and_columns():
     torch.nn.init.normal_(block.conv_w.weight)
 
     def gate(conv, pooled):
-        return torch.sigmoid(conv(torch.relu(block.bn(block.conv_reduce(pooled[:, :, None, None])))))[0, :, 0, 0]
+        return torch.sigmoid(conv(torch.relu(block.bn(block.conv_reduce(pooled[:, :, None, None])))))[
+            0, :, 0, 0
+        ]
 
     out = block(x)
     for i in range(4):
         for j in range(3):
-            expected = x[0, :, i, j] * gate(block.conv_h, x[:, :, i].mean(-1)) * gate(block.conv_w, x[:, :, :, j].mean(-1))
+            expected = (
+                x[0, :, i, j]
+                * gate(block.conv_h, x[:, :, i].mean(-1))
+                * gate(block.conv_w, x[:, :, :, j].mean(-1))
+            )
             assert torch.allclose(out[0, :, i, j], expected, atol=1e-6)
 
 
@@ -140,8 +152,14 @@ def test_output_shapes(size, skeleton, joints):
     [
         (dict(name="starnet-pose-x"), "unknown model 'starnet-pose-x'; did you mean .*starnet-pose-s"),
         (dict(name="starnet-pose-t", skeleton="coca"), "unknown skeleton 'coca'; did you mean coco"),
-        (dict(name="starnet-pose-t", atention="cbam"), "unknown option of starnet-pose-t 'atention'; did you mean attention"),
-        (dict(name="starnet-pose-t", attention="se"), "unknown attention 'se'; one of none, coordinate, cbam"),
+        (
+            dict(name="starnet-pose-t", atention="cbam"),
+            "unknown option of starnet-pose-t 'atention'; did you mean attention",
+        ),
+        (
+            dict(name="starnet-pose-t", attention="se"),
+            "unknown attention 'se'; one of none, coordinate, cbam",
+        ),
         (dict(name="starnet-pose-t", input_size=(250, 192)), r"multiples of 32, not \(250, 192\)"),
     ],
 )
@@ -151,7 +169,10 @@ def test_build_names_what_is_wrong(call, message):
 
 
 def test_loading_is_strict_and_leaves_the_model_untouched():
-    model, other = models.build("starnet-pose-t", input_size=(64, 64)), models.build("starnet-pose-s", input_size=(64, 64))
+    model, other = (
+        models.build("starnet-pose-t", input_size=(64, 64)),
+        models.build("starnet-pose-s", input_size=(64, 64)),
+    )
     before = model.head.cls_x.weight.clone()
     with pytest.raises(ValueError, match="do not fit StarNetPose: .*and .* more"):
         models.load_official(model, other.state_dict())
@@ -160,7 +181,9 @@ def test_loading_is_strict_and_leaves_the_model_untouched():
     with pytest.raises(ValueError, match="left over extra"):
         models.load_official(model, state)
     joints = models.build("starnet-pose-t", "lspet", (64, 64)).state_dict()
-    with pytest.raises(ValueError, match=r"head.final_layer.weight is \(14, 192, 7, 7\), not \(17, 192, 7, 7\)"):
+    with pytest.raises(
+        ValueError, match=r"head.final_layer.weight is \(14, 192, 7, 7\), not \(17, 192, 7, 7\)"
+    ):
         models.load_official(model, joints)
     assert torch.equal(model.head.cls_x.weight, before)
 
@@ -199,7 +222,9 @@ def test_files_that_are_no_weights(tmp_path):
 
 def test_save_and_load_give_the_same_net(tmp_path):
     model = models.build("starnet-pose-t", "lspet", (64, 96), attention="cbam").eval()
-    digest = models.save_weights(model, tmp_path / "w.safetensors", "starnet-pose-t", "lspet", attention="cbam")
+    digest = models.save_weights(
+        model, tmp_path / "w.safetensors", "starnet-pose-t", "lspet", attention="cbam"
+    )
     again, images = models.load_weights(tmp_path / "w.safetensors"), torch.randn(1, 3, 64, 96)
     assert torch.equal(again(images).x, model(images).x) and again.skeleton.name == "lspet"
     assert digest == models.sha256(tmp_path / "w.safetensors")

@@ -71,7 +71,9 @@ def test_a_stamp_says_where_and_with_which_code():
     stamp = records.Stopwatch().stamp(earlier_seconds=100)
     assert stamp["wall_seconds"] >= 100 and stamp["peak_memory_mib"] > 50
     assert stamp["machine"]["device"].startswith("cpu: ") and stamp["machine"]["torch"]
-    head = subprocess.run(["git", "-C", str(records.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    head = subprocess.run(
+        ["git", "-C", str(records.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
+    )
     assert stamp["code"]["commit"] == (head.stdout.strip() or None)
 
 

@@ -18,7 +18,14 @@ import torch
 
 from posebook import datasets, models, recipes, training
 
-SMALL = {"epochs": 3, "batch": 8, "input_size": [64, 64], "evaluate_every": 2, "warmup_steps": 2, "stage2_epochs": 1}
+SMALL = {
+    "epochs": 3,
+    "batch": 8,
+    "input_size": [64, 64],
+    "evaluate_every": 2,
+    "warmup_steps": 2,
+    "stage2_epochs": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,14 @@ def small(tmp_path_factory):
             images.append({"id": i, "file_name": f"{i}.jpg", "height": 48, "width": 64})
             joints = np.concatenate([rng.uniform(4, 44, (17, 2)), np.full((17, 1), 2)], 1)
             annotations.append(
-                {"id": i, "image_id": i, "category_id": 1, "bbox": [4, 4, 40, 40], "area": 1600.0, "iscrowd": 0}
+                {
+                    "id": i,
+                    "image_id": i,
+                    "category_id": 1,
+                    "bbox": [4, 4, 40, 40],
+                    "area": 1600.0,
+                    "iscrowd": 0,
+                }
                 | {"num_keypoints": 17, "keypoints": joints.ravel().tolist()}
             )
         content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
@@ -107,7 +121,9 @@ def test_samples_depend_on_nothing_but_their_key(small):
 
 
 def run(small, folder, **changes):
-    return training.train("starnet-pose-t", "synthetic", str(small), "fast", out_dir=str(folder), **(SMALL | changes))
+    return training.train(
+        "starnet-pose-t", "synthetic", str(small), "fast", out_dir=str(folder), **(SMALL | changes)
+    )
 
 
 def test_a_run_and_its_record(small, tmp_path):
@@ -116,7 +132,9 @@ def test_a_run_and_its_record(small, tmp_path):
     assert record["curve"][0]["loss"] > 0 and 0 <= record["metrics"]["AP"] <= 1
     assert record["protocol"]["flip_test"] and record["protocol"]["boxes"] == "ground truth"
     weights = tmp_path / "runs" / record["name"] / "weights.safetensors"
-    assert models.sha256(weights) == record["weights"]["sha256"] and models.load_weights(weights, "starnet-pose-t")
+    assert models.sha256(weights) == record["weights"]["sha256"] and models.load_weights(
+        weights, "starnet-pose-t"
+    )
     assert str(tmp_path) not in json.dumps(record) and str(small) not in json.dumps(record)
     again = run(small, tmp_path)  # nothing is left to train
     assert again["weights"] == record["weights"] and again["curve"] == record["curve"]
@@ -129,7 +147,14 @@ def test_loader_processes_change_nothing(small, tmp_path):
 
 def test_the_loss_falls_when_a_few_people_are_learnt_by_heart(small, tmp_path):
     record = training.train(
-        "starnet-pose-t", "synthetic", str(small), "overfit", out_dir=str(tmp_path), epochs=12, batch=8, input_size=[64, 64]
+        "starnet-pose-t",
+        "synthetic",
+        str(small),
+        "overfit",
+        out_dir=str(tmp_path),
+        epochs=12,
+        batch=8,
+        input_size=[64, 64],
     )
     losses = [point["loss"] for point in record["curve"]]
     assert losses[-1] < 0.9 * losses[0]
@@ -153,7 +178,10 @@ def test_nan_stops_the_run_and_names_the_step(small, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(model="starnet-pose"), "unknown model 'starnet-pose'; did you mean starnet-pose-t or starnet-pose-s"),
+        (
+            dict(model="starnet-pose"),
+            "unknown model 'starnet-pose'; did you mean starnet-pose-t or starnet-pose-s",
+        ),
         (dict(profile="dem"), "unknown profile 'dem'; did you mean demo"),
         (dict(epoch=3), "unknown recipe field 'epoch'; did you mean epochs"),
         (dict(dataset="synthetics"), "unknown dataset 'synthetics'; did you mean synthetic"),
@@ -179,9 +207,18 @@ def test_a_checkpoint_of_another_run_or_of_nothing_is_refused(small, tmp_path):
 def start(small, folder) -> subprocess.Popen:
     """The command line, in a process of its own."""
     command = [sys.executable, "-m", "posebook.training", "--dataset", "synthetic", "--data-root", str(small)]
-    command += ["--profile", "fast", "--out-dir", str(folder), "--set", json.dumps(SMALL | {"epochs": 8, "batch": 4})]
+    command += [
+        "--profile",
+        "fast",
+        "--out-dir",
+        str(folder),
+        "--set",
+        json.dumps(SMALL | {"epochs": 8, "batch": 4}),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def epochs_done(folder) -> int:
@@ -209,9 +246,13 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(small, tmp_path)
     undisturbed = start(small, tmp_path / "whole")
     assert undisturbed.communicate() and undisturbed.returncode == 0
     killed, whole = (
-        json.loads(next((tmp_path / name / "records").glob("*.json")).read_text()) for name in ("killed", "whole")
+        json.loads(next((tmp_path / name / "records").glob("*.json")).read_text())
+        for name in ("killed", "whole")
     )
     assert killed["weights"]["sha256"] == whole["weights"]["sha256"]
     assert killed["curve"] == whole["curve"] and killed["metrics"] == whole["metrics"]
-    a, b = (safetensors.torch.load_file(next((tmp_path / n).rglob("checkpoint.safetensors"))) for n in ("killed", "whole"))
+    a, b = (
+        safetensors.torch.load_file(next((tmp_path / n).rglob("checkpoint.safetensors")))
+        for n in ("killed", "whole")
+    )
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

@@ -30,10 +30,17 @@ def test_the_box_is_widened_to_the_aspect_and_enlarged():
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.floats(0.5, 1.5), st.floats(-180, 180), st.floats(-0.3, 0.3), st.booleans(), st.floats(0, 300), st.floats(0, 300)
+    st.floats(0.5, 1.5),
+    st.floats(-180, 180),
+    st.floats(-0.3, 0.3),
+    st.booleans(),
+    st.floats(0, 300),
+    st.floats(0, 300),
 )
 def test_there_and_back(scale, rotation, shift, flip, x, y):
-    matrix = transforms.crop_affine(BOX, SIZE, scale=scale, rotation=rotation, shift=(shift, -shift), flip=flip)
+    matrix = transforms.crop_affine(
+        BOX, SIZE, scale=scale, rotation=rotation, shift=(shift, -shift), flip=flip
+    )
     point = np.array([x, y])
     back = transforms.apply_affine(transforms.invert(matrix), transforms.apply_affine(matrix, point))
     assert back == pytest.approx(point, abs=1e-6)
@@ -97,7 +104,9 @@ def test_half_body_holds_its_half():
 def test_dropout_covers_what_it_says():
     only = Augmentation(hsv=(0, 0, 0), blur=0, median_blur=0, dropout=1)
     for seed in range(20):
-        image = transforms.photometric(np.full((100, 80, 3), 200, np.uint8), only, np.random.default_rng(seed))
+        image = transforms.photometric(
+            np.full((100, 80, 3), 200, np.uint8), only, np.random.default_rng(seed)
+        )
         rows, columns = np.nonzero(image[..., 0] == 0)
         assert 20 <= np.ptp(rows) + 1 <= 40 and 16 <= np.ptp(columns) + 1 <= 32
         assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
@@ -105,7 +114,10 @@ def test_dropout_covers_what_it_says():
 
 def test_no_augmentation_changes_nothing():
     none = Augmentation(0, 0, (1, 1), 0, 0, 0, 0, (0, 0, 0), 0, 0, 0)
-    rng, image = np.random.default_rng(0), np.random.default_rng(1).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+    rng, image = (
+        np.random.default_rng(0),
+        np.random.default_rng(1).integers(0, 256, (50, 40, 3), dtype=np.uint8),
+    )
     assert (transforms.photometric(image.copy(), none, rng) == image).all()
     matrix, flip = transforms.random_affine(BOX, np.full((17, 3), 2.0), COCO, SIZE, none, rng)
     assert not flip and matrix == pytest.approx(transforms.crop_affine(BOX, SIZE))
@@ -125,7 +137,12 @@ def test_flip_pairs_are_found_by_name():
         order = skeleton.flip_indices
         assert [order[i] for i in order] == list(range(len(order)))
         assert skeleton.sigmas is None or len(skeleton.sigmas) == len(order)
-    assert [len(skeletons.get(n).keypoints) for n in ("coco", "crowdpose", "mpii", "lspet")] == [17, 14, 16, 14]
+    assert [len(skeletons.get(n).keypoints) for n in ("coco", "crowdpose", "mpii", "lspet")] == [
+        17,
+        14,
+        16,
+        14,
+    ]
 
 
 def test_unknown_skeleton_offers_the_near_one():

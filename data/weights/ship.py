@@ -43,7 +43,8 @@ def card(record: dict, name: str, digest: str) -> str:
     recipe, evaluated = record["parameters"], record["evaluated"]
     metrics = record["metrics"]
     figures = "\n".join(
-        f"| {key} | {value:.3f} | {record['metrics_without_flip'][key]:.3f} |" for key, value in metrics.items()
+        f"| {key} | {value:.3f} | {record['metrics_without_flip'][key]:.3f} |"
+        for key, value in metrics.items()
     )
     curve = "\n".join(
         f"| {point['epoch']} | {point['loss']:.5f} | {f'{point["AP"]:.3f}' if 'AP' in point else ''} |"

@@ -57,7 +57,12 @@ def forward(model: nn.Module, images: torch.Tensor, flip_test: bool) -> codecs.S
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, persons: Persons, flip_test: bool = True, batch: int = 64, device: str = "cpu", workers: int = 0
+    model: nn.Module,
+    persons: Persons,
+    flip_test: bool = True,
+    batch: int = 64,
+    device: str = "cpu",
+    workers: int = 0,
 ) -> Predictions:
     """Keypoints and scores of every person; puts the model in eval mode.
 
@@ -98,7 +103,12 @@ def average_precision(persons: Persons, predictions: Predictions) -> dict[str, f
     ):
         triples = np.concatenate([points, score[:, None]], 1)  # (K, 3)
         rows.append(
-            {"image_id": person.image_id, "category_id": 1, "keypoints": triples.ravel().tolist(), "score": float(total)}
+            {
+                "image_id": person.image_id,
+                "category_id": 1,
+                "keypoints": triples.ravel().tolist(),
+                "score": float(total),
+            }
         )
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(os.fspath(persons.annotations))

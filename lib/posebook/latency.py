@@ -13,7 +13,12 @@ from torch import nn
 
 @torch.no_grad()
 def measure(
-    model: nn.Module, input_size: tuple[int, int], batch: int = 1, device: str = "cpu", warmup: int = 50, runs: int = 200
+    model: nn.Module,
+    input_size: tuple[int, int],
+    batch: int = 1,
+    device: str = "cpu",
+    warmup: int = 50,
+    runs: int = 200,
 ) -> dict:
     """Time forwards of random images (batch, 3, H, W): {"median", "mean", "p10", "p90", "samples"} in ms."""
     model.to(device).eval()

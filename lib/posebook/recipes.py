@@ -73,7 +73,15 @@ _MIRROR = Augmentation(
     half_body=0, scale=(1, 1), rotation=0, shift=0, hsv=(0, 0, 0), blur=0, median_blur=0, dropout=0
 )
 OVERFIT = replace(
-    FAST, epochs=100, batch=16, base_batch=16, warmup_steps=50, stage1=_MIRROR, stage2=_MIRROR, evaluate_every=25, ema=0.01
+    FAST,
+    epochs=70,
+    batch=16,
+    base_batch=16,
+    warmup_steps=50,
+    stage1=_MIRROR,
+    stage2=_MIRROR,
+    evaluate_every=14,
+    ema=0.01,
 )
 
 PROFILES = {"demo": DEMO, "fast": FAST, "paper": STARNET_POSE, "overfit": OVERFIT}

@@ -28,7 +28,9 @@ def code() -> dict:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+            )
         except (OSError, subprocess.CalledProcessError):
             return None
         return done.stdout.strip()
@@ -76,7 +78,9 @@ class Stopwatch:
 
     def stamp(self, earlier_seconds: float = 0.0) -> dict:
         """The fields of a record that belong to the run itself; earlier_seconds: before a resume."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            1024 if sys.platform == "linux" else 1024**2
+        )
         fields = {
             "started": self.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "wall_seconds": round(earlier_seconds + time.perf_counter() - self.start, 1),

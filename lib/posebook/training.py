@@ -29,7 +29,9 @@ from posebook.datasets import Persons, read_image
 from posebook.recipes import Recipe
 
 CHECK_EVERY = 20  # steps between looks at the loss for NaN: looking waits for the device
-SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017"))  # train and validation; ("train", "val") elsewhere
+SPLITS = dict.fromkeys(
+    ["coco", "coco-mini"], ("train2017", "val2017")
+)  # train and validation; ("train", "val") elsewhere
 
 
 class Samples(Dataset):
@@ -135,7 +137,9 @@ class Run:
                 facts = json.loads((file.metadata() or {})["run"])
             tensors = safetensors.torch.load_file(path)
         except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is no checkpoint of a training run ({error}); move it away to start anew") from error
+            raise ValueError(
+                f"{path} is no checkpoint of a training run ({error}); move it away to start anew"
+            ) from error
         theirs = facts["identity"]
         differing = [key for key in self.identity if theirs.get(key) != self.identity[key]]
         if differing:
@@ -143,19 +147,25 @@ class Run:
                 f"{path} belongs to another run (it differs in {', '.join(differing)}); choose another out_dir or move it away"
             )
         for prefix, module in (("model.", self.model), ("ema.", self.ema)):
-            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            own = {
+                name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
+            }
             module.load_state_dict(own)
         state: dict[int, dict] = {}
         for name, value in tensors.items():
             if name.startswith("optimiser."):
                 _, index, entry = name.split(".")
-                layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format  # the weights' own
+                layout = (
+                    torch.channels_last if value.ndim == 4 else torch.contiguous_format
+                )  # the weights' own
                 state.setdefault(int(index), {})[entry] = value.contiguous(memory_format=layout)
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
         self.step, self.seconds, self.curve = facts["step"], facts["seconds"], facts["curve"]
 
 
-def train_steps(run: Run, loader: DataLoader, recipe: Recipe, steps: int, device: str, bar: tqdm) -> Iterator[int]:
+def train_steps(
+    run: Run, loader: DataLoader, recipe: Recipe, steps: int, device: str, bar: tqdm
+) -> Iterator[int]:
     """Train to the end, yielding each epoch's number and mean loss when it is over."""
     total, waiting, epoch_losses = steps * recipe.epochs, [], []
     sigma = recipes.sigma_for(run.model.input_size, recipe)
@@ -179,7 +189,9 @@ def train_steps(run: Run, loader: DataLoader, recipe: Recipe, steps: int, device
             values = torch.stack(waiting).tolist()
             for offset, value in enumerate(values):
                 if not math.isfinite(value):
-                    raise FloatingPointError(f"the loss is {value} at step {run.step - len(values) + offset + 1}")
+                    raise FloatingPointError(
+                        f"the loss is {value} at step {run.step - len(values) + offset + 1}"
+                    )
             epoch_losses, waiting = epoch_losses + values, []
             bar.set_postfix(loss=f"{values[-1]:.5f}", refresh=False)
         if over:
@@ -221,7 +233,9 @@ def train(
     if backbone:
         models.load_backbone(net, backbone)
         initialisation = f"backbone {Path(backbone).name} sha256 {datasets.file_sha256(Path(backbone))}"
-    name = "-".join(["train", model, *(f"{k}={v}" for k, v in options.items()), train_people.name, profile, f"seed{seed}"])
+    name = "-".join(
+        ["train", model, *(f"{k}={v}" for k, v in options.items()), train_people.name, profile, f"seed{seed}"]
+    )
     folder = Path(out_dir) / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     net.to(device, memory_format=torch.channels_last)  # 1.5 times as many people a second on a CPU
@@ -298,18 +312,26 @@ class _Steps:
 
 def main() -> None:
     """Train from the command line; writes the record and says where."""
-    parser = argparse.ArgumentParser(prog="python -m posebook.training", description=train.__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m posebook.training", description=train.__doc__.splitlines()[0]
+    )
     parser.add_argument("--model", default="starnet-pose-t", help=", ".join(models.names()))
     parser.add_argument("--dataset", default="synthetic", help="synthetic, coco or lspet")
-    parser.add_argument("--data-root", help="the dataset's own folder; default $POSEBOOK_DATA/NAME or data/NAME")
+    parser.add_argument(
+        "--data-root", help="the dataset's own folder; default $POSEBOOK_DATA/NAME or data/NAME"
+    )
     parser.add_argument("--profile", default="demo", help=", ".join(recipes.PROFILES))
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out-dir", default="reports")
     parser.add_argument("--backbone", help="the backbone authors' ImageNet file; default: from scratch")
-    parser.add_argument("--val-split", help="the split to evaluate on; default: the dataset's validation split")
+    parser.add_argument(
+        "--val-split", help="the split to evaluate on; default: the dataset's validation split"
+    )
     parser.add_argument("--workers", type=int, default=0, help="loader processes")
-    parser.add_argument("--options", type=json.loads, default={}, help='the builder\'s, as JSON: {"attention": "cbam"}')
+    parser.add_argument(
+        "--options", type=json.loads, default={}, help='the builder\'s, as JSON: {"attention": "cbam"}'
+    )
     parser.add_argument("--set", type=json.loads, default={}, help='recipe fields, as JSON: {"epochs": 50}')
     arguments = vars(parser.parse_args())
     changes = arguments.pop("set")

@@ -122,7 +122,9 @@ def random_affine(
         shift = (augmentation.shift * _spread(rng), augmentation.shift * _spread(rng))
     low, high = augmentation.scale
     scale = (low + high) / 2 + _spread(rng) * (high - low) / 2
-    rotation = _spread(rng) * augmentation.rotation if rng.random() < augmentation.rotation_probability else 0.0
+    rotation = (
+        _spread(rng) * augmentation.rotation if rng.random() < augmentation.rotation_probability else 0.0
+    )
     return crop_affine(bbox, input_size, padding, scale, rotation, shift, flip), flip
 
 

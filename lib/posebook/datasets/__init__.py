@@ -82,7 +82,9 @@ def complete(path: Path) -> bool:
         return b"\xff\xd9" in file.read()
 
 
-def usable_images(folder: Path, names: list[str], limit: int | None = None) -> tuple[set[str], tuple[str, ...]]:
+def usable_images(
+    folder: Path, names: list[str], limit: int | None = None
+) -> tuple[set[str], tuple[str, ...]]:
     """Split image names into those whose file is there and whole, and the broken ones.
 
     limit: broken images that may be skipped, at least 5 and 1 % of all by default. Above it ValueError names
@@ -125,7 +127,12 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
     """
     from posebook.datasets import coco, lspet  # each of them builds on this file
 
-    loaders = {"coco": coco.load, "coco-mini": coco.load_mini, "synthetic": coco.load_synthetic, "lspet": lspet.load}
+    loaders = {
+        "coco": coco.load,
+        "coco-mini": coco.load_mini,
+        "synthetic": coco.load_synthetic,
+        "lspet": lspet.load,
+    }
     if name not in loaders:
         raise near(name, loaders, "dataset")
     root = Path(root) if root else default_root(name)

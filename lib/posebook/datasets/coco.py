@@ -105,7 +105,9 @@ def read(name: str, root: Path, split: str, how: str, whole: int | None = None, 
         )
     limit = max(5, len(annotations) // 100)
     if len(orphans) > limit:
-        raise ValueError(f"{path}: {len(orphans)} annotations point at no image, more than {limit}: {', '.join(orphans[:3])}")
+        raise ValueError(
+            f"{path}: {len(orphans)} annotations point at no image, more than {limit}: {', '.join(orphans[:3])}"
+        )
     if orphans:
         print(f"skipping {len(orphans)} annotations: {', '.join(orphans[:3])}")
     if not persons:

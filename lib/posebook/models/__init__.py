@@ -31,7 +31,11 @@ def check(name: str, options: dict) -> None:
     """Raise ValueError, with the near names, for a model or a builder's option nobody knows."""
     if name not in ZOO:
         raise near(name, names(), "model")
-    known = [option for option in inspect.signature(ZOO[name]).parameters if option not in ("skeleton", "input_size")]
+    known = [
+        option
+        for option in inspect.signature(ZOO[name]).parameters
+        if option not in ("skeleton", "input_size")
+    ]
     for option in options:
         if option not in known:
             raise near(option, known, f"option of {name}")
@@ -117,8 +121,16 @@ def save_weights(
     **options: object,
 ) -> str:
     """Write the model with what is needed to build it again; returns the file's SHA-256."""
-    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in model.state_dict().items()}
-    built = {"model": name, "skeleton": model.skeleton.name, "input_size": list(model.input_size), "options": options}
+    state = {
+        key: value.to(dtype) if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+    }
+    built = {
+        "model": name,
+        "skeleton": model.skeleton.name,
+        "input_size": list(model.input_size),
+        "options": options,
+    }
     facts = {"posebook": json.dumps(built | {"trained_on": trained_on})}
     safetensors.torch.save_file({key: value.contiguous() for key, value in state.items()}, path, facts)
     return sha256(path)

@@ -8,7 +8,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 class ConvBN(nn.Sequential):
     """Convolution with bias, then batch norm unless `norm` is off; the children are `conv` and `bn`."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, norm=True):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, norm=True
+    ):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
         if norm:
@@ -57,7 +59,9 @@ class CBAM(nn.Module):
         self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = self.mlp(x.mean((2, 3), keepdim=True)) + self.mlp(x.amax((2, 3), keepdim=True))  # (B, C, 1, 1)
+        pooled = self.mlp(x.mean((2, 3), keepdim=True)) + self.mlp(
+            x.amax((2, 3), keepdim=True)
+        )  # (B, C, 1, 1)
         x = x * torch.sigmoid(pooled)
         summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)  # (B, 2, H, W)
         return x * torch.sigmoid(self.spatial(summary))

@@ -49,7 +49,9 @@ class StarBlock(nn.Module):
 class StarNet(nn.Module):
     """Four stages, each a strided 3x3 convolution and star blocks; 1/32 of the input's size, 8 x width channels."""
 
-    def __init__(self, width: int, depths: tuple[int, ...], attention: str, attention_stages: tuple[int, ...]):
+    def __init__(
+        self, width: int, depths: tuple[int, ...], attention: str, attention_stages: tuple[int, ...]
+    ):
         super().__init__()
         self.stem = nn.Sequential(ConvBN(3, 32, 3, stride=2), nn.ReLU6())
         self.stages = nn.ModuleList()
@@ -94,7 +96,9 @@ class GatedAttention(nn.Module):
         self.res_scale = Scale(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        u, v, base = nn.functional.silu(self.uv(self.ln(x))).split([self.e, self.e, self.s], -1)  # (B, K, e|e|s)
+        u, v, base = nn.functional.silu(self.uv(self.ln(x))).split(
+            [self.e, self.e, self.s], -1
+        )  # (B, K, e|e|s)
         q, k = (base[:, :, None] * self.gamma + self.beta).unbind(2)  # each (B, K, s)
         attention = torch.relu(q @ k.transpose(1, 2) / self.s**0.5).square()  # (B, K, K)
         return self.res_scale(x) + self.o(u * (attention @ v))  # (B, K, width)
@@ -103,7 +107,9 @@ class GatedAttention(nn.Module):
 class RTMCCHead(nn.Module):
     """One token a joint from a 7x7 convolution, mixed by attention, then one linear classifier an axis."""
 
-    def __init__(self, channels: int, joints: int, input_size: tuple[int, int], split_ratio: int = 2, width: int = 256):
+    def __init__(
+        self, channels: int, joints: int, input_size: tuple[int, int], split_ratio: int = 2, width: int = 256
+    ):
         super().__init__()
         height, columns = input_size
         tokens = (height // 32) * (columns // 32)
@@ -137,7 +143,9 @@ class StarNetPose(nn.Module):
     ):
         super().__init__()
         if any(side % 32 or side <= 0 for side in input_size):
-            raise ValueError(f"StarNet-Pose needs sides that are multiples of 32, not {tuple(input_size)} (height, width)")
+            raise ValueError(
+                f"StarNet-Pose needs sides that are multiples of 32, not {tuple(input_size)} (height, width)"
+            )
         if attention not in ATTENTION:
             raise ValueError(f"unknown attention {attention!r}; one of {', '.join(ATTENTION)}")
         self.skeleton, self.input_size = skeleton, tuple(input_size)
