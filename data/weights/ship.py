@@ -47,20 +47,22 @@ def card(record: dict, name: str, digest: str) -> str:
         for key, value in metrics.items()
     )
     curve = "\n".join(
-        f"| {point['epoch']} | {point['loss']:.5f} | {f'{point["AP"]:.3f}' if 'AP' in point else ''} |"
+        f"| {point['epoch']} | {point['loss']:.5f} | {format(point['AP'], '.3f') if 'AP' in point else ''} |"
         for point in record["curve"]
     )
     height, width = recipe["input_size"]
+    minutes, machine = record["wall_seconds"] / 60, record["machine"]
+    data = f"{record['dataset']['persons']:,} people (annotations' SHA-256 `{record['dataset']['sha256'][:16]}...`)"
     return f"""# {name}
 
 `{record["model"]}` trained from {record["weights"]["initialisation"]} on posebook's embedded data: drawn people, not
 photographs. It is for pages that need a net that has learnt something: attribution, lessons, tests. It is no
 pose estimator for pictures of real people.
 
-- Input {height} x {width} (height, width), 17 COCO joints; float16 safetensors, SHA-256 `{digest}`.
-- Trained on {record["dataset"]["persons"]:,} people (annotations' SHA-256 `{record["dataset"]["sha256"][:16]}...`) for
-  {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}, {record["wall_seconds"] / 60:.0f} minutes on
-  {record["machine"]["device"]}, {record["machine"]["threads"]} thread, commit `{record["code"]["commit"][:12]}`.
+- Input {height} x {width} (height, width), 17 COCO joints; float16 safetensors,
+  SHA-256 `{digest}`.
+- Trained on {data} for {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}:
+  {minutes:.0f} minutes on {machine["device"]}, {machine["threads"]} thread, commit `{record["code"]["commit"][:12]}`.
 - Evaluated on {evaluated["persons"]:,} people of the validation split, annotated boxes.
 - Golden tensors: `{name}.golden.safetensors` holds an input and this net's output, checked at 1e-3 by the tests.
 - Licence: Apache-2.0, as the code that drew the data.

@@ -1,6 +1,7 @@
 """Predict, decode, and score: AP by OKS (COCO's evaluation, by pycocotools) and PCK.
 
-1. One exact warp from the full image, the net once or twice (flip test), argmax decoding, the same affine back.
+1. One exact warp from the full image, the net once or twice (flip test), argmax decoding, and the same affine
+   back.
 2. A person's score is the box's times the mean score of its joints above 0.2, as mmpose's CocoMetric has it.
 3. No non-maximum suppression here: with ground-truth boxes there is one prediction a person.
 """

@@ -1,7 +1,7 @@
 """How long a model takes for one input, timed as the StarNet-Pose authors time theirs.
 
-Their script (tools/benchmark_latency.py): eager PyTorch, batch 1, 50 forwards to warm up, 200 timed one by one
-from the host, the mean reported. The median and the spread are kept here too, and every sample.
+Their script (tools/benchmark_latency.py): eager PyTorch, batch 1, 50 forwards to warm up, 200 timed one by
+one from the host, the mean reported. The median and the spread are kept here too, and every sample.
 """
 
 import time

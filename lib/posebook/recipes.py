@@ -29,7 +29,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. The learning rate is for `base_batch` and follows the real batch in proportion."""
+    """How a model is trained. The rate is for `base_batch` and follows the real batch in proportion."""
 
     epochs: int = 210  # config
     batch: int = 1024  # config: what its learning rate is for

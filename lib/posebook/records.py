@@ -70,7 +70,7 @@ def _processor() -> str:
 
 
 class Stopwatch:
-    """Started with a run; tells what every record says of it: start, wall time, code, machine, peak memory."""
+    """Started with a run; tells what every record says of it: start, time, code, machine, peak memory."""
 
     def __init__(self, device: str = "cpu"):
         self.device, self.started, self.start = device, datetime.now(UTC), time.perf_counter()
@@ -94,7 +94,7 @@ class Stopwatch:
 
 
 def write(record: dict, out_dir: str | Path = "reports") -> Path:
-    """Write a record to OUT_DIR/records/NAME.json, whole or not at all; raises ValueError for missing fields."""
+    """Write a record to OUT_DIR/records/NAME.json, whole or not at all; ValueError for missing fields."""
     missing = FIELDS - record.keys()
     if missing:
         raise ValueError(f"a record needs {', '.join(sorted(missing))}")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from posebook import codecs, complexity, datasets, evaluation, losses, models, records, recipes, transforms
+from posebook import codecs, complexity, datasets, evaluation, losses, models, recipes, records, transforms
 from posebook.datasets import Persons, read_image
 from posebook.recipes import Recipe
 
@@ -144,7 +144,8 @@ class Run:
         differing = [key for key in self.identity if theirs.get(key) != self.identity[key]]
         if differing:
             raise ValueError(
-                f"{path} belongs to another run (it differs in {', '.join(differing)}); choose another out_dir or move it away"
+                f"{path} belongs to another run (it differs in {', '.join(differing)}); "
+                "choose another out_dir or move it away"
             )
         for prefix, module in (("model.", self.model), ("ema.", self.ema)):
             own = {

@@ -70,7 +70,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, input_size: tuple[int, int]) -> 
 
 
 def normalise(images: Tensor) -> Tensor:
-    """RGB uint8 (B, H, W, 3) to what the nets take: float (B, 3, H, W), mean 0 and deviation 1 of ImageNet."""
+    """RGB uint8 (B, H, W, 3) to float (B, 3, H, W) with ImageNet's mean and deviation taken out."""
     mean, deviation = images.new_tensor([MEAN, DEVIATION], dtype=torch.float32)
     return ((images.float() - mean) / deviation).permute(0, 3, 1, 2)  # (B, 3, H, W)
 
@@ -134,7 +134,7 @@ def flip_joints(keypoints: np.ndarray, skeleton: Skeleton) -> np.ndarray:
 
 
 def photometric(image: np.ndarray, augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """HSV jitter, blur, median blur and coarse dropout on an input (H, W, 3) uint8, each by its probability."""
+    """HSV jitter, blur, median blur and coarse dropout on an input (H, W, 3) uint8, in this order."""
     gains = rng.uniform(-1, 1, 3) * augmentation.hsv * rng.integers(0, 2, 3)
     if gains.any():
         hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))

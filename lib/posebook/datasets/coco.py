@@ -86,7 +86,8 @@ def read(name: str, root: Path, split: str, how: str, whole: int | None = None, 
         keypoints = np.asarray(entry["keypoints"], np.float64)
         if keypoints.size != 3 * len(skeleton.keypoints):
             raise ValueError(
-                f"{path}, annotation {entry['id']}: {keypoints.size} numbers, not 3 for each of {len(skeleton.keypoints)} joints"
+                f"{path}, annotation {entry['id']}: {keypoints.size} numbers, "
+                f"not 3 for each of {len(skeleton.keypoints)} joints"
             )
         x, y, w, h = entry["bbox"]
         x1, y1 = max(0.0, x), max(0.0, y)
@@ -106,7 +107,8 @@ def read(name: str, root: Path, split: str, how: str, whole: int | None = None, 
     limit = max(5, len(annotations) // 100)
     if len(orphans) > limit:
         raise ValueError(
-            f"{path}: {len(orphans)} annotations point at no image, more than {limit}: {', '.join(orphans[:3])}"
+            f"{path}: {len(orphans)} annotations point at no image, more than {limit}: "
+            f"{', '.join(orphans[:3])}"
         )
     if orphans:
         print(f"skipping {len(orphans)} annotations: {', '.join(orphans[:3])}")

@@ -137,7 +137,10 @@ def save_weights(
 
 
 def describe_weights(path: str | Path) -> dict:
-    """What a file of `save_weights` says of itself: model, skeleton, input_size, options, trained_on; else {}."""
+    """What a file of `save_weights` says of itself: model, skeleton, input_size, options, trained_on.
+
+    {} for any other file.
+    """
     if Path(path).suffix != ".safetensors":
         return {}
     with safetensors.safe_open(path, "pt") as file:

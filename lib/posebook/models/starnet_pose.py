@@ -29,7 +29,7 @@ ATTENTION = {"none": None, "coordinate": CoordinateAttention, "cbam": CBAM}
 
 
 class StarBlock(nn.Module):
-    """x + dw2(attention(g(relu6(f1 y) * f2 y))) with y = dw(x): the star operation (Rewrite the Stars, eq. 1)."""
+    """x + dw2(attention(g(relu6(f1 y) * f2 y))), y = dw(x): the star operation (Rewrite the Stars, eq. 1)."""
 
     def __init__(self, width: int, expansion: int = 4, attention: type[nn.Module] | None = None):
         super().__init__()
@@ -47,7 +47,7 @@ class StarBlock(nn.Module):
 
 
 class StarNet(nn.Module):
-    """Four stages, each a strided 3x3 convolution and star blocks; 1/32 of the input's size, 8 x width channels."""
+    """Four stages, each a strided 3x3 convolution and star blocks; 8 x width channels at 1/32 of the size."""
 
     def __init__(
         self, width: int, depths: tuple[int, ...], attention: str, attention_stages: tuple[int, ...]
@@ -83,7 +83,7 @@ class Scale(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """Gated attention unit over the K joint tokens (RTMPose, section 3.3): squared ReLU instead of softmax."""
+    """Gated attention unit over the K joint tokens (RTMPose, section 3.3): squared ReLU for softmax."""
 
     def __init__(self, width: int, s: int = 128, expansion: int = 2):
         super().__init__()
@@ -154,7 +154,7 @@ class StarNetPose(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Starting weights: 0.02 in the backbone (StarNet's), 0.001 and 0.01 in the head (RTMPose's), no biases.
+        """Starting weights: 0.02 in the backbone (StarNet's), 0.001 and 0.01 in the head (RTMPose's).
 
         The attention unit starts otherwise (the docstring's number 6).
         """
