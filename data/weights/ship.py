@@ -52,19 +52,20 @@ def card(record: dict, name: str, digest: str) -> str:
     )
     height, width = recipe["input_size"]
     minutes, machine = record["wall_seconds"] / 60, record["machine"]
-    data = f"{record['dataset']['persons']:,} people (annotations' SHA-256 `{record['dataset']['sha256'][:16]}...`)"
+    data, commit = record["dataset"], record["code"]["commit"][:12]
     return f"""# {name}
 
-`{record["model"]}` trained from {record["weights"]["initialisation"]} on posebook's embedded data: drawn people, not
+`{record["model"]}`, started from {record["weights"]["initialisation"]}, trained on the embedded data: drawn people, not
 photographs. It is for pages that need a net that has learnt something: attribution, lessons, tests. It is no
 pose estimator for pictures of real people.
 
 - Input {height} x {width} (height, width), 17 COCO joints; float16 safetensors,
   SHA-256 `{digest}`.
-- Trained on {data} for {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}:
-  {minutes:.0f} minutes on {machine["device"]}, {machine["threads"]} thread, commit `{record["code"]["commit"][:12]}`.
+- Trained on {data["persons"]:,} people (annotations' SHA-256 `{data["sha256"][:16]}...`)
+  for {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}, commit `{commit}`:
+  {minutes:.0f} minutes on {machine["device"]}, {machine["threads"]} thread(s).
 - Evaluated on {evaluated["persons"]:,} people of the validation split, annotated boxes.
-- Golden tensors: `{name}.golden.safetensors` holds an input and this net's output, checked at 1e-3 by the tests.
+- Golden tensors: `{name}.golden.safetensors`, an input and this net's output, checked at 1e-3 by the tests.
 - Licence: Apache-2.0, as the code that drew the data.
 
 | metric | flip test | without |
