@@ -18,7 +18,7 @@ def someone(yaw=180.0, place=(0.0, 3.0), pose=None, seed=3):
 
 
 def scene_of(people, **things):
-    camera = synthetic.look(1.0, 0.0, 0.0, 260.0, synthetic.SIZE)
+    camera = synthetic.look(1.0, 0.0, 0.0, 260.0)
     return synthetic.Scene(camera, people, room={"seed": 0}, **things)
 
 
@@ -29,6 +29,21 @@ def test_same_seed_same_picture_other_seed_other_picture():
     assert image.shape == (240, 320, 3) and image.dtype == np.uint8
     assert np.array_equal(image, again) and annotations == same
     assert np.abs(image.astype(int) - other).mean() > 5
+
+
+def test_the_pictures_are_those_of_this_version():
+    """Whoever changes what is drawn changes VERSION, and these figures; rounding may differ by machine."""
+    image, people = synthetic.render(0)
+    assert synthetic.VERSION == "posebook-synthetic-1"
+    assert image.mean((0, 1)) == pytest.approx([129.77, 126.02, 120.36], abs=0.5)
+    boxes = [[64, 0, 71, 232], [56, 0, 80, 97], [0, 0, 73, 139], [160, 56, 97, 140]]
+    assert [who["bbox"] for who in people] == [pytest.approx(box, abs=1) for box in boxes]
+    assert [who["area"] for who in people] == pytest.approx([8552, 608, 3811, 7674], rel=0.01)
+    assert [who["num_keypoints"] for who in people] == [17, 8, 9, 17]
+    points = np.array(people[3]["keypoints"]).reshape(17, 3)
+    assert points[:3, :2].ravel() == pytest.approx([185, 79, 181, 77, 187, 73], abs=0.51)
+    seen = [1, 1, 1, 2, 1, 2, 2, 2, 1, 1, 1, 2, 1, 2, 1, 2, 1]
+    assert (points[:, 2] != seen).sum() <= 1  # one joint may lie on the very edge of hidden
 
 
 def test_angles_stay_within_limits_and_every_family_is_drawn():
@@ -68,7 +83,7 @@ def test_an_upright_body_is_as_tall_as_its_stature_and_stands_on_the_floor():
 
 
 def test_left_and_right_are_the_persons_own():
-    camera = synthetic.look(1.0, 0.0, 0.0, 260.0, synthetic.SIZE)
+    camera = synthetic.look(1.0, 0.0, 0.0, 260.0)
     front, back = camera.project(someone(180.0).joints), camera.project(someone(0.0).joints)
     for part in ("eye", "ear", "shoulder", "hip", "ankle"):
         assert front[KEY[f"left_{part}"], 0] > front[KEY[f"right_{part}"], 0]
@@ -122,11 +137,11 @@ def test_the_nearer_person_is_in_front():
     near, far = someone(place=(0.0, 2.4)), someone(place=(0.35, 3.6), seed=4)
     scene = scene_of([far, near])
     buffers = synthetic.rasterise(scene)
-    first, second = synthetic.masks(buffers, 2, synthetic.SIZE)
-    alone = synthetic.masks(synthetic.rasterise(scene_of([near])), 1, synthetic.SIZE)[0]
+    first, second = synthetic.masks(buffers, 2)
+    alone = synthetic.masks(synthetic.rasterise(scene_of([near])), 1)[0]
     assert not (first & second).any()
     assert (second != alone).sum() < 0.01 * alone.sum()  # nobody hides the nearer one
-    assert first.sum() < synthetic.masks(synthetic.rasterise(scene_of([far])), 1, synthetic.SIZE)[0].sum()
+    assert first.sum() < synthetic.masks(synthetic.rasterise(scene_of([far])), 1)[0].sum()
 
 
 def test_area_box_and_polygons_agree_with_the_mask():
@@ -134,7 +149,7 @@ def test_area_box_and_polygons_agree_with_the_mask():
     for seed in range(5):
         scene = synthetic.sample_scene(np.random.default_rng(seed))
         buffers = synthetic.rasterise(scene)
-        masks = {int(m.sum()): m for m in synthetic.masks(buffers, len(scene.people), synthetic.SIZE)}
+        masks = {int(m.sum()): m for m in synthetic.masks(buffers, len(scene.people))}
         for who in synthetic.annotate(scene, buffers):
             mask = masks[who["area"]]
             x, y, w, h = who["bbox"]
