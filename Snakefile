@@ -48,7 +48,7 @@ def lib(*names):
     return sorted(
         str(path)
         for name in names
-        for path in ([root / f"{name}.py"] if not (root / name).is_dir() else (root / name).glob("*.py"))
+        for path in ([root / f"{name}.py"] if not (root / name).is_dir() else (root / name).rglob("*.py"))
     )
 
 
@@ -85,7 +85,7 @@ rule report:
 
 rule people:
     input:
-        ["lib/posebook/datasets/synthetic.py", "lib/posebook/skeletons.py"],
+        lib("datasets/synthetic", "skeletons"),
     output:
         PEOPLE,
     params:
@@ -188,7 +188,7 @@ rule table:
 rule lesson:
     input:
         notebook=notebook("learn/{lesson}"),
-        code=NET + DATA + lib("plots"),
+        code=NET + DATA + lib("losses", "plots"),
         weights=WEIGHTS,
         people=PEOPLE,
     output:
@@ -202,7 +202,7 @@ rule lesson:
 rule index:
     input:
         notebook=notebook("index"),
-        code=lib("published", "records"),
+        code=lib("published", "records", "plots"),
         published=PUBLISHED,
         records=list(RECORDS.values()) + KEPT + OWN,
         pages=map(executed, PAGES),

@@ -258,10 +258,15 @@ def test_a_change_of_plots_does_not_train_again(tree):
     assert "evaluate" in planned and "train" not in planned
 
 
-@pytest.mark.parametrize("path", ["models/layers.py", "datasets/synthetic.py", "training.py"])
+@pytest.mark.parametrize("path", ["models/layers.py", "transforms.py", "training.py"])
 def test_a_change_of_net_data_or_training_trains_again(path, tree):
     with changed(tree / "lib/posebook" / path):
         assert "train" in rules(tree)
+
+
+def test_a_change_of_the_renderer_draws_and_trains_again(tree):
+    with changed(tree / "lib/posebook/datasets/synthetic/__init__.py"):
+        assert {"people", "train", "evaluate"} <= set(rules(tree))
 
 
 def test_a_lost_dataset_is_made_again_once_it_is_needed(tree):
