@@ -9,8 +9,9 @@ TORCH_INDEX ?=
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/posebook-setup
 SNAKEMAKE = $(BIN)/snakemake report --cores $(CORES) --nolock --rerun-incomplete --quiet rules host
-# One thread a test process: two of them, each with every core, would wait for each other.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+# One thread a test process: two of them, each with every core, would wait for each other. A file's tests stay
+# together, for they share what is costly to make.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: help setup reproduce site test test-slow lab lint format clean
 .DEFAULT_GOAL := help

@@ -21,8 +21,6 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "report"))
 import pages  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("report")  # they share a copy of the tree
-
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync""".split()

@@ -11,7 +11,7 @@ al., "Sanity Checks for Saliency Maps", NeurIPS 2018, section 3. Captum's code f
 3. The baseline of integrated gradients is zero in normalised space, the mean picture: black is a colour that
    trousers have, and nothing black could receive any attribution from a black baseline.
 4. Every stride of these nets is a convolution centred on pixel 0, so cell i of a stage of stride s is centred
-   on pixel s * i. Grad-CAM's map is stretched that way; resizing it as a picture would shift it by half a cell.
+   on pixel s * i. Grad-CAM's map is stretched that way; resized as a picture it would lie half a cell off.
 """
 
 import copy
