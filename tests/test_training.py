@@ -131,7 +131,7 @@ def test_a_run_and_its_record(small, tmp_path):
     assert [point["epoch"] for point in record["curve"]] == [1, 2, 3] and "AP" in record["curve"][1]
     assert record["curve"][0]["loss"] > 0 and 0 <= record["metrics"]["AP"] <= 1
     assert record["protocol"]["flip_test"] and record["protocol"]["boxes"] == "ground truth"
-    weights = tmp_path / "runs" / record["name"] / "weights.safetensors"
+    weights = tmp_path / record["weights"]["file"]
     assert models.sha256(weights) == record["weights"]["sha256"] and models.load_weights(
         weights, "starnet-pose-t"
     )
@@ -194,11 +194,14 @@ def test_unknown_names_are_met_before_any_work(arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_of_another_run_or_of_nothing_is_refused(small, tmp_path):
+def test_another_run_starts_anew_and_a_torn_checkpoint_is_refused(small, tmp_path, monkeypatch):
     record = run(small, tmp_path, epochs=1)
-    with pytest.raises(ValueError, match="belongs to another run \\(it differs in recipe\\)"):
-        run(small, tmp_path, epochs=2)
-    path = tmp_path / "runs" / record["name"] / "checkpoint.safetensors"
+    files = {record["weights"]["file"], run(small, tmp_path, epochs=1, batch=12)["weights"]["file"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "sources", lambda: "other code")
+        files.add(run(small, tmp_path, epochs=1)["weights"]["file"])
+    assert len(files) == 3 and all((tmp_path / file).exists() for file in files)
+    path = (tmp_path / record["weights"]["file"]).with_name("checkpoint.safetensors")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="is no checkpoint of a training run"):
         run(small, tmp_path, epochs=1)

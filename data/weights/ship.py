@@ -1,6 +1,6 @@
 """Turn a finished run into weights that come with posebook: float16 file, golden tensors, card.
 
-    python data/weights/ship.py reports/records/train-NAME.json reports/runs/train-NAME/weights.safetensors
+    python data/weights/ship.py RECORD.json reports/runs/NAME-HASH/weights.safetensors
 
 Everything the card says is read from the run's record. Only runs on the embedded data may be shipped.
 """
@@ -55,9 +55,9 @@ def card(record: dict, name: str, digest: str) -> str:
     data, commit = record["dataset"], record["code"]["commit"][:12]
     return f"""# {name}
 
-`{record["model"]}`, started from {record["weights"]["initialisation"]}, trained on the embedded data: drawn people, not
-photographs. It is for pages that need a net that has learnt something: attribution, lessons, tests. It is no
-pose estimator for pictures of real people.
+`{record["model"]}`, started from {record["weights"]["initialisation"]} and trained on the embedded data:
+drawn people, not photographs. It is for pages that need a net that has learnt something: attribution, lessons,
+tests. It is no pose estimator for pictures of real people.
 
 - Input {height} x {width} (height, width), 17 COCO joints; float16 safetensors,
   SHA-256 `{digest}`.

@@ -8,6 +8,7 @@
 
 import argparse
 import copy
+import hashlib
 import json
 import math
 import os
@@ -22,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from posebook import codecs, complexity, datasets, evaluation, losses, models, recipes, records, transforms
 from posebook.datasets import Persons, read_image
@@ -101,6 +102,15 @@ def average(into: nn.Module, model: nn.Module, step: int, recipe: Recipe) -> Non
             value.copy_(new[i])
 
 
+def sources() -> str:
+    """A hash of the code that decides a run's weights."""
+    package = Path(__file__).parent
+    names = ["training", "recipes", "transforms", "codecs", "losses", "skeletons"]
+    files = [package / f"{name}.py" for name in names] + sorted((package / "models").glob("*.py"))
+    files += sorted((package / "datasets").glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 @dataclass
 class Run:
     """All that changes while a net is trained."""
@@ -108,7 +118,7 @@ class Run:
     model: nn.Module
     ema: nn.Module
     optimiser: torch.optim.Optimizer
-    identity: dict  # what must be the same for a checkpoint to be this run's
+    identity: dict  # what makes it this run and no other; its hash names the run's folder
     step: int = 0
     seconds: float = 0.0
     curve: list[dict] = None
@@ -131,7 +141,7 @@ class Run:
         os.replace(temporary, path)
 
     def resume(self, path: Path) -> None:
-        """Take up a checkpoint; raises ValueError where it is another run's or not a checkpoint."""
+        """Take up a checkpoint; raises ValueError where it is none."""
         try:
             with safetensors.safe_open(path, "pt") as file:
                 facts = json.loads((file.metadata() or {})["run"])
@@ -140,13 +150,6 @@ class Run:
             raise ValueError(
                 f"{path} is no checkpoint of a training run ({error}); move it away to start anew"
             ) from error
-        theirs = facts["identity"]
-        differing = [key for key in self.identity if theirs.get(key) != self.identity[key]]
-        if differing:
-            raise ValueError(
-                f"{path} belongs to another run (it differs in {', '.join(differing)}); "
-                "choose another out_dir or move it away"
-            )
         for prefix, module in (("model.", self.model), ("ema.", self.ema)):
             own = {
                 name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
@@ -218,7 +221,8 @@ def train(
 
     options: the builder's keyword arguments; backbone: the backbone authors' ImageNet file; val_split: the
     split to evaluate on; changes: fields of the profile's recipe to set otherwise, such as epochs, batch or
-    input_size. Weights and checkpoint go to OUT_DIR/runs/NAME/; the same call goes on from there.
+    input_size. Weights and checkpoint go to OUT_DIR/runs/NAME-HASH/; the same call goes on from there, and a
+    call that differs in anything that moves the weights, the code included, has another folder.
     Raises ValueError before any work for a name it does not know, FloatingPointError for a loss of NaN.
     """
     options = options or {}
@@ -237,8 +241,6 @@ def train(
     name = "-".join(
         ["train", model, *(f"{k}={v}" for k, v in options.items()), train_people.name, profile, f"seed{seed}"]
     )
-    folder = Path(out_dir) / "runs" / name
-    folder.mkdir(parents=True, exist_ok=True)
     net.to(device, memory_format=torch.channels_last)  # 1.5 times as many people a second on a CPU
     ema = copy.deepcopy(net).requires_grad_(False)
     identity = {
@@ -248,7 +250,11 @@ def train(
         "recipe": json.loads(json.dumps(asdict(recipe))),
         "seed": seed,
         "initialisation": initialisation,
+        "code": sources(),
     }
+    run_name = f"{name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}"
+    folder = Path(out_dir) / "runs" / run_name
+    folder.mkdir(parents=True, exist_ok=True)
     optimiser = torch.optim.AdamW(parameter_groups(net, recipe.weight_decay), lr=0.0, fused=True)
     run = Run(net, ema, optimiser, identity, curve=[])
     checkpoint = folder / "checkpoint.safetensors"
@@ -295,7 +301,12 @@ def train(
         "metrics_without_flip": single,
         "complexity": complexity.count(run.ema, recipe.input_size),
         "curve": run.curve,
-        "weights": {"sha256": digest, "initialisation": initialisation, "trained_on": train_people.name},
+        "weights": {
+            "sha256": digest,
+            "initialisation": initialisation,
+            "trained_on": train_people.name,
+            "file": f"runs/{run_name}/weights.safetensors",
+        },
         "seed": seed,
         **watch.stamp(earlier),
     }
