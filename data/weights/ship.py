@@ -56,8 +56,8 @@ def card(record: dict, name: str, digest: str) -> str:
     return f"""# {name}
 
 `{record["model"]}`, started from {record["weights"]["initialisation"]} and trained on the embedded data:
-drawn people, not photographs. It is for pages that need a net that has learnt something: attribution, lessons,
-tests. It is no pose estimator for pictures of real people.
+drawn people, not photographs. It is for pages that need a net that has learnt something: attribution,
+lessons, tests. It is no pose estimator for real people.
 
 - Input {height} x {width} (height, width), 17 COCO joints; float16 safetensors,
   SHA-256 `{digest}`.
