@@ -158,7 +158,7 @@ rule benchmark:  # every core is its own, so that nothing runs beside it
 rule attribution:
     input:
         notebook=notebook("attribution"),
-        code=NET + DATA + lib("explain", "plots"),
+        code=NET + DATA + lib("explain", "plots", "records"),
         weights=WEIGHTS,
         people=PEOPLE,
     output:
