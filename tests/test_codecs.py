@@ -19,7 +19,7 @@ inside_y = st.floats(0, SIZE[0] - 1.25)
 def test_simcc_recovers_any_coordinate_within_half_a_bin(x, y, ratio):
     point = torch.tensor([[[x, y]]], dtype=torch.float64)
     found, _ = codecs.decode_simcc(codecs.encode_simcc(point, SIZE, ratio), ratio)
-    assert (found - point).abs().max() <= 0.5 / ratio + 1e-9
+    assert (found - point).abs().max() <= 0.5 / ratio + 1e-5  # decoded places are float32
 
 
 @settings(deadline=None, max_examples=100)
