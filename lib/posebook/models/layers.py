@@ -1,8 +1,18 @@
-"""Layers that several papers share."""
+"""Layers that several papers share.
+
+The RTMCC head is RTMPose's (Jiang et al., 2023, section 3.3), with the gated attention unit of Hua et al.
+(ICML 2022). Where the text is silent or ours differs:
+1. The gated attention unit has no positional bias, no dropout and no drop path.
+2. It starts with gamma and beta in (0, 0.05), not (0, 1) as RTMPose's code: there every joint attends to all
+   joints alike at first, eight times over, and its own token drowns. From scratch the difference is large:
+   after 25 epochs on 86 people the loss was 0.002 for 0.009 (one run each, 128 x 96). Its first layer starts
+   from Xavier, the head's other linear layers at 0.01 and its convolution at 0.001, as in that code.
+"""
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+
+from posebook.codecs import SimCC
 
 
 class ConvBN(nn.Sequential):
@@ -31,6 +41,7 @@ class CoordinateAttention(nn.Module):
         self.bn = nn.BatchNorm2d(middle)
         self.conv_h = nn.Conv2d(middle, channels, 1)
         self.conv_w = nn.Conv2d(middle, channels, 1)
+        self.pool_h, self.pool_w = nn.AdaptiveAvgPool2d((None, 1)), nn.AdaptiveAvgPool2d((1, None))
         for conv in (self.conv_h, self.conv_w):
             nn.init.zeros_(conv.weight)
             nn.init.zeros_(conv.bias)
@@ -38,8 +49,8 @@ class CoordinateAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         # pooled as the authors pool: another order of the same sum shows after twelve saturated gates
-        rows = adaptive_avg_pool2d(x, (None, 1))  # (B, C, H, 1)
-        columns = adaptive_avg_pool2d(x, (1, None)).transpose(2, 3)  # (B, C, W, 1)
+        rows = self.pool_h(x)  # (B, C, H, 1)
+        columns = self.pool_w(x).transpose(2, 3)  # (B, C, W, 1)
         y = torch.relu(self.bn(self.conv_reduce(torch.cat([rows, columns], 2))))  # (B, c, H + W, 1)
         rows, columns = y.split([height, width], 2)
         gate_h = torch.sigmoid(self.conv_h(rows))  # (B, C, H, 1)
@@ -78,3 +89,62 @@ class ScaleNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True) * self.scale
         return x / rms.clamp(min=1e-5) * self.g
+
+
+class Scale(nn.Module):
+    """A learnt gain a channel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class GatedAttention(nn.Module):
+    """Gated attention unit over the K joint tokens (RTMPose, section 3.3): squared ReLU for softmax."""
+
+    def __init__(self, width: int, s: int = 128, expansion: int = 2):
+        super().__init__()
+        self.s, self.e = s, expansion * width
+        self.gamma = nn.Parameter(0.05 * torch.rand(2, s))
+        self.beta = nn.Parameter(0.05 * torch.rand(2, s))
+        self.o = nn.Linear(self.e, width, bias=False)
+        self.uv = nn.Linear(width, 2 * self.e + s, bias=False)
+        nn.init.xavier_uniform_(self.uv.weight)
+        self.ln = ScaleNorm(width)
+        self.res_scale = Scale(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u, v, base = nn.functional.silu(self.uv(self.ln(x))).split(
+            [self.e, self.e, self.s], -1
+        )  # (B, K, e|e|s)
+        q, k = (base[:, :, None] * self.gamma + self.beta).unbind(2)  # each (B, K, s)
+        attention = torch.relu(q @ k.transpose(1, 2) / self.s**0.5).square()  # (B, K, K)
+        return self.res_scale(x) + self.o(u * (attention @ v))  # (B, K, width)
+
+
+class RTMCCHead(nn.Module):
+    """One token a joint from a 7x7 convolution, mixed by attention, then one linear classifier an axis."""
+
+    def __init__(
+        self, channels: int, joints: int, input_size: tuple[int, int], split_ratio: int = 2, width: int = 256
+    ):
+        super().__init__()
+        height, columns = input_size
+        tokens = (height // 32) * (columns // 32)
+        self.final_layer = nn.Conv2d(channels, joints, 7, padding=3)
+        self.mlp = nn.Sequential(ScaleNorm(tokens), nn.Linear(tokens, width, bias=False))
+        self.gau = GatedAttention(width)
+        self.cls_x = nn.Linear(width, columns * split_ratio, bias=False)
+        self.cls_y = nn.Linear(width, height * split_ratio, bias=False)
+        nn.init.normal_(self.final_layer.weight, std=0.001)
+        nn.init.zeros_(self.final_layer.bias)
+        for linear in (self.mlp[1], self.gau.o, self.cls_x, self.cls_y):
+            nn.init.normal_(linear.weight, std=0.01)
+
+    def forward(self, x: Tensor) -> SimCC:
+        x = self.final_layer(x).flatten(2)  # (B, K, H/32 * W/32)
+        x = self.gau(self.mlp(x))  # (B, K, width)
+        return SimCC(self.cls_x(x), self.cls_y(x))  # (B, K, Wx), (B, K, Wy)
