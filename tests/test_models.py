@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from posebook import complexity, models
+from posebook import complexity, files, models
 from posebook.models.layers import CBAM, CoordinateAttention
 
 PARITY = Path(__file__).parent / "parity"
@@ -227,7 +227,7 @@ def test_save_and_load_give_the_same_net(tmp_path):
     )
     again, images = models.load_weights(tmp_path / "w.safetensors"), torch.randn(1, 3, 64, 96)
     assert torch.equal(again(images).x, model(images).x) and again.skeleton.name == "lspet"
-    assert digest == models.sha256(tmp_path / "w.safetensors")
+    assert digest == files.sha256(tmp_path / "w.safetensors")
     said = models.describe_weights(tmp_path / "w.safetensors")
     assert said["trained_on"] == "lspet" and said["options"] == {"attention": "cbam"}
 

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from posebook import datasets, models, recipes, training
+from posebook import datasets, files, models, recipes, training
 
 SMALL = {
     "epochs": 3,
@@ -132,7 +132,7 @@ def test_a_run_and_its_record(small, tmp_path):
     assert record["curve"][0]["loss"] > 0 and 0 <= record["metrics"]["AP"] <= 1
     assert record["protocol"]["flip_test"] and record["protocol"]["boxes"] == "ground truth"
     weights = tmp_path / record["weights"]["file"]
-    assert models.sha256(weights) == record["weights"]["sha256"] and models.load_weights(
+    assert files.sha256(weights) == record["weights"]["sha256"] and models.load_weights(
         weights, "starnet-pose-t"
     )
     assert str(tmp_path) not in json.dumps(record) and str(small) not in json.dumps(record)
@@ -198,7 +198,7 @@ def test_another_run_starts_anew_and_a_torn_checkpoint_is_refused(small, tmp_pat
     record = run(small, tmp_path, epochs=1)
     files = {record["weights"]["file"], run(small, tmp_path, epochs=1, batch=12)["weights"]["file"]}
     with monkeypatch.context() as patch:
-        patch.setattr(training, "sources", lambda: "other code")
+        patch.setattr(training, "sources", lambda net: "other code")
         files.add(run(small, tmp_path, epochs=1)["weights"]["file"])
     assert len(files) == 3 and all((tmp_path / file).exists() for file in files)
     path = (tmp_path / record["weights"]["file"]).with_name("checkpoint.safetensors")

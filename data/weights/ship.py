@@ -12,7 +12,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from posebook import models
+from posebook import files, models
 
 HERE = Path(__file__).parent
 
@@ -22,7 +22,7 @@ def ship(record_path: Path, weights: Path) -> None:
     record = json.loads(record_path.read_text())
     if record["dataset"]["name"] != "synthetic":
         raise SystemExit(f"trained on {record['dataset']['name']}: such weights are not shipped")
-    if models.sha256(weights) != record["weights"]["sha256"]:
+    if files.sha256(weights) != record["weights"]["sha256"]:
         raise SystemExit(f"{weights} is not what the record tells of")
     name = f"{record['model']}-synthetic"
     model = models.load_weights(weights)

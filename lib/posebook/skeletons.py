@@ -60,44 +60,26 @@ def _limbs(keypoints: tuple[str, ...], spec: str) -> tuple[tuple[int, int], ...]
 
 
 _COCO = (
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-)
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee",
+    "left_ankle", "right_ankle",
+)  # fmt: skip
 _CROWDPOSE = (*_COCO[5:], "head_top", "neck")
 _MPII = (
-    "right_ankle",
-    "right_knee",
-    "right_hip",
-    "left_hip",
-    "left_knee",
-    "left_ankle",
-    "pelvis",
-    "thorax",
-    "upper_neck",
-    "head_top",
-    "right_wrist",
-    "right_elbow",
-    "right_shoulder",
-    "left_shoulder",
-    "left_elbow",
+    "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax",
+    "upper_neck", "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow",
     "left_wrist",
-)
+)  # fmt: skip
 _LSPET = (*_MPII[:6], *_MPII[10:], "neck", "head_top")
+
+_COCO_SIGMAS = (
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087,
+    0.089, 0.089,
+)  # fmt: skip
+_MPII_SIGMAS = (
+    0.089, 0.083, 0.107, 0.107, 0.083, 0.089, 0.026, 0.026, 0.026, 0.026, 0.062, 0.072, 0.179, 0.179, 0.072,
+    0.062,
+)  # fmt: skip
 
 _ARMS_AND_LEGS = "l.shoulder-l.elbow l.elbow-l.wrist l.hip-l.knee l.knee-l.ankle "
 
@@ -111,25 +93,7 @@ SKELETONS = {
             "left_eye-right_eye nose-l.eye l.eye-l.ear l.ear-l.shoulder",
         ),
         tuple(range(11)),
-        (
-            0.026,
-            0.025,
-            0.025,
-            0.035,
-            0.035,
-            0.079,
-            0.079,
-            0.072,
-            0.072,
-            0.062,
-            0.062,
-            0.107,
-            0.107,
-            0.087,
-            0.087,
-            0.089,
-            0.089,
-        ),
+        _COCO_SIGMAS,
     ),
     "crowdpose": Skeleton(
         "crowdpose",
@@ -138,7 +102,7 @@ SKELETONS = {
             _CROWDPOSE, _ARMS_AND_LEGS + "head_top-neck neck-l.shoulder l.shoulder-l.hip left_hip-right_hip"
         ),
         (0, 1, 2, 3, 4, 5, 12, 13),
-        (0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
+        (*_COCO_SIGMAS[5:], 0.079, 0.079),
     ),
     "mpii": Skeleton(
         "mpii",
@@ -149,24 +113,7 @@ SKELETONS = {
             + "pelvis-l.hip pelvis-thorax thorax-l.shoulder thorax-upper_neck upper_neck-head_top",
         ),
         tuple(range(7, 16)),
-        (
-            0.089,
-            0.083,
-            0.107,
-            0.107,
-            0.083,
-            0.089,
-            0.026,
-            0.026,
-            0.026,
-            0.026,
-            0.062,
-            0.072,
-            0.179,
-            0.179,
-            0.072,
-            0.062,
-        ),
+        _MPII_SIGMAS,
     ),
     "lspet": Skeleton(
         "lspet",

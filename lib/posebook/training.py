@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 from posebook import codecs, complexity, datasets, evaluation, losses, models, recipes, records, transforms
 from posebook.datasets import Persons, read_image
+from posebook.files import sha256
 from posebook.recipes import Recipe
 
 CHECK_EVERY = 20  # steps between looks at the loss for NaN: looking waits for the device
@@ -102,13 +104,14 @@ def average(into: nn.Module, model: nn.Module, step: int, recipe: Recipe) -> Non
             value.copy_(new[i])
 
 
-def sources() -> str:
-    """A hash of the code that decides a run's weights."""
+def sources(net: nn.Module) -> str:
+    """A hash of the code that decides a run's weights: of the zoo, only the files this net is made of."""
     package = Path(__file__).parent
     names = ["training", "recipes", "transforms", "codecs", "losses", "skeletons"]
-    files = [package / f"{name}.py" for name in names] + sorted((package / "models").glob("*.py"))
-    files += sorted((package / "datasets").glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    files = {package / f"{name}.py" for name in names} | set((package / "datasets").glob("*.py"))
+    modules = {sys.modules[type(module).__module__] for module in net.modules()}
+    files |= {Path(module.__file__) for module in modules if module.__name__.startswith("posebook.")}
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
 @dataclass
@@ -237,7 +240,7 @@ def train(
     initialisation = "scratch"
     if backbone:
         models.load_backbone(net, backbone)
-        initialisation = f"backbone {Path(backbone).name} sha256 {datasets.file_sha256(Path(backbone))}"
+        initialisation = f"backbone {Path(backbone).name} sha256 {sha256(backbone)}"
     name = "-".join(
         ["train", model, *(f"{k}={v}" for k, v in options.items()), train_people.name, profile, f"seed{seed}"]
     )
@@ -250,7 +253,7 @@ def train(
         "recipe": json.loads(json.dumps(asdict(recipe))),
         "seed": seed,
         "initialisation": initialisation,
-        "code": sources(),
+        "code": sources(net),
     }
     run_name = f"{name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}"
     folder = Path(out_dir) / "runs" / run_name

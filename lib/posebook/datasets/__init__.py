@@ -1,6 +1,5 @@
 """People with keypoints, from files on disk: one module a source, all of them giving `Persons`."""
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,12 +105,6 @@ def usable_images(
     if broken:
         print(f"skipping {len(broken)} of {len(names)} images: {', '.join(broken[:5])}")
     return set(names) - {entry.rsplit(" ", 1)[0] for entry in broken}, tuple(broken)
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def default_root(name: str) -> Path:

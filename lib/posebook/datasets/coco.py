@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from posebook import skeletons
-from posebook.datasets import Person, Persons, file_sha256, missing, usable_images
+from posebook.datasets import Person, Persons, missing, usable_images
+from posebook.files import sha256
 from posebook.names import near
 
 LAYOUT = "annotations/person_keypoints_{split}.json and the folder {split}/ with its images"
@@ -114,4 +115,4 @@ def read(name: str, root: Path, split: str, how: str, whole: int | None = None, 
         print(f"skipping {len(orphans)} annotations: {', '.join(orphans[:3])}")
     if not persons:
         raise ValueError(f"{path} holds no person with keypoints and an image")
-    return Persons(name, split, skeleton, file_sha256(path), tuple(persons), path, broken + tuple(orphans))
+    return Persons(name, split, skeleton, sha256(path), tuple(persons), path, broken + tuple(orphans))

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.io import loadmat
 
 from posebook import skeletons
-from posebook.datasets import Person, Persons, file_sha256, missing, usable_images
+from posebook.datasets import Person, Persons, missing, usable_images
+from posebook.files import sha256
 from posebook.names import near
 
 SPLITS = {"train": range(1, 3501), "val": range(3501, 4001)}
@@ -51,4 +52,4 @@ def load(root: Path, split: str = "val") -> Persons:
         w, h = np.maximum(high - low, 1.0)
         keypoints[keypoints[:, 2] == 0, :2] = 0
         persons.append(Person(root / "images" / names[n], n, n, (*low, w, h), w * h, keypoints))
-    return Persons("lspet", split, skeleton, file_sha256(path), tuple(persons), path, broken)
+    return Persons("lspet", split, skeleton, sha256(path), tuple(persons), path, broken)

@@ -1,6 +1,5 @@
 """The zoo: every model by name. To add one, write its file beside this and one line in ZOO."""
 
-import hashlib
 import inspect
 import json
 import pickle
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from posebook import skeletons
+from posebook.files import sha256
 from posebook.models.starnet_pose import StarNetPose
 from posebook.names import near
 
@@ -163,9 +163,3 @@ def load_weights(path: str | Path, name: str | None = None) -> nn.Module:
     model = build(built["model"], built["skeleton"], tuple(built["input_size"]), **built["options"])
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     return load_official(model, state).eval()
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
