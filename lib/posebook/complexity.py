@@ -16,6 +16,7 @@ hrnet      the HRNet code's get_model_summary: convolutions and linear layers, t
 torchstat  as carried by Lite-HRNet: much as mmcv, but a module called twice counts once; printed over 2^20
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -179,3 +180,15 @@ def count(model: nn.Module, input_size: tuple[int, int]) -> dict:
 def printed(counted: dict, convention: str) -> float:
     """The figure of `count` in giga, as the convention's tool prints it."""
     return counted["macs"][convention] / UNITS[convention]
+
+
+def traced(value: str, figures: dict[str, float]) -> dict[str, str]:
+    """Which of the figures a printed value can be: {name: "rounded" or "cut off"}, at the digits it has."""
+    digits = len(value.partition(".")[2])
+    found = {}
+    for name, figure in figures.items():
+        if f"{figure:.{digits}f}" == f"{float(value):.{digits}f}":
+            found[name] = "rounded"
+        elif math.floor(figure * 10**digits + 1e-9) == round(float(value) * 10**digits):
+            found[name] = "cut off"
+    return found

@@ -3,6 +3,7 @@
 import inspect
 import json
 import pickle
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -81,22 +82,37 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 def load_official(model: nn.Module, source: str | Path | dict[str, Tensor]) -> nn.Module:
     """Load a checkpoint in the authors' layout, strictly; the model is untouched when it does not fit.
 
-    Raises ValueError naming the first keys that are missing, left over or of another shape.
+    Raises ValueError that says what the weights are for, as far as it shows (another model, another number of
+    joints), and names the first keys that are missing, left over or of another shape.
     """
     state = source if isinstance(source, dict) else read_checkpoint(source)
     own = model.state_dict()
-    faults = [f"missing {key}" for key in own if key not in state]
-    faults += [f"left over {key}" for key in state if key not in own]
-    faults += [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
+    keys = [f"missing {key}" for key in own if key not in state]
+    keys += [f"left over {key}" for key in state if key not in own]
+    shapes = {k: (own[k].shape, state[k].shape) for k in own if k in state and state[k].shape != own[k].shape}
+    faults = keys + [f"{key} is {tuple(theirs)}, not {tuple(ours)}" for key, (ours, theirs) in shapes.items()]
     if faults:
+        what = f"the weights do not fit {type(model).__name__}"
+        if 2 * len(keys) > len(own):
+            what += " and are those of another model"
+        elif not keys and hasattr(model, "skeleton"):
+            joints = len(model.skeleton.keypoints)
+            other = _joints(shapes.values(), joints)
+            what += f" for {joints} joints and are for {other}" if other else ""
         more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise ValueError(f"the weights do not fit {type(model).__name__}: {'; '.join(faults[:4])}{more}")
+        raise ValueError(f"{what}: {'; '.join(faults[:4])}{more}")
     model.load_state_dict(state)
     return model
+
+
+def _joints(shapes: Iterable[tuple[torch.Size, torch.Size]], joints: int) -> int | None:
+    """The number of joints in whose place (ours, theirs) differ, where that explains every difference."""
+    counts = set()
+    for ours, theirs in shapes:
+        for own, other in zip(ours, theirs, strict=False):
+            if own != other:
+                counts.add(other * joints // own if own % joints == other * joints % own == 0 else None)
+    return counts.pop() if len(counts) == 1 else None
 
 
 def load_backbone(model: nn.Module, path: str | Path) -> nn.Module:

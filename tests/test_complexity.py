@@ -1,0 +1,102 @@
+"""Counting: each convention's rules, operator by operator, and what a printed figure is traced to."""
+
+import pytest
+import torch
+from torch import nn
+
+from posebook import complexity, models
+
+
+class On(nn.Module):
+    """A net that ignores its picture and applies one operator to zeros of a shape."""
+
+    def __init__(self, operator, shape=(1, 8, 6, 4)):
+        super().__init__()
+        self.operator, self.shape = operator, shape
+
+    def forward(self, images):
+        return self.operator(images.new_zeros(self.shape))
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1, bias=False)
+
+    def forward(self, x):
+        return self.conv(self.conv(x))
+
+
+def pairs(x):
+    """(L, C) times (C, L), L = 24 positions."""
+    x = x.flatten(2)  # (1, 8, 24)
+    return torch.bmm(x.transpose(1, 2), x)
+
+
+def attention(x):
+    x = x.flatten(2).transpose(1, 2)[:, None]  # (1, 1, 24, 8)
+    return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+MEASURED = {  # with the packages themselves, on 1 x 8 x 6 x 4: exact, fvcore, thop, mmcv, hrnet, torchstat
+    "conv": (lambda: nn.Conv2d(8, 8, 1, bias=False), (1536, 1536, 1536, 1536, 1536, 1536)),
+    "conv, bias": (lambda: nn.Conv2d(8, 8, 1), (1536, 1536, 1536, 1728, 1536, 1728)),
+    "depthwise": (lambda: nn.Conv2d(8, 8, 3, 1, 1, 1, 8, bias=False), (1728,) * 6),
+    "transposed": (
+        lambda: nn.ConvTranspose2d(8, 8, 4, 2, 1, bias=False),
+        (24576, 24576, 98304, 24576, 98304, 24576),
+    ),
+    "conv 1d": (
+        lambda: nn.Sequential(nn.Flatten(2), nn.Conv1d(8, 8, 3, 1, 1, bias=False)),
+        (4608, 4608, 4608, 4608, 4608, 0),
+    ),
+    "batch norm": (lambda: nn.BatchNorm2d(8), (0, 384, 768, 384, 0, 384)),
+    "layer norm": (lambda: nn.LayerNorm(4), (0, 960, 768, 384, 0, 0)),
+    "relu": (nn.ReLU, (0, 0, 0, 192, 0, 192)),
+    "elu": (nn.ELU, (0, 0, 0, 192, 0, 192)),
+    "relu6": (nn.ReLU6, (0, 0, 0, 192, 0, 192)),
+    "silu": (nn.SiLU, (0,) * 6),
+    "softmax": (lambda: nn.Softmax(1), (0, 0, 552, 0, 0, 0)),
+    "max pooling": (lambda: nn.MaxPool2d(2), (0, 0, 0, 192, 0, 192)),
+    "mean": (lambda: nn.AdaptiveAvgPool2d(1), (0, 192, 200, 192, 0, 280)),
+    "nearest": (lambda: nn.Upsample(scale_factor=2, mode="nearest"), (0, 768, 768, 768, 0, 96)),
+    "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), (0, 3072, 8448, 768, 0, 96)),
+    "matrix product": (lambda: pairs, (4608, 4608, 0, 0, 0, 0)),
+    "fused attention": (lambda: attention, (9216, 0, 0, 0, 0, 0)),
+    "called twice": (Twice, (3072, 3072, 3072, 3072, 3072, 1536)),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_rules_are_those_measured(name):
+    operator, expected = MEASURED[name]
+    macs = complexity.count(On(operator()), (6, 4))["macs"]
+    assert tuple(macs[convention] for convention in complexity.UNITS) == expected
+
+
+def test_linear_layers_on_tokens():
+    macs = complexity.count(On(nn.Linear(8, 4), (1, 24, 8)), (6, 4))["macs"]
+    assert macs == {"exact": 768, "fvcore": 768, "thop": 768, "mmcv": 768, "hrnet": 2304, "torchstat": 0}
+
+
+def test_thop_leaves_out_bare_parameters():
+    counted = complexity.count(models.build("starnet-pose-t"), (256, 192))
+    bare = 1 + 2 * 2 * 128 + 256 + 1  # the two norms' gains, gamma and beta, the residual's gain
+    assert counted["params"] - counted["thop_params"] == bare
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ("0.435", {"fvcore": "rounded"}),
+        ("0.44", {"thop": "rounded", "mmcv": "rounded"}),
+        ("0.4", {"thop": "rounded", "mmcv": "rounded", "fvcore": "rounded", "exact": "rounded"}),
+        ("0.43", {"fvcore": "rounded", "thop": "cut off", "exact": "rounded"}),
+        ("0.5", {}),
+    ],
+)
+def test_a_printed_figure_is_traced_to_its_counters(value, expected):
+    figures = {"exact": 0.4323, "fvcore": 0.4349, "thop": 0.4374, "mmcv": 0.4416}
+    if value == "0.43":
+        figures.pop("mmcv")
+    assert complexity.traced(value, figures) == expected
