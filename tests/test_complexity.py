@@ -58,6 +58,7 @@ MEASURED = {  # with the packages themselves, on 1 x 8 x 6 x 4: exact, fvcore, t
     "silu": (nn.SiLU, (0,) * 6),
     "softmax": (lambda: nn.Softmax(1), (0, 0, 552, 0, 0, 0)),
     "max pooling": (lambda: nn.MaxPool2d(2), (0, 0, 0, 192, 0, 192)),
+    "max pooling, every pixel": (lambda: nn.MaxPool2d(5, 1, 2), (0, 0, 0, 192, 0, 4800)),
     "mean": (lambda: nn.AdaptiveAvgPool2d(1), (0, 192, 200, 192, 0, 280)),
     "nearest": (lambda: nn.Upsample(scale_factor=2, mode="nearest"), (0, 768, 768, 768, 0, 96)),
     "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), (0, 3072, 8448, 768, 0, 96)),

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from posebook import complexity, models, recipes
+from posebook import complexity, models, recipes, skeletons
 from posebook.models.layers import CoordinateAttention
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "published"
@@ -77,6 +77,53 @@ def scorecard(records: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def sizes() -> pd.DataFrame:
+    """The printed size of every net that posebook builds beside what each counter says, a line a printed row.
+
+    Columns: paper, row, model, options, input_size, joints; `Params (M)` and `GFLOPs` as printed ("" where
+    not); `params` and `thop_params` in millions; one a convention of complexity.UNITS, in giga as its tool
+    prints it; `params by` and `GFLOPs by`: what gives the printed figure, "" where nothing does. A counter
+    that gives every printed figure of a net, at all its sizes, goes before those that give this one alone.
+    """
+    cells = load()
+    cells = cells[cells["model"].isin(models.names()) & cells["column"].isin(SIZE)]
+    keys = ["paper", "row", "model", "options", "input_size", "dataset"]
+    printed = cells.groupby([*keys, "column"], sort=False)["value"].first().unstack("column", fill_value="")
+    table = printed.reset_index().rename_axis(columns=None)
+    counts = [
+        _count(line.model, _size(line.input_size), line.options, line.dataset) for line in table.itertuples()
+    ]
+    table["params"] = [counted["params"] / 1e6 for counted in counts]
+    table["thop_params"] = [counted["thop_params"] / 1e6 for counted in counts]
+    for convention in complexity.UNITS:
+        table[convention] = [complexity.printed(counted, convention) for counted in counts]
+    table["params by"] = _traced(table, "Params (M)", {"params": "all", "thop_params": "thop's total"})
+    table["GFLOPs by"] = _traced(table, "GFLOPs", {name: name for name in complexity.UNITS})
+    return table
+
+
+def _traced(table: pd.DataFrame, column: str, counters: dict[str, str]) -> list[str]:
+    """What gives each printed figure of a column, from the columns named in `counters`; see `sizes`."""
+    lines = table.to_dict("records")
+    each = [
+        complexity.traced(line[column], {name: line[key] for key, name in counters.items()})
+        if line[column]
+        else {}
+        for line in lines
+    ]
+    nets = [(line["paper"], line["model"]) for line in lines]
+    shared = {
+        net: set.intersection(*({*found} for other, found in zip(nets, each, strict=True) if other == net))
+        for net in nets
+    }
+    said = []
+    for net, found in zip(nets, each, strict=True):
+        best = {name: how for name, how in found.items() if name in shared[net]} or found
+        exactly = {name: how for name, how in best.items() if how == "rounded"} or best
+        said.append(" or ".join(n + (", cut off" if how == "cut off" else "") for n, how in exactly.items()))
+    return said
+
+
 def architecture(model: nn.Module) -> dict[str, str]:
     """Component -> what the live modules hold, in the words of the StarNet-Pose document's table."""
     convolution, activation = model.backbone.stem
@@ -98,11 +145,11 @@ def _fill(cell: dict, records: list[dict]) -> tuple[str, str, str, str, str]:
     """(measured, status, boxes, where, command) of one cell."""
     if cell["model"] not in models.names():
         return "", "published", "", "", ""
-    size = tuple(int(side) for side in cell["input_size"].split("x"))
+    size = _size(cell["input_size"])
     if cell["unit"] == "text":
         return _parts(cell["model"], size)[cell["row"]], "measured here", "", "read from the built model", ""
     if cell["column"] in SIZE:
-        counted = _count(cell["model"], size, cell["options"])
+        counted = _count(cell["model"], size, cell["options"], cell["dataset"])
         value = counted["params"] / 1e6 if cell["column"] == "Params (M)" else counted["macs"]["exact"] / 1e9
         return _like(value, cell["value"]), "measured here", "", SIZE[cell["column"]], ""
     if cell["column"] in SPEED:
@@ -180,10 +227,19 @@ def _metric(column: str, record: dict) -> float | None:
     return None if value is None else 100 * value
 
 
+def _size(text: str) -> tuple[int, int]:
+    """'256x192' as (height, width)."""
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
 @functools.cache
-def _count(name: str, size: tuple[int, int], options: str) -> dict:
-    """Parameters and multiply-adds of a model of the zoo."""
-    return complexity.count(models.build(name, input_size=size, **_pairs(options)), size)
+def _count(name: str, size: tuple[int, int], options: str, dataset: str = "") -> dict:
+    """Parameters and multiply-adds of a model of the zoo for a dataset's joints (COCO's if unnamed)."""
+    skeleton = dataset if dataset in skeletons.SKELETONS else "coco"
+    with torch.device("meta"):  # neither memory nor a random number for a net that is only counted
+        model = models.build(name, skeleton, size, **_pairs(options))
+    return complexity.count(model, size)
 
 
 @functools.cache

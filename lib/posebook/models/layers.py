@@ -148,3 +148,72 @@ class RTMCCHead(nn.Module):
         x = self.final_layer(x).flatten(2)  # (B, K, H/32 * W/32)
         x = self.gau(self.mlp(x))  # (B, K, width)
         return SimCC(self.cls_x(x), self.cls_y(x))  # (B, K, Wx), (B, K, Wy)
+
+
+class BasicBlock(nn.Module):
+    """ResNet's block of two 3x3 convolutions (He et al., CVPR 2016)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))  # (B, width, H/stride, W/stride)
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """ResNet's block of a 1x1, a 3x3 and a widening 1x1 convolution; the 3x3 one carries the stride."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.relu = nn.ReLU()
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))  # (B, width, H, W)
+        y = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(y)))))  # (B, 4 width, H/stride, W/stride)
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def residual_blocks(
+    block: type[nn.Module], inputs: int, width: int, number: int, stride: int = 1
+) -> nn.Sequential:
+    """`number` blocks, the first with the stride and, where shapes change, a projection beside it."""
+    outputs, downsample = width * block.expansion, None
+    if stride != 1 or inputs != outputs:
+        downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    first = block(inputs, width, stride, downsample)
+    return nn.Sequential(first, *(block(outputs, width) for _ in range(number - 1)))
+
+
+def start_small(model: nn.Module, deviation: float = 0.001) -> None:
+    """Start every convolution from a normal of this deviation, its bias at zero: HRNet's code and its kin."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=deviation)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def check_sides(name: str, input_size: tuple[int, int], multiple: int) -> None:
+    """Raise ValueError, naming the sizes that go, for an input a net cannot take."""
+    if any(side % multiple or side <= 0 for side in input_size):
+        raise ValueError(
+            f"{name} needs sides that are multiples of {multiple}, not {tuple(input_size)} (height, width)"
+        )

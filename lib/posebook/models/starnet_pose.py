@@ -16,7 +16,7 @@ Where the text is silent or differs from the published weights:
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import CBAM, ConvBN, CoordinateAttention, RTMCCHead
+from posebook.models.layers import CBAM, ConvBN, CoordinateAttention, RTMCCHead, check_sides
 from posebook.skeletons import Skeleton
 
 ATTENTION = {"none": None, "coordinate": CoordinateAttention, "cbam": CBAM}
@@ -87,10 +87,7 @@ class StarNetPose(nn.Module):
         attention_stages: tuple[int, ...] = (3, 4),
     ):
         super().__init__()
-        if any(side % 32 or side <= 0 for side in input_size):
-            raise ValueError(
-                f"StarNet-Pose needs sides that are multiples of 32, not {tuple(input_size)} (height, width)"
-            )
+        check_sides("StarNet-Pose", input_size, 32)
         if attention not in ATTENTION:
             raise ValueError(f"unknown attention {attention!r}; one of {', '.join(ATTENTION)}")
         self.skeleton, self.input_size = skeleton, tuple(input_size)

@@ -1,0 +1,229 @@
+"""AMFACPose: a depthwise-separable ResNet with attentive multi-scale fusion and coordinate classification.
+
+Zakir, Salman, Benitez-Garcia and Takahashi, "Attentive Multi-Scale Features with Adaptive Context PoseResNet
+for Resource-Efficient Human Pose Estimation", Electronics 14(11):2107, 2025.
+
+There is no public code, and our copy of the text has lost its equations and widths. The structure is the
+text's; the sizes were fitted to the parameters and GFLOPs (thop's) that it prints for seven rows. They meet
+all of them at one digit after the point (the baseline's 4.70 is 4.73 here), which does not identify the net:
+some 36,000 natural choices do. Chosen:
+1. Strides 2, 4, 8, 16 and no pooling: the figures force it. Stem widths 16, 32, 64, the first of stride 2;
+   batch norm after both convolutions of a separable pair.
+2. SCRM in every block, before the sum, with 3x3 kernels; its 1D convolution runs along the channels. SE with
+   a reduction of 4 after each stage, what it gives going on and to the pyramid.
+3. The pyramid takes stages 2 to 4 at 64 channels; DGCB has a reduction of 2. Equation 8 read to the letter
+   multiplies features by themselves (`modulate='refined'`); 'mask' keeps only the refined ones. Without the
+   pyramid a 1x1 convolution of stage 4 takes its place.
+4. Eight channels a joint; the mean over an axis leaves what a classifier reads, two hidden layers of 256.
+5. CoordConv's four scalars are a gain and a shift of each grid, from 1 and 0.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from posebook.codecs import SimCC
+from posebook.models.layers import check_sides
+from posebook.skeletons import Skeleton
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+DEPTH = 8  # channels a joint
+
+
+class CoordConv2d(nn.Module):
+    """A convolution that sees where it is: grids in [-1, 1], each times a gain plus a shift (eq. 2)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int):
+        super().__init__()
+        self.gain, self.shift = nn.Parameter(torch.ones(2)), nn.Parameter(torch.zeros(2))
+        self.conv = nn.Conv2d(inputs + 2, outputs, kernel, stride, kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, x_ = (torch.linspace(-1, 1, side, dtype=x.dtype, device=x.device) for side in x.shape[-2:])
+        grids = torch.stack(torch.meshgrid(x_, y, indexing="xy"))  # (2, H, W): across, down
+        grids = grids * self.gain[:, None, None] + self.shift[:, None, None]
+        return self.conv(torch.cat([x, grids.expand(len(x), -1, -1, -1)], 1))  # (B, C + 2, H, W) into it
+
+
+def separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """A filter a channel, then a 1x1 convolution over channels (eqs 3 and 4), a norm after each."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        nn.Mish(),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
+
+
+class SCRM(nn.Module):
+    """Spatial and channel refinement: a gate a channel and a gate a place, at once (eqs 14 to 16)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.channel = nn.Sequential(nn.Conv1d(1, 1, 3, padding=1, bias=False), nn.BatchNorm1d(1))
+        self.spatial = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False), nn.BatchNorm2d(channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        channel = self.channel(self.pool(x).flatten(2).transpose(1, 2))  # (B, 1, C)
+        channel = channel.transpose(1, 2)[..., None]  # (B, C, 1, 1)
+        return x * torch.sigmoid(channel) * torch.sigmoid(self.spatial(x))
+
+
+class SE(nn.Module):
+    """Squeeze and excitation (Hu et al., CVPR 2018; eqs 12 and 13)."""
+
+    def __init__(self, channels: int, reduction: int = 4):
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, channels // reduction, 1),
+            nn.ReLU(),
+            nn.Conv2d(channels // reduction, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
+class Block(nn.Module):
+    """ResNet's basic block with separable convolutions, Mish, and SCRM on its branch."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, scrm: bool):
+        super().__init__()
+        self.first, self.second = separable(inputs, outputs, stride), separable(outputs, outputs, 1)
+        self.scrm = SCRM(outputs) if scrm else nn.Identity()
+        self.shortcut = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            project = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(project, nn.BatchNorm2d(outputs))
+        self.act = nn.Mish()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(self.act(self.first(x)))  # (B, outputs, H/stride, W/stride)
+        return self.act(self.scrm(y) + self.shortcut(x))
+
+
+class DGCB(nn.Module):
+    """Dual-gate context block: the pooled map opens two gates a channel, multiplied (eqs 10 and 11)."""
+
+    def __init__(self, channels: int, reduction: int = 2):
+        super().__init__()
+
+        def gate() -> nn.Sequential:
+            middle = channels // reduction
+            return nn.Sequential(
+                nn.Conv2d(channels, middle, 1), nn.ReLU(), nn.Conv2d(middle, channels, 1), nn.Sigmoid()
+            )
+
+        self.pool, self.context, self.gate = nn.AdaptiveAvgPool2d(1), gate(), gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.pool(x)  # (B, C, 1, 1)
+        return x * self.context(z) * self.gate(z)
+
+
+class AFPN(nn.Module):
+    """Attentive pyramid: each scale at one width, refined, brought to the finest, joined (eqs 5 to 9)."""
+
+    def __init__(self, channels: tuple[int, ...], outputs: int, dgcb: bool, modulate: str, width: int = 64):
+        super().__init__()
+        self.laterals = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.Mish())
+            for c in channels
+        )
+        self.contexts = nn.ModuleList(DGCB(width) for _ in channels) if dgcb else [None] * len(channels)
+        self.modulate = modulate
+        self.fuse = nn.Sequential(
+            nn.Conv2d(width * len(channels), outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        )
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        size, scales = features[0].shape[-2:], []
+        for feature, lateral, context in zip(features, self.laterals, self.contexts, strict=True):
+            plain = lateral(feature)  # (B, 64, H/4 .. H/16, W/4 .. W/16)
+            maps = [plain] if context is None else [context(plain)]
+            if context is not None and self.modulate == "refined":
+                maps.append(plain)
+            raised = [interpolate(m, size, mode="bilinear") if m.shape[-2:] != size else m for m in maps]
+            scales.append(raised[0] * raised[1] if len(raised) == 2 else raised[0])  # (B, 64, H/4, W/4)
+        return self.fuse(torch.cat(scales, 1))  # (B, outputs, H/4, W/4)
+
+
+def classifier(inputs: int, bins: int, hidden: int = 256) -> nn.Sequential:
+    """What all joints share for one axis (eq. 19)."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.Mish(), nn.Linear(hidden, hidden), nn.Mish(), nn.Linear(hidden, bins)
+    )
+
+
+class AMFACPose(nn.Module):
+    """Images (B, 3, H, W), normalised, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
+
+    depth: 34 or 18. afpn, dgcb, scrm, se and coordconv switch the modules in the order of the paper's
+    ablation; modulate: 'refined' or 'mask' (choice 3). Raises ValueError for sides that are no multiples of
+    16, for another depth or modulation, and for dgcb without the pyramid it belongs to.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        input_size: tuple[int, int],
+        depth: int = 34,
+        afpn: bool = True,
+        dgcb: bool = True,
+        scrm: bool = True,
+        se: bool = True,
+        coordconv: bool = True,
+        modulate: str = "refined",
+        split_ratio: int = 2,
+    ):
+        super().__init__()
+        height, width = input_size
+        check_sides("AMFACPose", input_size, 16)
+        if depth not in BLOCKS:
+            raise ValueError(f"AMFACPose has depth 18 or 34, not {depth}")
+        if modulate not in ("refined", "mask"):
+            raise ValueError(f"unknown modulate {modulate!r}; one of refined, mask")
+        if dgcb and not afpn:
+            raise ValueError("dgcb refines the scales of the pyramid: it needs afpn=True")
+        self.skeleton, self.input_size = skeleton, tuple(input_size)
+        joints = len(skeleton.keypoints)
+
+        stem, inputs = [], 3
+        for outputs, stride in ((16, 2), (32, 1), (64, 1)):
+            plain = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+            convolution = CoordConv2d(inputs, outputs, 3, stride) if coordconv else plain
+            stem += [convolution, nn.BatchNorm2d(outputs), nn.Mish()]
+            inputs = outputs
+        self.stem = nn.Sequential(*stem)
+        self.stages = nn.ModuleList()
+        for stage, blocks in enumerate(BLOCKS[depth]):
+            outputs = 64 * 2**stage
+            layers = [Block(inputs, outputs, 2 if stage else 1, scrm)]
+            layers += [Block(outputs, outputs, 1, scrm) for _ in range(blocks - 1)]
+            self.stages.append(nn.Sequential(*layers, *([SE(outputs)] if se else [])))
+            inputs = outputs
+        if afpn:
+            self.neck = AFPN((128, 256, 512), joints * DEPTH, dgcb, modulate)
+        else:
+            self.neck = nn.Sequential(
+                nn.Conv2d(512, joints * DEPTH, 1, bias=False), nn.BatchNorm2d(joints * DEPTH)
+            )
+        stride = 4 if afpn else 16
+        self.mlp_x = classifier(DEPTH * width // stride, split_ratio * width)
+        self.mlp_y = classifier(DEPTH * height // stride, split_ratio * height)
+
+    def forward(self, images: Tensor) -> SimCC:
+        x, features = self.stem(images), []  # (B, 64, H/2, W/2)
+        for stage in self.stages:
+            x = stage(x)  # (B, 64 .. 512, H/2 .. H/16, W/2 .. W/16)
+            features.append(x)
+        x = self.neck(features[1:] if isinstance(self.neck, AFPN) else x)  # (B, 8K, h, w)
+        x = x.unflatten(1, (-1, DEPTH))  # (B, K, 8, h, w)
+        along_x, along_y = x.mean(3).flatten(2), x.mean(4).flatten(2)  # (B, K, 8w), (B, K, 8h)
+        return SimCC(self.mlp_x(along_x), self.mlp_y(along_y))  # (B, K, Wx), (B, K, Wy)

@@ -1,0 +1,141 @@
+"""RTMPose: a CSPNeXt backbone under a coordinate-classification head.
+
+Jiang et al., "RTMPose: Real-Time Multi-Person Pose Estimation based on MMPose", arXiv 2303.07399, 2023.
+Backbone: Lyu et al., "RTMDet: An Empirical Study of Designing Real-Time Object Detectors", arXiv 2212.07784,
+2022. The head is in layers.py.
+
+Where the text is silent, from the released configuration:
+1. Sizes t and s scale RTMDet's widths by 0.375 and 0.5 and its depths by 0.167 and 0.33.
+2. Batch norm has PyTorch's own epsilon: the configuration replaces the detector's 0.001.
+3. Pyramid pooling precedes the blocks of the last stage, which have no shortcut.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from posebook.codecs import SimCC
+from posebook.models.layers import RTMCCHead, check_sides
+from posebook.skeletons import Skeleton
+
+STAGES = ((128, 3), (256, 6), (512, 6), (1024, 3))  # width and blocks before scaling
+
+
+class ConvModule(nn.Sequential):
+    """Convolution without bias, batch norm, SiLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+        self.act = nn.SiLU()
+
+
+class Separable(nn.Sequential):
+    """A 5x5 convolution a channel, then a 1x1 convolution over channels."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.depthwise_conv = ConvModule(width, width, 5, groups=width)
+        self.pointwise_conv = ConvModule(width, width)
+
+
+class CSPNeXtBlock(nn.Module):
+    """A 3x3 and a separable 5x5 convolution, with a shortcut unless it is the last stage's."""
+
+    def __init__(self, width: int, shortcut: bool):
+        super().__init__()
+        self.conv1, self.conv2 = ConvModule(width, width, 3), Separable(width)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(self.conv1(x))
+        return x + y if self.shortcut else y
+
+
+class ChannelAttention(nn.Module):
+    """One gate a channel from the pooled map."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.pool, self.fc, self.act = (
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, channels, 1),
+            nn.Hardsigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.act(self.fc(self.pool(x)))
+
+
+class CSPLayer(nn.Module):
+    """Half of the channels pass the blocks, half go beside them; joined, gated and mixed."""
+
+    def __init__(self, width: int, blocks: int, shortcut: bool):
+        super().__init__()
+        self.main_conv, self.short_conv = ConvModule(width, width // 2), ConvModule(width, width // 2)
+        self.final_conv = ConvModule(width, width)
+        self.blocks = nn.Sequential(*(CSPNeXtBlock(width // 2, shortcut) for _ in range(blocks)))
+        self.attention = ChannelAttention(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.cat([self.blocks(self.main_conv(x)), self.short_conv(x)], 1)  # (B, C/2 + C/2, H, W)
+        return self.final_conv(self.attention(both))
+
+
+class PyramidPooling(nn.Module):
+    """The map beside its largest values in windows of 5, 9 and 13."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv1, self.conv2 = ConvModule(width, width // 2), ConvModule(width * 2, width)
+        self.pools = nn.ModuleList(nn.MaxPool2d(side, 1, side // 2) for side in (5, 9, 13))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)  # (B, C/2, H, W)
+        return self.conv2(torch.cat([x, *(pool(x) for pool in self.pools)], 1))  # (B, 2C, H, W) into it
+
+
+class CSPNeXt(nn.Module):
+    """A stem and four strided stages; 1024 x widen channels at 1/32 of the size."""
+
+    def __init__(self, deepen: float, widen: float):
+        super().__init__()
+        width = int(64 * widen)
+        self.stem = nn.Sequential(
+            ConvModule(3, width // 2, 3, 2),
+            ConvModule(width // 2, width // 2, 3),
+            ConvModule(width // 2, width, 3),
+        )
+        for number, (outputs, blocks) in enumerate(STAGES, 1):
+            outputs, last = int(outputs * widen), number == len(STAGES)
+            layers = [ConvModule(width, outputs, 3, 2)]
+            layers += [PyramidPooling(outputs)] if last else []
+            layers += [CSPLayer(outputs, max(round(blocks * deepen), 1), shortcut=not last)]
+            setattr(self, f"stage{number}", nn.Sequential(*layers))
+            width = outputs
+        self.channels = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)  # (B, 64 widen, H/2, W/2)
+        for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
+            x = stage(x)  # (B, 128 widen .. 1024 widen, H/4 .. H/32, W/4 .. W/32)
+        return x
+
+
+class RTMPose(nn.Module):
+    """Images (B, 3, H, W), normalised, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
+
+    deepen, widen: what scales the backbone. Raises ValueError for sides that are no multiples of 32.
+    """
+
+    def __init__(
+        self, skeleton: Skeleton, input_size: tuple[int, int], deepen: float = 0.167, widen: float = 0.375
+    ):
+        super().__init__()
+        check_sides("RTMPose", input_size, 32)
+        self.skeleton, self.input_size = skeleton, tuple(input_size)
+        self.backbone = CSPNeXt(deepen, widen)
+        self.head = RTMCCHead(self.backbone.channels, len(skeleton.keypoints), input_size)
+
+    def forward(self, images: Tensor) -> SimCC:
+        return self.head(self.backbone(images))
