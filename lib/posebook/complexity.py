@@ -30,7 +30,7 @@ UNITS = {"exact": 1e9, "fvcore": 1e9, "thop": 1e9, "mmcv": 1e9, "hrnet": 2**30, 
 CONV = (nn.Conv1d, nn.Conv2d)
 NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 RELU = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.ELU)
-POOL = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+POOL = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 Rule = Callable[[nn.Module, Tensor, Tensor], int]  # of a module, its input and its output
 
@@ -105,7 +105,7 @@ RULES: dict[str, dict[tuple | type, Rule]] = {
         nn.BatchNorm2d: _each(2),
         nn.Linear: lambda m, x, y: _linear(m, x, y) if x.ndim == 2 else 0,
         RELU: _each(1),
-        nn.AdaptiveAvgPool2d: _mean(1, 0),
+        (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d): _mean(1, 0),
         (nn.MaxPool2d, nn.AvgPool2d): lambda m, x, y: y.numel() * m.kernel_size**2,
         nn.Upsample: lambda m, x, y: len(y) * y[0, 0].numel(),
     },

@@ -14,12 +14,45 @@ from torch import Tensor, nn
 
 from posebook import skeletons
 from posebook.files import sha256
+from posebook.models.amfacpose import AMFACPose
+from posebook.models.hf_hrnet import HFHRNet
+from posebook.models.hrformer import HRFormer
+from posebook.models.hrnet import HRNet
+from posebook.models.lapx import LAPX
+from posebook.models.lite_hrnet import LiteHRNet
+from posebook.models.lpn import LPN
+from posebook.models.rtmpose import RTMPose
+from posebook.models.simplebaseline import SimpleBaseline
 from posebook.models.starnet_pose import StarNetPose
 from posebook.names import near
 
 ZOO = {
     "starnet-pose-t": partial(StarNetPose, width=24, depths=(2, 2, 8, 3)),
     "starnet-pose-s": partial(StarNetPose, width=32, depths=(2, 2, 8, 4), attention="coordinate"),
+    "amfacpose-r34": partial(AMFACPose, depth=34),
+    "amfacpose-r18": partial(AMFACPose, depth=18),
+    "lapx": LAPX,
+    "lap": partial(
+        LAPX, stages=2, width=256, attention="cbam", stem_attention=True, neck="cbam", soft_gate=False
+    ),
+    "rtmpose-t": partial(RTMPose, deepen=0.167, widen=0.375),
+    "rtmpose-s": partial(RTMPose, deepen=0.33, widen=0.5),
+    "lpn-50": partial(LPN, depth=50),
+    "lpn-101": partial(LPN, depth=101),
+    "lpn-152": partial(LPN, depth=152),
+    "simplebaseline-50": partial(SimpleBaseline, depth=50),
+    "simplebaseline-101": partial(SimpleBaseline, depth=101),
+    "simplebaseline-152": partial(SimpleBaseline, depth=152),
+    "simcc-resnet50": partial(SimpleBaseline, depth=50, simcc=True),
+    "simcc-hrnet-w32": partial(HRNet, width=32, simcc=True),
+    "simcc-hrnet-w48": partial(HRNet, width=48, simcc=True, split_ratio=1.5),
+    "hrnet-w32": partial(HRNet, width=32),
+    "hrnet-w48": partial(HRNet, width=48),
+    "lite-hrnet-18": partial(LiteHRNet, depth=18),
+    "lite-hrnet-30": partial(LiteHRNet, depth=30),
+    "hrformer-t": partial(HRFormer, width=18),
+    "hf-hrnet-18": partial(HFHRNet, depth=18),
+    "hf-hrnet-30": partial(HFHRNet, depth=30),
 }
 
 

@@ -1,0 +1,249 @@
+"""LAPX: a light stacked hourglass with global context at its necks; and LAP, which it grew from.
+
+Zhao, Kappan, Bamdad and Cruz, "LAPX: Lightweight Hourglass Network with Global Context", 2025. LAP: Kappan et
+al., "Attention-enhanced lightweight hourglass network for human pose estimation", ACRA 2024 (no public code:
+two stages of 256 channels with CBAM at stem, neck and after each stage give its printed size).
+
+Where the text is silent, differs from the published code, or ours does:
+1. Every row of the paper's ablation is a set of keywords. Its four-stage row says 190 channels where the text
+   says 180: 180 gives the printed 2.25 M parameters, 190 gives 2.54 M.
+2. ECA-NonLocal sits at the neck of stages 1 and 3 (section 3.3); stage 2 keeps ECA alone, which the text does
+   not mention. The stem's blocks have no soft gate, and soft gates start at zero: no residual at all.
+3. The published code switches a non-local branch by a plain attribute that is off at construction and not in
+   the checkpoint: weights loaded into it run without the branch, silently. Here the branch is always on, and
+   its gain, which the checkpoint holds, says how much of it counts; `set_context` is what the recipe turns.
+4. The published code doubles a map on the way up, so that sides must be multiples of 64 and its own 384x288
+   fails. Here a map is resized to the one it joins, which is the same wherever doubling works.
+5. CBAM here applies the sigmoid to each of the two pooled branches before their sum: its gates lie in (0, 2).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, max_pool2d
+
+from posebook.models.layers import check_sides
+from posebook.skeletons import Skeleton
+
+DEPTH = 4  # halvings in an hourglass
+
+
+class Bottleneck(nn.Module):
+    """Pre-activated 1x1, depthwise 3x3 and 1x1 convolution; `soft_gate` weighs the shortcut by channel."""
+
+    def __init__(self, inputs: int, neck: int, soft_gate: bool = False):
+        super().__init__()
+        outputs = 2 * neck
+        self.downsample = None
+        if inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1))
+        self.elu = nn.ELU()
+        self.bn1, self.pw_conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, neck, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(neck)
+        self.dw_conv = nn.Conv2d(neck, neck, 3, 1, 1, groups=neck, bias=False)
+        self.bn3, self.pw_conv2 = nn.BatchNorm2d(neck), nn.Conv2d(neck, outputs, 1)
+        self.alpha = nn.Parameter(torch.zeros(1, outputs, 1, 1)) if soft_gate else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.pw_conv1(self.elu(self.bn1(x)))  # (B, neck, H, W)
+        y = self.pw_conv2(self.elu(self.bn3(self.dw_conv(self.elu(self.bn2(y))))))  # (B, 2 neck, H, W)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return y + (shortcut if self.alpha is None else self.alpha * shortcut)
+
+
+class ECA(nn.Module):
+    """A gate a channel from a 1D convolution along the channels of mean plus maximum (section 3.3)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.avg_pool, self.max_pool = nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1)
+        self.conv = nn.Conv1d(1, 1, 7, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = (self.avg_pool(x) + self.max_pool(x)).flatten(2).transpose(1, 2)  # (B, 1, C)
+        return x * torch.sigmoid(self.conv(pooled)).transpose(1, 2)[..., None]  # (B, C, H, W)
+
+
+def summary(x: Tensor) -> Tensor:
+    """Maximum and mean over the channels: (B, C, H, W) to (B, 2, H, W)."""
+    return torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)
+
+
+class ECACBAM(nn.Module):
+    """ECA, then a gate a place as CBAM has it (section 3.4)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channel_attention = ECA(channels)
+        self.spatial_conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.channel_attention(x)
+        return x * torch.sigmoid(self.spatial_conv(summary(x)))
+
+
+class CBAM(nn.Module):
+    """LAP's attention: choice 5 of the docstring."""
+
+    def __init__(self, channels: int, reduction: int = 16):
+        super().__init__()
+        self.max_pool, self.avg_pool = nn.AdaptiveMaxPool2d(1), nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Sequential(
+            nn.Linear(channels, channels // reduction, bias=False),
+            nn.ReLU(),
+            nn.Linear(channels // reduction, channels, bias=False),
+            nn.Sigmoid(),
+        )
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.fc(self.max_pool(x).flatten(1)) + self.fc(self.avg_pool(x).flatten(1))  # (B, C)
+        x = x * gate[..., None, None]
+        return x * torch.sigmoid(self.conv(summary(x)))
+
+
+class NonLocal(nn.Module):
+    """x + gamma * attention of every place to every place, in C / 8 channels (section 3.3)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1))
+        self.theta, self.phi, self.g = (nn.Conv2d(channels, channels // 8, 1) for _ in range(3))
+        self.out_proj = nn.Conv2d(channels // 8, channels, 1)
+        self.softmax = nn.Softmax(dim=-1)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """How much each place (rows) looks at each other one: (B, H W, H W), rows sum to 1."""
+        return self.softmax(torch.bmm(self.theta(x).flatten(2).transpose(1, 2), self.phi(x).flatten(2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = self.g(x).flatten(2).transpose(1, 2)  # (B, H W, C / 8)
+        y = torch.bmm(self.attention(x), values).transpose(1, 2).unflatten(2, x.shape[-2:])  # (B, C/8, H, W)
+        return x + self.gamma * self.out_proj(y)
+
+
+class ECANonLocal(nn.Module):
+    """ECA, then the non-local branch."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channel_attention, self.position_attention = ECA(channels), NonLocal(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.position_attention(self.channel_attention(x))
+
+
+ATTENTION = {"none": None, "cbam": CBAM, "eca_cbam": ECACBAM}
+NECKS = {"none": (None, None), "eca": (ECA, ECA), "cbam": (CBAM, CBAM), "nonlocal": (ECANonLocal, ECA)}
+
+
+class Hourglass(nn.Module):
+    """Four halvings and back, with a bottleneck at each step and beside it, and attention at the neck."""
+
+    def __init__(self, width: int, soft_gate: bool, attention: type[nn.Module] | None):
+        super().__init__()
+
+        def block() -> nn.Sequential:
+            return nn.Sequential(Bottleneck(width, width // 2, soft_gate))
+
+        # level 0 is the smallest: beside, down, up, and there alone the neck
+        self.hg = nn.ModuleList(
+            nn.ModuleList(block() for _ in range(3 if level else 4)) for level in range(DEPTH)
+        )
+        self.attention = attention(width) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, level: int = DEPTH - 1) -> Tensor:
+        layers = self.hg[level]
+        low = layers[1](max_pool2d(x, 2))  # (B, C, H/2, W/2)
+        low = self(low, level - 1) if level else self.attention(layers[3](low))
+        return layers[0](x) + interpolate(layers[2](low), size=x.shape[-2:])  # (B, C, H, W)
+
+
+class Mix(nn.Module):
+    """A 1x1 convolution; with `act`, batch norm and ELU after it."""
+
+    def __init__(self, width: int, act: bool):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 1, bias=not act)
+        if act:
+            self.bn, self.elu = nn.BatchNorm2d(width), nn.ELU()
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.elu(self.bn(self.conv(x))) if self.act else self.conv(x)
+
+
+class LAPX(nn.Module):
+    """Images (B, 3, H, W), normalised, to heatmaps (B, K, H/4, W/4) in a list: one a stage, the last to decode.
+
+    stages, width: hourglasses and their channels. attention: 'none', 'cbam' or 'eca_cbam' after each stage,
+    and with stem_attention after the stem too. neck: 'none', 'eca', 'cbam', or 'nonlocal' (choice 2 of the
+    docstring). soft_gate: a learnt weight for each shortcut's channels.
+    Raises ValueError for sides under 64 or that are no multiples of 4, and for an attention it does not know.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        input_size: tuple[int, int],
+        stages: int = 3,
+        width: int = 208,
+        attention: str = "eca_cbam",
+        stem_attention: bool = True,
+        neck: str = "nonlocal",
+        soft_gate: bool = True,
+    ):
+        super().__init__()
+        check_sides("LAPX", input_size, 4)
+        if min(input_size) < 64:
+            raise ValueError(f"LAPX needs sides of 64 or more, not {tuple(input_size)} (height, width)")
+        for name, value, known in (("attention", attention, ATTENTION), ("neck", neck, NECKS)):
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}; one of {', '.join(known)}")
+        if stem_attention and attention == "none":
+            raise ValueError("stem_attention=True needs an attention to put there, not 'none'")
+        self.skeleton, self.input_size = skeleton, tuple(input_size)
+        joints, quarter, half = len(skeleton.keypoints), width // 4, width // 2
+        self.conv1 = nn.Conv2d(3, quarter, 7, 2, 3, bias=False)
+        self.bn1, self.elu = nn.BatchNorm2d(quarter), nn.ELU()
+        self.layer1 = nn.Sequential(Bottleneck(quarter, quarter))
+        self.maxpool = nn.MaxPool2d(2)
+        self.layer2 = nn.Sequential(Bottleneck(half, half))
+        self.layer3 = nn.Sequential(Bottleneck(width, half))
+        module = ATTENTION[attention]
+        self.stem_attention = module(width) if stem_attention else nn.Identity()
+        self.backbone_attention = nn.ModuleList(
+            module(width) if module else nn.Identity() for _ in range(stages)
+        )
+        outer, middle = NECKS[neck]
+        self.hg = nn.ModuleList(
+            Hourglass(width, soft_gate, outer if stage in (0, 2) else middle) for stage in range(stages)
+        )
+        self.res = nn.ModuleList(nn.Sequential(Bottleneck(width, half)) for _ in range(stages))
+        self.fc = nn.ModuleList(Mix(width, act=True) for _ in range(stages))
+        self.score = nn.ModuleList(nn.Conv2d(width, joints, 1) for _ in range(stages))
+        self.fc_ = nn.ModuleList(Mix(width, act=False) for _ in range(stages - 1))
+        self.score_ = nn.ModuleList(nn.Conv2d(joints, width, 1) for _ in range(stages - 1))
+
+    def set_context(self, gain: float | None) -> None:
+        """The training strategy of section 3.3, a phase a call.
+
+        0 freezes the non-local branches, adding nothing; another gain lets them learn and holds their gamma
+        there; None lets gamma learn too, from where it is.
+        """
+        for branch in (module for module in self.modules() if isinstance(module, NonLocal)):
+            branch.requires_grad_(gain != 0)
+            branch.gamma.requires_grad_(gain is None)
+            if gain is not None:
+                nn.init.constant_(branch.gamma, gain)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.layer1(self.elu(self.bn1(self.conv1(images))))  # (B, C/2, H/2, W/2)
+        x = self.stem_attention(self.layer3(self.layer2(self.maxpool(x))))  # (B, C, H/4, W/4)
+        heatmaps = []
+        for stage, hourglass in enumerate(self.hg):
+            y = self.fc[stage](self.res[stage](hourglass(x)))
+            y = self.backbone_attention[stage](y)
+            heatmaps.append(self.score[stage](y))  # (B, K, H/4, W/4)
+            if stage + 1 < len(self.hg):
+                x = x + self.fc_[stage](y) + self.score_[stage](heatmaps[-1])
+        return heatmaps
