@@ -67,6 +67,17 @@ def test_flip_twice_is_nothing_and_once_mirrors_bins_and_joints():
     assert torch.equal(once.x[:, 5], simcc.x[:, 6].flip(-1)) and torch.equal(once.y[:, 5], simcc.y[:, 6])
 
 
+def test_mirrored_heatmaps_come_back_within_a_quarter_cell():
+    """A joint's heatmap against that of its mirror image, brought back: the peaks lie at the same cell."""
+    order = skeletons.get("coco").flip_indices
+    points = torch.stack([torch.arange(17) * 4.0 + 8, torch.arange(17) * 5.0 + 4], -1)[None]  # (1, 17, 2)
+    mirrored = points[:, order].clone()
+    mirrored[..., 0] = 95 - mirrored[..., 0]
+    straight, turned = (codecs.encode_heatmap(p, (128, 96)) for p in (points, mirrored))
+    back = codecs.flip_heatmap(turned, order)
+    assert (back[..., 1:].flatten(2).argmax(-1) == straight[..., 1:].flatten(2).argmax(-1)).all()
+
+
 def test_score_is_the_smaller_maximum():
     simcc = codecs.SimCC(torch.tensor([[[0.1, 0.9, 0.2]]]), torch.tensor([[[0.3, 0.4]]]))
     points, score = codecs.decode_simcc(simcc)

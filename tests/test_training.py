@@ -83,7 +83,7 @@ def test_the_papers_learning_rate():
 def test_the_papers_recipe():
     recipe = recipes.get("paper")
     assert (recipe.epochs, recipe.weight_decay, recipe.ema, recipe.beta) == (210, 0.05, 0.0002, 10.0)
-    assert recipe.sigma == (4.9, 5.66) and recipe.split_ratio == 2 and recipe.stage2_epochs == 15
+    assert recipe.sigma == (4.9, 5.66) and recipe.stage2_epochs == 15
 
 
 def test_no_decay_on_norms_and_biases():

@@ -85,6 +85,16 @@ def encode_heatmap(
     return torch.exp(-(dx2[..., None, :] + dy2[..., :, None]) / (2 * sigma**2))  # (..., K, h, w)
 
 
+def flip_heatmap(heatmaps: Tensor, flip_indices: list[int]) -> Tensor:
+    """Bring the heatmaps (B, K, h, w) for a mirrored input back: columns reversed, left and right exchanged.
+
+    A cell stands for its upper left pixel, so that reversed columns lie most of a cell too far left; they are
+    moved one to the right, the first one kept (the HRNet code's SHIFT_HEATMAP), which leaves a quarter cell.
+    """
+    mirrored = heatmaps[:, flip_indices].flip(-1)
+    return torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)  # (B, K, h, w)
+
+
 def decode_heatmap(heatmaps: Tensor, stride: int = 4) -> tuple[Tensor, Tensor]:
     """The highest cell, moved a quarter cell towards its higher neighbour on each axis.
 

@@ -1,7 +1,7 @@
 """Predict, decode, and score: AP by OKS (COCO's evaluation, by pycocotools) and PCK.
 
-1. One exact warp from the full image, the net once or twice (flip test), argmax decoding, and the same affine
-   back.
+1. One exact warp from the full image, the net once or twice (flip test; mirrored heatmaps moved by a cell),
+   argmax decoding, and the same affine back.
 2. A person's score is the box's times the mean score of its joints above 0.2, as mmpose's CocoMetric has it.
 3. No non-maximum suppression here: with ground-truth boxes there is one prediction a person.
 """
@@ -30,6 +30,7 @@ class Predictions:
 
     keypoints: np.ndarray  # (N, K, 2)
     scores: np.ndarray  # (N, K)
+    decoding: str = "simcc argmax"
 
 
 class Crops(Dataset):
@@ -47,13 +48,27 @@ class Crops(Dataset):
         return torch.from_numpy(transforms.warp(read_image(person.image), matrix, self.input_size)), matrix
 
 
-def forward(model: nn.Module, images: torch.Tensor, flip_test: bool) -> codecs.SimCC:
-    """Run normalised images (B, 3, H, W); with flip_test, average with the mirrored images' outputs."""
-    output = model(images)
+def forward(model: nn.Module, images: torch.Tensor, flip_test: bool) -> codecs.SimCC | torch.Tensor:
+    """Run normalised images (B, 3, H, W); with flip_test, average with the mirrored images' outputs.
+
+    Of a heatmap model the last stage's heatmaps (B, K, h, w).
+    """
+    output, flips = model(images), model.skeleton.flip_indices
+    if isinstance(output, codecs.SimCC):
+        if not flip_test:
+            return output
+        mirrored = codecs.flip_simcc(model(images.flip(-1)), flips)
+        return codecs.SimCC(*((a + b) / 2 for a, b in zip(output, mirrored, strict=True)))
     if not flip_test:
-        return output
-    mirrored = codecs.flip_simcc(model(images.flip(-1)), model.skeleton.flip_indices)
-    return codecs.SimCC(*((a + b) / 2 for a, b in zip(output, mirrored, strict=True)))
+        return output[-1]
+    return (output[-1] + codecs.flip_heatmap(model(images.flip(-1))[-1], flips)) / 2
+
+
+def decode(output: codecs.SimCC | torch.Tensor, input_size: tuple[int, int]) -> tuple:
+    """Keypoints (B, K, 2) in input pixels and scores (B, K) from what `forward` gives."""
+    if isinstance(output, codecs.SimCC):
+        return codecs.decode_simcc(output, output.x.shape[-1] / input_size[1])
+    return codecs.decode_heatmap(output, input_size[0] // output.shape[-2])
 
 
 @torch.no_grad()
@@ -75,14 +90,16 @@ def predict(
         )
     model.to(device).eval()
     crops = DataLoader(Crops(persons, model.input_size), batch, num_workers=workers)
-    keypoints, scores = [], []
+    keypoints, scores, heatmaps = [], [], False
     for images, matrices in tqdm(crops, desc="predict", delay=2, leave=False):
         output = forward(model, transforms.normalise(images.to(device)), flip_test)
-        points, score = codecs.decode_simcc(output)
+        points, score = decode(output, model.input_size)
+        heatmaps = not isinstance(output, codecs.SimCC)
         for matrix, person in zip(matrices.numpy(), points.double().cpu().numpy(), strict=True):
             keypoints.append(transforms.apply_affine(transforms.invert(matrix), person))
         scores.append(score.cpu().numpy())
-    return Predictions(np.stack(keypoints), np.concatenate(scores))
+    decoding = "heatmap argmax, quarter offset" if heatmaps else Predictions.decoding
+    return Predictions(np.stack(keypoints), np.concatenate(scores), decoding)
 
 
 def person_scores(persons: Persons, scores: np.ndarray) -> np.ndarray:
@@ -160,14 +177,16 @@ def evaluate(model: nn.Module, persons: Persons, flip_test: bool = True, **how: 
     return score(persons, predict(model, persons, flip_test, **how))
 
 
-def protocol(persons: Persons, input_size: tuple[int, int], flip_test: bool) -> dict:
+def protocol(
+    persons: Persons, input_size: tuple[int, int], flip_test: bool, decoding: str = Predictions.decoding
+) -> dict:
     """What a record says of how a figure was measured."""
     oks = persons.skeleton.sigmas is not None
     return {
         "input_size": list(input_size),
         "boxes": "ground truth",
         "flip_test": flip_test,
-        "decoding": "simcc argmax",
+        "decoding": decoding,
         "metric": "OKS AP by pycocotools" if oks else "PCK, torso diagonal",
         "sigmas": persons.skeleton.name if oks else None,
         "nms": None,

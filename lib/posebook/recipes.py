@@ -46,7 +46,6 @@ class Recipe:
     ema_warmup: float = 2000.0  # mmengine's default gamma: early averages follow more closely
     beta: float = 10.0  # config: KLDiscretLoss
     sigma: tuple[float, float] = (4.9, 5.66)  # config: bins (x, y) for 192 x 256
-    split_ratio: int = 2  # config
     evaluate_every: int = 10  # epochs; config: val_interval
     input_size: tuple[int, int] = (256, 192)  # (height, width); config
 

@@ -181,9 +181,14 @@ def train_steps(
         rate = learning_rate(run.step, total, recipe)
         for group in run.optimiser.param_groups:
             group["lr"] = rate
-        targets = codecs.encode_simcc(keypoints.to(device), run.model.input_size, recipe.split_ratio, sigma)
-        output = run.model(transforms.normalise(images.to(device)))
-        loss = losses.simcc_kl(output, targets, weights.to(device), recipe.beta)
+        keypoints, weights = keypoints.to(device), weights.to(device)
+        output, size = run.model(transforms.normalise(images.to(device))), run.model.input_size
+        if isinstance(output, codecs.SimCC):
+            targets = codecs.encode_simcc(keypoints, size, output.x.shape[-1] / size[1], sigma)
+            loss = losses.simcc_kl(output, targets, weights, recipe.beta)
+        else:
+            targets = codecs.encode_heatmap(keypoints, size, size[0] // output[-1].shape[-2])
+            loss = losses.heatmap_mse(output, targets, weights)
         run.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         run.optimiser.step()
@@ -286,7 +291,8 @@ def train(
             run.seconds = earlier + watch.stamp()["wall_seconds"]
             run.save(checkpoint)
     single = evaluation.evaluate(run.ema, val_people, flip_test=False, **how)
-    metrics = evaluation.evaluate(run.ema, val_people, flip_test=True, **how)
+    found = evaluation.predict(run.ema, val_people, flip_test=True, **how)
+    metrics = evaluation.score(val_people, found)
     run.curve[-1] |= {key: value for key, value in single.items() if key in ("AP", "PCK@0.2")}
     weights = folder / "weights.safetensors"
     digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, **options)
@@ -298,7 +304,7 @@ def train(
         "dataset": train_people.describe(),
         "profile": profile,
         "parameters": identity["recipe"] | {"dataset": dataset, "device": device, "workers": workers},
-        "protocol": evaluation.protocol(val_people, recipe.input_size, flip_test=True),
+        "protocol": evaluation.protocol(val_people, recipe.input_size, True, found.decoding),
         "evaluated": val_people.describe(),
         "metrics": metrics,
         "metrics_without_flip": single,

@@ -5,8 +5,8 @@ for Resource-Efficient Human Pose Estimation", Electronics 14(11):2107, 2025.
 
 There is no public code, and our copy of the text has lost its equations and widths. The structure is the
 text's; the sizes were fitted to the parameters and GFLOPs (thop's) that it prints for seven rows. They meet
-all of them at one digit after the point (the baseline's 4.70 is 4.73 here), which does not identify the net:
-some 36,000 natural choices do. Chosen:
+all of them at one digit after the point (the baseline's 4.70 is 4.73 here), which does not identify the
+net: some 36,000 natural choices do. Chosen:
 1. Strides 2, 4, 8, 16 and no pooling: the figures force it. Stem widths 16, 32, 64, the first of stride 2;
    batch norm after both convolutions of a separable pair.
 2. SCRM in every block, before the sum, with 3x3 kernels; its 1D convolution runs along the channels. SE with

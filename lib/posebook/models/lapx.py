@@ -173,7 +173,7 @@ class Mix(nn.Module):
 
 
 class LAPX(nn.Module):
-    """Images (B, 3, H, W), normalised, to heatmaps (B, K, H/4, W/4) in a list: one a stage, the last to decode.
+    """Images (B, 3, H, W), normalised, to a list of heatmaps (B, K, H/4, W/4), one a stage, the last final.
 
     stages, width: hourglasses and their channels. attention: 'none', 'cbam' or 'eca_cbam' after each stage,
     and with stem_attention after the stem too. neck: 'none', 'eca', 'cbam', or 'nonlocal' (choice 2 of the
