@@ -25,8 +25,11 @@ TABLES = [
     "architecture",
     "attention_ablation",
     "occlusion_ablation",
+    "amfacpose_ablation",
+    "lapx_ablation",
 ]
-PAGES = ["dataset", "train", "evaluate", *(f"tables/{table}" for table in TABLES), "benchmark", "attribution"]
+PAGES = ["dataset", "train", "evaluate", "tables/complexity", *(f"tables/{table}" for table in TABLES)]
+PAGES += ["benchmark", "attribution"]
 LESSONS = [f"learn/{path.stem}" for path in sorted(Path("notebooks/learn").glob("*.ipynb"))]
 
 
@@ -61,6 +64,7 @@ RECORDS = {
     "train": f"reports/records/train-{MODEL}-synthetic-{PROFILE}-seed0.json",
     "evaluate": f"reports/records/evaluate-{MODEL}-synthetic-{PROFILE}-seed0.json",
     "benchmark": record("benchmark"),
+    "complexity": record("complexity"),
     "attribution": record(f"attribution-{MODEL}-synthetic"),
 }
 KEPT = sorted(map(str, Path("data/measured").glob("*.json")))
@@ -172,12 +176,28 @@ rule attribution:
         EXECUTE
 
 
+rule complexity:
+    input:
+        notebook=notebook("tables/complexity"),
+        code=lib("models", "skeletons", "codecs", "complexity", "sizes", "published", "plots"),
+        published=[*PUBLISHED, "data/errata.csv"],
+    output:
+        notebook=executed("tables/complexity"),
+        record=RECORDS["complexity"],
+    params:
+        f"-p profile {PROFILE}",
+    shell:
+        EXECUTE
+
+
 rule table:
+    wildcard_constraints:
+        table="|".join(TABLES),
     input:
         notebook=notebook("tables/{table}"),
-        code=lib("models", "skeletons", "codecs", "published", "records", "complexity", "plots"),
+        code=lib("models", "skeletons", "codecs", "published", "records", "complexity", "sizes", "plots"),
         published=PUBLISHED,
-        records=[RECORDS["train"], RECORDS["evaluate"], RECORDS["benchmark"]] + KEPT + OWN,
+        records=[RECORDS[kind] for kind in ("train", "evaluate", "benchmark", "complexity")] + KEPT + OWN,
     output:
         notebook=executed("tables/{table}"),
     params:

@@ -16,8 +16,10 @@ hrnet      the HRNet code's get_model_summary: convolutions and linear layers, t
 torchstat  as carried by Lite-HRNet: much as mmcv, but a module called twice counts once; printed over 2^20
 """
 
+import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +114,15 @@ RULES: dict[str, dict[tuple | type, Rule]] = {
 }
 
 
+class Unstarted(TorchFunctionMode):
+    """Within it no layer draws its starting weights: for nets on the meta device, which are only counted."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return (options or {}).get("tensor", arguments[0] if arguments else None)
+        return function(*arguments, **(options or {}))
+
+
 class _Beside(TorchFunctionMode):
     """What fvcore counts beside the exact products, and the fused attention it does not see."""
 
@@ -182,13 +193,24 @@ def printed(counted: dict, convention: str) -> float:
     return counted["macs"][convention] / UNITS[convention]
 
 
-def traced(value: str, figures: dict[str, float]) -> dict[str, str]:
-    """Which of the figures a printed value can be: {name: "rounded" or "cut off"}, at the digits it has."""
-    digits = len(value.partition(".")[2])
-    found = {}
-    for name, figure in figures.items():
-        if f"{figure:.{digits}f}" == f"{float(value):.{digits}f}":
-            found[name] = "rounded"
-        elif math.floor(figure * 10**digits + 1e-9) == round(float(value) * 10**digits):
-            found[name] = "cut off"
-    return found
+def traced(value: str, figures: dict[str, float]) -> list[tuple[str, str]]:
+    """Ways to a printed value from figures by name: (name, "rounded" or "cut off"), both where both do.
+
+    At the digits the value has; where the last of several is a zero, also without it.
+    """
+    ways, padded = [], len(value.partition(".")[2]) > 1 and value.endswith("0")
+    for text in {value, value[:-1]} if padded else {value} - {""}:
+        digits = len(text.partition(".")[2])
+        for name, figure in figures.items():
+            if f"{figure:.{digits}f}" == f"{float(text):.{digits}f}":
+                ways.append((name, "rounded"))
+            if math.floor(figure * 10**digits + 1e-9) == round(float(text) * 10**digits):
+                ways.append((name, "cut off"))
+    return sorted(set(ways))
+
+
+def code() -> str:
+    """A hash of the code that counts depend on: this file and the models."""
+    folder = Path(__file__).parent
+    files = [Path(__file__), folder / "codecs.py", *sorted((folder / "models").glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

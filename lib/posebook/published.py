@@ -10,7 +10,8 @@ measured for it; whether posebook builds that model is asked of posebook.models.
    before one with other boxes, then the newest.
 2. Records hold accuracies as fractions; papers print percent. A measured figure is rounded to as many digits
    as the printed one.
-3. Parameters, multiply-adds and the architecture are read from the model built on the spot, not from records.
+3. Parameters, multiply-adds and the architecture are read from the model built on the spot, not from records;
+   for a dataset of other joints the model has those.
 4. Latency is the median of the newest benchmark, on whatever machine that ran; `where` names it.
 """
 
@@ -24,7 +25,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from posebook import complexity, models, recipes, skeletons
+from posebook import complexity, datasets, models, recipes, skeletons
 from posebook.models.layers import CoordinateAttention
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "published"
@@ -34,6 +35,7 @@ SIZE = {
     "GFLOPs": "multiply-adds of convolutions, linear layers and matrix products, norms and pooling left out",
 }
 SPEED = ("Latency (ms)", "FPS")
+NO_PUBLIC_WEIGHTS = ("amfacpose-r34", "amfacpose-r18", "lap")
 _BENCHMARK = "papermill notebooks/benchmark.ipynb reports/executed/benchmark.ipynb"
 
 
@@ -77,53 +79,6 @@ def scorecard(records: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def sizes() -> pd.DataFrame:
-    """The printed size of every net that posebook builds beside what each counter says, a line a printed row.
-
-    Columns: paper, row, model, options, input_size, joints; `Params (M)` and `GFLOPs` as printed ("" where
-    not); `params` and `thop_params` in millions; one a convention of complexity.UNITS, in giga as its tool
-    prints it; `params by` and `GFLOPs by`: what gives the printed figure, "" where nothing does. A counter
-    that gives every printed figure of a net, at all its sizes, goes before those that give this one alone.
-    """
-    cells = load()
-    cells = cells[cells["model"].isin(models.names()) & cells["column"].isin(SIZE)]
-    keys = ["paper", "row", "model", "options", "input_size", "dataset"]
-    printed = cells.groupby([*keys, "column"], sort=False)["value"].first().unstack("column", fill_value="")
-    table = printed.reset_index().rename_axis(columns=None)
-    counts = [
-        _count(line.model, _size(line.input_size), line.options, line.dataset) for line in table.itertuples()
-    ]
-    table["params"] = [counted["params"] / 1e6 for counted in counts]
-    table["thop_params"] = [counted["thop_params"] / 1e6 for counted in counts]
-    for convention in complexity.UNITS:
-        table[convention] = [complexity.printed(counted, convention) for counted in counts]
-    table["params by"] = _traced(table, "Params (M)", {"params": "all", "thop_params": "thop's total"})
-    table["GFLOPs by"] = _traced(table, "GFLOPs", {name: name for name in complexity.UNITS})
-    return table
-
-
-def _traced(table: pd.DataFrame, column: str, counters: dict[str, str]) -> list[str]:
-    """What gives each printed figure of a column, from the columns named in `counters`; see `sizes`."""
-    lines = table.to_dict("records")
-    each = [
-        complexity.traced(line[column], {name: line[key] for key, name in counters.items()})
-        if line[column]
-        else {}
-        for line in lines
-    ]
-    nets = [(line["paper"], line["model"]) for line in lines]
-    shared = {
-        net: set.intersection(*({*found} for other, found in zip(nets, each, strict=True) if other == net))
-        for net in nets
-    }
-    said = []
-    for net, found in zip(nets, each, strict=True):
-        best = {name: how for name, how in found.items() if name in shared[net]} or found
-        exactly = {name: how for name, how in best.items() if how == "rounded"} or best
-        said.append(" or ".join(n + (", cut off" if how == "cut off" else "") for n, how in exactly.items()))
-    return said
-
-
 def architecture(model: nn.Module) -> dict[str, str]:
     """Component -> what the live modules hold, in the words of the StarNet-Pose document's table."""
     convolution, activation = model.backbone.stem
@@ -149,7 +104,7 @@ def _fill(cell: dict, records: list[dict]) -> tuple[str, str, str, str, str]:
     if cell["unit"] == "text":
         return _parts(cell["model"], size)[cell["row"]], "measured here", "", "read from the built model", ""
     if cell["column"] in SIZE:
-        counted = _count(cell["model"], size, cell["options"], cell["dataset"])
+        counted = count(cell, records)
         value = counted["params"] / 1e6 if cell["column"] == "Params (M)" else counted["macs"]["exact"] / 1e9
         return _like(value, cell["value"]), "measured here", "", SIZE[cell["column"]], ""
     if cell["column"] in SPEED:
@@ -180,7 +135,8 @@ def _accuracy(cell: dict, size: tuple[int, int], records: list[dict]) -> tuple[s
     found = [record for record in records if _matches(cell, size, record)]
     found = [(record, value) for record in found if (value := _metric(cell["column"], record)) is not None]
     if not found:
-        return "", "not measured", "", "", _training_command(cell)
+        command = _command(cell)
+        return "", "not measured" if command else "published", "", "", command
 
     def rank(pair: tuple[dict, float]) -> tuple[bool, str]:
         boxes = pair[0]["protocol"]["boxes"]
@@ -210,7 +166,7 @@ def _matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
         and data["split"] == cell["split"]
         and tuple(protocol["input_size"]) == size
         and _settled(cell["model"], record.get("options", {}))
-        == _settled(cell["model"], _pairs(cell["options"]))
+        == _settled(cell["model"], _options(cell["options"]))
         and all(_at(record["parameters"], path) == value for path, value in recipe.items())
     )
 
@@ -233,13 +189,33 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def count(cell: dict, records: list[dict] = ()) -> dict:
+    """What complexity.count says of the net a printed size belongs to.
+
+    Taken from a record of kind `complexity` that this very code wrote, where there is one: building and
+    counting some forty nets takes half a minute. cell: a line of `load`, of which model, options, input_size
+    and dataset count; for another dataset than COCO the net has that one's joints.
+    """
+    key = {name: cell[name] for name in ("model", "options", "input_size")} | {"skeleton": skeleton(cell)}
+    for record in records:
+        if record["kind"] == "complexity" and record["parameters"]["code"] == complexity.code():
+            for row in record["metrics"]:
+                if key.items() <= row.items():
+                    return row
+    return key | _count(*key.values())
+
+
+def skeleton(cell: dict) -> str:
+    """The keypoint set of a cell's dataset; COCO's where it names none."""
+    return cell["dataset"] if cell["dataset"] in skeletons.SKELETONS else "coco"
+
+
 @functools.cache
-def _count(name: str, size: tuple[int, int], options: str, dataset: str = "") -> dict:
-    """Parameters and multiply-adds of a model of the zoo for a dataset's joints (COCO's if unnamed)."""
-    skeleton = dataset if dataset in skeletons.SKELETONS else "coco"
-    with torch.device("meta"):  # neither memory nor a random number for a net that is only counted
-        model = models.build(name, skeleton, size, **_pairs(options))
-    return complexity.count(model, size)
+def _count(model: str, options: str, input_size: str, skeleton: str) -> dict:
+    """Parameters and multiply-adds of a model of the zoo."""
+    with torch.device("meta"), complexity.Unstarted():
+        net = models.build(model, skeleton, _size(input_size), **_options(options))
+    return complexity.count(net, net.input_size)
 
 
 @functools.cache
@@ -260,6 +236,14 @@ def _pairs(text: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in text.split(";") if pair)
 
 
+def _options(text: str) -> dict[str, object]:
+    """'a=1;b=true;c=cbam' as a builder's keyword arguments."""
+    plain = {"true": True, "false": False}
+    return {
+        key: int(value) if value.isdigit() else plain.get(value, value) for key, value in _pairs(text).items()
+    }
+
+
 def _like(value: float, printed: str) -> str:
     """A number with as many digits after the point as the printed one."""
     return f"{value:.{len(printed.partition('.')[2])}f}"
@@ -272,6 +256,25 @@ def _at(tree: dict, path: str) -> str:
     return str(tree)
 
 
+def _command(cell: dict) -> str:
+    """What would measure an accuracy, or "" where posebook cannot train the net or read the data.
+
+    A net whose paper's recipe is here is trained; of another, the authors' weights are evaluated.
+    """
+    if cell["dataset"] not in datasets.NAMES:
+        return ""
+    if cell["model"] in recipes.PAPER_MODELS:
+        return _training_command(cell)
+    if cell["options"] or cell["model"] in NO_PUBLIC_WEIGHTS:
+        return ""
+    size = [int(side) for side in cell["input_size"].split("x")]
+    return (
+        f"papermill notebooks/evaluate.ipynb reports/executed/{cell['model']}.ipynb -p model {cell['model']} "
+        f"-p weights AUTHORS_FILE -y 'input_size: {size}' -p trained_on coco -p dataset {cell['dataset']} "
+        f"-p data_root data/{cell['dataset']} -p profile paper"
+    )
+
+
 def _training_command(cell: dict) -> str:
     """What would measure an accuracy: a training run of profile paper."""
     root = f"data/{cell['dataset'].removesuffix('-mini')}"
@@ -282,7 +285,7 @@ def _training_command(cell: dict) -> str:
     if cell["pretrained"]:
         words += [f"--backbone {cell['pretrained']}"]
     if cell["options"]:
-        words += [f"--options '{json.dumps(_pairs(cell['options']))}'"]
+        words += [f"--options '{json.dumps(_options(cell['options']))}'"]
     changes: dict[str, dict] = {}
     for path, value in _pairs(cell["recipe"]).items():
         if _at(asdict(recipes.get("paper")), path) != value:

@@ -98,6 +98,7 @@ OVERFIT = replace(
     ema=0.01,
 )
 
+PAPER_MODELS = ("starnet-pose-t", "starnet-pose-s")  # what profile `paper` is the recipe of
 PROFILES = {"demo": DEMO, "fast": FAST, "paper": STARNET_POSE, "overfit": OVERFIT}
 
 

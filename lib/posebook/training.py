@@ -235,6 +235,10 @@ def train(
     """
     options = options or {}
     models.check(model, options)
+    if profile == "paper" and model not in recipes.PAPER_MODELS:
+        raise ValueError(
+            f"profile paper is the recipe of {', '.join(recipes.PAPER_MODELS)}; name another for {model}"
+        )
     recipe = recipes.get(profile, **changes)
     watch = records.Stopwatch(device)
     train_split, default_split = SPLITS.get(dataset, ("train", "val"))

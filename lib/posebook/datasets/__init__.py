@@ -10,6 +10,7 @@ import numpy as np
 from posebook.names import near
 from posebook.skeletons import Skeleton
 
+NAMES = ("coco", "coco-mini", "synthetic", "lspet")  # what `load` knows
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -120,12 +121,7 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
     """
     from posebook.datasets import coco, lspet  # each of them builds on this file
 
-    loaders = {
-        "coco": coco.load,
-        "coco-mini": coco.load_mini,
-        "synthetic": coco.load_synthetic,
-        "lspet": lspet.load,
-    }
+    loaders = dict(zip(NAMES, (coco.load, coco.load_mini, coco.load_synthetic, lspet.load), strict=True))
     if name not in loaders:
         raise near(name, loaders, "dataset")
     root = Path(root) if root else default_root(name)

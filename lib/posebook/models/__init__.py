@@ -196,9 +196,11 @@ def describe_weights(path: str | Path) -> dict:
         return json.loads((file.metadata() or {}).get("posebook", "{}"))
 
 
-def load_weights(path: str | Path, name: str | None = None) -> nn.Module:
+def load_weights(
+    path: str | Path, name: str | None = None, input_size: tuple[int, int] = (256, 192)
+) -> nn.Module:
     """The model of a weights file, in eval mode and float32: built as the file says, or, for authors' files,
-    as model `name` with its defaults.
+    which say nothing, as model `name` with COCO's joints for input_size (height, width).
 
     Raises ValueError for weights of another model than `name`, or that say nothing where no name is given.
     """
@@ -208,7 +210,7 @@ def load_weights(path: str | Path, name: str | None = None) -> nn.Module:
         raise ValueError(f"{path.name} does not say which model it is: name one")
     if name and built.get("model", name) != name:
         raise ValueError(f"{path.name} holds weights of {built['model']}, not of {name}")
-    built = {"model": name, "skeleton": "coco", "input_size": (256, 192), "options": {}} | built
+    built = {"model": name, "skeleton": "coco", "input_size": input_size, "options": {}} | built
     model = build(built["model"], built["skeleton"], tuple(built["input_size"]), **built["options"])
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     return load_official(model, state).eval()

@@ -207,8 +207,8 @@ class LAPX(nn.Module):
         self.bn1, self.elu = nn.BatchNorm2d(quarter), nn.ELU()
         self.layer1 = nn.Sequential(Bottleneck(quarter, quarter))
         self.maxpool = nn.MaxPool2d(2)
-        self.layer2 = nn.Sequential(Bottleneck(half, half))
-        self.layer3 = nn.Sequential(Bottleneck(width, half))
+        self.layer2 = nn.Sequential(Bottleneck(2 * quarter, 2 * quarter))
+        self.layer3 = nn.Sequential(Bottleneck(4 * quarter, half))
         module = ATTENTION[attention]
         self.stem_attention = module(width) if stem_attention else nn.Identity()
         self.backbone_attention = nn.ModuleList(
