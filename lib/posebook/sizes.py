@@ -3,7 +3,8 @@
 1. A printed figure is traced by rounding or by cutting off at the digits it has, a zero at its end aside
    (0.360 is taken as 0.36 too).
 2. Among the counters that give a figure, those are named that give most of the figures of the same system,
-   its sizes and variants together, in the same paper: one tool counted them all.
+   its sizes and variants together, in the same paper: one tool counted them all. Rounding comes before
+   cutting off.
 3. data/errata.csv holds what a paper says, what contradicts it, and which nets to build as evidence.
 """
 
@@ -66,8 +67,8 @@ def _traced(table: pd.DataFrame, column: str, counters: dict[str, str]) -> list[
         most = max((explains[system, way] for way in ways), default=0)
         best = [way for way in ways if explains[system, way] == most]
         rounded = [name for name, how in best if how == "rounded"]
-        cut = [f"{name}, cut off" for name, how in best if how == "cut off" and name not in rounded]
-        said.append(" or ".join(rounded + cut))
+        cut = [f"{name}, cut off" for name, how in best if how == "cut off"]
+        said.append("all" if "all" in rounded else " or ".join(rounded or cut))
     return said
 
 
@@ -78,31 +79,30 @@ def _system(model: str) -> type:
 
 
 def _errata() -> list[dict]:
-    """The lines of data/errata.csv, their nets read: 'model options size skeleton | ...' ('-' for none)."""
+    """The lines of data/errata.csv; `builds` is 'label: model options size dataset | ...', '-' for none."""
     lines = pd.read_csv(ERRATA, dtype=str, keep_default_na=False).to_dict("records")
     for line in lines:
         line["nets"] = []
         for text in filter(None, map(str.strip, line["builds"].split("|"))):
-            model, options, size, dataset = text.split()
+            label, _, net = text.partition(": ")
+            model, options, size, dataset = net.split()
             options = "" if options == "-" else options
-            line["nets"].append({"model": model, "options": options, "input_size": size, "dataset": dataset})
+            keys = {"model": model, "options": options, "input_size": size, "dataset": dataset}
+            line["nets"].append(keys | {"label": label})
     return lines
 
 
-def errata(records: list[dict]) -> pd.DataFrame:
-    """Where a paper contradicts itself or its code: paper, subject, says, but, and what the nets measure."""
-    lines = []
+def errata(records: list[dict]) -> list[str]:
+    """Where a paper contradicts itself or its code, a Markdown paragraph each, with what was measured."""
+    paragraphs = []
     for line in _errata():
         measured = []
         for net in line["nets"]:
             counted = published.count(net, records)
-            giga = {name: complexity.printed(counted, name) for name in line["counters"].split()}
-            figures = ", ".join(f"{name} {value:.3f} G" for name, value in giga.items())
-            what = " ".join(filter(None, [net["model"], net["options"], net["input_size"]]))
-            parts = f"{counted['params']:,} parameters ({counted['thop_params']:,} by thop)"
-            measured.append(f"{what}: {parts}" + (f"; {figures}" if figures else ""))
-        lines.append(
-            {key: line[key] for key in ("paper", "subject", "says", "but")}
-            | {"measured here": "\n".join(measured)}
-        )
-    return pd.DataFrame(lines)
+            giga = [f"{c} {complexity.printed(counted, c):.3f} G" for c in line["counters"].split()]
+            bare = counted["params"] - counted["thop_params"]
+            left_out = f", of which thop leaves out {bare:,}" if bare else ""
+            measured.append(f"{net['label']}: {counted['params']:,} parameters{left_out}; {', '.join(giga)}")
+        evidence = f" *Measured here:* {' — '.join(measured)}." if measured else ""
+        paragraphs.append(f"**{line['paper']}, {line['subject']}.** {line['says']} {line['but']}{evidence}")
+    return paragraphs

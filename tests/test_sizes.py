@@ -1,0 +1,54 @@
+"""Printed sizes, each traced to its counter, and the errata built from nets."""
+
+import pytest
+
+from posebook import complexity, published, sizes
+
+
+@pytest.fixture(scope="module")
+def record() -> dict:
+    """A record as the complexity page writes it: every net counted once."""
+    return {"kind": "complexity", "parameters": {"code": complexity.code()}, "metrics": sizes.counts()}
+
+
+@pytest.fixture(scope="module")
+def table(record):
+    return sizes.table([record]).set_index(["paper", "row"])
+
+
+def test_every_net_with_a_printed_size_is_there(table):
+    cells = published.load()
+    assert set(cells["model"]) & set(table["model"]) >= {"lapx", "amfacpose-r34", "hf-hrnet-30", "lpn-152"}
+    assert not table.index.duplicated().any() and len(table) == 52
+
+
+@pytest.mark.parametrize(
+    "paper, row, params, giga",
+    [
+        ("StarNet-Pose", "StarNet-Pose-T", "all", "fvcore"),
+        ("StarNet-Pose", "Lite-HRNet-30", "all", "torchstat"),
+        ("AMFACPose", "AMFACPose, ResNet-34, 384×288", "all", "thop"),
+        ("AMFACPose", "HRNet-W48", "all", "hrnet"),
+        ("LAPX", "LAPX", "thop's total", "thop"),
+        ("LAPX", "LPN-50, 256×192", "all", "hrnet"),
+        ("LAPX", "LPN-101, 256×192", "all, cut off or thop's total, cut off", "hrnet"),
+        ("LAPX", "HF-HRNet-30, 256×192", "all", "mmcv, cut off"),
+        ("LAPX", "HRFormer-T, 384×288", "all", ""),
+    ],
+)
+def test_figures_are_traced(table, paper, row, params, giga):
+    found = table.loc[(paper, row)]
+    assert (found["params by"], found["GFLOPs by"]) == (params, giga)
+
+
+def test_only_the_impossible_figure_is_not_traced(table):
+    lost = table[(table["GFLOPs"] != "") & (table["GFLOPs by"] == "")]
+    assert list(lost.index) == [("LAPX", "HRFormer-T, 384×288")]
+    assert (table["params by"] != "").all()
+
+
+def test_errata_carry_their_evidence(record):
+    text = "\n".join(sizes.errata([record]))
+    for figure in ("2,253,709", "2,537,912", "2,311,111", "leaves out 8,114", "mmcv 2.997 G"):
+        assert figure in text
+    assert text.count("**") == 2 * len(sizes.errata([record]))
