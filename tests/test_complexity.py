@@ -106,3 +106,11 @@ def test_thop_leaves_out_bare_parameters():
 def test_a_printed_figure_is_traced_to_its_counters(value, expected):
     figures = {"exact": 0.4323, "fvcore": 0.4349, "thop": 0.4374, "mmcv": 0.4416}
     assert set(complexity.traced(value, figures)) == expected
+
+
+def test_shapes_along_the_way():
+    model = models.build("starnet-pose-t", input_size=(64, 96))
+    found = complexity.shapes(model, ["backbone.stem", "backbone.stages.3", "head.cls_y"])
+    assert list(found.values()) == [(32, 32, 48), (192, 2, 3), (17, 128)]
+    with pytest.raises(AttributeError):
+        complexity.shapes(model, ["backbone.stages.9"])

@@ -146,3 +146,12 @@ def test_a_row_of_a_model_that_is_not_built_has_no_second_line():
     page = plots.comparison(published.table("StarNet-Pose", "lightweight_comparison", [])).data
     assert page.count("<tr>") == 1 + 8 + 2
     assert plots.box_colour("detector, 56.4 person AP") != plots.box_colour("ground truth") != plots.MUTED
+
+
+def test_a_net_is_drawn_a_block_a_map():
+    figure = plots.network({"stem": (32, 64, 48), "neck": (256, 8, 6)})
+    tall, small = figure.axes[0].patches
+    assert tall.get_height() == pytest.approx(8 * small.get_height()) and small.get_width() > tall.get_width()
+    assert [text.get_text() for text in figure.axes[0].texts][::2] == ["32\n64×48", "256\n8×6"]
+    with pytest.raises(ValueError, match="a map's shape"):
+        plots.network({"tokens": (17, 256)})

@@ -188,6 +188,30 @@ def count(model: nn.Module, input_size: tuple[int, int]) -> dict:
     }
 
 
+def shapes(model: nn.Module, names: list[str]) -> dict[str, tuple[int, ...]]:
+    """The output shape of each named module for one image of the model's input_size, batch left out.
+
+    Of a module that runs several times the last shape. Raises AttributeError for a name that is not there.
+    """
+    seen: dict[str, tuple[int, ...]] = {}
+
+    def look(name: str) -> Callable:
+        return lambda module, inputs, output: seen.update({name: tuple(output.shape[1:])})
+
+    handles = [model.get_submodule(name).register_forward_hook(look(name)) for name in names]
+    meta = {name: value.to("meta") for name, value in (*model.named_parameters(), *model.named_buffers())}
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(model, meta, (torch.empty(1, 3, *model.input_size, device="meta"),))
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return {name: seen[name] for name in names}
+
+
 def printed(counted: dict, convention: str) -> float:
     """The figure of `count` in giga, as the convention's tool prints it."""
     return counted["macs"][convention] / UNITS[convention]

@@ -143,6 +143,30 @@ def curve(records: Sequence[dict]) -> Figure:
     return figure
 
 
+def network(shapes: dict[str, tuple[int, ...]], width: float = 10.0) -> Figure:
+    """Maps (C, H, W) in the order they are computed, as blocks: as high as H, as wide as C is large (log).
+
+    The name stands under each block, its channels and size over it.
+    """
+    if any(len(shape) != 3 for shape in shapes.values()):
+        raise ValueError("a block needs a map's shape (C, H, W)")
+    tallest = max(height for _, height, _ in shapes.values())
+    figure, ax = plt.subplots(figsize=(width, 3.4))
+    left = 0.0
+    for number, (name, (channels, height, columns)) in enumerate(shapes.items()):
+        wide, high = 0.18 * np.log2(channels), max(height / tallest, 0.04)
+        colour = (TEAL, BLUE)[number % 2]
+        ax.add_patch(plt.Rectangle((left, -high / 2), wide, high, color=colour, alpha=0.75, linewidth=0))
+        middle = left + wide / 2
+        label = f"{channels}\n{height}×{columns}"
+        ax.text(middle, high / 2 + 0.02, label, ha="center", va="bottom", fontsize=7, color=MUTED)
+        ax.text(middle, -0.54, name, ha="right", va="top", rotation=35, fontsize=8, rotation_mode="anchor")
+        left += wide + 0.55
+    ax.set(xlim=(-0.4, left), ylim=(-0.95, 0.72))
+    ax.set_axis_off()
+    return figure
+
+
 def simcc(
     ax: Axes, image: np.ndarray, x: np.ndarray, y: np.ndarray, point: tuple[float, float] | None = None
 ) -> tuple[Axes, Axes]:
