@@ -209,7 +209,7 @@ rule table:
 rule lesson:
     input:
         notebook=notebook("learn/{lesson}"),
-        code=NET + DATA + lib("losses", "plots"),
+        code=lib("models", "codecs", "complexity", "losses", "plots") + DATA,
         weights=WEIGHTS,
         people=PEOPLE,
     output:

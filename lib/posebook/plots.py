@@ -151,7 +151,7 @@ def network(shapes: dict[str, tuple[int, ...]], width: float = 10.0) -> Figure:
     if any(len(shape) != 3 for shape in shapes.values()):
         raise ValueError("a block needs a map's shape (C, H, W)")
     tallest = max(height for _, height, _ in shapes.values())
-    figure, ax = plt.subplots(figsize=(width, 3.4))
+    figure, ax = plt.subplots(figsize=(width, 3.6))
     left = 0.0
     for number, (name, (channels, height, columns)) in enumerate(shapes.items()):
         wide, high = 0.18 * np.log2(channels), max(height / tallest, 0.04)
@@ -159,9 +159,9 @@ def network(shapes: dict[str, tuple[int, ...]], width: float = 10.0) -> Figure:
         ax.add_patch(plt.Rectangle((left, -high / 2), wide, high, color=colour, alpha=0.75, linewidth=0))
         middle = left + wide / 2
         label = f"{channels}\n{height}×{columns}"
-        ax.text(middle, high / 2 + 0.02, label, ha="center", va="bottom", fontsize=7, color=MUTED)
-        ax.text(middle, -0.54, name, ha="right", va="top", rotation=35, fontsize=8, rotation_mode="anchor")
-        left += wide + 0.55
+        ax.text(middle, high / 2 + 0.02, label, ha="center", va="bottom", fontsize=8.5, color=MUTED)
+        ax.text(middle, -0.54, name, ha="right", va="top", rotation=35, fontsize=9.5, rotation_mode="anchor")
+        left += wide + 0.75
     ax.set(xlim=(-0.4, left), ylim=(-0.95, 0.72))
     ax.set_axis_off()
     return figure
