@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad, softmax
 
-from posebook.models.hrnet import transition
+from posebook.models.hrnet import advance, fuse, transition
 from posebook.models.layers import Bottleneck, check_sides, residual_blocks, start_small
-from posebook.models.lite_hrnet import Head, separable
+from posebook.models.lite_hrnet import Head, exchange
 from posebook.skeletons import Skeleton
 
 WINDOW = 7
@@ -109,20 +109,6 @@ class TransformerBlock(nn.Module):
         return x.permute(0, 3, 1, 2) + y
 
 
-def exchange(widths: list[int], source: int, target: int) -> nn.Module | None:
-    """What carries branch `source` to the resolution and width of branch `target`."""
-    if source == target:
-        return None
-    if source > target:
-        return nn.Sequential(
-            nn.Conv2d(widths[source], widths[target], 1, bias=False),
-            nn.BatchNorm2d(widths[target]),
-            nn.Upsample(scale_factor=2 ** (source - target), mode="bilinear"),
-        )
-    steps = [separable(widths[source], widths[source], 2, relu=True) for _ in range(target - source - 1)]
-    return nn.Sequential(*steps, separable(widths[source], widths[target], 2, relu=False))
-
-
 class TransformerModule(nn.Module):
     """Two blocks on every branch, then each output the sum of all branches."""
 
@@ -133,18 +119,14 @@ class TransformerModule(nn.Module):
             for i, width in enumerate(widths)
         )
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(exchange(widths, source, target) for source in range(len(widths)))
+            nn.ModuleList(exchange(widths, source, target, "bilinear") for source in range(len(widths)))
             for target in range(outputs)
         )
         self.relu = nn.ReLU()
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
-        fused = []
-        for layers in self.fuse_layers:
-            terms = [x if layer is None else layer(x) for layer, x in zip(layers, maps, strict=True)]
-            fused.append(self.relu(sum(terms[1:], terms[0])))  # (B, width * 2**i, H/4 / 2**i, W/4 / 2**i)
-        return fused
+        return fuse(self.fuse_layers, maps, self.relu)
 
 
 class Backbone(nn.Module):
@@ -170,10 +152,7 @@ class Backbone(nn.Module):
         x = self.relu(self.bn2(self.conv2(x)))  # (B, 64, H/4, W/4)
         maps = [self.layer1(x)]  # (B, 256, H/4, W/4)
         for stage in (2, 3, 4):
-            layers = getattr(self, f"transition{stage - 1}")
-            sources = maps + maps[-1:] * (len(layers) - len(maps))
-            maps = [x if layer is None else layer(x) for layer, x in zip(layers, sources, strict=True)]
-            maps = getattr(self, f"stage{stage}")(maps)
+            maps = getattr(self, f"stage{stage}")(advance(getattr(self, f"transition{stage - 1}"), maps))
         return maps[0]  # (B, width, H/4, W/4)
 
 

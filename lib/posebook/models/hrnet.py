@@ -37,6 +37,21 @@ def exchange(widths: list[int], source: int, target: int) -> nn.Module | None:
     return nn.Sequential(*steps, conv_bn(widths[source], widths[target], 3, 2))
 
 
+def fuse(layers: nn.ModuleList, maps: list[Tensor], relu: nn.Module) -> list[Tensor]:
+    """One output a row of layers: the sum of all branches, carried to its resolution."""
+    fused = []
+    for row in layers:
+        terms = [x if layer is None else layer(x) for layer, x in zip(row, maps, strict=True)]
+        fused.append(relu(sum(terms[1:], terms[0])))  # (B, width * 2**i, H/4 / 2**i, W/4 / 2**i)
+    return fused
+
+
+def advance(layers: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
+    """The branches of the next stage: through `transition`'s layers, new ones from the smallest before."""
+    sources = maps + maps[-1:] * (len(layers) - len(maps))
+    return [x if layer is None else layer(x) for layer, x in zip(layers, sources, strict=True)]
+
+
 class HighResolutionModule(nn.Module):
     """Blocks on every branch, then each output the sum of all branches (section 3.2)."""
 
@@ -51,11 +66,7 @@ class HighResolutionModule(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
-        fused = []
-        for layers in self.fuse_layers:
-            terms = [x if layer is None else layer(x) for layer, x in zip(layers, maps, strict=True)]
-            fused.append(self.relu(sum(terms[1:], terms[0])))  # (B, width * 2**i, H/4 / 2**i, W/4 / 2**i)
-        return fused
+        return fuse(self.fuse_layers, maps, self.relu)
 
 
 def transition(before: list[int], widths: list[int]) -> nn.ModuleList:
@@ -114,12 +125,7 @@ class HRNet(nn.Module):
         x = self.relu(self.bn2(self.conv2(x)))  # (B, 64, H/4, W/4)
         maps = [self.layer1(x)]  # (B, 256, H/4, W/4)
         for stage in (2, 3, 4):
-            layers = getattr(self, f"transition{stage - 1}")
-            maps = [
-                x if layer is None else layer(x)
-                for layer, x in zip(layers, maps + maps[-1:] * (len(layers) - len(maps)), strict=True)
-            ]
-            maps = getattr(self, f"stage{stage}")(maps)
+            maps = getattr(self, f"stage{stage}")(advance(getattr(self, f"transition{stage - 1}"), maps))
         x = self.final_layer(maps[0])  # (B, K, H/4, W/4)
         if not self.simcc:
             return [x]

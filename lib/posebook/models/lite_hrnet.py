@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from posebook.models.hrnet import advance
 from posebook.models.layers import check_sides, start_small
 from posebook.skeletons import Skeleton
 
@@ -98,7 +99,7 @@ class ConditionalChannelWeighting(nn.Module):
         return [shuffle(torch.cat([same, weigh(conv(x))], 1)) for same, x, conv, weigh in parts]
 
 
-def exchange(widths: list[int], source: int, target: int) -> nn.Module | None:
+def exchange(widths: list[int], source: int, target: int, mode: str = "nearest") -> nn.Module | None:
     """What carries branch `source` to the resolution and width of branch `target`."""
     if source == target:
         return None
@@ -106,7 +107,7 @@ def exchange(widths: list[int], source: int, target: int) -> nn.Module | None:
         return nn.Sequential(
             nn.Conv2d(widths[source], widths[target], 1, bias=False),
             nn.BatchNorm2d(widths[target]),
-            nn.Upsample(scale_factor=2 ** (source - target), mode="nearest"),
+            nn.Upsample(scale_factor=2 ** (source - target), mode=mode),
         )
     steps = [separable(widths[source], widths[source], 2, relu=True) for _ in range(target - source - 1)]
     return nn.Sequential(*steps, separable(widths[source], widths[target], 2, relu=False))
@@ -218,10 +219,7 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         maps = [self.stem(x)]
         for number in range(3):
-            layers = getattr(self, f"transition{number}")
-            sources = maps + maps[-1:] * (len(layers) - len(maps))
-            maps = [x if layer is None else layer(x) for layer, x in zip(layers, sources, strict=True)]
-            maps = getattr(self, f"stage{number}")(maps)
+            maps = getattr(self, f"stage{number}")(advance(getattr(self, f"transition{number}"), maps))
         return self.head_layer(maps)
 
 
