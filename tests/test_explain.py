@@ -158,3 +158,9 @@ def test_unknown_names_offer_near_ones(net, images):
         explain.grad_cam(net, images, "nose", BINS, layer="backbone.stage.3")
     with pytest.raises(ValueError, match=r"joint of coco 'left_wirst'.*left_wrist"):
         explain.integrated_gradients(net, images, "left_wirst", BINS)
+
+
+def test_heatmap_nets_are_refused(images):
+    target = explain.JointTarget(models.build("lpn-50", input_size=SIZE), "nose")
+    with pytest.raises(TypeError, match="LPN gives heatmaps; only coordinate classifiers so far"):
+        target(images, BINS)

@@ -140,6 +140,20 @@ def test_a_run_and_its_record(small, tmp_path):
     assert again["weights"] == record["weights"] and again["curve"] == record["curve"]
 
 
+def test_a_heatmap_net_is_trained_and_evaluated(small, tmp_path):
+    how = SMALL | {"epochs": 4, "batch": 6, "learning_rate": 2e-3}
+    record = training.train("lpn-50", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
+    losses = [point["loss"] for point in record["curve"]]
+    assert record["protocol"]["decoding"] == "heatmap argmax, quarter offset" and losses[-1] < losses[0]
+    weights = tmp_path / record["weights"]["file"]
+    assert type(models.load_weights(weights)).__name__ == "LPN"
+
+
+def test_the_papers_profile_is_of_its_own_nets(small, tmp_path):
+    with pytest.raises(ValueError, match="profile paper is the recipe of starnet-pose-t.*another for lapx"):
+        training.train("lapx", "synthetic", str(small), "paper", out_dir=str(tmp_path))
+
+
 def test_loader_processes_change_nothing(small, tmp_path):
     alone, helped = run(small, tmp_path / "a", epochs=1), run(small, tmp_path / "b", epochs=1, workers=2)
     assert alone["weights"]["sha256"] == helped["weights"]["sha256"]

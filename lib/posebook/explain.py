@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posebook.codecs import SimCC
 from posebook.names import near
 
 
@@ -49,8 +50,10 @@ class JointTarget(nn.Module):
 
     def forward(self, images: Tensor, bins: Tensor) -> Tensor:
         """images (B, 3, H, W) normalised and bins (B, 2) as (x, y) to log-probabilities (B,)."""
-        total = 0.0
-        for logits, chosen in zip(self.model(images), bins.unbind(1), strict=True):
+        output, total = self.model(images), 0.0
+        if not isinstance(output, SimCC):
+            raise TypeError(f"{type(self.model).__name__} gives heatmaps; only coordinate classifiers so far")
+        for logits, chosen in zip(output, bins.unbind(1), strict=True):
             logs = torch.log_softmax(self.beta * logits[:, self.joint], -1)  # (B, bins)
             total = total + logs.gather(1, chosen[:, None]).squeeze(1)  # (B,)
         return total
