@@ -323,6 +323,18 @@ def test_what_nobody_can_measure_yet_is_published_only():
     assert hrnet["status"] == "not measured" and "input_size: [384, 288]" in hrnet["command"]
 
 
+def test_a_row_without_augmentation_takes_the_figure_without_flip_test():
+    run = record(
+        model="lapx", kind="evaluate", weights={"trained_on": "coco"}, metrics={"AP": 0.7}, split="val2017"
+    )
+    run["dataset"] = run.pop("evaluated")
+    run["metrics_without_flip"] = {"AP": 0.69}
+    table = published.table("LAPX", "coco_results", [run])
+    assert cell(table, "LAPX, 256×192", "AP")["measured"] == "70.0"
+    plain = cell(table, "LAPX, without augmentation, 256×192", "AP")
+    assert plain["measured"] == "69.0" and "without flip test" in plain["where"]
+
+
 def test_sizes_come_from_the_record_that_this_code_wrote():
     line = {"model": "lapx", "options": "", "input_size": "256x256", "dataset": "mpii"}
     row = {"model": "lapx", "options": "", "input_size": "256x256", "skeleton": "mpii", "params": 1}

@@ -16,6 +16,7 @@ hrnet      the HRNet code's get_model_summary: convolutions and linear layers, t
 torchstat  as carried by Lite-HRNet: much as mmcv, but a module called twice counts once; printed over 2^20
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -233,6 +234,7 @@ def traced(value: str, figures: dict[str, float]) -> list[tuple[str, str]]:
     return sorted(set(ways))
 
 
+@functools.cache
 def code() -> str:
     """A hash of the code that counts depend on: this file and the models."""
     folder = Path(__file__).parent

@@ -10,9 +10,10 @@ measured for it; whether posebook builds that model is asked of posebook.models.
    before one with other boxes, then the newest.
 2. Records hold accuracies as fractions; papers print percent. A measured figure is rounded to as many digits
    as the printed one.
-3. Parameters, multiply-adds and the architecture are read from the model built on the spot, not from records;
-   for a dataset of other joints the model has those.
-4. Latency is the median of the newest benchmark, on whatever machine that ran; `where` names it.
+3. Parameters, multiply-adds and the architecture are read from the model, built on the spot or for the page
+   that counts them all; for a dataset of other joints the model has those.
+4. A row printed without test-time augmentation takes a record's figure without flip test.
+5. Latency is the median of the newest benchmark, on whatever machine that ran; `where` names it.
 """
 
 import functools
@@ -35,6 +36,7 @@ SIZE = {
     "GFLOPs": "multiply-adds of convolutions, linear layers and matrix products, norms and pooling left out",
 }
 SPEED = ("Latency (ms)", "FPS")
+PLAIN = "test-time augmentation: no"  # in the setting of a row
 NO_PUBLIC_WEIGHTS = ("amfacpose-r34", "amfacpose-r18", "lap")
 _BENCHMARK = "papermill notebooks/benchmark.ipynb reports/executed/benchmark.ipynb"
 
@@ -133,7 +135,8 @@ def _speed(cell: dict, size: tuple[int, int], records: list[dict]) -> tuple[str,
 
 def _accuracy(cell: dict, size: tuple[int, int], records: list[dict]) -> tuple[str, str, str, str, str]:
     found = [record for record in records if _matches(cell, size, record)]
-    found = [(record, value) for record in found if (value := _metric(cell["column"], record)) is not None]
+    plain = PLAIN in cell["setting"]
+    found = [(r, value) for r in found if (value := _metric(cell["column"], r, plain)) is not None]
     if not found:
         command = _command(cell)
         return "", "not measured" if command else "published", "", "", command
@@ -143,7 +146,7 @@ def _accuracy(cell: dict, size: tuple[int, int], records: list[dict]) -> tuple[s
         return boxes.split()[0] == cell["boxes"].split()[0].strip(","), pair[0].get("started", "")
 
     record, value = max(found, key=rank)
-    flip = "with" if record["protocol"]["flip_test"] else "without"
+    flip = "with" if record["protocol"]["flip_test"] and not plain else "without"
     weights = record.get("weights", {}).get("initialisation", "not said")
     where = f"{where_measured(record)}, {flip} flip test, seed {record['seed']}, weights: {weights}"
     return _like(value, cell["value"]), "measured here", record["protocol"]["boxes"], where, ""
@@ -171,7 +174,7 @@ def _matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
     )
 
 
-def _metric(column: str, record: dict) -> float | None:
+def _metric(column: str, record: dict, plain: bool) -> float | None:
     """The record's figure for a published column, in the paper's unit; None where it has none."""
     if column.startswith("Best AP"):
         scored = [entry for entry in record.get("curve", []) if entry.get("AP") is not None]
@@ -179,7 +182,8 @@ def _metric(column: str, record: dict) -> float | None:
             return None
         best = max(scored, key=lambda entry: entry["AP"])
         return best["epoch"] if column == "Best AP epoch" else 100 * best["AP"]
-    value = record["metrics"].get(column)
+    flipped = record["protocol"]["flip_test"]
+    value = record["metrics_without_flip" if plain and flipped else "metrics"].get(column)
     return None if value is None else 100 * value
 
 
