@@ -154,6 +154,22 @@ def test_the_papers_profile_is_of_its_own_nets(small, tmp_path):
         training.train("lapx", "synthetic", str(small), "paper", out_dir=str(tmp_path))
 
 
+def test_a_run_starts_from_weights_it_is_given(small, tmp_path):
+    first = training.train(data_root=str(small), out_dir=str(tmp_path / "first"), **SMALL | {"epochs": 1})
+    file = tmp_path / "first" / first["weights"]["file"]
+    still = SMALL | {"epochs": 1, "learning_rate": 0.0}
+    second = training.train(data_root=str(small), out_dir=str(tmp_path / "second"), init=str(file), **still)
+    assert second["weights"]["initialisation"] == f"weights {file.name} sha256 {first['weights']['sha256']}"
+    before = models.load_weights(file)
+    after = models.load_weights(tmp_path / "second" / second["weights"]["file"])
+    for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
+        assert torch.equal(old, new), name
+    with pytest.raises(ValueError, match="holds weights of starnet-pose-t, not of starnet-pose-s"):
+        training.train("starnet-pose-s", data_root=str(small), out_dir=str(tmp_path), init=str(file), **SMALL)
+    with pytest.raises(ValueError, match="name one of the two"):
+        training.train(backbone="imagenet.safetensors", init=str(file), **SMALL)
+
+
 def test_loader_processes_change_nothing(small, tmp_path):
     alone, helped = run(small, tmp_path / "a", epochs=1), run(small, tmp_path / "b", epochs=1, workers=2)
     assert alone["weights"]["sha256"] == helped["weights"]["sha256"]

@@ -223,18 +223,22 @@ def train(
     backbone: str | None = None,
     val_split: str | None = None,
     workers: int = 0,
+    init: str | None = None,
     **changes: object,
 ) -> dict:
     """Train a model on a dataset, evaluate its averaged weights, and return the record.
 
-    options: the builder's keyword arguments; backbone: the backbone authors' ImageNet file; val_split: the
-    split to evaluate on; changes: fields of the profile's recipe to set otherwise, such as epochs, batch or
-    input_size. Weights and checkpoint go to OUT_DIR/runs/NAME-HASH/; the same call goes on from there, and a
-    call that differs in anything that moves the weights, the code included, has another folder.
+    options: the builder's keyword arguments; backbone: the backbone authors' ImageNet file, or init: weights
+    to start from, of this model, these joints and this input size; val_split: the split to evaluate on;
+    changes: fields of the profile's recipe to set otherwise, such as epochs, batch or input_size. Weights and
+    checkpoint go to OUT_DIR/runs/NAME-HASH/; the same call goes on from there, and a call that differs in
+    anything that moves the weights, the code included, has another folder.
     Raises ValueError before any work for a name it does not know, FloatingPointError for a loss of NaN.
     """
     options = options or {}
     models.check(model, options)
+    if backbone and init:
+        raise ValueError("a run starts from a backbone's weights or from a model's: name one of the two")
     if profile == "paper" and model not in recipes.PAPER_MODELS:
         raise ValueError(
             f"profile paper is the recipe of {', '.join(recipes.PAPER_MODELS)}; name another for {model}"
@@ -250,6 +254,9 @@ def train(
     if backbone:
         models.load_backbone(net, backbone)
         initialisation = f"backbone {Path(backbone).name} sha256 {sha256(backbone)}"
+    if init:
+        models.load_official(net, models.load_weights(init, model).state_dict())
+        initialisation = f"weights {Path(init).name} sha256 {sha256(init)}"
     name = "-".join(
         ["train", model, *(f"{k}={v}" for k, v in options.items()), train_people.name, profile, f"seed{seed}"]
     )
@@ -350,6 +357,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out-dir", default="reports")
     parser.add_argument("--backbone", help="the backbone authors' ImageNet file; default: from scratch")
+    parser.add_argument("--init", help="weights of this model to start from; default: from scratch")
     parser.add_argument(
         "--val-split", help="the split to evaluate on; default: the dataset's validation split"
     )
