@@ -80,10 +80,14 @@ def test_bins_of_a_point_outside_are_at_the_edge():
 
 
 def test_integrated_gradients_are_complete(net, images):
-    attributions, delta = explain.integrated_gradients(net, images, "left_wrist", BINS, steps=48)
-    target = explain.JointTarget(net, "left_wrist")
-    with torch.no_grad():
-        difference = target(images, BINS) - target(torch.zeros_like(images), BINS)
+    joint, difference = "", torch.zeros(2)
+    for name in net.skeleton.keypoints:  # the one that the pictures move most
+        target = explain.JointTarget(net, name)
+        with torch.no_grad():
+            moved = target(images, BINS) - target(torch.zeros_like(images), BINS)
+        if moved.abs().min() > difference.abs().min():
+            joint, difference = name, moved
+    attributions, delta = explain.integrated_gradients(net, images, joint, BINS, steps=48)
     assert attributions.shape == (2, *SIZE)
     assert (difference.abs() > 0.1).all(), "nothing to attribute would prove nothing"
     torch.testing.assert_close(attributions.sum((1, 2)) - difference, delta, atol=1e-4, rtol=1e-3)
