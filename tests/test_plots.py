@@ -131,7 +131,7 @@ def test_bars_have_a_second_panel_only_for_what_is_measured():
     assert len(plots.bars(table, "Latency (ms)").axes) == 1
     left, right = plots.bars(table, "Params (M)").axes
     params = [bar.get_width() for bar in right.patches]
-    assert len(left.patches) == len(params) == 6 and params[-2:] == [3.504, 6.428]
+    assert len(left.patches) == len(params) == 6 and {3.504, 6.428} < set(params)
 
 
 def test_a_comparison_shows_both_figures_the_status_and_the_command():
