@@ -62,7 +62,7 @@ def record(kind):
 RECORDS = {
     "dataset": record("dataset-synthetic"),
     "train": f"reports/records/train-{MODEL}-synthetic-{PROFILE}-seed0.json",
-    "evaluate": f"reports/records/evaluate-{MODEL}-synthetic-{PROFILE}-seed0.json",
+    "evaluate": f"reports/records/evaluate-{MODEL}-synthetic-128x96-{PROFILE}-seed0.json",
     "benchmark": record("benchmark"),
     "complexity": record("complexity"),
     "attribution": record(f"attribution-{MODEL}-synthetic"),

@@ -138,6 +138,9 @@ def title(notebook: dict, page: Path) -> str:
 def short(page: Path, heading: str) -> str:
     """A page's name in the list of pages: a table's file name, or the heading up to its colon."""
     if page.parent.name == "tables":
+        paper = heading.split(":")[0]
+        if page.stem.startswith(paper.lower()):
+            return paper + page.stem[len(paper) :].replace("_", " ")
         return page.stem.replace("_", " ").capitalize()
     return heading.split(":")[0]
 

@@ -1,13 +1,19 @@
 """Loaders on real files, and what they say of broken ones."""
 
 import json
+import math
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import scipy.io
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from posebook import datasets
+from posebook import datasets, models, skeletons, transforms
+from posebook.datasets import annotations, detections, own
 
 COCO = "coco_sample"
 
@@ -36,7 +42,15 @@ def test_real_lspet_people(test_data):
 
 
 @pytest.mark.parametrize(
-    "name, words", [("coco", "person_keypoints_val2017.json"), ("lspet", "joints.mat"), ("synthetic", "val")]
+    "name, words",
+    [
+        ("coco", "person_keypoints_val2017.json"),
+        ("coco-mini", "person_keypoints_val2017.json"),
+        ("crowdpose", "crowdpose_test.json"),
+        ("mpii", "mpii_val.json"),
+        ("lspet", "joints.mat"),
+        ("synthetic", "val"),
+    ],
 )
 def test_a_missing_dataset_says_where_what_and_how(tmp_path, name, words):
     with pytest.raises(datasets.DatasetMissing) as error:
@@ -54,6 +68,10 @@ def test_unknown_names_offer_the_near_ones(tmp_path):
         datasets.load("cocoa", tmp_path)
     with pytest.raises(ValueError, match="unknown split of coco 'val2014'; did you mean val2017"):
         datasets.load("coco", tmp_path, "val2014")
+    with pytest.raises(ValueError, match="unknown split of crowdpose 'tests'; did you mean test"):
+        datasets.load("crowdpose", tmp_path, "tests")
+    with pytest.raises(ValueError, match="unknown split of mpii 'valid'; did you mean val"):
+        datasets.load("mpii", tmp_path, "valid")
     with pytest.raises(ValueError, match="unknown split of lspet 'vall'; did you mean val"):
         datasets.load("lspet", tmp_path, "vall")
 
@@ -167,3 +185,318 @@ def test_a_copy_of_the_sample_at_another_root_reads_the_same(test_data, tmp_path
     shutil.copytree(test_data / COCO, tmp_path / "elsewhere")
     a, b = (datasets.load("coco", root, "val2017") for root in (test_data / COCO, tmp_path / "elsewhere"))
     assert a.sha256 == b.sha256 and [p.id for p in a.persons] == [p.id for p in b.persons]
+
+
+def laid_out(test_data: Path, name: str, annotation: str, to: Path) -> Path:
+    """A flat folder of samples in the layout of the whole dataset."""
+    (to / "annotations").mkdir(parents=True)
+    (to / "images").mkdir()
+    for path in (test_data / "samples" / name).glob("*.jpg"):
+        shutil.copy(path, to / "images")
+    shutil.copy(test_data / "samples" / name / f"test_{name}.json", to / "annotations" / annotation)
+    return to
+
+
+def test_real_crowdpose_people(test_data, tmp_path):
+    root = laid_out(test_data, "crowdpose", "mmpose_crowdpose_test.json", tmp_path / "crowdpose")
+    people = datasets.load("crowdpose", root)
+    assert people.name == "crowdpose-sample" and len(people.persons) == 4 and len(people.images) == 2
+    for person in people.persons:
+        assert person.keypoints.shape == (14, 3) and datasets.read_image(person.image).ndim == 3
+        assert person.area == pytest.approx(0.53 * person.bbox[2] * person.bbox[3])
+    (root / "annotations" / "mmpose_crowdpose_test.json").rename(root / "annotations/crowdpose_test.json")
+    assert datasets.load("crowdpose", root).sha256 == people.sha256  # the authors' own name for the file
+
+
+def test_real_mpii_people(test_data, tmp_path):
+    root = laid_out(test_data, "mpii", "mpii_val.json", tmp_path / "mpii")
+    people = datasets.load("mpii", root)
+    assert len(people.persons) == 5 and all(math.isnan(person.head) for person in people.persons)
+    content = json.loads((root / "annotations" / "mpii_val.json").read_text())
+    for entry, person in zip(content, people.persons, strict=True):
+        labelled = person.keypoints[:, 2] > 0
+        assert labelled.tolist() == [v == 1 for v in entry["joints_vis"]]
+        moved = np.array(entry["joints"])[labelled] - 1
+        assert person.keypoints[labelled, :2] == pytest.approx(moved)  # MATLAB counts from 1
+        x, y, w, h = person.bbox
+        assert w == h == pytest.approx(200 * entry["scale"])
+        assert y + h / 2 == pytest.approx(entry["center"][1] + 15 * entry["scale"] - 1)
+        matrix = transforms.crop_affine(person.bbox, (256, 256))  # the crop holds the body
+        inside = transforms.apply_affine(matrix, person.keypoints[labelled, :2])
+        assert ((inside > 0) & (inside < 256)).mean() > 0.9
+    boxes = np.zeros((2, 2, 5))
+    boxes[1] = [[30.0] * 5, [40.0] * 5]  # diagonals of 50 pixels
+    scipy.io.savemat(root / "annotations" / "mpii_gt_val.mat", {"headboxes_src": boxes})
+    assert [person.head for person in datasets.load("mpii", root).persons] == pytest.approx([30.0] * 5)
+    scipy.io.savemat(root / "annotations" / "mpii_gt_val.mat", {"headboxes_src": boxes[..., :3]})
+    with pytest.raises(ValueError, match=r"head boxes of shape \(2, 2, 3\), not \(2, 2, 5\): another split"):
+        datasets.load("mpii", root)
+    (root / "annotations" / "mpii_gt_val.mat").write_text("<html>")
+    with pytest.raises(ValueError, match="is not MPII's mpii_gt_val.mat"):
+        datasets.load("mpii", root)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda people: people[1].pop("scale"), "person 1: not image, center"),
+        (lambda people: people[1].update(joints=[[1, 2]] * 15), "person 1: .15, 2. joints"),
+        (lambda people: people[1].update(scale=-1), "person 1: a number that is none, or a scale"),
+        (lambda people: people[1].update(center=[float("nan"), 1]), "person 1: a number that is none"),
+        (lambda people: people[1].update(image="../x.jpg"), "person 1: image '../x.jpg' is not a file name"),
+        (lambda people: people.clear(), "is not a list of people"),
+    ],
+)
+def test_mpii_entries_that_are_none(test_data, tmp_path, change, words):
+    root = laid_out(test_data, "mpii", "mpii_val.json", tmp_path / "mpii")
+    path = root / "annotations" / "mpii_val.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=words):
+        datasets.load("mpii", root)
+
+
+def test_a_real_detectors_boxes(test_data, tmp_path, capsys):
+    root = laid_out(test_data, "coco", "person_keypoints_val2017.json", tmp_path / "coco")
+    (root / "images").rename(root / "val2017")
+    people = datasets.load("coco", root)
+    file = test_data / "samples" / "coco" / "test_coco_det_AP_H_56.json"
+    found = detections.load(people, file)
+    assert len(found.persons) > len(people.persons) and found.sha256 == people.sha256
+    assert found.boxes.startswith("detector: test_coco_det_AP_H_56.json, sha256 ")
+    assert {p.image for p in found.persons} <= {p.image for p in people.persons}
+    assert 0 < len(detections.load(people, file, 0.9).persons) < len(found.persons)
+    best = [p for p in found.persons if p.score > 0.9]
+    for person in people.persons:  # most annotated people have a box near theirs
+        x, y, w, h = person.bbox
+        near = [max(abs(a - b) for a, b in zip(p.bbox, person.bbox, strict=True)) for p in best]
+        if w * h > 96**2 and min(near) < 0.1 * max(w, h):
+            break
+    else:
+        raise AssertionError("no box lies near anybody")
+
+    other = json.loads(file.read_text())
+    for entry in other:
+        entry["image_id"] += 5_000_000
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    with pytest.raises(
+        ValueError, match="other.json is of other images: .* are not in person_keypoints_val2017"
+    ):
+        detections.load(people, tmp_path / "other.json")
+    (tmp_path / "one.json").write_text(json.dumps([*json.loads(file.read_text())[:4], other[0]]))
+    detections.load(people, tmp_path / "one.json")
+    said = capsys.readouterr().out
+    assert (
+        "leaving out 1 boxes on images that are not in" in said and "images have no box in one.json" in said
+    )
+    with pytest.raises(FileNotFoundError, match="no detections at"):
+        detections.load(people, tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ({"annotations": []}, "is not a list of boxes"),
+        ([{"bbox": [1, 2, 3, 4], "score": 1, "image_id": 785}], "detection 0: category_id is None"),
+        ([{"bbox": [1, 2, 3], "score": 1, "image_id": 1, "category_id": 1}], "bbox is .*, not 4 numbers"),
+        ([{"bbox": [1, 2, 3, 4], "image_id": 1, "category_id": 1}], "detection 0: score is"),
+    ],
+)
+def test_detections_that_are_none(made, tmp_path, content, words):
+    people = datasets.load("synthetic", made())
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=words):
+        detections.load(people, tmp_path / "boxes.json")
+
+
+def test_boxes_of_no_area_are_told(made, tmp_path, capsys):
+    people = datasets.load("synthetic", made())
+    boxes = [{"bbox": [1, 2, 30, 40 * i], "score": 0.9, "image_id": i, "category_id": 1} for i in range(5)]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    assert len(detections.load(people, tmp_path / "boxes.json").persons) == 4
+    boxes = [
+        {"bbox": [1, 2, 30, 40 * (i - 1)], "score": 0.9, "image_id": i, "category_id": 1} for i in (1, 2)
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    assert len(detections.load(people, tmp_path / "boxes.json").persons) == 1
+    assert "leaving out 1 boxes of no area in boxes.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda c: c["annotations"][3].update(id=2), "annotation at place 3: another annotation has id 2"),
+        (lambda c: c["images"][3].update(id=2), "image 3: id 2 belongs to 002.jpg already"),
+        (lambda c: c["images"][3].update(width=0), "image 3: width 0, not a positive number"),
+        (lambda c: c["images"][3].update(file_name="/etc/x.jpg"), "not a path inside the images' folder"),
+        (lambda c: c["images"][3].update(file_name="../x.jpg"), "not a path inside the images' folder"),
+        (lambda c: c["images"][3].pop("file_name"), "image 3: file_name is None, not text"),
+        (lambda c: c["annotations"][3].update(id="4"), "place 3: id is '4', not a whole number"),
+        (lambda c: c["annotations"][3].update(bbox=[1, 2, 3]), r"annotation 4: bbox is .*, not 4 numbers"),
+        (
+            lambda c: c["annotations"][3]["keypoints"].__setitem__(5, 7),
+            "annotation 4: a visibility that is not",
+        ),
+        (
+            lambda c: c["annotations"][3]["keypoints"].__setitem__(0, float("nan")),
+            "annotation 4: keypoints is .*nan",
+        ),
+        (
+            lambda c: [a.update(bbox=[5, 5, 0, 9]) for a in c["annotations"]],
+            "20 people have a box of no area",
+        ),
+        (
+            lambda c: [a["keypoints"].__setitem__(0, 500) for a in c["annotations"]],
+            "20 people have joints off their image, more than 5: annotation 1 .of 80 x 60 image 001.jpg",
+        ),
+        (
+            lambda c: c["categories"][0].update(keypoints=[*skeletons.get("coco").keypoints[1:], "nose"]),
+            "has other joints than coco: joint 0 is left_eye, not nose",
+        ),
+        (lambda c: c.pop("images"), "it has no lists images and annotations"),
+    ],
+)
+def test_annotations_are_checked_entry_by_entry(made, change, words):
+    with pytest.raises(ValueError, match=words):
+        datasets.load("synthetic", made(change))
+
+
+def test_images_of_another_split_are_told(made):
+    root = made()
+    for path in (root / "val").glob("*.jpg"):
+        path.rename(path.with_name(f"other{path.name}"))
+    with pytest.raises(
+        ValueError, match="20 of 20 images .* 001.jpg .missing.*: is this the folder of another"
+    ):
+        datasets.load("synthetic", root)
+
+
+def test_a_file_cut_off_in_the_middle_says_where(made):
+    root = made()
+    path = root / "annotations" / "person_keypoints_val.json"
+    path.write_text(path.read_text()[:500])
+    with pytest.raises(ValueError, match="val.json is not a COCO .* at character .* of 500.* was cut off"):
+        datasets.load("synthetic", root)
+
+
+PAWS = ["nose", "withers", "LeftFrontPaw", "RightFrontPaw", "paw_l", "paw_r", "tail"]
+
+
+def with_paws(content):
+    """Seven joints of a quadruped in place of COCO's seventeen."""
+    content["categories"][0] |= {"name": "cat", "keypoints": PAWS, "skeleton": [[1, 2], [2, 7], [2, 3]]}
+    for entry in content["annotations"]:
+        entry.update(keypoints=entry["keypoints"][:21], num_keypoints=7)
+        del entry["area"]
+
+
+def test_ones_own_joints_make_a_dataset(made, tmp_path):
+    root = made(with_paws)
+    people = datasets.load("own", root, "val")
+    assert people.name == f"own-{root.name}" and people.skeleton.keypoints == tuple(PAWS)
+    assert people.skeleton.flip_pairs == ((2, 3), (4, 5)) and people.skeleton.limbs == (
+        (0, 1),
+        (1, 6),
+        (1, 2),
+    )
+    assert people.skeleton.sigmas == pytest.approx([0.067] * 7, abs=1e-3)
+    assert people.persons[0].area == 40 * 50
+    net = models.build("starnet-pose-t", people.skeleton, (64, 64))
+    models.save_weights(net, tmp_path / "cat.safetensors", "starnet-pose-t", people.name)
+    assert models.load_weights(tmp_path / "cat.safetensors").skeleton == people.skeleton
+
+
+def test_a_known_set_of_joints_is_that_set(made):
+    content_of = lambda c: c["categories"][0].update(keypoints=list(skeletons.get("coco").keypoints))  # noqa: E731
+    assert datasets.load("own", made(content_of), "val").skeleton is skeletons.get("coco")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda cat: cat.pop("keypoints"), "names no joints: its category must have a list `keypoints`"),
+        (lambda cat: cat.update(keypoints=[*PAWS[:-1], "nose"]), "a joint's name appears twice"),
+        (
+            lambda cat: cat.update(keypoints=[*PAWS[:-1], "left_ear"]),
+            "left_ear has no right_ear to change places",
+        ),
+        (lambda cat: cat.update(skeleton=[[1, 9]]), "limbs are .*, not pairs of the 7 joints"),
+        (lambda cat: cat.update(sigmas=[0.1] * 6), "not a positive number for each of 7 joints"),
+        (lambda cat: cat.update(keypoints=[*PAWS[:-1], 5]), "the joints' names are"),
+    ],
+)
+def test_categories_that_describe_no_joints(made, change, words):
+    def both(content):
+        with_paws(content)
+        change(content["categories"][0])
+
+    with pytest.raises(ValueError, match=words):
+        datasets.load("own", made(both), "val")
+
+
+def test_own_data_that_is_not_there(tmp_path):
+    with pytest.raises(datasets.DatasetMissing, match=r"annotations/val.json \(COCO keypoint format\)"):
+        datasets.load("own", tmp_path)
+
+
+@pytest.mark.parametrize("name", skeletons.SKELETONS)
+def test_mirrored_names_are_their_own_inverse(name):
+    for joint in skeletons.get(name).keypoints:
+        other = skeletons.mirrored(joint)
+        assert skeletons.mirrored(other) == joint and other in skeletons.get(name).keypoints
+        assert (other == joint) == (skeletons.side(joint) == "")
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_stands_in_a_file_it_is_read_or_refused(tmp_path_factory, data):
+    """Anything in place of any value of a good file, or the file cut anywhere: people, or a ValueError."""
+    folder = tmp_path_factory.getbasetemp() / "fuzz"
+    if not folder.exists():
+        (folder / "val").mkdir(parents=True)
+        for i in range(3):
+            cv2.imwrite(str(folder / "val" / f"{i}.jpg"), np.zeros((60, 80, 3), np.uint8))
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "height": 60, "width": 80} for i in range(3)],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "bbox": [5, 5, 40, 50], "area": 900.0, "iscrowd": 0}
+            | {"num_keypoints": 7, "keypoints": [10, 20, 2] * 7}
+            for i in range(3)
+        ],
+        "categories": [
+            {"id": 1, "name": "cat", "keypoints": PAWS, "skeleton": [[1, 2]], "sigmas": [0.1] * 7}
+        ],
+    }
+    places = [[key] for key in content] + [
+        [key, i, *rest]
+        for key in content
+        for i, entry in enumerate(content[key])
+        for rest in ([], *([name] for name in entry))
+    ]
+    for place in data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=2)):
+        holder = content
+        for step in place[:-1]:
+            holder = holder[step] if isinstance(holder, dict | list) else {}
+        if isinstance(holder, dict) or (isinstance(holder, list) and isinstance(place[-1], int) and holder):
+            holder[place[-1]] = data.draw(values)
+    text = json.dumps(content)
+    text = text[: data.draw(st.integers(0, len(text)) | st.just(len(text)))]
+    path = folder / "val.json"
+    path.write_text(text)
+    try:
+        read = annotations.read(path)
+        found, images, _ = annotations.people(read, folder / "val", own.category_skeleton(read, "own-fuzz"))
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert found and set(images) >= {person.image_id for person in found}
+        assert all(np.isfinite(person.keypoints).all() and person.area >= 0 for person in found)

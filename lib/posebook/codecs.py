@@ -2,19 +2,22 @@
 
 SimCC: Li et al., "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation", ECCV
 2022, section 3; the variant with one Gaussian a side is RTMPose's (Jiang et al., 2023), which StarNet-Pose
-keeps. Heatmaps: Tompson et al., NeurIPS 2014; the quarter offset is from Newell et al., ECCV 2016.
+keeps. Heatmaps: Tompson et al., NeurIPS 2014; the quarter offset is from Newell et al., ECCV 2016; DARK is
+Zhang et al., "Distribution-Aware Coordinate Representation for Human Pose Estimation", CVPR 2020, 3.2.
 
 1. A SimCC bin b stands for the coordinate b / split_ratio: bin 0 is the centre of pixel 0.
 2. A joint outside the input has a target all the same (its Gaussian's tail); `inside` tells which joints
    may count in a loss.
 3. mmpose moves a joint whose score is not above 0 to (-1, -1); we keep its position, so that a picture can
    be drawn and a net without a bias is not punished for the sign of its logits.
+4. DARK smooths with OpenCV's Gaussian of the given kernel, as its authors' code does: sigma 2 for kernel 11.
+   A peak on the border two cells wide stays where it is: it has no second difference.
 """
 
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class SimCC(NamedTuple):
@@ -113,3 +116,36 @@ def decode_heatmap(heatmaps: Tensor, stride: int = 4) -> tuple[Tensor, Tensor]:
     dx = torch.sign(at(x + 1, y) - at(x - 1, y)) * ((x > 0) & (x < width - 1))
     dy = torch.sign(at(x, y + 1) - at(x, y - 1)) * ((y > 0) & (y < height - 1))
     return torch.stack([x + 0.25 * dx, y + 0.25 * dy], -1) * stride, scores
+
+
+def decode_dark(heatmaps: Tensor, stride: int = 4, kernel: int = 11) -> tuple[Tensor, Tensor]:
+    """The highest cell, moved to where a Gaussian fitted to the smoothed map has its peak (DARK, equation 9).
+
+    heatmaps: (B, K, h, w); kernel: the smoothing's side in cells. Returns keypoints (B, K, 2) in input pixels
+    and scores (B, K), the peak's value before smoothing.
+    """
+    batch, joints, height, width = heatmaps.shape
+    scores, index = heatmaps.flatten(-2).max(-1)  # (B, K)
+    x, y = index % width, index // width
+    sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8  # OpenCV's for a kernel of this side
+    line = torch.arange(kernel, dtype=heatmaps.dtype, device=heatmaps.device) - kernel // 2
+    weights = torch.softmax(-(line**2) / (2 * sigma**2), 0)  # (kernel,)
+    maps = heatmaps.reshape(-1, 1, height, width)  # (B * K, 1, h, w)
+    maps = nn.functional.conv2d(maps, weights[None, None, :, None], padding=(kernel // 2, 0))
+    maps = nn.functional.conv2d(maps, weights[None, None, None, :], padding=(0, kernel // 2))
+    smooth = maps.reshape(batch, joints, height * width).clamp(min=1e-10).log()  # (B, K, h * w)
+
+    def at(dx: int, dy: int) -> Tensor:
+        cell = (y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1)
+        return smooth.gather(-1, cell[..., None]).squeeze(-1)  # (B, K)
+
+    first_x, first_y = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
+    xx = (at(2, 0) - 2 * at(0, 0) + at(-2, 0)) / 4
+    yy = (at(0, 2) - 2 * at(0, 0) + at(0, -2)) / 4
+    xy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
+    determinant = xx * yy - xy**2
+    inner = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2) & (determinant != 0)
+    safe = torch.where(inner, determinant, 1.0)
+    moved = torch.stack([xy * first_y - yy * first_x, xy * first_x - xx * first_y], -1) / safe[..., None]
+    offset = torch.where(inner[..., None], moved, 0.0)  # (B, K, 2)
+    return (torch.stack([x, y], -1) + offset) * stride, scores

@@ -1,15 +1,15 @@
-"""Predict, decode, and score: AP by OKS (COCO's evaluation, by pycocotools) and PCK.
+"""Predict: people, one warp each, the net once or twice, decoded and brought back to the picture.
 
 1. One exact warp from the full image, the net once or twice (flip test; mirrored heatmaps moved by a cell),
-   argmax decoding, and the same affine back.
-2. A person's score is the box's times the mean score of its joints above 0.2, as mmpose's CocoMetric has it.
-3. No non-maximum suppression here: with ground-truth boxes there is one prediction a person.
+   decoding, and the same affine back. metrics.py makes the figures.
+2. Heatmaps are decoded by argmax with a quarter offset, or by DARK where asked for; SimCC by argmax.
+3. Predictions are kept beside their record, with what the bootstrap needs: two records are then compared
+   image by image without the data being there.
 """
 
-import contextlib
-import io
-import os
-from dataclasses import dataclass
+import argparse
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,20 +17,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from posebook import codecs, transforms
-from posebook.datasets import Persons, read_image
-
-JOINT_THRESHOLD = 0.2
-METRICS = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR")
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """In the order of the persons, in pixels of their images."""
-
-    keypoints: np.ndarray  # (N, K, 2)
-    scores: np.ndarray  # (N, K)
-    decoding: str = "simcc argmax"
+from posebook import codecs, complexity, datasets, metrics, models, records, transforms, uncertainty
+from posebook.datasets import Persons, detections, read_image
+from posebook.files import sha256
+from posebook.metrics import Predictions, Units
+from posebook.skeletons import difference
 
 
 class Crops(Dataset):
@@ -64,11 +55,21 @@ def forward(model: nn.Module, images: torch.Tensor, flip_test: bool) -> codecs.S
     return (output[-1] + codecs.flip_heatmap(model(images.flip(-1))[-1], flips)) / 2
 
 
-def decode(output: codecs.SimCC | torch.Tensor, input_size: tuple[int, int]) -> tuple:
-    """Keypoints (B, K, 2) in input pixels and scores (B, K) from what `forward` gives."""
+def decode(
+    output: codecs.SimCC | torch.Tensor, input_size: tuple[int, int], dark: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, str]:
+    """Keypoints (B, K, 2) in input pixels, scores (B, K) and the decoding's name, of what `forward` gives.
+
+    Raises ValueError for DARK on a model that gives no heatmaps.
+    """
     if isinstance(output, codecs.SimCC):
-        return codecs.decode_simcc(output, output.x.shape[-1] / input_size[1])
-    return codecs.decode_heatmap(output, input_size[0] // output.shape[-2])
+        if dark:
+            raise ValueError("DARK decodes heatmaps; this model gives coordinate classes")
+        return *codecs.decode_simcc(output, output.x.shape[-1] / input_size[1]), "simcc argmax"
+    stride = input_size[0] // output.shape[-2]
+    if dark:
+        return *codecs.decode_dark(output.float(), stride), "heatmap argmax, DARK"
+    return *codecs.decode_heatmap(output, stride), "heatmap argmax, quarter offset"
 
 
 @torch.no_grad()
@@ -79,117 +80,157 @@ def predict(
     batch: int = 64,
     device: str = "cpu",
     workers: int = 0,
+    dark: bool = False,
 ) -> Predictions:
     """Keypoints and scores of every person; puts the model in eval mode.
 
-    Raises ValueError where the model's joints are not the people's.
+    Raises ValueError where the model's joints are not the people's, naming the first that differs.
     """
-    if model.skeleton != persons.skeleton:
+    if fault := difference(model.skeleton.keypoints, persons.skeleton.keypoints):
         raise ValueError(
-            f"the model gives {model.skeleton.name} joints, {persons.name} has {persons.skeleton.name} joints"
+            f"the model gives {model.skeleton.name} joints, {persons.name} has {persons.skeleton.name} "
+            f"joints: the model's {fault}"
         )
     model.to(device).eval()
     crops = DataLoader(Crops(persons, model.input_size), batch, num_workers=workers)
-    keypoints, scores, heatmaps = [], [], False
+    keypoints, scores, decoding = [], [], ""
     for images, matrices in tqdm(crops, desc="predict", delay=2, leave=False):
         output = forward(model, transforms.normalise(images.to(device)), flip_test)
-        points, score = decode(output, model.input_size)
-        heatmaps = not isinstance(output, codecs.SimCC)
+        points, score, decoding = decode(output, model.input_size, dark)
         for matrix, person in zip(matrices.numpy(), points.double().cpu().numpy(), strict=True):
             keypoints.append(transforms.apply_affine(transforms.invert(matrix), person))
         scores.append(score.cpu().numpy())
-    decoding = "heatmap argmax, quarter offset" if heatmaps else Predictions.decoding
     return Predictions(np.stack(keypoints), np.concatenate(scores), decoding)
 
 
-def person_scores(persons: Persons, scores: np.ndarray) -> np.ndarray:
-    """Box score times the mean of the joint scores above JOINT_THRESHOLD, (N,); 0 where none is above."""
-    counts = scores > JOINT_THRESHOLD  # (N, K)
-    means = np.where(counts, scores, 0).sum(1) / np.maximum(counts.sum(1), 1)
-    return means * np.array([person.score for person in persons.persons])
-
-
-def average_precision(persons: Persons, predictions: Predictions) -> dict[str, float]:
-    """COCO's keypoint metrics, as fractions, against the annotation file the persons came from."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    rows = []
-    overall = person_scores(persons, predictions.scores)
-    for person, points, score, total in zip(
-        persons.persons, predictions.keypoints, predictions.scores, overall, strict=True
-    ):
-        triples = np.concatenate([points, score[:, None]], 1)  # (K, 3)
-        rows.append(
-            {
-                "image_id": person.image_id,
-                "category_id": 1,
-                "keypoints": triples.ravel().tolist(),
-                "score": float(total),
-            }
-        )
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(os.fspath(persons.annotations))
-        scorer = COCOeval(truth, truth.loadRes(rows), "keypoints")
-        scorer.params.kpt_oks_sigmas = np.array(persons.skeleton.sigmas)
-        scorer.evaluate()
-        scorer.accumulate()
-        scorer.summarize()
-    ap, ap50, ap75, medium, large, ar = scorer.stats[:6]
-    return dict(zip(METRICS, map(float, (ap, ap50, ap75, medium, large, ar)), strict=True))
-
-
-def correct_keypoints(persons: Persons, predictions: Predictions, share: float = 0.2) -> dict[str, float]:
-    """PCK: the share of labelled joints within `share` of the torso's length of their place.
-
-    Torso: left shoulder to right hip; where one is hidden, right shoulder to left hip; where that fails too
-    the person is not scored, and `not_scored` counts those. The total is over joints; per joint too.
-    """
-    names = persons.skeleton.keypoints
-    index = names.index
-    diagonals = (
-        (index("left_shoulder"), index("right_hip")),
-        (index("right_shoulder"), index("left_hip")),
-    )
-    truth = np.stack([person.keypoints for person in persons.persons])  # (N, K, 3)
-    torso = np.full(len(truth), np.nan)
-    for a, b in reversed(diagonals):  # the first one has the last word
-        both = (truth[:, a, 2] > 0) & (truth[:, b, 2] > 0)
-        torso[both] = np.linalg.norm(truth[both, a, :2] - truth[both, b, :2], axis=1)
-    counts = (truth[..., 2] > 0) & (torso > 0)[:, None]  # (N, K); a comparison with NaN is false
-    distance = np.linalg.norm(predictions.keypoints - truth[..., :2], axis=2)  # (N, K)
-    right = counts & (distance <= share * np.nan_to_num(torso)[:, None])
-    metric = f"PCK@{share:g}"
-    result = {metric: float(right.sum() / counts.sum()), "not_scored": int((~(torso > 0)).sum())}
-    for joint, name in enumerate(names):
-        result[f"{metric} {name}"] = float(right[:, joint].sum() / max(1, counts[:, joint].sum()))
-    return result
-
-
-def score(persons: Persons, predictions: Predictions) -> dict[str, float]:
-    """The dataset's own metrics: AP where its skeleton has OKS sigmas, PCK@0.2 where not."""
-    metric = correct_keypoints if persons.skeleton.sigmas is None else average_precision
-    return metric(persons, predictions)
-
-
 def evaluate(model: nn.Module, persons: Persons, flip_test: bool = True, **how: object) -> dict[str, float]:
-    """Predict and score; `how`: batch, device and workers of `predict`."""
-    return score(persons, predict(model, persons, flip_test, **how))
+    """Predict and score; `how`: batch, device, workers and dark of `predict`."""
+    return metrics.score(persons, predict(model, persons, flip_test, **how))
 
 
-def protocol(
-    persons: Persons, input_size: tuple[int, int], flip_test: bool, decoding: str = Predictions.decoding
-) -> dict:
+def protocol(persons: Persons, input_size: tuple[int, int], flip_test: bool, decoding: str) -> dict:
     """What a record says of how a figure was measured."""
-    oks = persons.skeleton.sigmas is not None
+    measured = metrics.kind(persons)
+    oks, given = measured in ("oks", "crowd"), persons.boxes == "ground truth"
+    names = {
+        "oks": "OKS AP by pycocotools",
+        "crowd": "OKS AP by pycocotools, CrowdPose's areas and 20 detections",
+        "pckh": "PCKh, head size",
+        "pck": "PCK, torso diagonal",
+    }
     return {
         "input_size": list(input_size),
-        "boxes": "ground truth",
+        "boxes": persons.boxes,
         "flip_test": flip_test,
         "decoding": decoding,
-        "metric": "OKS AP by pycocotools" if oks else "PCK, torso diagonal",
+        "metric": names[measured],
         "sigmas": persons.skeleton.name if oks else None,
-        "nms": None,
-        "rescoring": f"mean of joint scores above {JOINT_THRESHOLD}" if oks else None,
+        "nms": f"OKS {metrics.NMS_THRESHOLD}" if oks and not given else None,
+        "rescoring": f"mean of joint scores above {metrics.JOINT_THRESHOLD}" if oks else None,
         "evaluated_on": persons.split,
     }
+
+
+def record(
+    model: nn.Module,
+    persons: Persons,
+    weights: str | Path,
+    name: str | None = None,
+    trained_on: str | None = None,
+    profile: str = "demo",
+    device: str = "cpu",
+    seed: int = 0,
+    workers: int = 0,
+    dark: bool = False,
+) -> tuple[dict, Predictions, Units]:
+    """Measure a model of a weights file with and without flip test: the record, predictions, and their units.
+
+    name and trained_on: the model, and the dataset, of weights that do not say it themselves; profile and
+    seed only name the record.
+    """
+    watch, facts = records.Stopwatch(device), models.describe_weights(weights)
+    how = {"device": device, "workers": workers, "dark": dark}
+    single = metrics.score(persons, predict(model, persons, flip_test=False, **how))
+    found = predict(model, persons, flip_test=True, **how)
+    scores, units = metrics.measure(persons, found)
+    height, width = model.input_size
+    name = facts.get("model", name)
+    words = ["evaluate", name, *(f"{k}={v}" for k, v in facts.get("options", {}).items()), persons.name]
+    words += [f"{height}x{width}", profile, f"seed{seed}"]
+    words += [] if persons.boxes == "ground truth" else ["detector"]
+    written = {
+        "kind": "evaluate",
+        "name": "-".join(words),
+        "model": name,
+        "options": facts.get("options", {}),
+        "dataset": persons.describe(),
+        "profile": profile,
+        "parameters": {"split": persons.split, "device": device, "workers": workers, "dark": dark},
+        "protocol": protocol(persons, model.input_size, True, found.decoding),
+        "metrics": scores,
+        "interval": uncertainty.interval(units),
+        "metrics_without_flip": single,
+        "complexity": complexity.count(model, model.input_size),
+        "weights": {"sha256": sha256(weights), "trained_on": facts.get("trained_on", trained_on)},
+        "seed": seed,
+        **watch.stamp(),
+    }
+    return written, found, units
+
+
+def save(path: Path, persons: Persons, predictions: Predictions, units: Units) -> Path:
+    """Write PATH's predictions beside its record, as NAME.npz: hundredths of a pixel, compressed."""
+    people = persons.persons
+    arrays = {
+        "person": np.array([person.id for person in people]),
+        "image": np.array([person.image_id for person in people]),
+        "bbox": np.array([person.bbox for person in people], np.float32),  # (N, 4)
+        "keypoints": np.round(predictions.keypoints, 2).astype(np.float32),  # (N, K, 2)
+        "scores": predictions.scores.astype(np.float32),  # (N, K)
+    }
+    arrays |= {f"units.{name}": value for name, value in asdict(units).items() if value is not None}
+    target = Path(path).with_suffix(".npz")
+    temporary = target.with_suffix(".tmp.npz")
+    np.savez_compressed(temporary, **arrays)
+    temporary.replace(target)
+    return target
+
+
+def load_units(path: Path) -> Units:
+    """The units kept beside the record PATH; raises FileNotFoundError where it has none."""
+    path = Path(path).with_suffix(".npz")
+    if not path.is_file():
+        raise FileNotFoundError(f"no predictions beside {path.with_suffix('.json').name}: evaluate it again")
+    with np.load(path) as arrays:
+        return Units(**{key[6:]: arrays[key] for key in arrays.files if key.startswith("units.")})
+
+
+def main() -> None:
+    """Evaluate from the command line; writes the record and its predictions, and says where."""
+    parser = argparse.ArgumentParser(prog="python -m posebook.evaluation", description="Evaluate weights.")
+    parser.add_argument("--weights", required=True, help="as training writes them, or the authors' file")
+    parser.add_argument("--model", help=f"of weights that do not say it: {', '.join(models.names())}")
+    parser.add_argument("--input-size", type=int, nargs=2, default=(256, 192), help="likewise: height, width")
+    parser.add_argument("--trained-on", help="likewise: the dataset; coco for the authors'")
+    parser.add_argument("--dataset", default="synthetic", help=", ".join(datasets.NAMES))
+    parser.add_argument("--data-root", help="its own folder; default $POSEBOOK_DATA/NAME or data/NAME")
+    parser.add_argument("--split", help="default: what the dataset is evaluated on")
+    parser.add_argument("--boxes", help="a detector's file of boxes; default: the annotated boxes")
+    parser.add_argument("--dark", action="store_true", help="decode heatmaps by DARK")
+    parser.add_argument("--profile", default="demo", help="names the record")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes")
+    parser.add_argument("--out-dir", default="reports")
+    told = parser.parse_args()
+    people = datasets.load(told.dataset, told.data_root, told.split)
+    people = detections.load(people, told.boxes) if told.boxes else people
+    model = models.load_weights(told.weights, told.model, tuple(told.input_size))
+    how = {name: getattr(told, name) for name in ("trained_on", "profile", "device", "workers", "dark")}
+    written, found, units = record(model, people, told.weights, told.model, **how)
+    path = records.write(written, told.out_dir)
+    save(path, people, found, units)
+    print({key: round(value, 4) for key, value in written["metrics"].items()}, path, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -38,7 +38,7 @@ SIZE = {
 SPEED = ("Latency (ms)", "FPS")
 PLAIN = "test-time augmentation: no"  # in the setting of a row
 NO_PUBLIC_WEIGHTS = ("amfacpose-r34", "amfacpose-r18", "lap")
-_BENCHMARK = "papermill notebooks/benchmark.ipynb reports/executed/benchmark.ipynb"
+_BENCHMARK = "papermill notebooks/benchmark.ipynb reports/executed/benchmark.ipynb -p model all"
 
 
 def load(folder: str | Path = FOLDER) -> pd.DataFrame:

@@ -71,7 +71,7 @@ MILD = replace(
 )
 DEMO = replace(
     FAST,
-    epochs=6,
+    epochs=4,
     batch=16,
     base_batch=16,
     learning_rate=1e-3,

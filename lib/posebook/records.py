@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -136,6 +137,10 @@ def keep(path: str | Path) -> Path:
     KEPT.mkdir(parents=True, exist_ok=True)
     kept = KEPT / path.name
     kept.write_text(path.read_text())
+    predictions = path.with_suffix(".npz")  # what its intervals are drawn from
+    kept.with_suffix(".npz").unlink(missing_ok=True)
+    if predictions.is_file():
+        shutil.copy(predictions, KEPT)
     return kept
 
 

@@ -1,4 +1,4 @@
-"""Keypoint sets: names, left-right pairs, limbs, OKS sigmas and colours.
+"""Keypoint sets: names, left-right pairs, limbs, OKS sigmas and colours; the known ones, and one's own.
 
 Sources: COCO (Lin et al., ECCV 2014; sigmas of the COCO keypoint evaluation), CrowdPose (Li et al., CVPR
 2019; sigmas of its official evaluation), MPII (Andriluka et al., CVPR 2014; sigmas as mmpose lists them),
@@ -6,9 +6,11 @@ Leeds Sports Pose Extended (Johnson and Everingham, CVPR 2011).
 
 1. LSPET is scored by PCK and publishes no sigmas: ours is None.
 2. The upper body (used by half-body augmentation) is every joint from the shoulders up and the arms.
+3. One's own joints have the sigmas their file gives, or all the mean of COCO's, 0.067; no upper body.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass
 
 from posebook.names import near
 
@@ -29,11 +31,7 @@ class Skeleton:
     def flip_pairs(self) -> tuple[tuple[int, int], ...]:
         """(left, right) index pairs that a mirror exchanges, found by name."""
         index = {name: i for i, name in enumerate(self.keypoints)}
-        return tuple(
-            (i, index["right" + name.removeprefix("left")])
-            for name, i in index.items()
-            if name.startswith("left")
-        )
+        return tuple((i, index[mirrored(name)]) for name, i in index.items() if side(name) == "left")
 
     @property
     def flip_indices(self) -> list[int]:
@@ -46,8 +44,29 @@ class Skeleton:
     @property
     def colours(self) -> tuple[str, ...]:
         """One colour a joint: the person's left, right, and the middle line."""
-        side = {"left": LEFT, "right": RIGHT}
-        return tuple(side.get(name.split("_")[0], MIDDLE) for name in self.keypoints)
+        colours = {"left": LEFT, "right": RIGHT, "": MIDDLE}
+        return tuple(colours[side(name)] for name in self.keypoints)
+
+
+_SIDE = re.compile(r"(?i:left|right)|(?<![a-zA-Z])[lrLR](?![a-zA-Z])")  # left_knee, kneeRight, L.knee, knee_r
+_OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+def side(name: str) -> str:
+    """'left' or 'right' as a joint's name says it, '' for one of the middle."""
+    found = _SIDE.search(name)
+    return {"l": "left", "r": "right"}[found.group()[0].lower()] if found else ""
+
+
+def mirrored(name: str) -> str:
+    """The name of the joint that a mirror puts in this one's place; the name itself for one of the middle."""
+
+    def exchange(found: re.Match) -> str:
+        word = found.group()
+        other = _OTHER[word.lower()]
+        return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
+
+    return _SIDE.sub(exchange, name, count=1)
 
 
 def _limbs(keypoints: tuple[str, ...], spec: str) -> tuple[tuple[int, int], ...]:
@@ -64,7 +83,7 @@ _COCO = (
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee",
     "left_ankle", "right_ankle",
 )  # fmt: skip
-_CROWDPOSE = (*_COCO[5:], "head_top", "neck")
+_CROWDPOSE = (*_COCO[5:], "head", "neck")
 _MPII = (
     "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax",
     "upper_neck", "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow",
@@ -98,9 +117,7 @@ SKELETONS = {
     "crowdpose": Skeleton(
         "crowdpose",
         _CROWDPOSE,
-        _limbs(
-            _CROWDPOSE, _ARMS_AND_LEGS + "head_top-neck neck-l.shoulder l.shoulder-l.hip left_hip-right_hip"
-        ),
+        _limbs(_CROWDPOSE, _ARMS_AND_LEGS + "head-neck neck-l.shoulder l.shoulder-l.hip left_hip-right_hip"),
         (0, 1, 2, 3, 4, 5, 12, 13),
         (*_COCO_SIGMAS[5:], 0.079, 0.079),
     ),
@@ -130,3 +147,53 @@ def get(name: str) -> Skeleton:
     if name not in SKELETONS:
         raise near(name, SKELETONS, "skeleton")
     return SKELETONS[name]
+
+
+def own(name: str, keypoints: list[str], limbs: list[list[int]], sigmas: list[float] | None) -> Skeleton:
+    """A skeleton of one's own. limbs: pairs that count from 0; sigmas: None for the default.
+
+    Raises ValueError for names that repeat, a left joint without its right one, limbs or sigmas that do not
+    fit.
+    """
+    names = tuple(keypoints)
+    if not names or not all(isinstance(joint, str) and joint for joint in names):
+        raise ValueError(f"{name}: the joints' names are {keypoints}, not texts")
+    if len(set(names)) != len(names):
+        raise ValueError(f"{name}: a joint's name appears twice in {', '.join(names)}")
+    alone = [joint for joint in names if mirrored(joint) not in names]
+    if alone:
+        raise ValueError(f"{name}: {alone[0]} has no {mirrored(alone[0])} to change places with in a mirror")
+    joints = len(names)
+    if not all(isinstance(limb, list | tuple) and len(limb) == 2 for limb in limbs) or not all(
+        isinstance(end, int) and 0 <= end < joints for limb in limbs for end in limb
+    ):
+        raise ValueError(f"{name}: limbs are {limbs}, not pairs of the {joints} joints")
+    if sigmas is None:
+        sigmas = [sum(_COCO_SIGMAS) / len(_COCO_SIGMAS)] * joints
+    if (
+        not isinstance(sigmas, list | tuple)
+        or len(sigmas) != joints
+        or not all(isinstance(s, int | float) and s > 0 for s in sigmas)
+    ):
+        raise ValueError(f"{name}: sigmas are {sigmas}, not a positive number for each of {joints} joints")
+    return Skeleton(name, names, tuple(map(tuple, limbs)), (), tuple(map(float, sigmas)))
+
+
+def describe(skeleton: Skeleton) -> str | dict:
+    """What a weights file says of its joints: a known set's name, or the set itself."""
+    return skeleton.name if SKELETONS.get(skeleton.name) == skeleton else asdict(skeleton)
+
+
+def described(facts: str | dict) -> Skeleton:
+    """The skeleton that `describe` told of."""
+    if isinstance(facts, str):
+        return get(facts)
+    return own(facts["name"], facts["keypoints"], facts["limbs"], facts["sigmas"])
+
+
+def difference(found: tuple[str, ...], wanted: tuple[str, ...]) -> str | None:
+    """How one order of joints differs from another, in words; None where it does not."""
+    for place, (a, b) in enumerate(zip(found, wanted, strict=False)):
+        if a != b:
+            return f"joint {place} is {a}, not {b}"
+    return f"{len(found)} joints, not {len(wanted)}" if len(found) != len(wanted) else None

@@ -26,15 +26,26 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from posebook import codecs, complexity, datasets, evaluation, losses, models, recipes, records, transforms
+from posebook import (
+    codecs,
+    complexity,
+    datasets,
+    evaluation,
+    losses,
+    metrics,
+    models,
+    recipes,
+    records,
+    transforms,
+    uncertainty,
+)
 from posebook.datasets import Persons, read_image
 from posebook.files import sha256
 from posebook.recipes import Recipe
 
 CHECK_EVERY = 20  # steps between looks at the loss for NaN: looking waits for the device
-SPLITS = dict.fromkeys(
-    ["coco", "coco-mini"], ("train2017", "val2017")
-)  # train and validation; ("train", "val") elsewhere
+# train and validation; ("train", "val") elsewhere
+SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crowdpose": ("trainval", "test")}
 
 
 class Samples(Dataset):
@@ -249,7 +260,7 @@ def train(
     train_people = datasets.load(dataset, data_root, train_split)
     val_people = datasets.load(dataset, data_root, val_split or default_split)
     torch.manual_seed(seed)
-    net = models.build(model, train_people.skeleton.name, recipe.input_size, **options)
+    net = models.build(model, train_people.skeleton, recipe.input_size, **options)
     initialisation = "scratch"
     if backbone:
         models.load_backbone(net, backbone)
@@ -303,7 +314,10 @@ def train(
             run.save(checkpoint)
     single = evaluation.evaluate(run.ema, val_people, flip_test=False, **how)
     found = evaluation.predict(run.ema, val_people, flip_test=True, **how)
-    metrics = evaluation.score(val_people, found)
+    scores, units = metrics.measure(val_people, found)
+    ledger = Path(out_dir) / "records"
+    ledger.mkdir(exist_ok=True)
+    evaluation.save(ledger / f"{name}.json", val_people, found, units)
     run.curve[-1] |= {key: value for key, value in single.items() if key in ("AP", "PCK@0.2")}
     weights = folder / "weights.safetensors"
     digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, **options)
@@ -317,7 +331,8 @@ def train(
         "parameters": identity["recipe"] | {"dataset": dataset, "device": device, "workers": workers},
         "protocol": evaluation.protocol(val_people, recipe.input_size, True, found.decoding),
         "evaluated": val_people.describe(),
-        "metrics": metrics,
+        "metrics": scores,
+        "interval": uncertainty.interval(units),
         "metrics_without_flip": single,
         "complexity": complexity.count(run.ema, recipe.input_size),
         "curve": run.curve,
@@ -348,7 +363,7 @@ def main() -> None:
         prog="python -m posebook.training", description=train.__doc__.splitlines()[0]
     )
     parser.add_argument("--model", default="starnet-pose-t", help=", ".join(models.names()))
-    parser.add_argument("--dataset", default="synthetic", help="synthetic, coco or lspet")
+    parser.add_argument("--dataset", default="synthetic", help=", ".join(datasets.NAMES))
     parser.add_argument(
         "--data-root", help="the dataset's own folder; default $POSEBOOK_DATA/NAME or data/NAME"
     )

@@ -21,12 +21,13 @@ from posebook.skeletons import Skeleton
 
 MEAN = (123.675, 116.28, 103.53)
 DEVIATION = (58.395, 57.12, 57.375)
+PADDING = 1.25  # what a box is enlarged by
 
 
 def crop_affine(
     bbox: tuple[float, float, float, float],
     input_size: tuple[int, int],
-    padding: float = 1.25,
+    padding: float = PADDING,
     scale: float = 1.0,
     rotation: float = 0.0,
     shift: tuple[float, float] = (0.0, 0.0),
@@ -87,8 +88,11 @@ def half_body_box(
 ) -> tuple[float, float, float, float] | None:
     """The box of the upper or the lower body's labelled joints, enlarged by 1.5, or None where too few are.
 
-    Upper with probability 0.7; a half needs 2 (upper) or 3 (lower) joints, the person 9.
+    Upper with probability 0.7; a half needs 2 (upper) or 3 (lower) joints, the person 9. None, too, for
+    joints of which nobody has said which are the upper ones.
     """
+    if not skeleton.upper_body:
+        return None
     labelled = np.flatnonzero(keypoints[:, 2] > 0)
     upper = [k for k in labelled if k in skeleton.upper_body]
     lower = [k for k in labelled if k not in skeleton.upper_body]
@@ -113,7 +117,7 @@ def random_affine(
 ) -> tuple[np.ndarray, bool]:
     """Draw one training crop: the image-to-input matrix (2, 3) and whether it mirrors."""
     flip = rng.random() < augmentation.flip
-    padding = 1.25
+    padding = PADDING
     if rng.random() < augmentation.half_body:
         half = half_body_box(keypoints, skeleton, rng)
         bbox, padding = (half, 1.0) if half else (bbox, padding)

@@ -1,5 +1,6 @@
 """People with keypoints, from files on disk: one module a source, all of them giving `Persons`."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from posebook.names import near
 from posebook.skeletons import Skeleton
 
-NAMES = ("coco", "coco-mini", "synthetic", "lspet")  # what `load` knows
+NAMES = ("coco", "coco-mini", "crowdpose", "mpii", "lspet", "synthetic", "own")  # what `load` knows
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -25,6 +26,7 @@ class Person:
     area: float
     keypoints: np.ndarray = field(compare=False)  # (K, 3) x, y, v: 0 not labelled, 1 hidden, 2 seen
     score: float = 1.0  # of the box: 1 for ground truth
+    head: float = math.nan  # MPII's head size in pixels
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Persons:
     persons: tuple[Person, ...]
     annotations: Path
     skipped: tuple[str, ...] = ()  # broken or missing images, by name
+    images: tuple[int, ...] = ()  # ids of all usable images, those without people too
+    boxes: str = "ground truth"  # or whose: a detector's file, by name and hash
 
     def describe(self) -> dict:
         """What a record says of the data: no path of this machine."""
@@ -93,7 +97,7 @@ def usable_images(
     present = set(os.listdir(folder)) if folder.is_dir() else set()
     broken = []
     for name in names:
-        if name not in present:
+        if name not in present and not ("/" in name and (folder / name).is_file()):
             broken.append(f"{name} (missing)")
         elif name.lower().endswith((".jpg", ".jpeg")) and not complete(folder / name):
             broken.append(f"{name} (truncated)")
@@ -102,6 +106,7 @@ def usable_images(
         raise ValueError(
             f"{len(broken)} of {len(names)} images in {folder} are broken or missing, more than the {limit} "
             f"that may be skipped: {', '.join(broken[:5])}, ..."
+            + (": is this the folder of another split?" if len(broken) == len(names) else "")
         )
     if broken:
         print(f"skipping {len(broken)} of {len(names)} images: {', '.join(broken[:5])}")
@@ -116,13 +121,21 @@ def default_root(name: str) -> Path:
 def load(name: str, root: str | Path | None = None, split: str | None = None) -> Persons:
     """Load a dataset's people. root: the folder that holds its annotations, by default `default_root(name)`.
 
-    coco: split train2017 or val2017; synthetic: train or val; lspet: train or val. The default is the
-    validation split. Raises ValueError for a name or split it does not know and DatasetMissing for files.
+    coco and coco-mini: split train2017 or val2017; crowdpose: train, val, trainval or test; mpii, lspet and
+    synthetic: train or val; own, any COCO-format file: whatever its files are called. The default is what
+    the dataset is evaluated on. Raises ValueError for a name or split it does not know and DatasetMissing
+    for files.
     """
-    from posebook.datasets import coco, lspet  # each of them builds on this file
+    from posebook.datasets import coco, crowdpose, lspet, mpii, own  # each of them builds on this file
 
-    loaders = dict(zip(NAMES, (coco.load, coco.load_mini, coco.load_synthetic, lspet.load), strict=True))
+    loaders = dict(
+        zip(
+            NAMES,
+            (coco.load, coco.load_mini, crowdpose.load, mpii.load, lspet.load, coco.load_synthetic, own.load),
+            strict=True,
+        )
+    )
     if name not in loaders:
         raise near(name, loaders, "dataset")
-    root = Path(root) if root else default_root(name)
+    root = Path(root) if root else default_root("coco" if name == "coco-mini" else name)
     return loaders[name](root, split) if split else loaders[name](root)

@@ -11,10 +11,8 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
 from posebook import skeletons
-from posebook.datasets import Person, Persons, missing, usable_images
+from posebook.datasets import Persons, annotations, missing
 from posebook.files import sha256
 from posebook.names import near
 
@@ -66,53 +64,9 @@ def read(name: str, root: Path, split: str, how: str, whole: int | None = None, 
     path = path or root / "annotations" / f"person_keypoints_{split}.json"
     if not path.is_file():
         raise missing(root, f"{name} {split}", LAYOUT.format(split=split), how)
-    try:
-        content = json.loads(path.read_text())
-        images = {image["id"]: image for image in content["images"]}
-        annotations = content["annotations"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a COCO annotation file: {error!r}") from error
-    usable, broken = usable_images(root / split, sorted(image["file_name"] for image in images.values()))
-    if whole and len(images) != whole:
+    content = annotations.read(path)
+    if whole and len(content.images) != whole:
         name += "-sample"
     skeleton = skeletons.get("coco")
-    persons, orphans = [], []
-    for entry in annotations:
-        if entry.get("iscrowd", 0) or not entry.get("num_keypoints", 0):
-            continue
-        image = images.get(entry["image_id"])
-        if image is None:
-            orphans.append(f"annotation {entry['id']} (of image {entry['image_id']}, not in the file)")
-            continue
-        keypoints = np.asarray(entry["keypoints"], np.float64)
-        if keypoints.size != 3 * len(skeleton.keypoints):
-            raise ValueError(
-                f"{path}, annotation {entry['id']}: {keypoints.size} numbers, "
-                f"not 3 for each of {len(skeleton.keypoints)} joints"
-            )
-        x, y, w, h = entry["bbox"]
-        x1, y1 = max(0.0, x), max(0.0, y)
-        w, h = min(image["width"] - 1, x + w) - x1, min(image["height"] - 1, y + h) - y1
-        if w <= 0 or h <= 0 or image["file_name"] not in usable:
-            continue
-        persons.append(
-            Person(
-                root / split / image["file_name"],
-                image["id"],
-                entry["id"],
-                (x1, y1, w, h),
-                float(entry.get("area", w * h)),
-                keypoints.reshape(-1, 3),  # (K, 3)
-            )
-        )
-    limit = max(5, len(annotations) // 100)
-    if len(orphans) > limit:
-        raise ValueError(
-            f"{path}: {len(orphans)} annotations point at no image, more than {limit}: "
-            f"{', '.join(orphans[:3])}"
-        )
-    if orphans:
-        print(f"skipping {len(orphans)} annotations: {', '.join(orphans[:3])}")
-    if not persons:
-        raise ValueError(f"{path} holds no person with keypoints and an image")
-    return Persons(name, split, skeleton, sha256(path), tuple(persons), path, broken + tuple(orphans))
+    persons, images, skipped = annotations.people(content, root / split, skeleton)
+    return Persons(name, split, skeleton, sha256(path), persons, path, skipped, images)

@@ -25,6 +25,7 @@ from posebook.models.rtmpose import RTMPose
 from posebook.models.simplebaseline import SimpleBaseline
 from posebook.models.starnet_pose import StarNetPose
 from posebook.names import near
+from posebook.skeletons import Skeleton
 
 ZOO = {
     "starnet-pose-t": partial(StarNetPose, width=24, depths=(2, 2, 8, 3)),
@@ -76,14 +77,16 @@ def check(name: str, options: dict) -> None:
 
 
 def build(
-    name: str, skeleton: str = "coco", input_size: tuple[int, int] = (256, 192), **options: object
+    name: str, skeleton: str | Skeleton = "coco", input_size: tuple[int, int] = (256, 192), **options: object
 ) -> nn.Module:
-    """Build a model, untrained. input_size: (height, width); options: the model file's keyword arguments.
+    """Build a model, untrained. skeleton: a known set's name, or a set; input_size: (height, width); options:
+    the model file's keyword arguments.
 
     Raises ValueError for a name, a skeleton, an option or an input size it does not know, before any work.
     """
     check(name, options)
-    return ZOO[name](skeleton=skeletons.get(skeleton), input_size=tuple(input_size), **options)
+    joints = skeleton if isinstance(skeleton, Skeleton) else skeletons.get(skeleton)
+    return ZOO[name](skeleton=joints, input_size=tuple(input_size), **options)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -176,7 +179,7 @@ def save_weights(
     }
     built = {
         "model": name,
-        "skeleton": model.skeleton.name,
+        "skeleton": skeletons.describe(model.skeleton),
         "input_size": list(model.input_size),
         "options": options,
     }
@@ -211,6 +214,7 @@ def load_weights(
     if name and built.get("model", name) != name:
         raise ValueError(f"{path.name} holds weights of {built['model']}, not of {name}")
     built = {"model": name, "skeleton": "coco", "input_size": input_size, "options": {}} | built
-    model = build(built["model"], built["skeleton"], tuple(built["input_size"]), **built["options"])
+    joints = skeletons.described(built["skeleton"])
+    model = build(built["model"], joints, tuple(built["input_size"]), **built["options"])
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     return load_official(model, state).eval()
