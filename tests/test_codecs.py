@@ -112,3 +112,38 @@ def test_kl_is_zero_at_the_target_and_blind_to_unlabelled_joints():
     wild = codecs.SimCC(target.x.clone(), target.y.clone())
     wild.x[:, 1] = torch.randn(64)
     assert losses.simcc_kl(wild, target, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0, abs=1e-7)
+
+
+def blob(x: float, y: float, width: int = 48, height: int = 64, sigma: float = 2.0) -> torch.Tensor:
+    """A Gaussian whose peak lies between cells: (1, 1, h, w)."""
+    rows, columns = torch.arange(height).double(), torch.arange(width).double()
+    return torch.exp(-((columns - x) ** 2 + (rows[:, None] - y) ** 2) / (2 * sigma**2))[None, None]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.floats(8, 39), st.floats(8, 55))
+def test_dark_finds_the_peak_between_cells(x, y):
+    found, score = codecs.decode_dark(blob(x, y), stride=1)
+    assert (found[0, 0] - torch.tensor([x, y])).abs().max() < 0.03
+    assert 0.9 < score.item() <= 1
+
+
+def test_dark_is_closer_than_the_quarter_offset():
+    draw = torch.Generator().manual_seed(0)
+    places = 8 + 30 * torch.rand(50, 2, generator=draw).double()
+    maps = torch.cat([blob(x, y) for x, y in places.tolist()])  # (50, 1, h, w)
+    errors = {
+        decode.__name__: (decode(maps, 4)[0][:, 0] - 4 * places).norm(dim=1).mean().item()
+        for decode in (codecs.decode_dark, codecs.decode_heatmap)
+    }
+    assert errors["decode_dark"] < 0.1 < 0.3 < errors["decode_heatmap"]
+
+
+@pytest.mark.parametrize("x, y", [(0, 0), (1, 30), (47, 63), (20, 62)])
+def test_dark_leaves_a_peak_on_the_border(x, y):
+    assert codecs.decode_dark(blob(x, y), 4)[0].tolist() == [[[4 * x, 4 * y]]]
+
+
+def test_dark_of_a_flat_map_is_a_number():
+    found, _ = codecs.decode_dark(torch.zeros(1, 2, 16, 12))
+    assert torch.isfinite(found).all()

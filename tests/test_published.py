@@ -4,10 +4,12 @@ import copy
 import json
 import shlex
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from posebook import complexity, datasets, models, published, recipes
+from posebook import complexity, datasets, evaluation, metrics, models, plots, published, recipes, skeletons
+from posebook.datasets import Persons
 
 PAPER = "StarNet-Pose"
 CELLS = {
@@ -184,6 +186,52 @@ def test_given_weights_fill_a_cell_when_the_record_tells_their_data():
     assert ap(given)["measured"] == "71.23" and "authors' file" in ap(given)["where"]
 
 
+def test_the_other_kind_of_boxes_stands_beside():
+    detector = record(protocol__boxes="detector: boxes.json, sha256 0", metrics={"AP": 0.69})
+    found = ap(detector, record())
+    assert (found["measured"], found["other"]) == ("71.23", "69.00")
+    assert found["other_boxes"].startswith("detector") and ap(record())["other"] == ""
+    page = plots.comparison(published.table(PAPER, "main_results", [detector, record()])).data
+    assert page.count(">posebook<") == 3 and "69.00" in page
+
+
+def test_the_main_figure_has_its_interval():
+    found = published.table(PAPER, "main_results", [record(interval=[0.701, 0.7234])])
+    assert cell(found, "StarNet-Pose-T", "AP")["interval"] == "70.10 to 72.34"
+    assert cell(found, "StarNet-Pose-T", "AP50")["interval"] == ""
+    assert "70.10 to 72.34" in plots.comparison(found).data
+
+
+def test_measured_rows_are_paired_where_their_predictions_are_kept(tmp_path):
+    hits = np.random.default_rng(0).random((2, 400)) < [[0.6], [0.7]]
+    runs = []
+    for name, hit in zip(("starnet-pose-t", "starnet-pose-s"), hits, strict=True):
+        units = metrics.Units(np.arange(400), np.ones(400), hit.astype(float))
+        people = Persons("made", "val", skeletons.get("coco"), "", (), None)
+        evaluation.save(
+            tmp_path / name, people, metrics.Predictions(np.zeros((0, 17, 2)), np.zeros(0)), units
+        )
+        path = str(tmp_path / f"{name}.json")
+        runs.append(record(model=name, interval=[0.5, 0.6], path=path))
+    paired = published.differences(published.table(PAPER, "main_results", runs))
+    (line,) = paired.to_dict("records")
+    gain = 100 * (hits[0].mean() - hits[1].mean())
+    assert line["difference"] == pytest.approx(gain) and line["low"] < gain < line["high"]
+    (tmp_path / "starnet-pose-t.npz").unlink()
+    assert published.differences(published.table(PAPER, "main_results", runs)).empty
+
+
+def test_a_training_that_is_asked_for_has_its_cost():
+    run = record(dataset__name="synthetic", evaluated__name="synthetic", wall_seconds=3600.0)
+    run |= {"name": "train-made", "complexity": {"macs": {"exact": 432_300_000}}}
+    run["parameters"] = {"epochs": 10}
+    run["dataset"]["persons"] = 36_000  # 100 people a second
+    found = cell(published.table(PAPER, "main_results", [run]), "StarNet-Pose-T", "AP")
+    hours = 210 * 149_813 / 100 / 3600
+    assert f"about {hours:.0f} hours at the 100 people a second of train-made" in found["cost"]
+    assert ap()["cost"] == ""
+
+
 def test_options_left_out_are_the_builders():
     spelt = record(model="starnet-pose-s", options={"attention": "coordinate", "attention_stages": [3, 4]})
     assert ap(spelt, row="StarNet-Pose-S")["status"] == "measured here"
@@ -315,8 +363,10 @@ def test_ablations_are_built_with_their_keywords_and_their_joints():
 
 
 def test_what_nobody_can_measure_yet_is_published_only():
-    """MPII has no loader here, and AMFACPose neither a recipe nor public weights."""
+    """LAPX's ablations and AMFACPose have neither a recipe here nor public weights."""
     assert lapx("2: 3-stage (channels=208)", "PCKh@0.5")[["status", "command"]].tolist() == ["published", ""]
+    whole = cell(published.table("LAPX", "mpii_results", []), "LAPX", "PCKh@0.5")
+    assert "-p trained_on mpii -p dataset mpii" in whole["command"]
     table = published.table("AMFACPose", "coco_results", [])
     assert cell(table, "AMFACPose, ResNet-34, 384×288", "AP")["status"] == "published"
     hrnet = cell(table, "HRNet-W48", "AP")

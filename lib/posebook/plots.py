@@ -259,6 +259,7 @@ def comparison(table: pd.DataFrame) -> "HTML":  # noqa: F821
     columns = list(dict.fromkeys(table["column"]))
     words = [name for name in ("backbone", "setting") if _varies(table[name])]
     words += ["boxes"] if table["boxes"].any() else []
+    order = ["", "figures", *words, *columns]
     lines, colours = [], []
     for row in dict.fromkeys(table["row"]):
         cells = table[table["row"] == row]
@@ -275,7 +276,10 @@ def comparison(table: pd.DataFrame) -> "HTML":  # noqa: F821
             shade[cell["column"]] = f"color: {STATUS_COLOURS[cell['status']]}; {weight}"
         lines.append(ours)
         colours.append(shade)
-    order = ["", "figures", *words, *columns]
+        if cells["other"].any():  # the same net in the other kind of boxes
+            lines.append({"figures": "posebook", "boxes": _first(cells["other_boxes"])})
+            lines[-1] |= dict(zip(cells["column"], map(html.escape, cells["other"]), strict=True))
+            colours.append(dict.fromkeys(order, f"color: {MUTED}"))
     frame, styles = (
         pd.DataFrame([dict.fromkeys(order, "") | row for row in r])[order] for r in (lines, colours)
     )
@@ -304,7 +308,8 @@ def _marked(cell: dict, marks: dict[str, str]) -> str:
     if not cell["measured"]:
         return cell["status"]
     mark = marks.setdefault(cell["where"], chr(ord("a") + len(marks)))
-    return f"{html.escape(cell['measured'])}<sup>{mark}</sup>"
+    spread = f"<br><small>{cell['interval']}</small>" if cell["interval"] else ""
+    return f"{html.escape(cell['measured'])}<sup>{mark}</sup>{spread}"
 
 
 def _notes(table: pd.DataFrame, marks: dict[str, str]) -> str:
@@ -313,8 +318,10 @@ def _notes(table: pd.DataFrame, marks: dict[str, str]) -> str:
     shown = [f'<b style="color: {STATUS_COLOURS[s]}">{counts.get(s, 0)} {s}</b>' for s in STATUSES]
     notes = [f"{len(table)} cells: {', '.join(shown)}."]
     notes += [f"<sup>{mark}</sup> {html.escape(where)}." for where, mark in marks.items()]
-    commands = dict.fromkeys(filter(None, table["command"]))
-    notes += [f"To measure: <code>{html.escape(command)}</code>" for command in commands]
+    if table["interval"].any():
+        notes.append("Beneath a figure: its 95 % interval over images drawn again.")
+    for (command, cost), _ in table[table["command"] != ""].groupby(["command", "cost"], sort=False):
+        notes.append(f"To measure: <code>{html.escape(command)}</code>{html.escape(cost and ', ' + cost)}")
     for setting, part in table[table["setting"] != ""].groupby("setting", sort=False):
         if not _varies(table["setting"]):
             columns = ", ".join(dict.fromkeys(part["column"]))

@@ -18,6 +18,7 @@ measured for it; whether posebook builds that model is asked of posebook.models.
 
 import functools
 import inspect
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from posebook import complexity, datasets, models, recipes, skeletons
+from posebook import complexity, datasets, evaluation, models, recipes, skeletons, uncertainty
 from posebook.models.layers import CoordinateAttention
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "published"
@@ -36,7 +37,12 @@ SIZE = {
     "GFLOPs": "multiply-adds of convolutions, linear layers and matrix products, norms and pooling left out",
 }
 SPEED = ("Latency (ms)", "FPS")
+EMPTY = dict.fromkeys(
+    "measured status measured_boxes where interval other other_boxes record command cost".split(), ""
+)  # what a cell says beside the printed figure
 PLAIN = "test-time augmentation: no"  # in the setting of a row
+COCO_BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
+PEOPLE = {"coco": 149813}  # who are trained on: with a labelled joint, no crowds
 NO_PUBLIC_WEIGHTS = ("amfacpose-r34", "amfacpose-r18", "lap")
 _BENCHMARK = "papermill notebooks/benchmark.ipynb reports/executed/benchmark.ipynb -p model all"
 
@@ -55,7 +61,9 @@ def table(paper: str, name: str, records: list[dict]) -> pd.DataFrame:
     """One published table, a line a cell, beside what was measured.
 
     Columns: row, backbone, setting, column, unit, published, measured (text or ""), status (one of STATUSES),
-    boxes, boxes_basis, measured_boxes, where (device, date, seed of the measurement), command, source.
+    boxes, boxes_basis, measured_boxes, where (device, date, seed of the measurement), interval (95 %, of the
+    main figure), other and other_boxes (the figure in the other kind of boxes), record (its path), command,
+    cost (of it, from the rate of a training on record), source.
     Raises ValueError for a paper or a table that is not there.
     """
     cells = load()
@@ -65,9 +73,9 @@ def table(paper: str, name: str, records: list[dict]) -> pd.DataFrame:
         raise ValueError(
             f"no table {name!r} of {paper!r}; there are {', '.join(known['paper'] + '/' + known['table'])}"
         )
-    filled = [_fill(cell, records) for cell in cells.to_dict("records")]
+    filled = [EMPTY | _fill(cell, records) for cell in cells.to_dict("records")]
     kept = ["row", "backbone", "setting", "column", "unit", "value", "boxes", "boxes_basis", "source"]
-    measured = pd.DataFrame(filled, columns=["measured", "status", "measured_boxes", "where", "command"])
+    measured = pd.DataFrame(filled, columns=list(EMPTY))
     return cells[kept].rename(columns={"value": "published"}).reset_index(drop=True).join(measured)
 
 
@@ -98,23 +106,27 @@ def architecture(model: nn.Module) -> dict[str, str]:
     return parts
 
 
-def _fill(cell: dict, records: list[dict]) -> tuple[str, str, str, str, str]:
-    """(measured, status, boxes, where, command) of one cell."""
+def _here(measured: str, where: str, **more: str) -> dict[str, str]:
+    return {"measured": measured, "status": "measured here", "where": where} | more
+
+
+def _fill(cell: dict, records: list[dict]) -> dict[str, str]:
+    """What `table` says of one cell beside the printed figure; EMPTY holds what is left out."""
     if cell["model"] not in models.names():
-        return "", "published", "", "", ""
+        return {"status": "published"}
     size = _size(cell["input_size"])
     if cell["unit"] == "text":
-        return _parts(cell["model"], size)[cell["row"]], "measured here", "", "read from the built model", ""
+        return _here(_parts(cell["model"], size)[cell["row"]], "read from the built model")
     if cell["column"] in SIZE:
         counted = count(cell, records)
         value = counted["params"] / 1e6 if cell["column"] == "Params (M)" else counted["macs"]["exact"] / 1e9
-        return _like(value, cell["value"]), "measured here", "", SIZE[cell["column"]], ""
+        return _here(_like(value, cell["value"]), SIZE[cell["column"]])
     if cell["column"] in SPEED:
         return _speed(cell, size, records)
     return _accuracy(cell, size, records)
 
 
-def _speed(cell: dict, size: tuple[int, int], records: list[dict]) -> tuple[str, str, str, str, str]:
+def _speed(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
     runs = [
         (record, run)
         for record in records
@@ -124,32 +136,45 @@ def _speed(cell: dict, size: tuple[int, int], records: list[dict]) -> tuple[str,
         if run["form"].startswith("eager")
     ]
     if not runs:
-        return "", "not measured", "", "", _BENCHMARK
+        return {"status": "not measured", "command": _BENCHMARK}
     record, run = max(runs, key=lambda pair: pair[0].get("started", ""))
     latency = run["latency_ms"]
     value = latency["median"] if cell["column"] == "Latency (ms)" else 1000 / latency["median"]
     spread = f"median, 10th to 90th percentile {latency['p10']:.2f} to {latency['p90']:.2f} ms"
     where = f"{cell['model']} on {where_measured(record)}: {run['form']}, {run['threads']} threads, {spread}"
-    return _like(value, cell["value"]), "measured here", "", where, ""
+    return _here(_like(value, cell["value"]), where)
 
 
-def _accuracy(cell: dict, size: tuple[int, int], records: list[dict]) -> tuple[str, str, str, str, str]:
+def _accuracy(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
     found = [record for record in records if _matches(cell, size, record)]
     plain = PLAIN in cell["setting"]
     found = [(r, value) for r in found if (value := _metric(cell["column"], r, plain)) is not None]
     if not found:
         command = _command(cell)
-        return "", "not measured" if command else "published", "", "", command
+        cost = _cost(cell, records) if "posebook.training" in command else ""
+        return {"status": "not measured" if command else "published", "command": command, "cost": cost}
 
     def rank(pair: tuple[dict, float]) -> tuple[bool, str]:
-        boxes = pair[0]["protocol"]["boxes"]
-        return boxes.split()[0] == cell["boxes"].split()[0].strip(","), pair[0].get("started", "")
+        return _whose(pair[0]["protocol"]["boxes"]) == _whose(cell["boxes"]), pair[0].get("started", "")
 
     record, value = max(found, key=rank)
+    boxes = record["protocol"]["boxes"]
+    others = [pair for pair in found if _whose(pair[0]["protocol"]["boxes"]) != _whose(boxes)]
     flip = "with" if record["protocol"]["flip_test"] and not plain else "without"
     weights = record.get("weights", {}).get("initialisation", "not said")
     where = f"{where_measured(record)}, {flip} flip test, seed {record['seed']}, weights: {weights}"
-    return _like(value, cell["value"]), "measured here", record["protocol"]["boxes"], where, ""
+    more = {"measured_boxes": boxes, "record": record.get("path", "")}
+    if cell["column"] == next(iter(record["metrics"])) and "interval" in record and not plain:
+        more["interval"] = " to ".join(_like(100 * end, cell["value"]) for end in record["interval"])
+    if others:
+        other, figure = max(others, key=rank)
+        more |= {"other": _like(figure, cell["value"]), "other_boxes": other["protocol"]["boxes"]}
+    return _here(_like(value, cell["value"]), where, **more)
+
+
+def _whose(boxes: str) -> str:
+    """'ground' or 'detector': the first word of what says whose boxes they are."""
+    return boxes.replace(",", " ").replace(":", " ").split(" ")[0]
 
 
 def _matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
@@ -271,11 +296,30 @@ def _command(cell: dict) -> str:
         return _training_command(cell)
     if cell["options"] or cell["model"] in NO_PUBLIC_WEIGHTS:
         return ""
-    size = [int(side) for side in cell["input_size"].split("x")]
+    size, data = [int(side) for side in cell["input_size"].split("x")], cell["dataset"]
+    boxes = f" -p boxes {COCO_BOXES}" if data == "coco" and _whose(cell["boxes"]) == "detector" else ""
     return (
         f"papermill notebooks/evaluate.ipynb reports/executed/{cell['model']}.ipynb -p model {cell['model']} "
-        f"-p weights AUTHORS_FILE -y 'input_size: {size}' -p trained_on coco -p dataset {cell['dataset']} "
-        f"-p data_root data/{cell['dataset']} -p profile paper"
+        f"-p weights AUTHORS_FILE -y 'input_size: {size}' -p trained_on {data} -p dataset {data} "
+        f"-p data_root data/{data} -p profile paper{boxes}"
+    )
+
+
+def _cost(cell: dict, records: list[dict]) -> str:
+    """How long a training of the cell's net would take, from the rate of one on record.
+
+    Taken as in proportion to the multiply-adds of a person's input; a GPU's record before a CPU's, then the
+    newest. "" where no training is on record.
+    """
+    runs = [r for r in records if r["kind"] == "train" and r.get("wall_seconds") and r.get("complexity")]
+    if not runs or cell["dataset"] not in PEOPLE:
+        return ""
+    run = max(runs, key=lambda r: (r["machine"]["device"].startswith("cuda"), r.get("started", "")))
+    rate = run["dataset"]["persons"] * run["parameters"]["epochs"] / run["wall_seconds"]
+    work = count(cell, records)["macs"]["exact"] / run["complexity"]["macs"]["exact"]
+    hours = recipes.get("paper").epochs * PEOPLE[cell["dataset"]] * work / rate / 3600
+    return (
+        f"about {hours:,.0f} hours at the {rate:.0f} people a second of {run['name']}, {where_measured(run)}"
     )
 
 
@@ -304,6 +348,25 @@ def where_measured(record: dict) -> str:
     return f"{device}, {record.get('started', 'undated')[:10]}"
 
 
+def differences(table: pd.DataFrame) -> pd.DataFrame:
+    """Every two measured rows of a `table`, paired image by image: the difference and its 95 % interval.
+
+    Columns: row, less, column, difference, low, high, in points. Rows whose predictions are not kept, or were
+    made on other images, are not paired. The interval tells whether the difference is one of the nets or of
+    the images that happen to be in the split.
+    """
+    kept = table[(table["record"] != "") & (table["interval"] != "")]
+    lines = []
+    for (_, a), (_, b) in itertools.combinations(kept.iterrows(), 2):
+        try:
+            units = [evaluation.load_units(Path(cell["record"])) for cell in (b, a)]
+            points = [100 * value for value in uncertainty.difference(*units)]
+        except (FileNotFoundError, ValueError):
+            continue
+        lines.append([a["row"], b["row"], a["column"], *points])
+    return pd.DataFrame(lines, columns=["row", "less", "column", "difference", "low", "high"])
+
+
 def accuracies(records: list[dict]) -> pd.DataFrame:
     """Every accuracy on record, whatever the data, a line each: what was run, on what, and the figure."""
     lines = []
@@ -311,7 +374,7 @@ def accuracies(records: list[dict]) -> pd.DataFrame:
         if record["kind"] not in ("train", "evaluate"):
             continue
         data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
-        metric = "AP" if "AP" in record["metrics"] else "PCK@0.2"
+        metric = next(iter(record["metrics"]))  # a dataset's main figure comes first
         plain = record.get("metrics_without_flip", {}) if protocol["flip_test"] else record["metrics"]
         flipped = record["metrics"] if protocol["flip_test"] else {}
         lines.append(
