@@ -25,7 +25,11 @@ TABLES = [
     "architecture",
     "attention_ablation",
     "occlusion_ablation",
+    "amfacpose_coco",
+    "amfacpose_crowdpose",
     "amfacpose_ablation",
+    "lapx_mpii",
+    "lapx_coco",
     "lapx_ablation",
 ]
 PAGES = ["dataset", "train", "evaluate", "tables/complexity", *(f"tables/{table}" for table in TABLES)]
@@ -73,7 +77,8 @@ OWN = sorted({str(path) for path in Path("reports/records").glob("*.json")} - se
 PUBLISHED = sorted(map(str, Path("data/published").glob("*.csv")))
 # Not the zoo itself: a line for another model moves nothing of this one.
 NET = lib("models/layers", "models/starnet_pose", "skeletons", "codecs")
-DATA = lib("datasets", "transforms", "skeletons")
+DATA = lib("datasets/__init__", "datasets/annotations", "datasets/coco", "transforms", "skeletons")
+MEASURE = lib("evaluation", "metrics", "uncertainty")
 
 PEOPLE = [f"data/synthetic/annotations/person_keypoints_{split}.json" for split in ("train", "val")]
 PICTURES = {"train": 1200 if PROFILE == "demo" else 8000, "val": 400}  # as dataset.ipynb wants them
@@ -118,7 +123,7 @@ rule dataset:
 rule train:
     input:
         notebook=notebook("train"),
-        code=NET + DATA + lib("losses", "recipes", "training", "evaluation", "complexity"),
+        code=NET + DATA + MEASURE + lib("losses", "recipes", "training", "complexity"),
         people=PEOPLE,
     output:
         notebook=executed("train"),
@@ -133,7 +138,7 @@ rule train:
 rule evaluate:
     input:
         notebook=notebook("evaluate"),
-        code=NET + DATA + lib("evaluation", "complexity", "plots"),
+        code=NET + DATA + MEASURE + lib("diagnosis", "complexity", "plots"),
         weights=WEIGHTS,
         people=PEOPLE,
     output:
@@ -195,7 +200,7 @@ rule table:
         table="|".join(TABLES),
     input:
         notebook=notebook("tables/{table}"),
-        code=lib("models", "skeletons", "codecs", "published", "records", "complexity", "sizes", "plots"),
+        code=MEASURE + lib("models", "skeletons", "codecs", "published", "records", "complexity", "sizes", "plots"),
         published=PUBLISHED,
         records=[RECORDS[kind] for kind in ("train", "evaluate", "benchmark", "complexity")] + KEPT + OWN,
     output:

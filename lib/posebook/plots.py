@@ -259,7 +259,7 @@ def comparison(table: pd.DataFrame) -> "HTML":  # noqa: F821
     columns = list(dict.fromkeys(table["column"]))
     words = [name for name in ("backbone", "setting") if _varies(table[name])]
     words += ["boxes"] if table["boxes"].any() else []
-    order = ["", "figures", *words, *columns]
+    order = ["", "figures", *columns, *words]
     lines, colours = [], []
     for row in dict.fromkeys(table["row"]):
         cells = table[table["row"] == row]
@@ -284,7 +284,7 @@ def comparison(table: pd.DataFrame) -> "HTML":  # noqa: F821
         pd.DataFrame([dict.fromkeys(order, "") | row for row in r])[order] for r in (lines, colours)
     )
     styler = frame.style.hide(axis="index").apply(lambda _: styles, axis=None)
-    styler.set_table_styles(_table_styles(frame, left=2 + len(words)))
+    styler.set_table_styles(_table_styles(frame, right=len(words)))
     return HTML(f'<div style="overflow-x: auto">{styler.to_html()}</div>{_notes(table, marks)}')
 
 
@@ -320,8 +320,17 @@ def _notes(table: pd.DataFrame, marks: dict[str, str]) -> str:
     notes += [f"<sup>{mark}</sup> {html.escape(where)}." for where, mark in marks.items()]
     if table["interval"].any():
         notes.append("Beneath a figure: its 95 % interval over images drawn again.")
-    for (command, cost), _ in table[table["command"] != ""].groupby(["command", "cost"], sort=False):
-        notes.append(f"To measure: <code>{html.escape(command)}</code>{html.escape(cost and ', ' + cost)}")
+    commands = [
+        f"<code>{html.escape(command)}</code>{html.escape(cost and ', ' + cost)}"
+        for (command, cost), _ in table[table["command"] != ""].groupby(["command", "cost"], sort=False)
+    ]
+    if len(commands) > 3:
+        lines = "<br>".join(commands)
+        notes.append(
+            f"<details><summary>To measure the rest: {len(commands)} commands</summary>{lines}</details>"
+        )
+    else:
+        notes += [f"To measure: {command}" for command in commands]
     for setting, part in table[table["setting"] != ""].groupby("setting", sort=False):
         if not _varies(table["setting"]):
             columns = ", ".join(dict.fromkeys(part["column"]))
@@ -333,15 +342,16 @@ def _notes(table: pd.DataFrame, marks: dict[str, str]) -> str:
     return f'<div style="color: {MUTED}; font-size: 0.85em">{"<br>".join(notes)}</div>'
 
 
-def _table_styles(frame: pd.DataFrame, left: int) -> list[dict]:
-    """CSS of a table: thin rules, the first `left` columns of words, a line between rows of the paper."""
+def _table_styles(frame: pd.DataFrame, right: int) -> list[dict]:
+    """CSS of a table: thin rules, words in the first two and `right` last columns, lines between rows."""
     starts = [f"tbody tr:nth-child({n}) td" for n, row in enumerate(frame[""], 1) if row and n > 1]
-    words = f"th:nth-child(-n+{left}), td:nth-child(-n+{left})"
+    columns = ["nth-child(-n+2)"] + [f"nth-last-child(-n+{right})"] * bool(right)
+    words = ", ".join(f"{cell}:{column}" for cell in ("th", "td") for column in columns)
     return [
         {"selector": "", "props": "border-collapse: collapse; font-size: 0.92em"},
         {"selector": "th", "props": f"text-align: right; border-bottom: 1.5px solid {MUTED}"},
         {"selector": "td", "props": "text-align: right; white-space: nowrap; background: none"},
         {"selector": "th, td", "props": "padding: 3px 9px"},
-        {"selector": words, "props": "text-align: left"},
+        {"selector": words, "props": "text-align: left; white-space: normal; min-width: 6em; max-width: 13em"},
         {"selector": ", ".join(starts), "props": f"border-top: 1px solid {GRID}"},
     ]
