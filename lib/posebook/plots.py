@@ -352,6 +352,9 @@ def _table_styles(frame: pd.DataFrame, right: int) -> list[dict]:
         {"selector": "th", "props": f"text-align: right; border-bottom: 1.5px solid {MUTED}"},
         {"selector": "td", "props": "text-align: right; white-space: nowrap; background: none"},
         {"selector": "th, td", "props": "padding: 3px 9px"},
-        {"selector": words, "props": "text-align: left; white-space: normal; min-width: 6em; max-width: 13em"},
+        {
+            "selector": words,
+            "props": "text-align: left; white-space: normal; min-width: 6em; max-width: 13em",
+        },
         {"selector": ", ".join(starts), "props": f"border-top: 1px solid {GRID}"},
     ]

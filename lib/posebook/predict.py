@@ -1,0 +1,276 @@
+"""Predict on one's own pictures: `python -m posebook.predict PICTURES... --weights ... --out-dir ...`.
+
+1. People are the whole picture by default, the boxes of a COCO results file, or what an ONNX detector finds.
+2. Threads read, crop and draw while the net runs; a picture that cannot be read is named and left out.
+3. Joints are written as COCO results (predictions.json) with each picture's file name, and drawn over it.
+"""
+
+import argparse
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from posebook import evaluation, metrics, models, transforms
+from posebook.datasets import annotations, read_image
+from posebook.detector import Detector
+from posebook.skeletons import Skeleton
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+WEIGHTS = Path(__file__).resolve().parents[2] / "data" / "weights" / "starnet-pose-t-synthetic.safetensors"
+
+Boxes = Callable[
+    [Path, np.ndarray], tuple[np.ndarray, np.ndarray]
+]  # boxes (N, 4) and scores (N,) of a picture
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that was read, its people, and their crops."""
+
+    path: Path
+    image: np.ndarray  # (H, W, 3)
+    boxes: np.ndarray  # (N, 4) x, y, w, h
+    scores: np.ndarray  # (N,)
+    crops: np.ndarray  # (N, h, w, 3)
+    matrices: np.ndarray  # (N, 2, 3) image to crop
+
+
+def find(paths: list[str | Path]) -> list[Path]:
+    """The pictures among files and folders, folders in the order of names; ValueError where there is none."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        else:
+            found.append(path)
+    if not found:
+        raise ValueError(f"no picture in {', '.join(map(str, paths))}: wanted are {', '.join(SUFFIXES)}")
+    return found
+
+
+def whole(_: Path, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One person, as large as the picture."""
+    return np.array([[0.0, 0.0, image.shape[1] - 1, image.shape[0] - 1]]), np.ones(1)
+
+
+def listed(path: str | Path, pictures: list[Path], threshold: float = 0.0) -> Boxes:
+    """The boxes of a COCO results file, by an entry's file_name or by the number that a picture is called.
+
+    Raises ValueError for an entry that is no box, and for a file of other pictures.
+    """
+    content = annotations.read_json(Path(path))
+    if not isinstance(content, list):
+        raise ValueError(f"{path} is not a file of detections: it is not a list of boxes")
+    names = {picture.name: picture.name for picture in pictures}
+    names |= {int(p.stem): p.name for p in pictures if p.stem.isdecimal()}
+    by_name: dict[str, list[list[float]]] = {}
+    for place, entry in enumerate(content):
+        what = f"{path}, detection {place}"
+        box = annotations.numbers(what, "bbox", entry.get("bbox") if isinstance(entry, dict) else None, 4)
+        (score,) = annotations.numbers(what, "score", [entry.get("score", 1.0)], 1)
+        name = names.get(entry.get("file_name", entry.get("image_id")))
+        if name and score > threshold and box[2] > 0 and box[3] > 0 and entry.get("category_id", 1) == 1:
+            by_name.setdefault(name, []).append([*box, score])
+    if not by_name:
+        raise ValueError(
+            f"{path} has no box of any of the {len(pictures)} pictures, such as {pictures[0].name}"
+        )
+
+    def boxes(picture: Path, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.array(by_name.get(picture.name, np.zeros((0, 5)))).reshape(-1, 5)
+        return rows[:, :4], rows[:, 4]
+
+    return boxes
+
+
+def prepare(path: Path, boxes: Boxes, input_size: tuple[int, int]) -> Picture:
+    """Read a picture, find its people and crop them; ValueError for one that cannot be read."""
+    image = read_image(path)
+    where, scores = boxes(path, image)
+    matrices = np.array([transforms.crop_affine(tuple(box), input_size) for box in where]).reshape(-1, 2, 3)
+    crops = [transforms.warp(image, matrix, input_size) for matrix in matrices]
+    stacked = np.stack(crops) if crops else np.zeros((0, *input_size, 3), np.uint8)
+    return Picture(path, image, where, scores, stacked, matrices)
+
+
+def ahead(work: list[Callable[[], Picture]], pool: ThreadPoolExecutor, count: int) -> Iterator[Future]:
+    """Futures of the work in its order, never more than `count` of them begun and not yet taken."""
+    waiting: deque[Future] = deque()
+    for job in work:
+        waiting.append(pool.submit(job))
+        if len(waiting) >= count:
+            yield waiting.popleft()
+    yield from waiting
+
+
+@torch.no_grad()
+def joints(
+    model: nn.Module, pictures: list[Picture], flip_test: bool, device: str
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Keypoints (N, K, 2) in pixels and scores (N, K) of each picture's people, all in one forward."""
+    count = len(model.skeleton.keypoints)
+    images = torch.from_numpy(np.concatenate([picture.crops for picture in pictures]))  # (B, H, W, 3)
+    points, scores = np.zeros((0, count, 2)), np.zeros((0, count))
+    if len(images):
+        output = evaluation.forward(model, transforms.normalise(images.to(device)), flip_test)
+        found, sure, _ = evaluation.decode(output, model.input_size)
+        points, scores = found.double().cpu().numpy(), sure.cpu().numpy()
+    result, start = [], 0
+    for picture in pictures:
+        end = start + len(picture.boxes)
+        back = [
+            transforms.apply_affine(transforms.invert(matrix), person)
+            for matrix, person in zip(picture.matrices, points[start:end], strict=True)
+        ]
+        result.append((np.array(back).reshape(-1, count, 2), scores[start:end]))
+        start = end
+    return result
+
+
+def draw(image: np.ndarray, people: np.ndarray, scores: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """The picture (H, W, 3) with poses (N, K, 2) over it; a joint scored under 0.2 is left out."""
+    canvas, thick = image.copy(), max(1, round(max(image.shape[:2]) / 320))
+    colours = [tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) for code in skeleton.colours]
+    sub = 4  # bits of a pixel's parts, so that lines end between pixels
+    for points, sure in zip(
+        (people * 2**sub).round().astype(int), scores >= metrics.JOINT_THRESHOLD, strict=True
+    ):
+        for a, b in skeleton.limbs:
+            if sure[a] and sure[b]:
+                for colour, width in (((255, 255, 255), 2 * thick + 2), (colours[b], 2 * thick)):
+                    cv2.line(canvas, points[a].tolist(), points[b].tolist(), colour, width, cv2.LINE_AA, sub)
+        for joint in np.flatnonzero(sure):
+            radius = thick * 2 << sub
+            cv2.circle(canvas, points[joint].tolist(), radius, colours[joint], -1, cv2.LINE_AA, sub)
+    return canvas
+
+
+def run(
+    model: nn.Module,
+    pictures: list[Path],
+    out_dir: str | Path,
+    boxes: Boxes = whole,
+    flip_test: bool = True,
+    batch: int = 32,
+    device: str = "cpu",
+    overlays: bool = True,
+) -> tuple[list[dict], list[str]]:
+    """Predict, write OUT_DIR/predictions.json and OUT_DIR/overlays/, and return the entries and what failed.
+
+    An entry's image_id is the number that the picture is called, or its place, from 1.
+    """
+    out_dir, cores = Path(out_dir), os.cpu_count() or 1
+    (out_dir / "overlays" if overlays else out_dir).mkdir(parents=True, exist_ok=True)
+    model.to(device).eval()
+    numbered = all(path.stem.isdecimal() for path in pictures)
+    numbers = {path: int(path.stem) if numbered else place for place, path in enumerate(pictures, 1)}
+    entries, failed, ready, drawn = [], [], [], deque()
+
+    def finish() -> None:
+        for picture, (points, scores) in zip(ready, joints(model, ready, flip_test, device), strict=True):
+            entries.extend(_entries(picture, numbers[picture.path], points, scores))
+            if overlays:
+                target = out_dir / "overlays" / f"{picture.path.stem}.jpg"
+                drawn.append(pool.submit(_write, target, picture.image, points, scores, model.skeleton))
+        ready.clear()
+        while len(drawn) > 4 * cores:  # so that pictures waiting to be drawn do not fill the memory
+            drawn.popleft().result()
+
+    work = [lambda path=path: prepare(path, boxes, model.input_size) for path in pictures]
+    with ThreadPoolExecutor(cores) as pool:
+        for path, future in zip(
+            tqdm(pictures, desc="predict", unit="picture"), ahead(work, pool, 4 * cores), strict=True
+        ):
+            try:
+                ready.append(future.result())
+            except ValueError as error:
+                failed.append(f"{path}: {error}")
+            if sum(len(picture.boxes) for picture in ready) >= batch or len(ready) >= 4 * cores:
+                finish()
+        if ready:
+            finish()
+        for future in drawn:
+            future.result()
+    temporary = out_dir / "predictions.json.tmp"
+    temporary.write_text(json.dumps(entries) + "\n")
+    temporary.replace(out_dir / "predictions.json")
+    return entries, failed
+
+
+def _entries(picture: Picture, number: int, points: np.ndarray, scores: np.ndarray) -> list[dict]:
+    """COCO's result entries of a picture's people."""
+    sure = scores > metrics.JOINT_THRESHOLD
+    totals = picture.scores * np.where(sure, scores, 0).sum(1) / np.maximum(sure.sum(1), 1)
+    triples = np.concatenate([points.round(2), scores[..., None].round(4)], -1)  # (N, K, 3)
+    return [
+        {
+            "image_id": number,
+            "file_name": picture.path.name,
+            "category_id": 1,
+            "bbox": [round(float(side), 2) for side in box],
+            "keypoints": [float(value) for value in person.ravel()],
+            "score": float(total),
+        }
+        for box, person, total in zip(picture.boxes, triples, totals, strict=True)
+    ]
+
+
+def _write(
+    target: Path, image: np.ndarray, points: np.ndarray, scores: np.ndarray, skeleton: Skeleton
+) -> None:
+    cv2.imwrite(str(target), draw(image, points, scores, skeleton)[..., ::-1])
+
+
+def main() -> None:
+    """Predict from the command line; says where the results are, and which pictures failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m posebook.predict", description="Predict on your pictures."
+    )
+    parser.add_argument("pictures", nargs="+", help="files or folders")
+    parser.add_argument("--weights", default=str(WEIGHTS), help="default: those trained on the embedded data")
+    parser.add_argument("--model", help=f"of weights that do not say it: {', '.join(models.names())}")
+    parser.add_argument("--input-size", type=int, nargs=2, default=(256, 192), help="likewise: height, width")
+    people = parser.add_mutually_exclusive_group()
+    people.add_argument(
+        "--boxes", help="a COCO results file of boxes; default: the whole picture is one person"
+    )
+    people.add_argument("--detector", help="an ONNX file that finds people")
+    parser.add_argument("--threshold", type=float, default=0.3, help="of a box's score")
+    parser.add_argument("--no-flip", action="store_true", help="one forward a picture, not two")
+    parser.add_argument("--no-overlays", action="store_true", help="write predictions.json only")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--out-dir", default="reports/predictions")
+    told = parser.parse_args()
+    model = models.load_weights(told.weights, told.model, tuple(told.input_size))
+    pictures, boxes = find(told.pictures), whole
+    if told.boxes:
+        boxes = listed(told.boxes, pictures, told.threshold)
+    elif told.detector:
+        detector = Detector(told.detector, told.threshold)
+        boxes = lambda _, image: detector(image)  # noqa: E731
+    entries, failed = run(
+        model,
+        pictures,
+        told.out_dir,
+        boxes,
+        not told.no_flip,
+        device=told.device,
+        overlays=not told.no_overlays,
+    )
+    print(f"{len(entries)} people on {len(pictures) - len(failed)} pictures: {told.out_dir}/predictions.json")
+    for line in failed:
+        print(f"left out: {line}")
+
+
+if __name__ == "__main__":
+    main()
