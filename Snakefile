@@ -32,7 +32,7 @@ TABLES = [
     "lapx_coco",
     "lapx_ablation",
 ]
-PAGES = ["dataset", "train", "evaluate", "tables/complexity", *(f"tables/{table}" for table in TABLES)]
+PAGES = ["dataset", "train", "evaluate", "predict", "tables/complexity", *(f"tables/{table}" for table in TABLES)]
 PAGES += ["benchmark", "attribution"]
 LESSONS = [f"learn/{path.stem}" for path in sorted(Path("notebooks/learn").glob("*.ipynb"))]
 
@@ -147,6 +147,20 @@ rule evaluate:
     params:
         f"-p profile {PROFILE}",
     threads: workflow.cores
+    shell:
+        EXECUTE
+
+
+rule predict:
+    input:
+        notebook=notebook("predict"),
+        code=NET + DATA + lib("evaluation", "metrics", "predict", "detector", "plots"),
+        weights=WEIGHTS,
+        people=PEOPLE,
+    output:
+        notebook=executed("predict"),
+    params:
+        "",
     shell:
         EXECUTE
 

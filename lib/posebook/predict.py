@@ -93,6 +93,11 @@ def listed(path: str | Path, pictures: list[Path], threshold: float = 0.0) -> Bo
     return boxes
 
 
+def detected(detector: Detector) -> Boxes:
+    """The boxes that a detector finds on a picture."""
+    return lambda _, image: detector(image)
+
+
 def prepare(path: Path, boxes: Boxes, input_size: tuple[int, int]) -> Picture:
     """Read a picture, find its people and crop them; ValueError for one that cannot be read."""
     image = read_image(path)
@@ -256,8 +261,7 @@ def main() -> None:
     if told.boxes:
         boxes = listed(told.boxes, pictures, told.threshold)
     elif told.detector:
-        detector = Detector(told.detector, told.threshold)
-        boxes = lambda _, image: detector(image)  # noqa: E731
+        boxes = detected(Detector(told.detector, told.threshold))
     entries, failed = run(
         model,
         pictures,
