@@ -3,6 +3,7 @@
 # Execution (slow) and export (fast) are apart, so that a change to the page style runs no notebook.
 # Inputs name what a notebook's figures depend on, and no more: a change to plots.py redraws pages, but does
 # not train again.
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,9 @@ try:
     recipes.get(PROFILE)
 except ValueError as error:
     raise WorkflowError(f"{error}")
+
+# Profile paper: the pages on embedded data stay the demo's; the papers' rows are measured on what lies in data/.
+PAPER, PROFILE = PROFILE == "paper", "demo" if PROFILE == "paper" else PROFILE
 
 MODEL = "starnet-pose-t"
 WEIGHTS = "data/weights/starnet-pose-t-synthetic.safetensors"
@@ -59,6 +63,12 @@ def lib(*names):
     )
 
 
+def backbone(model):
+    """The StarNet authors' ImageNet file, where the user has put it into data/checkpoints."""
+    path = Path("data/checkpoints", {"starnet-pose-t": "starnet_s1", "starnet-pose-s": "starnet_s3"}[model] + ".pth.tar")
+    return f"--backbone {path}" if path.is_file() else ""
+
+
 def record(kind):
     return f"reports/records/{kind}-{PROFILE}.json"
 
@@ -72,8 +82,29 @@ RECORDS = {
     "attribution": record(f"attribution-{MODEL}-synthetic"),
 }
 KEPT = sorted(map(str, Path("data/measured").glob("*.json")))
+# Of the papers' rows, what can be measured here: authors' weights called MODEL-DATASET-HxW in data/checkpoints,
+# COCO in a detector's boxes too where its file is there; and StarNet-Pose trained, where there is COCO and a GPU.
+AUTHORS, ROWS = {}, []
+BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
+CHECKPOINT = re.compile(r"(.+)-(coco|crowdpose|mpii|lspet)-(\d+x\d+)\.(?:pth|pt|pth\.tar|safetensors)")
+DEVICE = config.get("device", "cpu")
+if PAPER:
+    if "device" not in config:
+        import torch
+
+        DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    for path in sorted(Path("data/checkpoints").glob("*")):
+        if (found := CHECKPOINT.fullmatch(path.name)) and Path("data", found[2], "annotations").is_dir():
+            AUTHORS[found[1], found[2], found[3]] = str(path)
+            row = f"reports/records/evaluate-{found[1]}-{found[2]}-{found[3]}-paper-seed0"
+            ROWS += [f"{row}.json"]
+            ROWS += [f"{row}-detector.json"] if found[2] == "coco" and Path(BOXES).is_file() else []
+    if DEVICE != "cpu" and Path("data/coco/annotations").is_dir():
+        ROWS += [f"reports/records/train-{model}-coco-paper-seed0.json" for model in recipes.PAPER_MODELS]
+    print(f"the papers' rows to measure, on {DEVICE}: {len(ROWS)}", *ROWS, sep="\n  ", file=sys.stderr)
+
 # A record that somebody's own run left in reports/records belongs into the tables too.
-OWN = sorted({str(path) for path in Path("reports/records").glob("*.json")} - set(RECORDS.values()))
+OWN = sorted({str(path) for path in Path("reports/records").glob("*.json")} - {*RECORDS.values(), *ROWS})
 PUBLISHED = sorted(map(str, Path("data/published").glob("*.csv")))
 # Not the zoo itself: a line for another model moves nothing of this one.
 NET = lib("models/layers", "models/starnet_pose", "skeletons", "codecs")
@@ -209,6 +240,36 @@ rule complexity:
         EXECUTE
 
 
+rule authors:
+    wildcard_constraints:
+        data="coco|crowdpose|mpii|lspet",
+        size=r"\d+x\d+",
+        boxes="|-detector",
+    input:
+        weights=lambda words: AUTHORS[words.model, words.data, words.size],
+    output:
+        "reports/records/evaluate-{model}-{data}-{size}-paper-seed0{boxes}.json",
+    params:
+        size=lambda words: words.size.replace("x", " "),
+        boxes=lambda words: f"--boxes {BOXES}" if words.boxes else "",
+    threads: workflow.cores
+    shell:
+        f"exec {sys.executable} -m posebook.evaluation --weights {{input.weights}} --model {{wildcards.model}} "
+        "--input-size {params.size} --dataset {wildcards.data} --trained-on {wildcards.data} --profile paper "
+        f"--device {DEVICE} --workers {{threads}} {{params.boxes}}"
+
+
+rule trained:
+    output:
+        "reports/records/train-{model}-coco-paper-seed0.json",
+    params:
+        backbone=lambda words: backbone(words.model),
+    threads: workflow.cores
+    shell:
+        f"exec {sys.executable} -m posebook.training --model {{wildcards.model}} --dataset coco --profile paper "
+        f"--device {DEVICE} --workers {{threads}} {{params.backbone}}"
+
+
 rule table:
     wildcard_constraints:
         table="|".join(TABLES),
@@ -216,7 +277,7 @@ rule table:
         notebook=notebook("tables/{table}"),
         code=MEASURE + lib("models", "skeletons", "codecs", "published", "records", "complexity", "sizes", "plots"),
         published=PUBLISHED,
-        records=[RECORDS[kind] for kind in ("train", "evaluate", "benchmark", "complexity")] + KEPT + OWN,
+        records=[RECORDS[kind] for kind in ("train", "evaluate", "benchmark", "complexity")] + KEPT + OWN + ROWS,
     output:
         notebook=executed("tables/{table}"),
     params:
@@ -244,7 +305,7 @@ rule index:
         notebook=notebook("index"),
         code=lib("published", "records", "plots"),
         published=PUBLISHED,
-        records=list(RECORDS.values()) + KEPT + OWN,
+        records=list(RECORDS.values()) + KEPT + OWN + ROWS,
         pages=map(executed, PAGES),
     output:
         notebook=executed("index"),

@@ -1,10 +1,14 @@
 """The flip test, decoding, and the way from a person to its predicted joints."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from posebook import codecs, evaluation, models, skeletons
+from posebook import codecs, evaluation, metrics, models, predict, skeletons
 from posebook.datasets import Person, Persons
 
 
@@ -33,3 +37,36 @@ def test_joints_that_are_not_the_models_are_refused():
         match="lspet joints, made has coco joints: the model's joint 0 is right_ankle, not nose",
     ):
         evaluation.predict(model, people)
+
+
+def test_the_command_line_writes_record_and_predictions(test_data, tmp_path):
+    """Real photographs, in annotated boxes and in those of a file; the weights know rendered people only."""
+    root = test_data / "coco_sample"
+    truth = json.loads((root / "annotations" / "person_keypoints_val2017.json").read_text())
+    boxes = [
+        {"image_id": e["image_id"], "category_id": 1, "bbox": e["bbox"], "score": 0.9}
+        for e in truth["annotations"]
+        if not e["iscrowd"]
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes + boxes[:5]))  # five people are found twice
+    command = [sys.executable, "-m", "posebook.evaluation", "--weights", str(predict.WEIGHTS)]
+    command += ["--dataset", "coco", "--data-root", str(root), "--out-dir", str(tmp_path)]
+    for more in ([], ["--boxes", str(tmp_path / "boxes.json")]):
+        done = subprocess.run([*command, *more], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    name = "evaluate-starnet-pose-t-coco-sample-128x96-demo-seed0"
+    given, found = (
+        json.loads((tmp_path / "records" / f"{name}{end}.json").read_text()) for end in ("", "-detector")
+    )
+    assert given["protocol"]["boxes"] == "ground truth" and given["protocol"]["nms"] is None
+    assert (
+        found["protocol"]["boxes"].startswith("detector: boxes.json")
+        and found["protocol"]["nms"] == "OKS 0.9"
+    )
+    for record, end in ((given, ""), (found, "-detector")):
+        assert record["weights"]["trained_on"] == "synthetic" and 0 <= record["metrics"]["AP"] < 0.5
+        units = evaluation.load_units(tmp_path / "records" / f"{name}{end}.json")
+        whole = metrics.precision_of(units, np.ones((1, len(units.images))))[0]
+        assert whole == pytest.approx(record["metrics"]["AP"])
+        assert record["interval"][0] <= whole <= record["interval"][1]
+    assert given["dataset"]["sha256"] == found["dataset"]["sha256"]

@@ -268,6 +268,31 @@ def test_a_change_of_the_renderer_draws_and_trains_again(tree):
         assert {"people", "train", "evaluate"} <= set(rules(tree))
 
 
+def test_profile_paper_measures_what_lies_there(tree):
+    """Authors' weights are evaluated, in both kinds of boxes where the detector's file is there."""
+    made = ["data/mpii/annotations/x", "data/coco/annotations/x", "data/checkpoints/lapx-mpii-256x256.pth"]
+    made += ["data/checkpoints/lapx-coco-384x288.pth.tar", "data/checkpoints/lpn-50-crowdpose-256x192.pth"]
+    made += ["data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"]
+    for name in made:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    try:
+        planned = snakemake(tree, "--dry-run", "--printshellcmds", "--config", "profile=paper")
+        trained = snakemake(tree, "--dry-run", "--config", "profile=paper", "device=cuda")
+    finally:
+        for name in ("mpii", "coco", "checkpoints"):
+            shutil.rmtree(tree / "data" / name)
+    commands = re.findall(r"posebook\.evaluation (.+)", planned)
+    assert len(commands) == 3  # CrowdPose is not there
+    assert sum("--boxes data/coco/person_detection_results/" in command for command in commands) == 1
+    (mpii,) = (command for command in commands if "mpii" in command)
+    assert "--weights data/checkpoints/lapx-mpii-256x256.pth --model lapx --input-size 256 256" in mpii
+    assert "--dataset mpii --trained-on mpii --profile paper --device cpu" in mpii
+    assert "posebook.training" not in planned  # no GPU here
+    assert "evaluate-lapx-coco-384x288-paper-seed0-detector.json" in planned
+    assert "train-starnet-pose-s-coco-paper-seed0.json" in trained
+
+
 def test_a_lost_dataset_is_made_again_once_it_is_needed(tree):
     annotations = tree / "data/synthetic/annotations"
     annotations.rename(annotations.with_name("gone"))
