@@ -134,20 +134,30 @@ def padded_area(person: Person, persons: Persons, aspect: float = 0.75) -> float
 
 
 def annotations(persons: Persons) -> dict:
-    """The annotation file's content, with the areas that the evaluation takes where the file has none."""
-    content = json.loads(persons.annotations.read_text())
-    crowd = kind(persons) == "crowd"
+    """What pycocotools needs of the annotation file, with the areas that the evaluation takes.
+
+    Entries that are nobody to find (crowds, people without joints) may lack joints or a box: they have none.
+    """
+    content, joints = json.loads(persons.annotations.read_text()), len(persons.skeleton.keypoints)
+    crowd, entries = kind(persons) == "crowd", []
     for entry in content["annotations"]:
-        entry.setdefault("bbox", [0, 0, 0, 0])
-        if crowd or "area" not in entry:
-            share = CROWD_AREA if crowd else 1.0
-            entry["area"] = share * entry["bbox"][2] * entry["bbox"][3]
-        entry.setdefault("iscrowd", 0)
-        entry.setdefault("keypoints", [0] * 3 * len(persons.skeleton.keypoints))
-        entry.setdefault("num_keypoints", sum(v > 0 for v in entry["keypoints"][2::3]))
-        entry["category_id"] = 1
-    content["categories"] = [{"id": 1, "name": "person"}]
-    return content
+        keypoints = _numbers(entry.get("keypoints"), 3 * joints)
+        box = _numbers(entry.get("bbox"), 4)
+        labelled = sum(v > 0 for v in keypoints[2::3])
+        clean = {"id": entry["id"], "image_id": entry["image_id"], "category_id": 1, "bbox": box}
+        clean |= {"keypoints": keypoints, "iscrowd": int(bool(entry.get("iscrowd", 0)))}
+        clean["num_keypoints"] = (
+            min(labelled, entry.get("num_keypoints") or 0) if "num_keypoints" in entry else labelled
+        )
+        clean["area"] = CROWD_AREA * box[2] * box[3] if crowd else entry.get("area", box[2] * box[3])
+        entries.append(clean)
+    return content | {"annotations": entries, "categories": [{"id": 1, "name": "person"}]}
+
+
+def _numbers(values: object, count: int) -> list[float]:
+    """The values where they are so many numbers, and as many zeros where not."""
+    good = isinstance(values, list) and len(values) == count
+    return values if good and all(isinstance(value, int | float) for value in values) else [0] * count
 
 
 def detections(persons: Persons, predictions: Predictions) -> list[dict]:

@@ -67,6 +67,10 @@ def read(path: Path) -> Annotations:
             raise ValueError(f"{what}: another annotation has id {number}; ids are used once")
         seen.add(number)
         field(what, entry, "image_id", int)
+        if entry.get("iscrowd", 0) not in (0, 1):
+            raise ValueError(f"{what}: iscrowd is {entry['iscrowd']!r}, not 0 or 1")
+        if "num_keypoints" in entry:
+            field(what, entry, "num_keypoints", int)
     categories = content.get("categories")
     named = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
     with_joints = [c for c in named if isinstance(c.get("keypoints"), list)]
