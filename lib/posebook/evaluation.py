@@ -121,6 +121,7 @@ def protocol(persons: Persons, input_size: tuple[int, int], flip_test: bool, dec
     return {
         "input_size": list(input_size),
         "boxes": persons.boxes,
+        "boxes_sha256": persons.boxes_sha256,
         "flip_test": flip_test,
         "decoding": decoding,
         "metric": names[measured],

@@ -41,7 +41,8 @@ class Persons:
     annotations: Path
     skipped: tuple[str, ...] = ()  # broken or missing images, by name
     images: tuple[int, ...] = ()  # ids of all usable images, those without people too
-    boxes: str = "ground truth"  # or whose: a detector's file, by name and hash
+    boxes: str = "ground truth"  # or whose: a detector's file, by name
+    boxes_sha256: str | None = None  # of that file
 
     def describe(self) -> dict:
         """What a record says of the data: no path of this machine."""

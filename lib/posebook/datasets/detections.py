@@ -59,8 +59,8 @@ def load(people: Persons, path: str | Path, threshold: float = 0.0) -> Persons:
     empty = len(wanted - {person.image_id for person in persons})
     if empty:
         print(f"{empty} of {len(wanted)} images have no box in {path.name}: whoever is on them is missed")
-    boxes = f"detector: {path.name}, sha256 {sha256(path)[:16]}"
-    return replace(people, persons=tuple(persons), boxes=boxes)
+    boxes = f"detector: {path.name}"
+    return replace(people, persons=tuple(persons), boxes=boxes, boxes_sha256=sha256(path))
 
 
 def image_files(people: Persons) -> dict[int, Path]:

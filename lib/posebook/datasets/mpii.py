@@ -39,8 +39,8 @@ def load(root: Path, split: str = "val") -> Persons:
     if not isinstance(content, list) or not content:
         raise ValueError(f"{path} is not an MPII annotation file: it is not a list of people")
     people = [_person(f"{path}, person {place}", entry) for place, entry in enumerate(content)]
-    names = sorted({name for name, *_ in people})
-    usable, broken = usable_images(root / "images", names)
+    names = {name: number for number, name in enumerate(sorted({name for name, *_ in people}))}
+    usable, broken = usable_images(root / "images", list(names))
     matlab = root / "annotations" / "mpii_gt_val.mat"
     heads = head_sizes(matlab, len(people)) if split == "val" and matlab.is_file() else None
     persons = []
@@ -50,8 +50,7 @@ def load(root: Path, split: str = "val") -> Persons:
         (x, y), side = centre + [0, 15 * scale], 200 * scale
         box = (x - 1 - side / 2, y - 1 - side / 2, side, side)
         head = float(heads[place]) if heads is not None else float("nan")
-        number = names.index(name)
-        persons.append(Person(root / "images" / name, number, place, box, side**2, points, head=head))
+        persons.append(Person(root / "images" / name, names[name], place, box, side**2, points, head=head))
     whole = "mpii" if len(people) == PEOPLE[split] else "mpii-sample"
     return Persons(whole, split, skeleton, sha256(path), tuple(persons), path, broken)
 
