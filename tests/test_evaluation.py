@@ -58,11 +58,11 @@ def test_the_command_line_writes_record_and_predictions(test_data, tmp_path):
     given, found = (
         json.loads((tmp_path / "records" / f"{name}{end}.json").read_text()) for end in ("", "-detector")
     )
-    assert given["protocol"]["boxes"] == "ground truth" and given["protocol"]["nms"] is None
+    assert given["protocol"]["boxes"] == "ground truth" and given["protocol"]["boxes_sha256"] is None
     assert (
-        found["protocol"]["boxes"].startswith("detector: boxes.json")
-        and found["protocol"]["nms"] == "OKS 0.9"
+        found["protocol"]["boxes"] == "detector: boxes.json" and len(found["protocol"]["boxes_sha256"]) == 64
     )
+    assert (given["protocol"]["nms"], found["protocol"]["nms"]) == (None, "OKS 0.9")
     for record, end in ((given, ""), (found, "-detector")):
         assert record["weights"]["trained_on"] == "synthetic" and 0 <= record["metrics"]["AP"] < 0.5
         units = evaluation.load_units(tmp_path / "records" / f"{name}{end}.json")

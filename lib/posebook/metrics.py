@@ -95,10 +95,14 @@ def check(persons: Persons, predictions: Predictions) -> None:
 
 
 def person_scores(persons: Persons, scores: np.ndarray) -> np.ndarray:
-    """Box score times the mean of the joint scores above JOINT_THRESHOLD, (N,); 0 where none is above."""
+    """Box score times `mean_scores`, (N,)."""
+    return mean_scores(scores) * np.array([person.score for person in persons.persons])
+
+
+def mean_scores(scores: np.ndarray) -> np.ndarray:
+    """The mean of each person's joint scores (N, K) above JOINT_THRESHOLD, (N,); 0 where none is above."""
     counts = scores > JOINT_THRESHOLD  # (N, K)
-    means = np.where(counts, scores, 0).sum(1) / np.maximum(counts.sum(1), 1)
-    return means * np.array([person.score for person in persons.persons])
+    return np.where(counts, scores, 0).sum(1) / np.maximum(counts.sum(1), 1)
 
 
 def oks(points: np.ndarray, others: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) -> np.ndarray:

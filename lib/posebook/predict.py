@@ -214,8 +214,7 @@ def run(
 
 def _entries(picture: Picture, number: int, points: np.ndarray, scores: np.ndarray) -> list[dict]:
     """COCO's result entries of a picture's people."""
-    sure = scores > metrics.JOINT_THRESHOLD
-    totals = picture.scores * np.where(sure, scores, 0).sum(1) / np.maximum(sure.sum(1), 1)
+    totals = picture.scores * metrics.mean_scores(scores)
     triples = np.concatenate([points.round(2), scores[..., None].round(4)], -1)  # (N, K, 3)
     return [
         {
