@@ -45,8 +45,9 @@ test: setup ## what passes in minutes
 test-slow: setup ## what takes longer: every lesson once, the pages in a browser, resuming
 	$(PYTEST) -m slow
 
+# Kernels run in the root, as under papermill: data/ and reports/ are the same folders for both.
 lab: setup ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks --AsyncMappingKernelManager.root_dir="$(CURDIR)"
 
 lint: setup ## ruff, notebooks included
 	$(BIN)/ruff check .
