@@ -354,6 +354,7 @@ def test_boxes_of_no_area_are_told(made, tmp_path, capsys):
             lambda c: c["categories"][0].update(keypoints=[*skeletons.get("coco").keypoints[1:], "nose"]),
             "has other joints than coco: joint 0 is left_eye, not nose",
         ),
+        (lambda c: c["annotations"][3].update(area=-1), "annotation 4: area is -1, not a number of pixels"),
         (lambda c: c["annotations"][3].update(iscrowd="no"), "place 3: iscrowd is 'no', not 0 or 1"),
         (lambda c: c["annotations"][3].update(num_keypoints=None), "num_keypoints is None, not a whole"),
         (lambda c: c.pop("images"), "it has no lists images and annotations"),
@@ -484,7 +485,7 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused(tmp_path_factory, data)
         for i, entry in enumerate(content[key])
         for rest in ([], *([name] for name in entry))
     ]
-    for place in data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=2)):
+    for place in data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=3)):
         holder = content
         try:
             for step in place[:-1]:

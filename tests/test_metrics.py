@@ -157,6 +157,16 @@ def test_predictions_that_are_no_numbers_are_named(tmp_path, name, place):
         metrics.score(people, found)
 
 
+def test_a_bare_machine_is_told_before_any_work(monkeypatch):
+    find = metrics.importlib.util.find_spec
+    monkeypatch.setattr(
+        metrics.importlib.util, "find_spec", lambda name: None if name == "pycocotools" else find(name)
+    )
+    with pytest.raises(ModuleNotFoundError, match="made is scored by pycocotools, which is not installed"):
+        metrics.ready(people_of("coco", random_people(17, 1)))
+    metrics.ready(people_of("lspet", random_people(14, 1)))
+
+
 def test_predictions_of_another_number_of_people_are_refused(tmp_path):
     people = annotated(tmp_path, random_people(17))
     with pytest.raises(

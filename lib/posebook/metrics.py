@@ -13,6 +13,7 @@ MPII: the official evaluatePCKh (Andriluka et al., CVPR 2014). LSPET: PCK at a f
 """
 
 import contextlib
+import importlib.util
 import io
 import json
 from dataclasses import dataclass
@@ -58,6 +59,15 @@ class Units:
 def kind(persons: Persons) -> str:
     """Which metric a dataset is measured by: 'oks', 'crowd', 'pckh' or 'pck'."""
     return {"crowdpose": "crowd", "mpii": "pckh", "lspet": "pck"}.get(persons.skeleton.name, "oks")
+
+
+def ready(persons: Persons) -> None:
+    """Raise ModuleNotFoundError, before any work, where the metric's library is not there (bare machines)."""
+    if kind(persons) in ("oks", "crowd") and importlib.util.find_spec("pycocotools") is None:
+        raise ModuleNotFoundError(
+            f"{persons.name} is scored by pycocotools, which is not installed: pip install pycocotools, or "
+            "train on data scored without it (lspet, mpii)"
+        )
 
 
 def score(persons: Persons, predictions: Predictions) -> dict[str, float]:
@@ -150,10 +160,9 @@ def annotations(persons: Persons) -> dict:
         labelled = sum(v > 0 for v in keypoints[2::3])
         clean = {"id": entry["id"], "image_id": entry["image_id"], "category_id": 1, "bbox": box}
         clean |= {"keypoints": keypoints, "iscrowd": int(bool(entry.get("iscrowd", 0)))}
-        clean["num_keypoints"] = (
-            min(labelled, entry.get("num_keypoints") or 0) if "num_keypoints" in entry else labelled
-        )
-        clean["area"] = CROWD_AREA * box[2] * box[3] if crowd else entry.get("area", box[2] * box[3])
+        clean["num_keypoints"] = min(labelled, max(0, entry.get("num_keypoints", labelled)))
+        (area,) = _numbers([entry.get("area", box[2] * box[3])], 1)
+        clean["area"] = CROWD_AREA * box[2] * box[3] if crowd else area
         entries.append(clean)
     return content | {"annotations": entries, "categories": [{"id": 1, "name": "person"}]}
 

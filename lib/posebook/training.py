@@ -259,6 +259,7 @@ def train(
     train_split, default_split = SPLITS.get(dataset, ("train", "val"))
     train_people = datasets.load(dataset, data_root, train_split)
     val_people = datasets.load(dataset, data_root, val_split or default_split)
+    metrics.ready(val_people)
     torch.manual_seed(seed)
     net = models.build(model, train_people.skeleton, recipe.input_size, **options)
     initialisation = "scratch"

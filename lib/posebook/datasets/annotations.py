@@ -154,6 +154,8 @@ def people(
             continue
         given = entry.get("area", w * h)
         own = numbers(f"{content.path}, {what}", "area", [given])[0] if area is None else area * w * h
+        if own < 0:
+            raise ValueError(f"{content.path}, {what}: area is {own}, not a number of pixels")
         found.append(
             Person(folder / image["file_name"], image["id"], entry["id"], (x1, y1, w, h), float(own), points)
         )
