@@ -365,6 +365,7 @@ def test_ablations_are_built_with_their_keywords_and_their_joints():
 def test_what_nobody_can_measure_yet_is_published_only():
     """LAPX's ablations and AMFACPose have neither a recipe here nor public weights."""
     assert lapx("2: 3-stage (channels=208)", "PCKh@0.5")[["status", "command"]].tolist() == ["published", ""]
+    assert lapx("12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5")["status"] == "published"  # weights tell no recipe
     whole = cell(published.table("LAPX", "mpii_results", []), "LAPX", "PCKh@0.5")
     assert "-p trained_on mpii -p dataset mpii" in whole["command"]
     table = published.table("AMFACPose", "coco_results", [])

@@ -294,7 +294,7 @@ def _command(cell: dict) -> str:
         return ""
     if cell["model"] in recipes.PAPER_MODELS:
         return _training_command(cell)
-    if cell["options"] or cell["model"] in NO_PUBLIC_WEIGHTS:
+    if cell["options"] or cell["recipe"] or cell["model"] in NO_PUBLIC_WEIGHTS:
         return ""
     size, data = [int(side) for side in cell["input_size"].split("x")], cell["dataset"]
     boxes = f" -p boxes {COCO_BOXES}" if data == "coco" and _whose(cell["boxes"]) == "detector" else ""
