@@ -339,7 +339,8 @@ def _notes(table: pd.DataFrame, marks: dict[str, str]) -> str:
     for boxes, basis in zip(known["boxes"], known["boxes_basis"], strict=True):
         notes.append(f"Boxes, {html.escape(boxes)}: {html.escape(basis)}.")
     notes += [f"Source: {html.escape(source)}." for source in table["source"].unique()]
-    return f'<div style="color: {MUTED}; font-size: 0.85em; overflow-wrap: anywhere">{"<br>".join(notes)}</div>'
+    style = f"color: {MUTED}; font-size: 0.85em; overflow-wrap: anywhere"
+    return f'<div style="{style}">{"<br>".join(notes)}</div>'
 
 
 def _table_styles(frame: pd.DataFrame, right: int) -> list[dict]:
