@@ -110,6 +110,13 @@ def test_the_next_call_goes_on_from_what_is_there(server, tmp_path):
     assert server.asked == [f"bytes={had}-"] and (tmp_path / "joints.mat").is_file()
 
 
+def test_a_part_longer_than_the_file_is_begun_anew(server, tmp_path):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / "lspet.zip.part").write_bytes(bytes(len(GOOD) + 5))
+    download.get("lspet", tmp_path, source(server, "md5:" + md5(GOOD).hexdigest()))
+    assert server.asked == [f"bytes={len(GOOD) + 5}-", None] and (tmp_path / "joints.mat").is_file()
+
+
 @pytest.mark.parametrize("manner", ["says more", "says less"])
 def test_a_server_that_lies_about_the_length(server, tmp_path, manner):
     server.manner = manner

@@ -25,7 +25,8 @@ def people_of(skeleton: str, keypoints: np.ndarray, path=None) -> Persons:
         Person(Path("nowhere.jpg"), i + 1, i + 1, (0.0, 0.0, 100.0, 100.0), 5000.0, points)
         for i, points in enumerate(keypoints)
     )
-    return Persons("made", "val", skeletons.get(skeleton), "0" * 64, persons, path)
+    name = "made" if skeleton == "coco" else skeleton
+    return Persons(name, "val", skeletons.get(skeleton), "0" * 64, persons, path)
 
 
 def annotated(tmp_path, keypoints: np.ndarray) -> Persons:
@@ -311,6 +312,14 @@ def test_pckh_without_head_sizes_says_what_is_missing():
     people = people_of("mpii", random_people(16, 3), "mpii_val.json")
     with pytest.raises(ValueError, match="PCKh needs mpii_gt_val.mat beside mpii_val.json"):
         metrics.score(people, Predictions(np.zeros((3, 16, 2)), np.ones((3, 16))))
+
+
+def test_other_data_with_known_joints_is_scored_by_oks(tmp_path):
+    """One's own people with MPII's joints have no head sizes, with CrowdPose's no crowd index."""
+    for skeleton, joints in (("mpii", 16), ("crowdpose", 14)):
+        people = replace(people_of(skeleton, random_people(joints)), name="own-people")
+        assert metrics.kind(people) == "oks"
+        assert metrics.kind(replace(people, name=f"{skeleton}-sample")) != "oks"
 
 
 def test_bootstrap_of_a_share_against_its_formula():

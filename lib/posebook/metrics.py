@@ -26,6 +26,7 @@ from posebook.datasets.crowdpose import AREA as CROWD_AREA
 
 JOINT_THRESHOLD = 0.2
 NMS_THRESHOLD = 0.9
+MAIN = ("AP", "PCKh@0.5", "PCK@0.2")  # the figure a learning curve shows, whichever the data has
 COCO_METRICS = {"AP": 0, "AP50": 1, "AP75": 2, "AP_M": 3, "AP_L": 4, "AR": 5}  # places in COCOeval.stats
 CROWD_GROUPS = {"AP easy": (0.0, 0.2), "AP medium": (0.2, 0.8), "AP hard": (0.8, np.inf)}
 MPII_PARTS = ("head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
@@ -57,8 +58,12 @@ class Units:
 
 
 def kind(persons: Persons) -> str:
-    """Which metric a dataset is measured by: 'oks', 'crowd', 'pckh' or 'pck'."""
-    return {"crowdpose": "crowd", "mpii": "pckh", "lspet": "pck"}.get(persons.skeleton.name, "oks")
+    """Which metric a dataset is measured by: 'oks', 'crowd', 'pckh' or 'pck'.
+
+    CrowdPose and MPII have their own; other data with the joints of one of them has not what those ask for.
+    """
+    own = {"crowdpose": "crowd", "mpii": "pckh"}.get(persons.name.removesuffix("-sample"))
+    return own or ("pck" if persons.skeleton.sigmas is None else "oks")
 
 
 def ready(persons: Persons) -> None:

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1 import make_axes_locatable
 
+from posebook.metrics import MAIN
 from posebook.published import STATUSES
 from posebook.skeletons import Skeleton
 
@@ -127,9 +128,7 @@ def curve(records: Sequence[dict]) -> Figure:
         entries = record["curve"]
         epochs = [entry["epoch"] for entry in entries]
         left.plot(epochs, [entry["loss"] for entry in entries], label=record["name"])
-        name = next(
-            (key for key in ("AP", "PCK@0.2") if any(entry.get(key) is not None for entry in entries)), None
-        )
+        name = next((key for key in MAIN if any(entry.get(key) is not None for entry in entries)), None)
         if name:
             scored = [(entry["epoch"], entry[name]) for entry in entries if entry.get(name) is not None]
             right.plot(*zip(*scored, strict=True), marker="o", markersize=3, label=record["name"])

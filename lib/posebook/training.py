@@ -308,7 +308,7 @@ def train(
             point = {"epoch": epoch, "loss": loss}
             if epoch % recipe.evaluate_every == 0 and epoch < recipe.epochs:
                 scores = evaluation.evaluate(run.ema, val_people, flip_test=False, **how)
-                point |= {key: value for key, value in scores.items() if key in ("AP", "PCK@0.2")}
+                point |= {key: value for key, value in scores.items() if key in metrics.MAIN}
                 bar.write(" ".join(f"{key} {value:.4f}" for key, value in point.items()))
             run.curve.append(point)
             run.seconds = earlier + watch.stamp()["wall_seconds"]
@@ -319,7 +319,7 @@ def train(
     ledger = Path(out_dir) / "records"
     ledger.mkdir(exist_ok=True)
     evaluation.save(ledger / f"{name}.json", val_people, found, units)
-    run.curve[-1] |= {key: value for key, value in single.items() if key in ("AP", "PCK@0.2")}
+    run.curve[-1] |= {key: value for key, value in single.items() if key in metrics.MAIN}
     weights = folder / "weights.safetensors"
     digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, **options)
     return {

@@ -26,9 +26,7 @@ from posebook.datasets import default_root
 from posebook.files import sha256
 from posebook.names import near
 
-ATTEMPTS = (
-    5  # transfers that may break off before the file is given up; each goes on where the last one stopped
-)
+ATTEMPTS = 5  # transfers that may break off before a file is given up; each goes on where the last stopped
 BLOCK = 1 << 14  # bytes written at once, and at most lost when a transfer breaks off
 
 
@@ -165,12 +163,12 @@ def _resume(url: str, target: str, _: object) -> None:
         except requests.RequestException as error:
             reason = str(error)
             continue
-        size = part.stat().st_size
-        if size == total or total is None:
+        size = part.stat().st_size if part.exists() else 0
+        if total is None or size == total:
             os.replace(part, target)
             return
         if size > total:
-            part.unlink()
+            part.unlink(missing_ok=True)
         reason = f"{size} bytes came of {total}"
     raise ConnectionError(
         f"{url} broke off {ATTEMPTS} times ({reason}); the same command goes on from what is in {part}"
@@ -183,9 +181,10 @@ def _transfer(requests: object, url: str, part: Path, have: int) -> int | None:
     with requests.get(url, headers=asked, stream=True, timeout=30) as answer:
         if answer.status_code == 416:  # nothing beyond: what is there is all, or of another file
             whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            if whole != str(have):
-                part.unlink()
-            return have if whole == str(have) else -1
+            if whole == str(have):
+                return have
+            part.unlink()
+            return int(whole) if whole.isdecimal() else -1
         if answer.status_code not in (200, 206):
             raise ConnectionError(f"{url}: the server answers {answer.status_code} {answer.reason}")
         if answer.headers.get("Content-Type", "").startswith("text/html"):
