@@ -80,6 +80,14 @@ def test_no_picture_at_all(tmp_path):
         predict.find([tmp_path])
 
 
+def test_pictures_of_one_name_are_refused_and_of_one_stem_drawn_apart(pictures, tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "3.png").write_bytes((pictures / "3.png").read_bytes())
+    with pytest.raises(ValueError, match="several pictures are called 3.png"):
+        predict.find([pictures, tmp_path / "more"])
+    assert predict.overlay("out", pictures / "3.png") != predict.overlay("out", pictures / "3.jpg")
+
+
 def test_boxes_are_found_by_file_name_or_number(pictures, net, tmp_path):
     boxes = [
         {"file_name": "2.png", "bbox": [1, 2, 30, 40], "score": 0.9},
@@ -101,6 +109,7 @@ def test_boxes_are_found_by_file_name_or_number(pictures, net, tmp_path):
         ({}, "is not a list of boxes"),
         ([{"bbox": [1, 2, 3], "image_id": 1}], "detection 0: bbox is .*, not 4 numbers"),
         (["box"], "detection 0: bbox is None"),
+        ([{"bbox": [1, 2, 3, 4], "file_name": ["a"]}], "detection 0: neither a file_name nor an image_id"),
         ([{"bbox": [1, 2, 3, 4], "image_id": 70}], "has no box of any of the 6 pictures, such as 1.png"),
     ],
 )

@@ -8,7 +8,7 @@
 import argparse
 import json
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,7 +46,10 @@ class Picture:
 
 
 def find(paths: list[str | Path]) -> list[Path]:
-    """The pictures among files and folders, folders in the order of names; ValueError where there is none."""
+    """The pictures among files and folders, folders in the order of names.
+
+    Raises ValueError where there is none, and where two have one name: results go by it.
+    """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -55,7 +58,16 @@ def find(paths: list[str | Path]) -> list[Path]:
             found.append(path)
     if not found:
         raise ValueError(f"no picture in {', '.join(map(str, paths))}: wanted are {', '.join(SUFFIXES)}")
+    twice = [name for name, count in Counter(path.name for path in found).items() if count > 1]
+    if twice:
+        raise ValueError(f"several pictures are called {twice[0]}: results go by name, predict them apart")
     return found
+
+
+def overlay(out_dir: str | Path, picture: Path) -> Path:
+    """Where the drawing over a picture goes: its own name, with .jpg added where it is no JPEG."""
+    name = picture.name if picture.suffix.lower() in (".jpg", ".jpeg") else f"{picture.name}.jpg"
+    return Path(out_dir) / "overlays" / name
 
 
 def whole(_: Path, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +90,10 @@ def listed(path: str | Path, pictures: list[Path], threshold: float = 0.0) -> Bo
         what = f"{path}, detection {place}"
         box = annotations.numbers(what, "bbox", entry.get("bbox") if isinstance(entry, dict) else None, 4)
         (score,) = annotations.numbers(what, "score", [entry.get("score", 1.0)], 1)
-        name = names.get(entry.get("file_name", entry.get("image_id")))
+        called = entry.get("file_name", entry.get("image_id"))
+        if not isinstance(called, str | int):
+            raise ValueError(f"{what}: neither a file_name nor an image_id says which picture it is of")
+        name = names.get(called)
         if name and score > threshold and box[2] > 0 and box[3] > 0 and entry.get("category_id", 1) == 1:
             by_name.setdefault(name, []).append([*box, score])
     if not by_name:
@@ -185,7 +200,7 @@ def run(
         for picture, (points, scores) in zip(ready, joints(model, ready, flip_test, device), strict=True):
             entries.extend(_entries(picture, numbers[picture.path], points, scores))
             if overlays:
-                target = out_dir / "overlays" / f"{picture.path.stem}.jpg"
+                target = overlay(out_dir, picture.path)
                 drawn.append(pool.submit(_write, target, picture.image, points, scores, model.skeleton))
         ready.clear()
         while len(drawn) > 4 * cores:  # so that pictures waiting to be drawn do not fill the memory
