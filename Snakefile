@@ -185,7 +185,7 @@ rule evaluate:
 rule predict:
     input:
         notebook=notebook("predict"),
-        code=NET + DATA + lib("evaluation", "metrics", "predict", "detector", "plots"),
+        code=NET + DATA + MEASURE + lib("predict", "detector", "plots"),
         weights=WEIGHTS,
         people=PEOPLE,
     output:
@@ -289,7 +289,7 @@ rule table:
 rule lesson:
     input:
         notebook=notebook("learn/{lesson}"),
-        code=lib("models", "codecs", "complexity", "losses", "plots") + DATA,
+        code=DATA + MEASURE + lib("datasets/own", "models", "codecs", "complexity", "training", "recipes", "losses", "plots"),
         weights=WEIGHTS,
         people=PEOPLE,
     output:

@@ -202,7 +202,7 @@ def test_ap_from_the_kept_matches_is_pycocotools(tmp_path):
     weights = once.copy()
     weights[0, [3, 7, 8]] = 0
     kept = np.flatnonzero(weights[0])
-    part = replace(people, images=tuple(int(units.images[i]) for i in kept))
+    part = replace(people, images={int(units.images[i]): Path("x.jpg") for i in kept})
     assert metrics.precision_of(units, weights)[0] == pytest.approx(
         metrics.score(part, found)["AP"], abs=1e-9
     )

@@ -104,18 +104,24 @@ def decode_heatmap(heatmaps: Tensor, stride: int = 4) -> tuple[Tensor, Tensor]:
     heatmaps: (B, K, h, w). Returns keypoints (B, K, 2) in input pixels and scores (B, K), the peak's value.
     """
     height, width = heatmaps.shape[-2:]
-    scores, index = heatmaps.flatten(-2).max(-1)  # (B, K)
-    x, y = index % width, index // width
-
-    def at(x: Tensor, y: Tensor) -> Tensor:
-        """Values at cells, clamped to the border, so that a border cell has no higher outer neighbour."""
-        cell = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-        return heatmaps.flatten(-2).gather(-1, cell[..., None]).squeeze(-1)  # (B, K)
-
+    scores, x, y = _peak(heatmaps)  # each (B, K)
     # towards the higher neighbour, and only where both neighbours exist
-    dx = torch.sign(at(x + 1, y) - at(x - 1, y)) * ((x > 0) & (x < width - 1))
-    dy = torch.sign(at(x, y + 1) - at(x, y - 1)) * ((y > 0) & (y < height - 1))
+    dx = torch.sign(_at(heatmaps, x + 1, y) - _at(heatmaps, x - 1, y)) * ((x > 0) & (x < width - 1))
+    dy = torch.sign(_at(heatmaps, x, y + 1) - _at(heatmaps, x, y - 1)) * ((y > 0) & (y < height - 1))
     return torch.stack([x + 0.25 * dx, y + 0.25 * dy], -1) * stride, scores
+
+
+def _peak(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest cell of each map (B, K, h, w): value, column and row, each (B, K)."""
+    scores, index = heatmaps.flatten(-2).max(-1)  # (B, K)
+    return scores, index % heatmaps.shape[-1], index // heatmaps.shape[-1]
+
+
+def _at(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Values (B, K) at cells, clamped to the border, so that a border cell has no higher outer neighbour."""
+    height, width = heatmaps.shape[-2:]
+    cell = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    return heatmaps.flatten(-2).gather(-1, cell[..., None]).squeeze(-1)  # (B, K)
 
 
 def decode_dark(heatmaps: Tensor, stride: int = 4, kernel: int = 11) -> tuple[Tensor, Tensor]:
@@ -124,20 +130,18 @@ def decode_dark(heatmaps: Tensor, stride: int = 4, kernel: int = 11) -> tuple[Te
     heatmaps: (B, K, h, w); kernel: the smoothing's side in cells. Returns keypoints (B, K, 2) in input pixels
     and scores (B, K), the peak's value before smoothing.
     """
-    batch, joints, height, width = heatmaps.shape
-    scores, index = heatmaps.flatten(-2).max(-1)  # (B, K)
-    x, y = index % width, index // width
+    height, width = heatmaps.shape[-2:]
+    scores, x, y = _peak(heatmaps)  # each (B, K)
     sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8  # OpenCV's for a kernel of this side
     line = torch.arange(kernel, dtype=heatmaps.dtype, device=heatmaps.device) - kernel // 2
     weights = torch.softmax(-(line**2) / (2 * sigma**2), 0)  # (kernel,)
     maps = heatmaps.reshape(-1, 1, height, width)  # (B * K, 1, h, w)
     maps = nn.functional.conv2d(maps, weights[None, None, :, None], padding=(kernel // 2, 0))
     maps = nn.functional.conv2d(maps, weights[None, None, None, :], padding=(0, kernel // 2))
-    smooth = maps.reshape(batch, joints, height * width).clamp(min=1e-10).log()  # (B, K, h * w)
+    smooth = maps.reshape(heatmaps.shape).clamp(min=1e-10).log()  # (B, K, h, w)
 
     def at(dx: int, dy: int) -> Tensor:
-        cell = (y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1)
-        return smooth.gather(-1, cell[..., None]).squeeze(-1)  # (B, K)
+        return _at(smooth, x + dx, y + dy)
 
     first_x, first_y = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
     xx = (at(2, 0) - 2 * at(0, 0) + at(-2, 0)) / 4

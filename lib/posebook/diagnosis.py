@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from posebook.datasets import Persons
-from posebook.metrics import Predictions, annotations, average_precision, check
+from posebook.metrics import Predictions, annotations, average_precision, by_image, check
 
 GOOD, CLOSE = 0.85, 0.5
 KINDS = ("good", "jitter", "inversion", "swap", "miss")
@@ -32,16 +32,14 @@ def kinds_of_error(persons: Persons, predictions: Predictions) -> np.ndarray:
     _checked(persons, predictions)
     variances = (2 * np.array(persons.skeleton.sigmas)) ** 2  # (K,)
     people = persons.persons
-    neighbours: dict[int, list[int]] = {}
-    for place, person in enumerate(people):
-        neighbours.setdefault(person.image_id, []).append(place)
+    together = {place: places for places in by_image(persons) for place in places}
     result = np.full(predictions.scores.shape, -1)
     for place, person in enumerate(people):
         labelled = person.keypoints[:, 2] > 0
         points = predictions.keypoints[place]  # (K, 2)
         own = _alike(points, person.keypoints[None, :, :2], person.area, variances)[:, 0]  # (K, K)
         right = np.diagonal(own)
-        others = [people[i].keypoints for i in neighbours[person.image_id] if i != place]
+        others = [people[i].keypoints for i in together[place] if i != place]
         other = own * labelled
         np.fill_diagonal(other, 0)
         inversion, swap = other.max(1), np.zeros(len(points))  # (K,)

@@ -89,7 +89,7 @@ def listed(path: str | Path, pictures: list[Path], threshold: float = 0.0) -> Bo
     for place, entry in enumerate(content):
         what = f"{path}, detection {place}"
         box = annotations.numbers(what, "bbox", entry.get("bbox") if isinstance(entry, dict) else None, 4)
-        (score,) = annotations.numbers(what, "score", [entry.get("score", 1.0)], 1)
+        score = annotations.number_of(what, entry, "score", 1.0)
         called = entry.get("file_name", entry.get("image_id"))
         if not isinstance(called, str | int):
             raise ValueError(f"{what}: neither a file_name nor an image_id says which picture it is of")

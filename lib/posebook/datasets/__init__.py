@@ -40,7 +40,7 @@ class Persons:
     persons: tuple[Person, ...]
     annotations: Path
     skipped: tuple[str, ...] = ()  # broken or missing images, by name
-    images: tuple[int, ...] = ()  # ids of all usable images, those without people too
+    images: dict[int, Path] = field(default_factory=dict)  # all usable ones by id, those without people too
     boxes: str = "ground truth"  # or whose: a detector's file, by name
     boxes_sha256: str | None = None  # of that file
 

@@ -57,7 +57,7 @@ def read(path: Path) -> Annotations:
         if Path(name).is_absolute() or ".." in Path(name).parts or not name:
             raise ValueError(f"{what}: file_name {name!r} is not a path inside the images' folder")
         for side in ("width", "height"):
-            if _number(what, image, side) < 1:
+            if number_of(what, image, side) < 1:
                 raise ValueError(f"{what}: {side} {image[side]}, not a positive number of pixels")
         images[number] = image
     for place, entry in enumerate(content["annotations"]):
@@ -85,18 +85,19 @@ def field(what: str, entry: object, key: str, kind: type) -> object:
     return value
 
 
-def _number(what: str, entry: dict, key: str) -> float:
-    return numbers(what, key, [entry.get(key)])[0]
+def number_of(what: str, entry: dict, key: str, default: float | None = None) -> float:
+    """An entry's number; ValueError for anything else."""
+    return numbers(what, key, [entry.get(key, default)], 1)[0]
 
 
-def numbers(what: str, key: str, values: object, count: int | None = None) -> list[float]:
-    """The values, if they are `count` finite numbers, or any count; ValueError otherwise."""
+def numbers(what: str, key: str, values: object, count: int) -> list[float]:
+    """The values, if they are `count` finite numbers; ValueError otherwise."""
     good = isinstance(values, list) and all(
         isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and abs(v) < 1e9
         for v in values
     )
-    if not good or (count is not None and len(values) != count):
-        wanted = "a number" if count is None else f"{count} numbers"
+    if not good or len(values) != count:
+        wanted = "a number" if count == 1 else f"{count} numbers"
         raise ValueError(f"{what}: {key} is {str(values)[:60]}, not {wanted}")
     return values
 
@@ -110,8 +111,8 @@ def skeleton_fits(content: Annotations, skeleton: Skeleton) -> None:
 
 def people(
     content: Annotations, folder: Path, skeleton: Skeleton, area: float | None = None
-) -> tuple[tuple[Person, ...], tuple[int, ...], tuple[str, ...]]:
-    """The people of a file, the ids of its usable images, and what was skipped.
+) -> tuple[tuple[Person, ...], dict[int, Path], tuple[str, ...]]:
+    """The people of a file, its usable images by id, and what was skipped.
 
     A person counts who has a labelled joint and is no crowd. The box is clipped to the image. area: a
     person's area as a share of the box's, for files that do not give it; None: theirs, else the whole box.
@@ -152,8 +153,7 @@ def people(
             outside.append(f"{what} (of {image['width']} x {image['height']} image {image['file_name']})")
         if image["file_name"] not in usable:
             continue
-        given = entry.get("area", w * h)
-        own = numbers(f"{content.path}, {what}", "area", [given])[0] if area is None else area * w * h
+        own = number_of(f"{content.path}, {what}", entry, "area", w * h) if area is None else area * w * h
         if own < 0:
             raise ValueError(f"{content.path}, {what}: area is {own}, not a number of pixels")
         found.append(
@@ -166,8 +166,9 @@ def people(
     _within(content, outside, "people have joints off their image", "{} people have joints off their image")
     if not found:
         raise ValueError(f"{content.path} holds no person with keypoints and an image")
-    ids = tuple(sorted(number for number, image in content.images.items() if image["file_name"] in usable))
-    return tuple(found), ids, broken + tuple(orphans) + tuple(flat)
+    files = {number: image["file_name"] for number, image in sorted(content.images.items())}
+    images = {number: folder / name for number, name in files.items() if name in usable}
+    return tuple(found), images, broken + tuple(orphans) + tuple(flat)
 
 
 def _within(content: Annotations, faults: list[str], what: str, said: str) -> None:

@@ -38,7 +38,7 @@ def load_mini(root: Path, split: str = "val2017") -> Persons:
         raise near(split, MINI, "split of coco-mini")
     full, cut = (root / "annotations" / f"person_keypoints_{split}{end}.json" for end in ("", "_mini"))
     if full.is_file() and not cut.is_file():
-        content = json.loads(full.read_text())
+        content = annotations.read_json(full)
         content["images"] = content["images"][: MINI[split]]
         chosen = {image["id"] for image in content["images"]}
         content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in chosen]

@@ -27,8 +27,7 @@ def load(people: Persons, path: str | Path, threshold: float = 0.0) -> Persons:
     content = annotations.read_json(path)
     if not isinstance(content, list):
         raise ValueError(f"{path} is not a file of detections: it is not a list of boxes")
-    names, joints = image_files(people), len(people.skeleton.keypoints)
-    wanted = set(people.images)
+    wanted, joints = people.images, len(people.skeleton.keypoints)
     persons, strangers, flat = [], [], 0
     for place, entry in enumerate(content):
         what = f"{path}, detection {place}"
@@ -36,7 +35,7 @@ def load(people: Persons, path: str | Path, threshold: float = 0.0) -> Persons:
             continue
         image = annotations.field(what, entry, "image_id", int)
         x, y, w, h = annotations.numbers(what, "bbox", entry.get("bbox"), 4)
-        score = annotations.numbers(what, "score", [entry.get("score")], 1)[0]
+        score = annotations.number_of(what, entry, "score")
         if score <= threshold:
             continue
         if image not in wanted:
@@ -45,7 +44,7 @@ def load(people: Persons, path: str | Path, threshold: float = 0.0) -> Persons:
             flat += 1
         else:
             nothing = np.zeros((joints, 3))  # (K, 3)
-            persons.append(Person(names[image], image, place, (x, y, w, h), w * h, nothing, score))
+            persons.append(Person(wanted[image], image, place, (x, y, w, h), w * h, nothing, score))
     if not persons or len(strangers) > len(persons):
         theirs, ours = (", ".join(map(str, ids[:3])) for ids in (strangers, sorted(wanted)))
         raise ValueError(
@@ -56,15 +55,8 @@ def load(people: Persons, path: str | Path, threshold: float = 0.0) -> Persons:
         print(f"leaving out {len(strangers)} boxes on images that are not in {people.annotations.name}")
     if flat:
         print(f"leaving out {flat} boxes of no area in {path.name}")
-    empty = len(wanted - {person.image_id for person in persons})
+    empty = len(wanted.keys() - {person.image_id for person in persons})
     if empty:
         print(f"{empty} of {len(wanted)} images have no box in {path.name}: whoever is on them is missed")
     boxes = f"detector: {path.name}"
     return replace(people, persons=tuple(persons), boxes=boxes, boxes_sha256=sha256(path))
-
-
-def image_files(people: Persons) -> dict[int, Path]:
-    """Where the image of each id lies, those without people too."""
-    folder = people.persons[0].image.parent
-    content = annotations.read(people.annotations)
-    return {number: folder / image["file_name"] for number, image in content.images.items()}
