@@ -16,7 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from posebook import datasets, files, models, recipes, training
+from posebook import checkpoints, datasets, files, models, recipes, training
 
 SMALL = {
     "epochs": 3,
@@ -111,7 +111,7 @@ def test_the_average_is_the_formula():
 def test_samples_depend_on_nothing_but_their_key(small):
     people = datasets.load("synthetic", small, "train")
     recipe = recipes.get("fast", input_size=[64, 64])
-    samples = training.Samples(people, recipe, (64, 64), 3)
+    samples = training.Samples(people, recipe, 3)
     first = samples[5, 2]
     _ = samples[0, 0], samples[1, 7]
     assert all(torch.equal(a, b) for a, b in zip(first, samples[5, 2], strict=True))
@@ -150,7 +150,10 @@ def test_a_heatmap_net_is_trained_and_evaluated(small, tmp_path):
 
 
 def test_the_papers_profile_is_of_its_own_nets(small, tmp_path):
-    with pytest.raises(ValueError, match="profile paper is the recipe of starnet-pose-t.*another for lapx"):
+    with pytest.raises(
+        ValueError,
+        match="no paper's recipe for lapx on synthetic: profile paper is that of starnet-pose-t on coco",
+    ):
         training.train("lapx", "synthetic", str(small), "paper", out_dir=str(tmp_path))
 
 
@@ -200,9 +203,11 @@ def test_nan_stops_the_run_and_names_the_step(small, tmp_path, monkeypatch):
     monkeypatch.setattr(training.losses, "simcc_kl", poisoned)
     with pytest.raises(FloatingPointError, match="the loss is nan at step 5"):
         run(small, tmp_path)
-    (checkpoint,) = tmp_path.rglob("checkpoint.safetensors")  # of the first epoch, before the fault
+    checkpoint = max(tmp_path.rglob("checkpoint-*.safetensors"))  # of the first epoch, before the fault
     tensors = safetensors.torch.load_file(checkpoint)
-    assert all(value.isfinite().all() for value in tensors.values() if value.is_floating_point())
+    assert checkpoint.stem.endswith("03") and all(
+        value.isfinite().all() for value in tensors.values() if value.is_floating_point()
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,17 +229,98 @@ def test_unknown_names_are_met_before_any_work(arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_another_run_starts_anew_and_a_torn_checkpoint_is_refused(small, tmp_path, monkeypatch):
+def test_another_run_starts_anew(small, tmp_path, monkeypatch):
     record = run(small, tmp_path, epochs=1)
     files = {record["weights"]["file"], run(small, tmp_path, epochs=1, batch=12)["weights"]["file"]}
     with monkeypatch.context() as patch:
         patch.setattr(training, "sources", lambda net: "other code")
         files.add(run(small, tmp_path, epochs=1)["weights"]["file"])
     assert len(files) == 3 and all((tmp_path / file).exists() for file in files)
-    path = (tmp_path / record["weights"]["file"]).with_name("checkpoint.safetensors")
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="is no checkpoint of a training run"):
-        run(small, tmp_path, epochs=1)
+
+
+def test_a_torn_checkpoint_is_passed_over_and_the_last_one_refused(small, tmp_path, capsys):
+    record = run(small, tmp_path)
+    older, newest = checkpoints.found((tmp_path / record["weights"]["file"]).parent)  # two are kept
+    newest.write_bytes(newest.read_bytes()[:1000])
+    again = run(small, tmp_path)
+    assert f"{newest} is no checkpoint of this run" in capsys.readouterr().out
+    assert again["weights"]["sha256"] == record["weights"]["sha256"]
+    for path in checkpoints.found(older.parent):
+        path.write_bytes(b"{}")
+    with pytest.raises(
+        ValueError, match="is no checkpoint of this run .*, and none before it is; move it away"
+    ):
+        run(small, tmp_path)
+
+
+def test_a_foreign_checkpoint_is_not_taken_up(small, tmp_path):
+    first, second = run(small, tmp_path, epochs=1), run(small, tmp_path, epochs=1, batch=12)
+    (path,) = checkpoints.found((tmp_path / first["weights"]["file"]).parent)
+    (other,) = checkpoints.found((tmp_path / second["weights"]["file"]).parent)
+    other.write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="it is of another run"):
+        run(small, tmp_path, epochs=1, batch=12)
+
+
+def test_two_runs_in_one_folder_are_refused(small, tmp_path):
+    folder = (tmp_path / run(small, tmp_path, epochs=1)["weights"]["file"]).parent
+    with checkpoints.locked(folder):
+        with pytest.raises(RuntimeError, match=f"is being trained in by process {os.getpid()}: wait for it"):
+            run(small, tmp_path, epochs=1)
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(small):
+    people = datasets.load("synthetic", small, "train")
+    recipe = recipes.get("fast", "lapx", input_size=[64, 64], batch=7, clip=0.01)
+    batch = next(iter(training.loaded(training.Samples(people, recipe, 0), recipe, 0, training.How("cpu"))))
+    gradients = []
+    for parts in (1, 3):
+        torch.manual_seed(0)
+        net = models.build("lapx", people.skeleton, (64, 64)).eval()  # eval: batch norm sees no batch
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.0)
+        run = checkpoints.Run(net, net, optimiser, torch.amp.GradScaler(enabled=False), {})
+        training.take_step(run, net, batch, 7, recipe, training.How("cpu"), parts)
+        gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-8)
+    assert gradients[0].norm() == pytest.approx(0.01, rel=1e-3)  # clipped
+
+
+def test_a_batch_without_room_is_taken_in_parts(small, tmp_path, monkeypatch, capsys):
+    real = models.starnet_pose.StarNetPose.forward
+
+    def narrow(net, images):
+        if net.training and len(images) > 3:
+            raise torch.OutOfMemoryError
+        return real(net, images)
+
+    monkeypatch.setattr(models.starnet_pose.StarNetPose, "forward", narrow)
+    assert len(run(small, tmp_path)["curve"]) == 3
+    said = "".join(capsys.readouterr())
+    assert "no room for 8 people at once: taking each batch in 2 parts" in said and "in 4 parts" in said
+
+
+def test_a_loader_process_that_dies_is_replaced(small, tmp_path, monkeypatch, capsys):
+    real, parent, mark = training.Samples.__getitem__, os.getpid(), tmp_path / "died"
+
+    def fatal(samples, key):
+        if key[0] == 1 and os.getpid() != parent and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(samples, key)
+
+    whole = run(small, tmp_path / "a")
+    monkeypatch.setattr(training.Samples, "__getitem__", fatal)
+    helped = run(small, tmp_path / "b", workers=1)
+    assert mark.exists() and "a loader process died" in "".join(capsys.readouterr())
+    assert helped["weights"]["sha256"] == whole["weights"]["sha256"]
+
+
+def test_half_precision_learns_too(small, tmp_path):
+    record = run(small, tmp_path, precision="bf16", epochs=6, learning_rate=2e-3)
+    losses = [point["loss"] for point in record["curve"]]
+    assert losses[-1] < losses[0] and record["parameters"]["precision"] == "bf16"
+    with pytest.raises(ValueError, match="unknown precision 'bf15'; did you mean bf16"):
+        run(small, tmp_path, precision="bf15")
 
 
 def start(small, folder) -> subprocess.Popen:
@@ -256,9 +342,12 @@ def start(small, folder) -> subprocess.Popen:
 
 def epochs_done(folder) -> int:
     """Epochs in the checkpoint of the only run in a folder, 0 before the first."""
-    for path in folder.rglob("checkpoint.safetensors"):
-        with safetensors.safe_open(path, "pt") as file:
-            return len(json.loads(file.metadata()["run"])["curve"])
+    for path in sorted(folder.rglob("checkpoint-*.safetensors"), reverse=True):
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                return len(json.loads(file.metadata()["run"])["curve"])
+        except FileNotFoundError:  # a newer one has taken its place
+            return epochs_done(folder)
     return 0
 
 
@@ -275,7 +364,7 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(small, tmp_path)
     resumed, undisturbed = start(small, tmp_path / "killed"), None
     said = resumed.communicate()[0]
     assert resumed.returncode == 0, said
-    assert "going on from epoch" in said
+    assert "going on from step" in said
     undisturbed = start(small, tmp_path / "whole")
     assert undisturbed.communicate() and undisturbed.returncode == 0
     killed, whole = (
@@ -285,7 +374,7 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(small, tmp_path)
     assert killed["weights"]["sha256"] == whole["weights"]["sha256"]
     assert killed["curve"] == whole["curve"] and killed["metrics"] == whole["metrics"]
     a, b = (
-        safetensors.torch.load_file(next((tmp_path / n).rglob("checkpoint.safetensors")))
+        safetensors.torch.load_file(max((tmp_path / n).rglob("checkpoint-*.safetensors")))
         for n in ("killed", "whole")
     )
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
