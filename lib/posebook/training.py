@@ -427,11 +427,12 @@ def train(
     scaler = torch.amp.GradScaler(torch.device(way.device).type, enabled=precision == "fp16")
     run = Run(net, ema, optimiser, scaler, identity)
     with checkpoints.locked(folder) if way.rank == 0 else nullcontext():
-        if run.resume(folder):
-            print(f"going on from step {run.step}, after {len(run.curve)} epochs of {recipe.epochs}")
-        elif way.rank == 0:
-            run.save(folder)
+        going_on = run.resume(folder)
         way.wait()
+        if going_on:
+            print(f"going on from step {run.step}, after {len(run.curve)} epochs of {recipe.epochs}")
+        elif way.rank == 0:  # before any work: a full disk shows now
+            run.save(folder)
         people = len(train_people.persons)
         samples = Samples(train_people, recipe, seed)
         bar = tqdm(
