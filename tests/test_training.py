@@ -82,12 +82,6 @@ def test_the_papers_learning_rate():
     assert training.learning_rate(2000, total, replace(recipe, batch=256)) == pytest.approx(1e-3)
 
 
-def test_the_papers_recipe():
-    recipe = recipes.get("paper")
-    assert (recipe.epochs, recipe.weight_decay, recipe.ema, recipe.beta) == (210, 0.05, 0.0002, 10.0)
-    assert recipe.sigma == (4.9, 5.66) and recipe.stage2_epochs == 15
-
-
 def test_no_decay_on_norms_and_biases():
     model = models.build("starnet-pose-s", input_size=(64, 64))
     decayed, plain = training.parameter_groups(model, 0.05)
@@ -267,6 +261,29 @@ def test_a_foreign_checkpoint_is_not_taken_up(small, tmp_path):
         other.write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="it is of another run"):
         run(small, tmp_path, epochs=1, batch=12)
+
+
+@pytest.mark.slow
+def test_lapxs_context_is_frozen_then_raised(small, tmp_path):
+    how = SMALL | {"context_span": [1 / 3, 1.0]}  # an epoch frozen, two in which the gain is raised to 0.2
+    record = training.train("lapx", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
+    after_two, after_three = (
+        safetensors.torch.load_file(path)
+        for path in checkpoints.found((tmp_path / record["weights"]["file"]).parent)
+    )
+    torch.manual_seed(0)
+    start = models.build("lapx", "coco", (64, 64)).state_dict()
+    branch = "hg.0.attention.position_attention."
+    for tensors, gain in ((after_two, 0.1), (after_three, 0.2)):
+        assert tensors[f"model.{branch}gamma"].item() == pytest.approx(gain)
+        assert not torch.equal(tensors[f"model.{branch}g.weight"], start[f"{branch}g.weight"])
+    whole = training.train(
+        "lapx", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how | {"context_span": [1.0, 2.0]}
+    )
+    *_, frozen = checkpoints.found((tmp_path / whole["weights"]["file"]).parent)
+    assert torch.equal(
+        safetensors.torch.load_file(frozen)[f"model.{branch}g.weight"], start[f"{branch}g.weight"]
+    )
 
 
 def test_two_runs_in_one_folder_are_refused(small, tmp_path):

@@ -16,7 +16,7 @@ net = models.build("starnet-pose-t", people.skeleton, (64, 64)).eval()  # eval: 
 optimiser = torch.optim.SGD(net.parameters(), lr=0.0)
 run = checkpoints.Run(net, net, optimiser, torch.amp.GradScaler("cpu", enabled=False), {})
 batch = next(iter(training.loaded(training.Samples(people, recipe, 0), recipe, 0, how)))
-training.take_step(run, training.spread(run, recipe, 0.0, how), batch, 7, recipe, how, 2)
+training.take_step(run, training.spread(run, recipe, 0, how), batch, 7, recipe, how, 2)
 if how.rank == 0:
     gradients = {name: p.grad.contiguous() for name, p in net.named_parameters() if p.grad is not None}
     safetensors.torch.save_file(gradients, out)

@@ -268,10 +268,10 @@ def take_step(
     return loss, parts
 
 
-def spread(run: Run, recipe: Recipe, share: float, how: How) -> nn.Module:
-    """The net as an epoch trains it: LAPX's context set for this share of training; over all processes."""
+def spread(run: Run, recipe: Recipe, epoch: int, how: How) -> nn.Module:
+    """The net as an epoch trains it: LAPX's context set for it, and over all processes."""
     if hasattr(run.model, "set_context"):
-        run.model.set_context(recipes.context_gain(share, recipe))
+        run.model.set_context(recipes.context_gain(epoch, recipe))
     net = torch.compile(run.model) if how.compile else run.model
     # wrapped anew, for what learns may have changed
     return how.accelerator.prepare_model(net) if how.accelerator else net
@@ -293,7 +293,7 @@ def train_steps(
             try:
                 for batch in loaded(samples, recipe, run.step, how):
                     if net is None or run.step % steps == 0:
-                        net = spread(run, recipe, run.step / total, how)
+                        net = spread(run, recipe, run.step // steps, how)
                         run.model.train()
                     for group in run.optimiser.param_groups:
                         group["lr"] = learning_rate(run.step, total, recipe)
