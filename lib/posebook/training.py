@@ -1,7 +1,7 @@
 """The training loop: recipe in, record and weights out; killed at any moment, it goes on where it was.
 
-1. Every sample's augmentation is drawn from (seed, epoch, person) and every epoch's order from (seed, epoch),
-   so that a resumed run, or one with other loader processes, sees the same pictures.
+1. Everybody's augmentation of an epoch is drawn from (seed, epoch), and so is the epoch's order, so that a
+   resumed run, or one with other loader processes, sees the same pictures.
 2. A checkpoint is one safetensors file, written to a temporary name and renamed, at the end of every epoch.
 3. The average of the weights (mmengine's ExpMomentumEMA) is what is evaluated and kept.
 """
@@ -53,26 +53,34 @@ class Samples(Dataset):
 
     def __init__(self, persons: Persons, recipe: Recipe, input_size: tuple[int, int], seed: int):
         self.persons, self.recipe, self.input_size, self.seed = persons, recipe, input_size, seed
+        self.epoch = -1
+        self.boxes = np.array([person.bbox for person in persons.persons])  # (N, 4)
+        self.keypoints = np.array([person.keypoints for person in persons.persons])  # (N, K, 3)
+
+    def _draw(self, epoch: int) -> None:
+        """Draw an epoch's augmentation of everybody: one by one they would cost half as much as the warps."""
+        skeleton, size = self.persons.skeleton, self.input_size
+        late = epoch >= self.recipe.epochs - self.recipe.stage2_epochs
+        augmentation = self.recipe.stage2 if late else self.recipe.stage1
+        rng = np.random.default_rng((self.seed, epoch, 1))  # 1: not the order's own numbers
+        self.matrices, flips = transforms.random_affine_batch(
+            self.boxes, self.keypoints, skeleton, size, augmentation, rng
+        )
+        self.jitter = transforms.draw_jitter(len(self.boxes), size, augmentation, rng)
+        arrays = map(torch.from_numpy, (self.keypoints, self.matrices, flips))
+        self.points, self.weights = transforms.joints_batch(*arrays, skeleton, size)  # (N, K, 2), (N, K)
+        self.epoch = epoch
+        np.empty(1 << 24)  # glibc keeps freed blocks up to the largest it saw freed: no page faults then
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Input (H, W, 3) uint8, joints (K, 2) in its pixels, and weights (K,): 1 labelled and inside."""
         epoch, index = key
-        person, skeleton = self.persons.persons[index], self.persons.skeleton
-        rng = np.random.default_rng((self.seed, epoch, index))
-        late = epoch >= self.recipe.epochs - self.recipe.stage2_epochs
-        augmentation = self.recipe.stage2 if late else self.recipe.stage1
-        matrix, flipped = transforms.random_affine(
-            person.bbox, person.keypoints, skeleton, self.input_size, augmentation, rng
-        )
-        image = transforms.warp(read_image(person.image), matrix, self.input_size)
-        image = transforms.photometric(image, augmentation, rng)
-        keypoints = person.keypoints.copy()  # (K, 3)
-        keypoints[:, :2] = transforms.apply_affine(matrix, keypoints[:, :2])
-        if flipped:
-            keypoints = transforms.flip_joints(keypoints, skeleton)
-        points = torch.from_numpy(keypoints[:, :2]).float()  # (K, 2)
-        weights = torch.from_numpy(keypoints[:, 2] > 0) & codecs.inside(points, self.input_size)  # (K,)
-        return torch.from_numpy(image), points, weights.float()
+        if epoch != self.epoch:
+            self._draw(epoch)
+        picture = read_image(self.persons.persons[index].image)
+        image = transforms.warp(picture, self.matrices[index], self.input_size)
+        image = transforms.photometric(image, self.jitter, index)
+        return torch.from_numpy(image), self.points[index], self.weights[index]
 
 
 def batches(people: int, recipe: Recipe, seed: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
