@@ -40,6 +40,7 @@ from posebook import (
     uncertainty,
 )
 from posebook.datasets import Persons, read_image
+from posebook.datasets.packed import Packed
 from posebook.files import sha256
 from posebook.recipes import Recipe
 
@@ -49,11 +50,18 @@ SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crow
 
 
 class Samples(Dataset):
-    """Augmented training samples, asked for by (epoch, person index)."""
+    """Augmented training samples, asked for by (epoch, person index); from `packed`, or from the pictures."""
 
-    def __init__(self, persons: Persons, recipe: Recipe, input_size: tuple[int, int], seed: int):
+    def __init__(
+        self,
+        persons: Persons,
+        recipe: Recipe,
+        input_size: tuple[int, int],
+        seed: int,
+        packed: Packed | None = None,
+    ):
         self.persons, self.recipe, self.input_size, self.seed = persons, recipe, input_size, seed
-        self.epoch = -1
+        self.packed, self.epoch = packed, -1
         self.boxes = np.array([person.bbox for person in persons.persons])  # (N, 4)
         self.keypoints = np.array([person.keypoints for person in persons.persons])  # (N, K, 3)
 
@@ -77,8 +85,13 @@ class Samples(Dataset):
         epoch, index = key
         if epoch != self.epoch:
             self._draw(epoch)
-        picture = read_image(self.persons.persons[index].image)
-        image = transforms.warp(picture, self.matrices[index], self.input_size)
+        matrix = self.matrices[index]
+        if self.packed:
+            picture, placed = self.packed[index]
+            matrix = transforms.compose(matrix, transforms.invert(placed))
+        else:
+            picture = read_image(self.persons.persons[index].image)
+        image = transforms.warp(picture, matrix, self.input_size)
         image = transforms.photometric(image, self.jitter, index)
         return torch.from_numpy(image), self.points[index], self.weights[index]
 
