@@ -8,12 +8,11 @@ StarNet-Pose was trained: decode the whole picture, warp, HSV in 16 bits (YOLOXH
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 
 import cv2
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from posebook import codecs, recipes, training, transforms
 from posebook.datasets import Persons
@@ -73,14 +72,16 @@ class Plain(Dataset):
         return image, *targets, (inside & (keypoints[:, 2] > 0)).astype(np.float32)
 
 
-def collate(samples: list, recipe: Recipe, input_size: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Samples of `training.Samples` as Plain's batch: the targets of all of them in one go."""
-    images, points, weights = default_collate(samples)
-    return (
-        images,
-        *codecs.encode_simcc(points, input_size, 2.0, recipes.sigma_for(input_size, recipe)),
-        weights,
-    )
+def with_targets(
+    batches: Iterator, recipe: Recipe, input_size: tuple[int, int]
+) -> Iterator[tuple[Tensor, ...]]:
+    """Batches of `training.Samples` as Plain's: the targets of all in one go, where they have arrived.
+
+    Processes that made them would have to send them, a third as many bytes as the inputs.
+    """
+    for images, points, weights in batches:
+        targets = codecs.encode_simcc(points, input_size, 2.0, recipes.sigma_for(input_size, recipe))
+        yield images, *targets, weights
 
 
 def pipelines(
@@ -89,16 +90,13 @@ def pipelines(
     """How to start either: endless batches in the same order, (images, targets x, targets y, weights)."""
     endless = replace(recipe, epochs=10**9)  # the first stage all along
 
-    def start(dataset: Dataset, collate_fn: Callable | None = None) -> Iterator:
+    def start(dataset: Dataset) -> Iterator:
         order = training.batches(len(persons.persons), endless, 0, 0)
-        return iter(DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate_fn))
+        return iter(DataLoader(dataset, batch_sampler=order, num_workers=workers))
 
+    plain = Plain(persons, recipe, input_size, 0)
     samples = training.Samples(persons, endless, input_size, 0, packed)
-    joined = partial(collate, recipe=recipe, input_size=input_size)
-    return {
-        "plain": partial(start, Plain(persons, recipe, input_size, 0)),
-        "packed": partial(start, samples, joined),
-    }
+    return {"plain": lambda: start(plain), "packed": lambda: with_targets(start(samples), recipe, input_size)}
 
 
 def measure(
