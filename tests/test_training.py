@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from conftest import ROOT
-from posebook import checkpoints, datasets, files, models, recipes, training
+from posebook import checkpoints, datasets, files, models, recipes, samples, training
 
 SMALL = {
     "epochs": 3,
@@ -61,14 +61,14 @@ def small(tmp_path_factory):
 
 def test_each_epoch_holds_every_person_once_and_a_resume_sees_the_same_order():
     recipe = replace(recipes.FAST, epochs=3, batch=4)
-    all_of_it = list(training.batches(10, recipe, 7, 0))
+    all_of_it = list(samples.batches(10, recipe, 7, 0))
     assert len(all_of_it) == 9
     for epoch in range(3):
         keys = [key for batch in all_of_it[3 * epoch : 3 * epoch + 3] for key in batch]
         assert sorted(keys) == [(epoch, i) for i in range(10)]
     for step in range(9):
-        assert list(training.batches(10, recipe, 7, step)) == all_of_it[step:]
-    assert list(training.batches(10, recipe, 8, 0)) != all_of_it
+        assert list(samples.batches(10, recipe, 7, step)) == all_of_it[step:]
+    assert list(samples.batches(10, recipe, 8, 0)) != all_of_it
 
 
 def test_the_papers_learning_rate():
@@ -107,11 +107,11 @@ def test_the_average_is_the_formula():
 def test_samples_depend_on_nothing_but_their_key(small):
     people = datasets.load("synthetic", small, "train")
     recipe = recipes.get("fast", input_size=[64, 64])
-    samples = training.Samples(people, recipe, 3)
-    first = samples[5, 2]
-    _ = samples[0, 0], samples[1, 7]
-    assert all(torch.equal(a, b) for a, b in zip(first, samples[5, 2], strict=True))
-    assert not torch.equal(first[0], samples[6, 2][0])
+    drawn = samples.Samples(people, recipe, 3)
+    first = drawn[5, 2]
+    _ = drawn[0, 0], drawn[1, 7]
+    assert all(torch.equal(a, b) for a, b in zip(first, drawn[5, 2], strict=True))
+    assert not torch.equal(first[0], drawn[6, 2][0])
     image, points, weights = first
     assert image.shape == (64, 64, 3) and points.shape == (17, 2) and set(weights.tolist()) <= {0.0, 1.0}
 
@@ -172,6 +172,14 @@ def test_a_run_starts_from_weights_it_is_given(small, tmp_path):
 def test_loader_processes_change_nothing(small, tmp_path):
     alone, helped = run(small, tmp_path / "a", epochs=1), run(small, tmp_path / "b", epochs=1, workers=2)
     assert alone["weights"]["sha256"] == helped["weights"]["sha256"]
+
+
+def test_a_packed_run_goes_on_too(small, tmp_path):
+    record = run(small, tmp_path, pack="raw", epochs=1)
+    assert record["parameters"]["pack"] == "raw" and list((tmp_path / "packed").glob("*.pack"))
+    plain = run(small, tmp_path, epochs=1)
+    assert record["weights"]["file"] != plain["weights"]["file"]
+    assert record["curve"][0]["loss"] == pytest.approx(plain["curve"][0]["loss"], rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +304,7 @@ def test_two_runs_in_one_folder_are_refused(small, tmp_path):
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(small):
     people = datasets.load("synthetic", small, "train")
     recipe = recipes.get("fast", "lapx", input_size=[64, 64], batch=7, clip=0.01)
-    batch = next(iter(training.loaded(training.Samples(people, recipe, 0), recipe, 0, training.How("cpu"))))
+    batch = next(iter(training.feed(samples.Samples(people, recipe, 0), 0, training.How("cpu"), None)))
     gradients = []
     for parts in (1, 3):
         torch.manual_seed(0)
@@ -324,16 +332,16 @@ def test_a_batch_without_room_is_taken_in_parts(small, tmp_path, monkeypatch, ca
 
 
 def test_a_loader_process_that_dies_is_replaced(small, tmp_path, monkeypatch, capsys):
-    real, parent, mark = training.Samples.__getitem__, os.getpid(), tmp_path / "died"
+    real, parent, mark = samples.Samples.__getitem__, os.getpid(), tmp_path / "died"
 
-    def fatal(samples, key):
+    def fatal(people, key):
         if key[0] == 1 and os.getpid() != parent and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(samples, key)
+        return real(people, key)
 
     whole = run(small, tmp_path / "a")
-    monkeypatch.setattr(training.Samples, "__getitem__", fatal)
+    monkeypatch.setattr(samples.Samples, "__getitem__", fatal)
     helped = run(small, tmp_path / "b", workers=1)
     assert mark.exists() and "a loader process died" in "".join(capsys.readouterr())
     assert helped["weights"]["sha256"] == whole["weights"]["sha256"]
