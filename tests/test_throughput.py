@@ -21,8 +21,8 @@ def people(test_data):
 def test_plain_and_packed_batches_are_alike_where_nothing_is_drawn(people, tmp_path):
     recipe = recipes.get("overfit", batch=5, input_size=[128, 96], stage1={"flip": 0})
     canvases = packed.open_or_pack(people, tmp_path, SIZE, (recipe.stage1,), "raw")
-    both = throughput.pipelines(people, canvases, recipe, 0)
-    plain, quick = (start() for start in both.values())
+    both = throughput.pipelines(people, {"raw": canvases}, recipe, 0)
+    plain, quick = both["plain"](), both["raw"]()
     for size in (5, 5, 2, 5):  # an epoch, and on
         a, b = next(plain), next(quick)
         for one, other in zip(a, b, strict=True):
@@ -56,9 +56,17 @@ def test_one_draw_is_coloured_alike(people, monkeypatch):
         assert (weights == quick.weights[index].numpy()).all()
 
 
-def test_both_are_timed_in_turns(people, tmp_path):
+def test_ways_are_timed_in_turns(people, tmp_path):
     recipe = recipes.get("fast", batch=4, input_size=list(SIZE))
     canvases = packed.open_or_pack(people, tmp_path, SIZE, (recipe.stage1,), "raw")
-    found = throughput.measure(people, canvases, recipe, workers=0, rounds=2, seconds=0.1)
-    assert [len(values) for values in found.values()] == [2, 2, 2]
-    assert found["ratio"] == [b / a for a, b in zip(found["plain"], found["packed"], strict=True)]
+    ways = throughput.pipelines(people, {"raw": canvases}, recipe, 0)
+    found = throughput.measure(ways, rounds=2, seconds=0.1)
+    assert list(found) == ["plain", "pictures", "raw"]
+    assert all(len(values) == 2 and min(values) > 0 for values in found.values())
+
+
+def test_steps_are_timed_one_change_after_the_other(people):
+    recipe = recipes.get("fast", batch=2, input_size=[64, 64])
+    found = throughput.step_rates("starnet-pose-t", people.skeleton, recipe, "cpu", "bf16", rounds=2, steps=1)
+    assert list(found) == ["as built", "+ channels last", "+ fused optimiser", "+ bf16"]
+    assert all(len(values) == 2 and min(values) > 0 for values in found.values())
