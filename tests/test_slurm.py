@@ -75,6 +75,8 @@ def test_a_grid_outlives_a_lost_machine_and_a_killed_run(slurm, small, tmp_path)
         assert grid.wait(timeout=150) == 0, out.read_text()[-3000:]
     finally:
         grid.kill()
+    # Slurm starts what the lost machine ran again, Snakemake what failed.
+    assert out.read_text().count("has been submitted") == 5
     names = [f"train-starnet-pose-t-synthetic-demo-seed{seed}" for seed in range(4)]
     found = records.load(tmp_path / "reports" / "records")
     assert [record["name"] for record in found] == names

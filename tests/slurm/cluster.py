@@ -20,6 +20,7 @@ from pathlib import Path
 NODES = ("node1", "node2")
 MARK = "POSEBOOK_SLURM"  # in the environment of everything that is started here: what stop() may end
 # cred_expire: a job of a node that was lost waits that many seconds before it starts again (else 120).
+# BatchStartTimeout: a node that comes back without a job it had so long is known to have lost it.
 # RealMemory and config_overrides: jobs may ask for what the profile says, whatever this machine has.
 CONF = """\
 ClusterName=loopback
@@ -38,6 +39,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 MailProg=/bin/true
+BatchStartTimeout=1
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
@@ -62,17 +64,21 @@ def environment(folder: Path, node: str | None = None) -> dict[str, str]:
     return os.environ | added | ({"SLURMD_NODENAME": node} if node else {})
 
 
-def processes(folder: Path, node: str, word: str = "") -> list[int]:
+def processes(folder: Path, node: str, word: str = "") -> set[int]:
     """Every process of a node with a word in its command: its daemon, its steps, and the jobs' own."""
-    wanted, found = {f"{MARK}={folder}".encode(), f"SLURMD_NODENAME={node}".encode()}, []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            command = path.with_name("cmdline").read_bytes()
-            if wanted <= set(path.read_bytes().split(b"\0")) and word.encode() in command:
-                found.append(int(path.parent.name))
-        except OSError:  # it has ended, or is not to be looked at
-            continue
-    return found
+    wanted, found = {f"{MARK}={folder}".encode(), f"SLURMD_NODENAME={node}".encode()}, set()
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is not to be looked at
+            if wanted <= set((path / "environ").read_bytes().split(b"\0")):
+                parent = path.with_name((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                # A step writes its title over its own environment, and is known by what it runs.
+                step = (parent / "comm").read_text() == "slurmstepd\n"
+                found |= {one for one in (path, parent) if one is path or step}
+    commands = {}
+    for path in found:
+        with contextlib.suppress(OSError):
+            commands[int(path.name)] = (path / "cmdline").read_bytes()
+    return {pid for pid, command in commands.items() if word.encode() in command}
 
 
 def start_node(folder: Path, node: str) -> None:
@@ -80,15 +86,16 @@ def start_node(folder: Path, node: str) -> None:
     subprocess.run(["slurmd", "-N", node], env=environment(folder, node), check=True)
 
 
-def kill(pids: list[int]) -> None:
-    """End processes at once, those that have not ended by themselves."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def kill(pids: set[int]) -> None:
+    """End processes at once: all stand still before the first ends, so that none tells of another's end."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def kill_node(folder: Path, node: str) -> None:
-    """What a power cut does to a node: everything on it ends at once."""
+    """What a power cut does to a node: everything on it ends at once, unheard."""
     while alive := processes(folder, node):  # again, for what was being started meanwhile
         kill(alive)
         time.sleep(0.1)
