@@ -72,7 +72,7 @@ def test_a_grid_outlives_a_lost_machine_and_a_killed_run(slurm, small, tmp_path)
         # On the other only a training is killed, as for want of memory.
         killed = wait_for(lambda: in_the_middle(tmp_path, "node2"), 60, out)
         cluster.kill(cluster.processes(slurm, "node2", "-m\0posebook.training"))
-        assert grid.wait(timeout=150) == 0, out.read_text()[-3000:]
+        assert grid.wait(timeout=240) == 0, out.read_text()[-3000:]
     finally:
         grid.kill()
     # Slurm starts what the lost machine ran again, Snakemake what failed.
