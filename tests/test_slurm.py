@@ -65,19 +65,20 @@ def test_a_grid_outlives_a_lost_machine_and_a_killed_run(slurm, small, tmp_path)
     with out.open("w") as file:
         grid = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
     try:
-        # A machine is lost, with all that runs on it, and comes back.
+        # A machine is lost with all that runs on it; on the other a training is killed, as if out of memory.
         lost = wait_for(lambda: in_the_middle(tmp_path, "node1"), 60, out)
         cluster.kill_node(slurm, "node1")
-        cluster.start_node(slurm, "node1")
-        # On the other only a training is killed, as for want of memory.
         killed = wait_for(lambda: in_the_middle(tmp_path, "node2"), 60, out)
         cluster.kill(cluster.processes(slurm, "node2", "-m\0posebook.training"))
+        wait_for(lambda: cluster.states(slurm)["node1"].startswith("down") or None, 60, out)
+        cluster.start_node(slurm, "node1")
         assert grid.wait(timeout=240) == 0, out.read_text()[-3000:]
     finally:
         grid.kill()
-    # Slurm starts what the lost machine ran again, Snakemake what failed.
-    assert out.read_text().count("has been submitted") == 5
-    names = [f"train-starnet-pose-t-synthetic-demo-seed{seed}" for seed in range(4)]
+    # Slurm queues again what the lost machine ran, Snakemake what failed.
+    assert "due to failure of node node1" in (slurm / "slurmctld.log").read_text()
+    assert out.read_text().count("Trying to restart job") == 1
+    names = [f"train-starnet-pose-t-synthetic-demo-seed{seed}" for seed in range(3)]
     found = records.load(tmp_path / "reports" / "records")
     assert [record["name"] for record in found] == names
     assert not list((tmp_path / "reports").rglob("*.tmp*"))

@@ -20,7 +20,7 @@ from pathlib import Path
 NODES = ("node1", "node2")
 MARK = "POSEBOOK_SLURM"  # in the environment of everything that is started here: what stop() may end
 # cred_expire: a job of a node that was lost waits that many seconds before it starts again (else 120).
-# BatchStartTimeout: a node that comes back without a job it had so long is known to have lost it.
+# SlurmdTimeout: a node that is silent for so many seconds is lost, and its jobs are queued again.
 # RealMemory and config_overrides: jobs may ask for what the profile says, whatever this machine has.
 CONF = """\
 ClusterName=loopback
@@ -39,7 +39,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 MailProg=/bin/true
-BatchStartTimeout=1
+SlurmdTimeout=10
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
