@@ -2,6 +2,19 @@
 
 StarNet-Pose: the authors' released config (rtmpose_starnetca-s3_8xb256-420e_coco-256x192.py): its name says
 8 GPUs of 256 images and 420 epochs, the file itself 128 images and 210 epochs; the file's values are here.
+COCO-mini: their generated configs of the occlusion study (experiments/occlusion_prob_study). AMFACPose:
+sections 4 and 5 of Zakir et al., 2025. LAPX: sections 3.3 and 4.1 of Zhao et al., 2025.
+
+Where the texts are silent, or our copy has lost what they said:
+1. Every rate holds for `base_batch` and follows the real batch, over all processes, in proportion.
+2. AMFACPose: our copy has lost rate, decay, drops, smoothing, temperature, joint weights and label width.
+   Chosen: SimCC's rate and drops (1e-3, a tenth at 90 and 120 of the same 140 epochs and batch of 32),
+   AdamW's usual decay, smoothing 0.1, temperature 0.5 ("moderately sharpened"), SimCC's width of 6 bins and
+   its weights of the limbs ("more weight on hands and feet").
+3. LAPX: the text gives no scale range; the HRNet code's, whose loss and protocol it has, is 0.65 to 1.35
+   (MPII 0.75 to 1.25). Nor does it say how long the warm-up is in which its non-local branches are frozen
+   (10 epochs here), nor whether weights decay (they do not).
+4. Neither of these two averages its weights.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -32,25 +45,91 @@ class Recipe:
     """How a model is trained. The rate is for `base_batch` and follows the real batch in proportion."""
 
     epochs: int = 210  # config
-    batch: int = 1024  # config: what its learning rate is for
+    batch: int = 1024  # over all processes; config: what its learning rate is for
     base_batch: int = 1024  # config: auto_scale_lr
+    optimiser: str = "adamw"  # config; or adam
     learning_rate: float = 4e-3  # config
     weight_decay: float = 0.05  # config; none on norms and biases
     warmup_steps: int = 1000  # config: linear from 1e-5 of the rate
     cosine_from: float = 0.5  # share of training after which the rate falls; config
     final_rate: float = 0.05  # share of the rate at the end; config
+    drops: tuple[int, ...] = ()  # epochs at which the rate falls by `drop`; with any, no cosine
+    drop: float = 0.1
+    clip: float = 0.0  # largest norm of the gradient; 0: not clipped, as in all three papers
     stage2_epochs: int = 15  # config: last epochs on the milder augmentation
     stage1: Augmentation = Augmentation()
     stage2: Augmentation = Augmentation(scale=(0.75, 1.25), rotation=60.0, shift=0.0, dropout=0.5)  # config
-    ema: float = 0.0002  # config: ExpMomentumEMA
+    ema: float = 0.0002  # config: ExpMomentumEMA; 1: no average
     ema_warmup: float = 2000.0  # mmengine's default gamma: early averages follow more closely
+    loss: str = "simcc_kl"  # of nets that classify coordinates; or kl_discrete. Heatmaps have one loss
     beta: float = 10.0  # config: KLDiscretLoss
-    sigma: tuple[float, float] = (4.9, 5.66)  # config: bins (x, y) for 192 x 256
+    smoothing: float = 0.1  # of kl_discrete
+    temperature: float = 0.5  # of kl_discrete
+    limbs: tuple[float, float] = (1.0, 1.0)  # weight of elbows and knees, of wrists and ankles; the others 1
+    sigma: tuple[float, float] = (4.9, 5.66)  # config: bins (x, y) of a label at 256 x 192, see sigma_for
+    context: float = 0.2  # the gain that LAPX's non-local branches are raised to
+    context_span: tuple[float, float] = (0.05, 0.3)  # shares of training: frozen, raised from to, then free
     evaluate_every: int = 10  # epochs; config: val_interval
     input_size: tuple[int, int] = (256, 192)  # (height, width); config
 
 
 STARNET_POSE = Recipe()
+
+# The occlusion study on COCO-mini: one GPU of 64 images, whose rate its command does not scale.
+STARNET_MINI = replace(STARNET_POSE, epochs=100, stage2_epochs=10, batch=64, base_batch=64)
+
+PLAIN = Augmentation(
+    half_body=0, shift=0, hsv=(0, 0, 0), blur=0, median_blur=0, dropout=0, rotation_probability=1
+)
+_AMFACPOSE = replace(PLAIN, rotation=30, scale=(0.7, 1.3))  # section 4.1
+AMFACPOSE = Recipe(
+    epochs=140,  # section 4.1
+    batch=32,  # section 4.1
+    base_batch=32,
+    learning_rate=1e-3,  # chosen
+    weight_decay=1e-2,  # chosen
+    warmup_steps=0,
+    drops=(90, 120),  # chosen
+    stage2_epochs=0,
+    stage1=_AMFACPOSE,
+    stage2=_AMFACPOSE,
+    ema=1.0,
+    loss="kl_discrete",  # section 3.6
+    sigma=(4.9, 4.9),  # chosen: 6 bins at 384 x 288
+    limbs=(1.2, 1.5),  # chosen
+    input_size=(384, 288),  # table 6
+)
+
+_LAPX = replace(PLAIN, rotation=40, scale=(0.65, 1.35))  # section 4.1; the scale chosen
+LAPX_COCO = Recipe(
+    epochs=210,  # section 4.1
+    batch=32,  # section 4.1
+    base_batch=32,
+    optimiser="adam",  # section 4.1
+    learning_rate=2e-4,  # section 4.1
+    weight_decay=0.0,
+    warmup_steps=0,
+    drops=(120, 160, 190),  # section 4.1
+    drop=0.4,  # section 4.1
+    stage2_epochs=0,
+    stage1=_LAPX,
+    stage2=_LAPX,
+    ema=1.0,
+    context=0.2,  # section 3.3
+    context_span=(10 / 210, 60 / 210),  # section 3.3: over 50 epochs, after a warm-up
+)
+_LAPX_MPII = replace(_LAPX, scale=(0.75, 1.25))
+LAPX_MPII = replace(
+    LAPX_COCO,
+    epochs=200,  # section 4.1
+    learning_rate=3e-4,  # section 4.1
+    drops=(105, 150, 175, 190),  # section 4.1
+    drop=0.5,  # section 4.1
+    stage1=_LAPX_MPII,
+    stage2=_LAPX_MPII,
+    context_span=(10 / 200, 60 / 200),
+    input_size=(256, 256),  # table 1
+)
 
 # For small sets and small batches: our choice, tuned on nothing but that the loss falls.
 FAST = replace(
@@ -98,18 +177,41 @@ OVERFIT = replace(
     ema=0.01,
 )
 
-PAPER_MODELS = ("starnet-pose-t", "starnet-pose-s")  # what profile `paper` is the recipe of
+# Whose recipe on which data; the study of RTMPose-t on COCO-mini runs without an average of weights.
+_STARNET = {"coco": STARNET_POSE, "coco-mini": STARNET_MINI}
+PAPER = {
+    "starnet-pose-t": _STARNET,
+    "starnet-pose-s": _STARNET,
+    "rtmpose-t": {"coco-mini": replace(STARNET_MINI, ema=1.0)},
+    "amfacpose-r34": {"coco": AMFACPOSE, "crowdpose": AMFACPOSE},
+    "amfacpose-r18": dict.fromkeys(["coco", "crowdpose"], replace(AMFACPOSE, input_size=(256, 256))),
+    "lapx": {"coco": LAPX_COCO, "mpii": LAPX_MPII},
+}
 PROFILES = {"demo": DEMO, "fast": FAST, "paper": STARNET_POSE, "overfit": OVERFIT}
 
 
-def get(profile: str, **changes: object) -> Recipe:
+def get(profile: str, model: str = "starnet-pose-t", dataset: str = "coco", **changes: object) -> Recipe:
     """The recipe of a profile, with some fields set otherwise; ValueError offers the near names.
 
+    Profile paper is the recipe of the model's own paper on that dataset, where there is one; the others are
+    one recipe for all models, so that these can be compared, each with the loss of its own paper.
     A stage takes a dictionary of the fields of `Augmentation` to change: stage1={"dropout": 0.6}.
     """
     if profile not in PROFILES:
         raise near(profile, PROFILES, "profile")
-    return _changed(PROFILES[profile], changes, "recipe field")
+    if profile == "paper":
+        own = PAPER.get(model, {})
+        if dataset not in own:
+            known = ", ".join(f"{name} on {data}" for name, sets in PAPER.items() for data in sets)
+            raise ValueError(
+                f"no paper's recipe for {model} on {dataset}: profile paper is that of {known}; name another"
+            )
+        recipe = own[dataset]
+    else:
+        recipe = PROFILES[profile]
+        if model.startswith("amfacpose"):
+            recipe = replace(recipe, loss=AMFACPOSE.loss, sigma=AMFACPOSE.sigma, limbs=AMFACPOSE.limbs)
+    return _changed(recipe, changes, "recipe field")
 
 
 def _changed(settings: Recipe | Augmentation, changes: dict, what: str) -> Recipe | Augmentation:
@@ -123,7 +225,26 @@ def _changed(settings: Recipe | Augmentation, changes: dict, what: str) -> Recip
     return replace(settings, **settled)
 
 
-def sigma_for(input_size: tuple[int, int], recipe: Recipe) -> tuple[float, float]:
-    """The label widths in bins for another input: they grow with the side, as RTMPose's do at 384 x 288."""
+def sigma_for(recipe: Recipe) -> tuple[float, float]:
+    """The label widths in bins at the recipe's input: they grow as its side's root, as RTMPose's do."""
     height, width = recipe.input_size
-    return recipe.sigma[0] * (input_size[1] / width) ** 0.5, recipe.sigma[1] * (input_size[0] / height) ** 0.5
+    return recipe.sigma[0] * (width / 192) ** 0.5, recipe.sigma[1] * (height / 256) ** 0.5
+
+
+def joint_weights(keypoints: tuple[str, ...], recipe: Recipe) -> list[float]:
+    """How much each joint of these names counts in the loss."""
+    middle, outer = recipe.limbs
+    return [
+        middle if "elbow" in name or "knee" in name else outer if "wrist" in name or "ankle" in name else 1.0
+        for name in keypoints
+    ]
+
+
+def context_gain(epoch: int, recipe: Recipe) -> float | None:
+    """What the non-local branches' gain is held at in an epoch, counted from 0; None: it learns freely.
+
+    At first 0, which freezes the branches; then raised by the epoch, in the last of these to `context`.
+    """
+    start, end = (share * recipe.epochs for share in recipe.context_span)
+    after = epoch + 1
+    return None if after > end + 1e-6 else recipe.context * max(0.0, (after - start) / (end - start))

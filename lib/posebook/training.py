@@ -1,9 +1,12 @@
-"""The training loop: recipe in, record and weights out; killed at any moment, it goes on where it was.
+"""The training loop: recipe in, record and weights out; stopped at any moment, it goes on where it was.
 
 1. Every sample's augmentation is drawn from (seed, epoch, person) and every epoch's order from (seed, epoch),
    so that a resumed run, or one with other loader processes, sees the same pictures.
-2. A checkpoint is one safetensors file, written to a temporary name and renamed, at the end of every epoch.
+2. A checkpoint (checkpoints.py) is written every so many steps and at the end of every epoch; SIGTERM writes
+   one and ends the run.
 3. The average of the weights (mmengine's ExpMomentumEMA) is what is evaluated and kept.
+4. A batch may be taken in parts and by several processes (torchrun): every part's loss is weighted by its
+   people, so that the gradient is the whole batch's. Batch norm sees the parts one by one.
 """
 
 import argparse
@@ -12,21 +15,23 @@ import hashlib
 import json
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from posebook import (
+    checkpoints,
     codecs,
     complexity,
     datasets,
@@ -39,11 +44,15 @@ from posebook import (
     transforms,
     uncertainty,
 )
+from posebook.checkpoints import Run
 from posebook.datasets import Persons, read_image
 from posebook.files import sha256
+from posebook.names import near
 from posebook.recipes import Recipe
 
 CHECK_EVERY = 20  # steps between looks at the loss for NaN: looking waits for the device
+SAVE_EVERY = 500  # steps between checkpoints within an epoch
+PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # train and validation; ("train", "val") elsewhere
 SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crowdpose": ("trainval", "test")}
 
@@ -51,28 +60,33 @@ SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crow
 class Samples(Dataset):
     """Augmented training samples, asked for by (epoch, person index)."""
 
-    def __init__(self, persons: Persons, recipe: Recipe, input_size: tuple[int, int], seed: int):
-        self.persons, self.recipe, self.input_size, self.seed = persons, recipe, input_size, seed
+    def __init__(self, persons: Persons, recipe: Recipe, seed: int):
+        self.persons, self.recipe, self.seed = persons, recipe, seed
+        self.weights = torch.tensor(recipes.joint_weights(persons.skeleton.keypoints, recipe))  # (K,)
+
+    def __len__(self) -> int:
+        return len(self.persons.persons)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Input (H, W, 3) uint8, joints (K, 2) in its pixels, and weights (K,): 1 labelled and inside."""
+        """Input (H, W, 3) uint8, joints (K, 2) in its pixels, and weights (K,): 0 not labelled or outside."""
         epoch, index = key
         person, skeleton = self.persons.persons[index], self.persons.skeleton
+        input_size = self.recipe.input_size
         rng = np.random.default_rng((self.seed, epoch, index))
         late = epoch >= self.recipe.epochs - self.recipe.stage2_epochs
         augmentation = self.recipe.stage2 if late else self.recipe.stage1
         matrix, flipped = transforms.random_affine(
-            person.bbox, person.keypoints, skeleton, self.input_size, augmentation, rng
+            person.bbox, person.keypoints, skeleton, input_size, augmentation, rng
         )
-        image = transforms.warp(read_image(person.image), matrix, self.input_size)
+        image = transforms.warp(read_image(person.image), matrix, input_size)
         image = transforms.photometric(image, augmentation, rng)
         keypoints = person.keypoints.copy()  # (K, 3)
         keypoints[:, :2] = transforms.apply_affine(matrix, keypoints[:, :2])
         if flipped:
             keypoints = transforms.flip_joints(keypoints, skeleton)
         points = torch.from_numpy(keypoints[:, :2]).float()  # (K, 2)
-        weights = torch.from_numpy(keypoints[:, 2] > 0) & codecs.inside(points, self.input_size)  # (K,)
-        return torch.from_numpy(image), points, weights.float()
+        weights = torch.from_numpy(keypoints[:, 2] > 0) & codecs.inside(points, input_size)  # (K,)
+        return torch.from_numpy(image), points, weights * self.weights
 
 
 def batches(people: int, recipe: Recipe, seed: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
@@ -85,10 +99,12 @@ def batches(people: int, recipe: Recipe, seed: int, first_step: int) -> Iterator
 
 
 def learning_rate(step: int, total: int, recipe: Recipe) -> float:
-    """The rate at a step of `total`: linear warm-up, flat, then a cosine to final_rate of it."""
+    """The rate at a step of `total`: linear warm-up, flat, then a cosine to final_rate of it, or drops."""
     peak = recipe.learning_rate * recipe.batch / recipe.base_batch
     if step < recipe.warmup_steps:
         return peak * max(1e-5, step / recipe.warmup_steps)
+    if recipe.drops:
+        return peak * recipe.drop ** sum(step / total * recipe.epochs >= epoch for epoch in recipe.drops)
     share = max(0.0, (step / total - recipe.cosine_from) / (1 - recipe.cosine_from))
     return peak * (recipe.final_rate + (1 - recipe.final_rate) * (1 + math.cos(math.pi * share)) / 2)
 
@@ -125,101 +141,213 @@ def sources(net: nn.Module) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
-@dataclass
-class Run:
-    """All that changes while a net is trained."""
+@dataclass(frozen=True)
+class How:
+    """How a run is carried out, as far as it is no matter of the recipe."""
 
-    model: nn.Module
-    ema: nn.Module
-    optimiser: torch.optim.Optimizer
-    identity: dict  # what makes it this run and no other; its hash names the run's folder
-    step: int = 0
-    seconds: float = 0.0
-    curve: list[dict] = None
+    device: str
+    workers: int = 0  # loader processes
+    precision: str = "float32"  # of PRECISIONS
+    compile: bool = False
+    parts: int = 1  # that a batch is taken in at first
+    save_every: int = SAVE_EVERY  # steps
+    accelerator: object = None  # accelerate's, where there are several processes
 
-    def state(self) -> dict[str, Tensor]:
-        """Every tensor of the run by name."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
-        for index, entry in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": value for name, value in entry.items()}
-        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    @property
+    def world(self) -> int:
+        """How many processes train together."""
+        return self.accelerator.num_processes if self.accelerator else 1
 
-    def save(self, path: Path) -> None:
-        """Write the checkpoint whole or not at all."""
-        facts = {"identity": self.identity, "step": self.step, "seconds": self.seconds, "curve": self.curve}
-        temporary = path.with_suffix(".tmp")
-        safetensors.torch.save_file(self.state(), temporary, {"run": json.dumps(facts)})
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+    @property
+    def rank(self) -> int:
+        """Which of them this is."""
+        return self.accelerator.process_index if self.accelerator else 0
 
-    def resume(self, path: Path) -> None:
-        """Take up a checkpoint; raises ValueError where it is none."""
+    def any(self, here: bool) -> bool:
+        """Whether something holds in any of the processes."""
+        if not self.accelerator:
+            return here
+        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.device)))
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.accelerator:
+            self.accelerator.wait_for_everyone()
+
+
+def how(device: str, precision: str, **more: object) -> How:
+    """`How` a run is carried out; several processes where torchrun has started them.
+
+    Raises ValueError for a precision it does not know, before any work.
+    """
+    if precision not in PRECISIONS:
+        raise near(precision, PRECISIONS, "precision")
+    accelerator = None
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(cpu=torch.device(device).type == "cpu")
+        device = str(accelerator.device)
+    return How(device, precision=precision, accelerator=accelerator, **more)
+
+
+def loaded(samples: Dataset, recipe: Recipe, first_step: int, how: How) -> DataLoader:
+    """This process's share of every batch from first_step to the end."""
+    cv2.setNumThreads(0)  # loader processes and torch share the cores already
+    return DataLoader(
+        samples,
+        batch_sampler=_Steps(len(samples), recipe, samples.seed, first_step, how),
+        num_workers=how.workers,
+        pin_memory=how.device.startswith("cuda"),
+        generator=torch.Generator(),  # its own, or beginning anew would move the nets' random numbers
+    )
+
+
+def loss_of(output: object, keypoints: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
+    """The recipe's loss of a net's output against joints (B, K, 2) of its input, a scalar."""
+    size = recipe.input_size
+    if not isinstance(output, codecs.SimCC):
+        targets = codecs.encode_heatmap(keypoints, size, size[0] // output[-1].shape[-2])
+        return losses.heatmap_mse(output, targets, weights)
+    targets = codecs.encode_simcc(keypoints, size, output.x.shape[-1] / size[1], recipes.sigma_for(recipe))
+    if recipe.loss == "kl_discrete":
+        return losses.kl_discrete(output, targets, weights, recipe.smoothing, recipe.temperature)
+    return losses.simcc_kl(output, targets, weights, recipe.beta)
+
+
+class Interrupted:
+    """Whether SIGTERM has come; only a program's main thread can be told."""
+
+    def __init__(self):
+        self.yes = False
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "yes", True))
+
+    def over(self) -> None:
+        """Put back who was told before."""
+        if hasattr(self, "before"):
+            signal.signal(signal.SIGTERM, self.before)
+
+
+def take_step(
+    run: Run, net: nn.Module, batch: list[Tensor], people: int, recipe: Recipe, how: How, parts: int
+) -> tuple[Tensor, int]:
+    """Move the weights by one batch, taken in so many parts; in twice as many where the device has no room.
+
+    batch: this process's images (B, H, W, 3) uint8, joints (B, K, 2) and weights (B, K); people: those of all
+    processes. Returns the loss and in how many parts it was had.
+    """
+    images, keypoints, weights = (tensor.to(how.device, non_blocking=True) for tensor in batch)
+    kind, narrow = torch.device(how.device).type, PRECISIONS[how.precision]
+    while True:
+        run.optimiser.zero_grad(set_to_none=True)
+        loss, ends = torch.zeros((), device=how.device), range(0, len(images), math.ceil(len(images) / parts))
         try:
-            with safetensors.safe_open(path, "pt") as file:
-                facts = json.loads((file.metadata() or {})["run"])
-            tensors = safetensors.torch.load_file(path)
-        except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"{path} is no checkpoint of a training run ({error}); move it away to start anew"
-            ) from error
-        for prefix, module in (("model.", self.model), ("ema.", self.ema)):
-            own = {
-                name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
-            }
-            module.load_state_dict(own)
-        state: dict[int, dict] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimiser."):
-                _, index, entry = name.split(".")
-                layout = (
-                    torch.channels_last if value.ndim == 4 else torch.contiguous_format
-                )  # the weights' own
-                state.setdefault(int(index), {})[entry] = value.contiguous(memory_format=layout)
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
-        self.step, self.seconds, self.curve = facts["step"], facts["seconds"], facts["curve"]
+            for first in ends:
+                part = slice(first, first + ends.step)
+                last = part.stop >= len(images)  # processes exchange gradients once a step
+                with nullcontext() if last or how.world == 1 else net.no_sync():
+                    with torch.autocast(kind, narrow, enabled=narrow is not None):
+                        output = net(transforms.normalise(images[part]))
+                    mean = loss_of(output, keypoints[part], weights[part], recipe)
+                    mean = mean * len(images[part]) * how.world / people  # processes' gradients are averaged
+                    run.scaler.scale(mean).backward()
+                loss += mean.detach()
+            break
+        except torch.OutOfMemoryError:
+            if ends.step == 1 or how.world > 1:  # the other processes would wait for this one
+                raise
+            parts *= 2
+        torch.cuda.empty_cache()
+        tqdm.write(f"no room for {ends.step} people at once: taking each batch in {parts} parts from here on")
+    if recipe.clip:
+        run.scaler.unscale_(run.optimiser)
+        nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip)
+    run.scaler.step(run.optimiser)
+    run.scaler.update()
+    return loss, parts
+
+
+def spread(run: Run, recipe: Recipe, epoch: int, how: How) -> nn.Module:
+    """The net as an epoch trains it: LAPX's context set for it, and over all processes."""
+    if hasattr(run.model, "set_context"):
+        run.model.set_context(recipes.context_gain(epoch, recipe))
+    net = torch.compile(run.model) if how.compile else run.model
+    # wrapped anew, for what learns may have changed
+    return how.accelerator.prepare_model(net) if how.accelerator else net
 
 
 def train_steps(
-    run: Run, loader: DataLoader, recipe: Recipe, steps: int, device: str, bar: tqdm
-) -> Iterator[int]:
-    """Train to the end, yielding each epoch's number and mean loss when it is over."""
-    total, waiting, epoch_losses = steps * recipe.epochs, [], []
-    sigma = recipes.sigma_for(run.model.input_size, recipe)
-    for images, keypoints, weights in loader:
-        run.model.train()
-        rate = learning_rate(run.step, total, recipe)
-        for group in run.optimiser.param_groups:
-            group["lr"] = rate
-        keypoints, weights = keypoints.to(device), weights.to(device)
-        output, size = run.model(transforms.normalise(images.to(device))), run.model.input_size
-        if isinstance(output, codecs.SimCC):
-            targets = codecs.encode_simcc(keypoints, size, output.x.shape[-1] / size[1], sigma)
-            loss = losses.simcc_kl(output, targets, weights, recipe.beta)
-        else:
-            targets = codecs.encode_heatmap(keypoints, size, size[0] // output[-1].shape[-2])
-            loss = losses.heatmap_mse(output, targets, weights)
-        run.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        run.optimiser.step()
-        average(run.ema, run.model, run.step, recipe)
-        waiting.append(loss.detach())
-        run.step += 1
-        bar.update(len(images))
-        over = run.step % steps == 0
-        if over or len(waiting) == CHECK_EVERY:
-            values = torch.stack(waiting).tolist()
-            for offset, value in enumerate(values):
-                if not math.isfinite(value):
-                    raise FloatingPointError(
-                        f"the loss is {value} at step {run.step - len(values) + offset + 1}"
-                    )
-            epoch_losses, waiting = epoch_losses + values, []
-            bar.set_postfix(loss=f"{values[-1]:.5f}", refresh=False)
-        if over:
-            yield run.step // steps, float(np.mean(epoch_losses))
-            epoch_losses = []
+    run: Run, samples: Dataset, recipe: Recipe, how: How, folder: Path, bar: tqdm
+) -> Iterator[tuple[int, float]]:
+    """Train to the end, yielding each epoch's number and mean loss when it is over.
+
+    Raises FloatingPointError that names the step for a loss of NaN, and SystemExit(143) after SIGTERM, with
+    a checkpoint written.
+    """
+    people = len(samples)
+    steps, stop = math.ceil(people / recipe.batch), Interrupted()
+    total, waiting, parts, lost, net = steps * recipe.epochs, [], how.parts, 0, None
+    try:
+        while run.step < total:
+            try:
+                for batch in loaded(samples, recipe, run.step, how):
+                    if net is None or run.step % steps == 0:
+                        net = spread(run, recipe, run.step // steps, how)
+                        run.model.train()
+                    for group in run.optimiser.param_groups:
+                        group["lr"] = learning_rate(run.step, total, recipe)
+                    size = min(recipe.batch, people - run.step % steps * recipe.batch)
+                    shared = size * how.world if size < how.world else size  # then all take all of it
+                    loss, parts = take_step(run, net, batch, shared, recipe, how, parts)
+                    average(run.ema, run.model, run.step, recipe)
+                    waiting.append(loss)
+                    run.step += 1
+                    bar.update(size)
+                    over, ended = run.step % steps == 0, stop.yes and not how.accelerator
+                    if over or len(waiting) == CHECK_EVERY or run.step % how.save_every == 0 or ended:
+                        run.losses, waiting = run.losses + finite(waiting, run.step), []
+                        bar.set_postfix(loss=f"{run.losses[-1]:.5f}", refresh=False)
+                        ended = ended or how.any(stop.yes)
+                    if over:
+                        mean, run.losses = float(np.mean(run.losses)), []
+                        yield run.step // steps, mean
+                        run.model.train()
+                    elif (run.step % how.save_every == 0 or ended) and how.rank == 0:
+                        run.save(folder)
+                    if ended:
+                        print(
+                            f"stopped by SIGTERM after step {run.step}; the same command goes on from there"
+                        )
+                        raise SystemExit(143)
+            except RuntimeError as error:
+                lost += 1
+                if "DataLoader worker" not in str(error) or lost > 3 or how.world > 1:
+                    raise
+                # told by a signal, anywhere in a step: what the step left is thrown away
+                run.resume(folder)
+                waiting, bar.n = [], _people_seen(run.step, people, recipe)
+                tqdm.write(
+                    f"a loader process died ({str(error).splitlines()[0]}); "
+                    f"others take its place, from step {run.step}"
+                )
+    finally:
+        stop.over()
+
+
+def _people_seen(step: int, people: int, recipe: Recipe) -> int:
+    """How many samples the steps up to `step` have had."""
+    epochs, steps = divmod(step, math.ceil(people / recipe.batch))
+    return epochs * people + steps * recipe.batch
+
+
+def finite(waiting: list[Tensor], step: int) -> list[float]:
+    """The losses of the steps up to `step` as numbers; raises FloatingPointError naming one that is none."""
+    values = torch.stack(waiting).tolist()
+    for offset, value in enumerate(values):
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value} at step {step - len(values) + offset + 1}")
+    return values
 
 
 def train(
@@ -235,27 +363,32 @@ def train(
     val_split: str | None = None,
     workers: int = 0,
     init: str | None = None,
+    precision: str = "float32",
+    compile: bool = False,
+    parts: int = 1,
+    save_every: int = SAVE_EVERY,
+    name: str | None = None,
     **changes: object,
 ) -> dict:
     """Train a model on a dataset, evaluate its averaged weights, and return the record.
 
     options: the builder's keyword arguments; backbone: the backbone authors' ImageNet file, or init: weights
     to start from, of this model, these joints and this input size; val_split: the split to evaluate on;
-    changes: fields of the profile's recipe to set otherwise, such as epochs, batch or input_size. Weights and
-    checkpoint go to OUT_DIR/runs/NAME-HASH/; the same call goes on from there, and a call that differs in
+    precision: float32, bf16 or fp16 in the forward pass; compile: by torch.compile; parts: that each batch is
+    taken in, for one that does not fit; save_every: steps between checkpoints; name: of the record; changes:
+    fields of the profile's recipe to set otherwise, such as epochs, batch or input_size. Weights and
+    checkpoints go to OUT_DIR/runs/NAME-HASH/; the same call goes on from there, and a call that differs in
     anything that moves the weights, the code included, has another folder.
-    Raises ValueError before any work for a name it does not know, FloatingPointError for a loss of NaN.
+    Raises ValueError before any work for a name it does not know, RuntimeError where another process trains
+    in that folder, FloatingPointError for a loss of NaN, SystemExit(143) after SIGTERM.
     """
     options = options or {}
     models.check(model, options)
     if backbone and init:
         raise ValueError("a run starts from a backbone's weights or from a model's: name one of the two")
-    if profile == "paper" and model not in recipes.PAPER_MODELS:
-        raise ValueError(
-            f"profile paper is the recipe of {', '.join(recipes.PAPER_MODELS)}; name another for {model}"
-        )
-    recipe = recipes.get(profile, **changes)
-    watch = records.Stopwatch(device)
+    recipe = recipes.get(profile, model, dataset, **changes)
+    way = how(device, precision, workers=workers, compile=compile, parts=parts, save_every=save_every)
+    watch = records.Stopwatch(way.device)
     train_split, default_split = SPLITS.get(dataset, ("train", "val"))
     train_people = datasets.load(dataset, data_root, train_split)
     val_people = datasets.load(dataset, data_root, val_split or default_split)
@@ -269,10 +402,11 @@ def train(
     if init:
         models.load_official(net, models.load_weights(init, model).state_dict())
         initialisation = f"weights {Path(init).name} sha256 {sha256(init)}"
-    name = "-".join(
-        ["train", model, *(f"{k}={v}" for k, v in options.items()), train_people.name, profile, f"seed{seed}"]
-    )
-    net.to(device, memory_format=torch.channels_last)  # 1.5 times as many people a second on a CPU
+    words = ["train", model, *(f"{key}={value}" for key, value in options.items()), train_people.name]
+    if recipe.input_size != recipes.get(profile, model, dataset).input_size:
+        words.append("x".join(map(str, recipe.input_size)))
+    name = name or "-".join([*words, profile, f"seed{seed}"])
+    net.to(way.device, memory_format=torch.channels_last)  # 1.5 times as many people a second on a CPU
     ema = copy.deepcopy(net).requires_grad_(False)
     identity = {
         "model": model,
@@ -281,47 +415,57 @@ def train(
         "recipe": json.loads(json.dumps(asdict(recipe))),
         "seed": seed,
         "initialisation": initialisation,
+        "precision": precision,
+        "processes": way.world,
         "code": sources(net),
     }
     run_name = f"{name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}"
     folder = Path(out_dir) / "runs" / run_name
     folder.mkdir(parents=True, exist_ok=True)
-    optimiser = torch.optim.AdamW(parameter_groups(net, recipe.weight_decay), lr=0.0, fused=True)
-    run = Run(net, ema, optimiser, identity, curve=[])
-    checkpoint = folder / "checkpoint.safetensors"
-    if checkpoint.exists():
-        run.resume(checkpoint)
-        print(f"going on from epoch {len(run.curve)} of {recipe.epochs}")
-    earlier = run.seconds
-    people = len(train_people.persons)
-    steps = math.ceil(people / recipe.batch)
-    cv2.setNumThreads(0)  # loader processes and torch share the cores already
-    loader = DataLoader(
-        Samples(train_people, recipe, recipe.input_size, seed),
-        batch_sampler=_Steps(people, recipe, seed, run.step),
-        num_workers=workers,
-        pin_memory=device.startswith("cuda"),
-    )
-    how = {"device": device, "workers": workers}
-    with tqdm(total=people * recipe.epochs, initial=people * len(run.curve), unit="person", desc=name) as bar:
-        for epoch, loss in train_steps(run, loader, recipe, steps, device, bar):
-            point = {"epoch": epoch, "loss": loss}
-            if epoch % recipe.evaluate_every == 0 and epoch < recipe.epochs:
-                scores = evaluation.evaluate(run.ema, val_people, flip_test=False, **how)
-                point |= {key: value for key, value in scores.items() if key in metrics.MAIN}
-                bar.write(" ".join(f"{key} {value:.4f}" for key, value in point.items()))
-            run.curve.append(point)
-            run.seconds = earlier + watch.stamp()["wall_seconds"]
-            run.save(checkpoint)
-    single = evaluation.evaluate(run.ema, val_people, flip_test=False, **how)
-    found = evaluation.predict(run.ema, val_people, flip_test=True, **how)
-    scores, units = metrics.measure(val_people, found)
-    ledger = Path(out_dir) / "records"
-    ledger.mkdir(exist_ok=True)
-    evaluation.save(ledger / f"{name}.json", val_people, found, units)
-    run.curve[-1] |= {key: value for key, value in single.items() if key in metrics.MAIN}
-    weights = folder / "weights.safetensors"
-    digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, **options)
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    optimiser = kind(parameter_groups(net, recipe.weight_decay), lr=0.0, fused=True)
+    scaler = torch.amp.GradScaler(torch.device(way.device).type, enabled=precision == "fp16")
+    run = Run(net, ema, optimiser, scaler, identity)
+    with checkpoints.locked(folder) if way.rank == 0 else nullcontext():
+        going_on = run.resume(folder)
+        way.wait()
+        if going_on:
+            print(f"going on from step {run.step}, after {len(run.curve)} epochs of {recipe.epochs}")
+        elif way.rank == 0:  # before any work: a full disk shows now
+            run.save(folder)
+        people = len(train_people.persons)
+        samples = Samples(train_people, recipe, seed)
+        bar = tqdm(
+            total=people * recipe.epochs,
+            initial=_people_seen(run.step, people, recipe),
+            unit="person",
+            desc=name,
+            disable=way.rank > 0,
+        )
+        with bar:
+            for epoch, loss in train_steps(run, samples, recipe, way, folder, bar):
+                point = {"epoch": epoch, "loss": loss}
+                if way.rank == 0 and epoch % recipe.evaluate_every == 0 and epoch < recipe.epochs:
+                    scores = evaluation.evaluate(
+                        run.ema, val_people, flip_test=False, device=way.device, workers=workers
+                    )
+                    point |= {key: value for key, value in scores.items() if key in metrics.MAIN}
+                    bar.write(" ".join(f"{key} {value:.4f}" for key, value in point.items()))
+                run.curve.append(point)
+                if way.rank == 0:
+                    run.save(folder)
+                way.wait()
+        if way.rank > 0:  # the first process writes the record
+            return {}
+        single = evaluation.evaluate(run.ema, val_people, flip_test=False, device=way.device, workers=workers)
+        found = evaluation.predict(run.ema, val_people, flip_test=True, device=way.device, workers=workers)
+        scores, units = metrics.measure(val_people, found)
+        ledger = Path(out_dir) / "records"
+        ledger.mkdir(exist_ok=True)
+        evaluation.save(ledger / f"{name}.json", val_people, found, units)
+        run.curve[-1] |= {key: value for key, value in single.items() if key in metrics.MAIN}
+        weights = folder / "weights.safetensors"
+        digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, **options)
     return {
         "kind": "train",
         "name": name,
@@ -329,7 +473,9 @@ def train(
         "options": options,
         "dataset": train_people.describe(),
         "profile": profile,
-        "parameters": identity["recipe"] | {"dataset": dataset, "device": device, "workers": workers},
+        "parameters": identity["recipe"]
+        | {"dataset": dataset, "device": way.device, "workers": workers, "processes": way.world}
+        | {"precision": precision, "compile": compile, "parts": parts},
         "protocol": evaluation.protocol(val_people, recipe.input_size, True, found.decoding),
         "evaluated": val_people.describe(),
         "metrics": scores,
@@ -344,18 +490,20 @@ def train(
             "file": f"runs/{run_name}/weights.safetensors",
         },
         "seed": seed,
-        **watch.stamp(earlier),
+        **watch.stamp(run.seconds),
     }
 
 
 class _Steps:
-    """`batches` as the batch sampler a DataLoader wants."""
+    """`batches` as the batch sampler a DataLoader wants, of one of several processes."""
 
-    def __init__(self, *arguments: object):
-        self.arguments = arguments
+    def __init__(self, people: int, recipe: Recipe, seed: int, first_step: int, how: How):
+        self.arguments, self.how = (people, recipe, seed, first_step), how
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return batches(*self.arguments)
+        for keys in batches(*self.arguments):
+            # too few for all processes: each takes them all
+            yield keys[self.how.rank :: self.how.world] if len(keys) >= self.how.world else keys
 
 
 def main() -> None:
@@ -379,12 +527,21 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=0, help="loader processes")
     parser.add_argument(
+        "--precision", default="float32", help="of the forward pass: " + ", ".join(PRECISIONS)
+    )
+    parser.add_argument("--compile", action="store_true", help="by torch.compile")
+    parser.add_argument("--parts", type=int, default=1, help="that each batch is taken in; default: whole")
+    parser.add_argument("--save-every", type=int, default=SAVE_EVERY, help="steps between checkpoints")
+    parser.add_argument("--name", help="of the record; default: from model, data, profile and seed")
+    parser.add_argument(
         "--options", type=json.loads, default={}, help='the builder\'s, as JSON: {"attention": "cbam"}'
     )
     parser.add_argument("--set", type=json.loads, default={}, help='recipe fields, as JSON: {"epochs": 50}')
     arguments = vars(parser.parse_args())
     changes = arguments.pop("set")
     record = train(**arguments, **changes)
+    if not record:  # one of several processes, and not the one that writes
+        return
     path = records.write(record, arguments["out_dir"])
     print({key: round(value, 4) for key, value in record["metrics"].items()}, path, sep="\n")
 
