@@ -70,3 +70,11 @@ def test_steps_are_timed_one_change_after_the_other(people):
     found = throughput.step_rates("starnet-pose-t", people.skeleton, recipe, "cpu", "bf16", rounds=2, steps=1)
     assert list(found) == ["as built", "+ channels last", "+ fused optimiser", "+ bf16"]
     assert all(len(values) == 2 and min(values) > 0 for values in found.values())
+
+
+def test_the_pieces_of_a_sample_are_timed(people, tmp_path):
+    recipe = recipes.get("fast", input_size=list(SIZE))
+    canvases = packed.open_or_pack(people, tmp_path, SIZE, (recipe.stage1,), "raw")
+    found = throughput.pieces(people, canvases, recipe, 8)
+    assert len(found) == 7 and min(found.values()) > 0
+    assert found["fetch the canvas"] < found["decode the picture"]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from posebook import codecs, models, recipes, samples, training, transforms
 from posebook.checkpoints import Run
-from posebook.datasets import Persons
+from posebook.datasets import Persons, read_image
 from posebook.datasets.packed import Packed
 from posebook.recipes import Recipe
 from posebook.skeletons import Skeleton
@@ -215,3 +215,37 @@ def _taker(
     take()
     _settle()
     return take
+
+
+def pieces(persons: Persons, pack: Packed, recipe: Recipe, count: int = 200) -> dict[str, float]:
+    """Microseconds a sample of each piece of its preparation, one process, means over `count` people."""
+    drawn = samples.Samples(persons, recipe, 0, pack)
+    spent: dict[str, float] = {}
+
+    def timed(name: str, do: Callable, *arguments: object) -> object:
+        start = time.perf_counter()
+        done = do(*arguments)
+        spent[name] = spent.get(name, 0.0) + (time.perf_counter() - start) / count * 1e6
+        return done
+
+    drawn.draw(0)
+    start = time.perf_counter()
+    drawn.draw(1)
+    spent["draw the augmentation"] = (time.perf_counter() - start) / len(drawn) * 1e6
+    indices = np.random.default_rng(0).integers(0, len(drawn), count)
+    for number, index in enumerate([*indices[:20], *indices]):
+        if number == 20:  # so far it only warmed up
+            spent = {"draw the augmentation": spent["draw the augmentation"]}
+        matrix, size = drawn.matrices[index], recipe.input_size
+        picture = timed("decode the picture", read_image, persons.persons[index].image)
+        timed("warp the picture", transforms.warp, picture, matrix, size)
+        canvas, placed = timed("fetch the canvas", pack.__getitem__, index)
+        matrix = transforms.compose(matrix, transforms.invert(placed))
+        image = timed("warp the canvas", transforms.warp, canvas, matrix, size)
+        timed("colour, blur, cover", transforms.photometric, image, drawn.jitter, index)
+    for first in range(0, count, 32):
+        points = drawn.points[torch.from_numpy(indices[first : first + 32])]
+        timed(
+            "make the targets", codecs.encode_simcc, points, recipe.input_size, 2.0, recipes.sigma_for(recipe)
+        )
+    return spent
