@@ -35,10 +35,10 @@ def said(work: Path) -> dict[int, str]:
 
 
 def in_the_middle(work: Path, node: str) -> int | None:
-    """The seed of a run on a node that has a checkpoint and no record yet."""
+    """The seed of a run on a node that has a checkpoint after its first and no record yet."""
     for seed, text in said(work).items():
-        name = f"train-starnet-pose-t-synthetic-demo-seed{seed}"
-        checkpoints = list((work / "reports" / "runs").glob(f"{name}-*/checkpoint.safetensors"))
+        name = f"train-starnet-pose-t-synthetic-64x64-demo-seed{seed}"
+        checkpoints = list((work / "reports" / "runs").glob(f"{name}-*/checkpoint-*[1-9]*.safetensors"))
         ended = (work / "reports" / "records" / f"{name}.npz").exists()
         if text.count("started on") == text.count(f"started on {node}") == 1 and checkpoints and not ended:
             return seed
@@ -78,16 +78,16 @@ def test_a_grid_outlives_a_lost_machine_and_a_killed_run(slurm, small, tmp_path)
     # Slurm queues again what the lost machine ran, Snakemake what failed.
     assert "due to failure of node node1" in (slurm / "slurmctld.log").read_text()
     assert out.read_text().count("Trying to restart job") == 1
-    names = [f"train-starnet-pose-t-synthetic-demo-seed{seed}" for seed in range(3)]
+    names = [f"train-starnet-pose-t-synthetic-64x64-demo-seed{seed}" for seed in range(3)]
     found = records.load(tmp_path / "reports" / "records")
     assert [record["name"] for record in found] == names
-    assert not list((tmp_path / "reports").rglob("*.tmp*"))
+    assert {path.suffix for path in (tmp_path / "reports" / "records").iterdir()} == {".json", ".npz"}
     for record in found:
         text, touched = said(tmp_path)[record["seed"]], record["seed"] in (lost, killed)
         assert [point["epoch"] for point in record["curve"]] == [1, 2, 3, 4]
         assert text.count(f"reports/records/{record['name']}.json") == 1  # trained to the end once
         assert text.count("started on") == 1 + touched
-        assert text.count("going on from epoch") == touched
+        assert text.count("going on from step") == touched
     before = [Path(record["path"]).stat().st_mtime_ns for record in found]
     again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.returncode == 0 and "Nothing to be done" in again.stderr + again.stdout
