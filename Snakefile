@@ -9,13 +9,17 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from posebook import recipes
+from posebook import grid, recipes
 
 PROFILE = config.get("profile", "demo")
 try:
     recipes.get(PROFILE)
+    ASKED = grid.matching(str(config["rows"] or "")) if "rows" in config else []  # rows of data/grid.csv to be made
 except ValueError as error:
     raise WorkflowError(f"{error}")
+
+# Where a row of the grid, in this profile, leaves its record.
+RUNS = {f"reports/records/{row.name(PROFILE)}.json": row for row in ASKED}
 
 # Profile paper: the pages on embedded data stay the demo's; the papers' rows are measured on what lies in data/.
 PAPER, PROFILE = PROFILE == "paper", "demo" if PROFILE == "paper" else PROFILE
@@ -65,8 +69,14 @@ def lib(*names):
 
 def backbone(model):
     """The StarNet authors' ImageNet file, where the user has put it into data/checkpoints."""
-    path = Path("data/checkpoints", {"starnet-pose-t": "starnet_s1", "starnet-pose-s": "starnet_s3"}[model] + ".pth.tar")
+    file = {"starnet-pose-t": "starnet_s1", "starnet-pose-s": "starnet_s3"}.get(model)
+    path = grid.BACKBONES / f"{file}.pth.tar"
     return f"--backbone {path}" if path.is_file() else ""
+
+
+def root(dataset):
+    """Where a dataset lies."""
+    return Path("data", dataset.removesuffix("-mini"))
 
 
 def record(kind):
@@ -83,24 +93,26 @@ RECORDS = {
 }
 KEPT = sorted(map(str, Path("data/measured").glob("*.json")))
 # Of the papers' rows, what can be measured here: authors' weights called MODEL-DATASET-HxW in data/checkpoints,
-# COCO in a detector's boxes too where its file is there; and StarNet-Pose trained, where there is COCO and a GPU.
+# COCO in a detector's boxes too where its file is there; and with a GPU every net whose paper's recipe is here, on
+# what there is of its paper's data. Ablations, and all that is trained on COCO-mini, are asked for by `make grid`.
 AUTHORS, ROWS = {}, []
 BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 CHECKPOINT = re.compile(r"(.+)-(coco|crowdpose|mpii|lspet)-(\d+x\d+)\.(?:pth|pt|pth\.tar|safetensors)")
 DEVICE = config.get("device", "cpu")
-if PAPER:
-    if "device" not in config:
-        import torch
+if PAPER and "device" not in config:
+    import torch
 
-        DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if PAPER and not ASKED:
     for path in sorted(Path("data/checkpoints").glob("*")):
         if (found := CHECKPOINT.fullmatch(path.name)) and Path("data", found[2], "annotations").is_dir():
             AUTHORS[found[1], found[2], found[3]] = str(path)
             row = f"reports/records/evaluate-{found[1]}-{found[2]}-{found[3]}-paper-seed0"
             ROWS += [f"{row}.json"]
             ROWS += [f"{row}-detector.json"] if found[2] == "coco" and Path(BOXES).is_file() else []
-    if DEVICE != "cpu" and Path("data/coco/annotations").is_dir():
-        ROWS += [f"reports/records/train-{model}-coco-paper-seed0.json" for model in recipes.PAPER_MODELS]
+    for model, sets in recipes.PAPER.items() if DEVICE != "cpu" else ():
+        there = [data for data in sets if not data.endswith("-mini") and (root(data) / "annotations").is_dir()]
+        ROWS += [f"reports/records/train-{model}-{data}-paper-seed0.json" for data in there]
     print(f"the papers' rows to measure, on {DEVICE}: {len(ROWS)}", *ROWS, sep="\n  ", file=sys.stderr)
 
 # A record that somebody's own run left in reports/records belongs into the tables too.
@@ -117,6 +129,13 @@ PICTURES = {"train": 1200 if PROFILE == "demo" else 8000, "val": 400}  # as data
 # `exec`: the job is then snakemake's own child, and ends with it even when snakemake is killed.
 RUN = f"exec env OMP_NUM_THREADS={{threads}} {sys.executable} report/run.py"
 EXECUTE = RUN + " execute {input.notebook} {output.notebook} {params}"
+
+
+def needed(row):
+    """What must be there before a row of the grid is trained: an ImageNet file, or the embedded data."""
+    if not PAPER:
+        return PEOPLE
+    return [str(grid.BACKBONES / row.backbone)] if row.backbone else []
 
 
 rule report:
@@ -253,6 +272,8 @@ rule authors:
         size=lambda words: words.size.replace("x", " "),
         boxes=lambda words: f"--boxes {BOXES}" if words.boxes else "",
     threads: workflow.cores
+    resources:
+        gpu=int(DEVICE != "cpu"),
     shell:
         f"exec {sys.executable} -m posebook.evaluation --weights {{input.weights}} --model {{wildcards.model}} "
         "--input-size {params.size} --dataset {wildcards.data} --trained-on {wildcards.data} --profile paper "
@@ -260,14 +281,45 @@ rule authors:
 
 
 rule trained:
+    wildcard_constraints:
+        data="coco|crowdpose|mpii",
     output:
-        "reports/records/train-{model}-coco-paper-seed0.json",
+        "reports/records/train-{model}-{data}-paper-seed0.json",
     params:
         backbone=lambda words: backbone(words.model),
     threads: workflow.cores
+    resources:
+        gpu=int(DEVICE != "cpu"),
     shell:
-        f"exec {sys.executable} -m posebook.training --model {{wildcards.model}} --dataset coco --profile paper "
-        f"--device {DEVICE} --workers {{threads}} {{params.backbone}}"
+        f"exec {sys.executable} -m posebook.training --model {{wildcards.model}} --dataset {{wildcards.data}} "
+        f"--profile paper --device {DEVICE} --workers {{threads}} {{params.backbone}}"
+
+
+rule grid:
+    input:
+        lambda _: list(RUNS) or grid.matching(""),  # which says what there is to ask for
+
+
+# Only when rows are asked for: the report must not make a record again that another machine left here. The weights
+# and checkpoints in reports/runs are no outputs, so that a run that was stopped goes on from them.
+if ASKED:
+
+    rule run:
+        wildcard_constraints:
+            run="|".join(Path(path).stem for path in RUNS),
+        input:
+            lambda words: needed(RUNS[f"reports/records/{words.run}.json"]),
+        output:
+            "reports/records/{run}.json",
+        params:
+            row=lambda words: RUNS[f"reports/records/{words.run}.json"].id,
+            profile="paper" if PAPER else PROFILE,
+        threads: workflow.cores
+        resources:
+            gpu=int(DEVICE != "cpu"),
+        shell:
+            f"exec {sys.executable} -m posebook.training --grid {{params.row}} --profile {{params.profile}} "
+            f"--device {DEVICE} --workers {{threads}}"
 
 
 rule table:
