@@ -48,7 +48,7 @@ test-slow: setup ## what takes longer: every lesson once, the pages in a browser
 	$(PYTEST) -m slow
 
 grid: setup ## the papers' ablations: make grid ROWS='lapx-*,amfacpose-3' PROFILE=paper, or smaller on embedded data
-	@$(SNAKEMAKE) grid --keep-going --config profile=$(PROFILE) rows='$(ROWS)'
+	@$(SNAKEMAKE) grid --keep-going --rerun-triggers mtime --config profile=$(PROFILE) rows='$(ROWS)'
 
 # Kernels run in the root, as under papermill: data/ and reports/ are the same folders for both.
 lab: setup ## JupyterLab on the notebooks

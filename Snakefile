@@ -18,8 +18,7 @@ try:
 except ValueError as error:
     raise WorkflowError(f"{error}")
 
-# Where a row of the grid, in this profile, leaves its record.
-RUNS = {f"reports/records/{row.name(PROFILE)}.json": row for row in ASKED}
+RUNS = {row.name(PROFILE): row for row in ASKED}  # by their records' names
 
 # Profile paper: the pages on embedded data stay the demo's; the papers' rows are measured on what lies in data/.
 PAPER, PROFILE = PROFILE == "paper", "demo" if PROFILE == "paper" else PROFILE
@@ -95,7 +94,7 @@ KEPT = sorted(map(str, Path("data/measured").glob("*.json")))
 # Of the papers' rows, what can be measured here: authors' weights called MODEL-DATASET-HxW in data/checkpoints,
 # COCO in a detector's boxes too where its file is there; and with a GPU every net whose paper's recipe is here, on
 # what there is of its paper's data. Ablations, and all that is trained on COCO-mini, are asked for by `make grid`.
-AUTHORS, ROWS = {}, []
+AUTHORS, TRAINED = {}, {}  # a record's name -> authors' file and command line; -> command line
 BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 CHECKPOINT = re.compile(r"(.+)-(coco|crowdpose|mpii|lspet)-(\d+x\d+)\.(?:pth|pt|pth\.tar|safetensors)")
 DEVICE = config.get("device", "cpu")
@@ -105,14 +104,20 @@ if PAPER and "device" not in config:
     DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if PAPER and not ASKED:
     for path in sorted(Path("data/checkpoints").glob("*")):
-        if (found := CHECKPOINT.fullmatch(path.name)) and Path("data", found[2], "annotations").is_dir():
-            AUTHORS[found[1], found[2], found[3]] = str(path)
-            row = f"reports/records/evaluate-{found[1]}-{found[2]}-{found[3]}-paper-seed0"
-            ROWS += [f"{row}.json"]
-            ROWS += [f"{row}-detector.json"] if found[2] == "coco" and Path(BOXES).is_file() else []
+        if (found := CHECKPOINT.fullmatch(path.name)) and (root(found[2]) / "annotations").is_dir():
+            words = f"--weights {path} --model {found[1]} --input-size {found[3].replace('x', ' ')} --dataset {found[2]}"
+            words += f" --trained-on {found[2]}"
+            row = f"evaluate-{found[1]}-{found[2]}-{found[3]}-paper-seed0"
+            AUTHORS[row] = str(path), words
+            if found[2] == "coco" and Path(BOXES).is_file():
+                AUTHORS[f"{row}-detector"] = str(path), f"{words} --boxes {BOXES}"
     for model, sets in recipes.PAPER.items() if DEVICE != "cpu" else ():
-        there = [data for data in sets if not data.endswith("-mini") and (root(data) / "annotations").is_dir()]
-        ROWS += [f"reports/records/train-{model}-{data}-paper-seed0.json" for data in there]
+        for data in sets:
+            if not data.endswith("-mini") and (root(data) / "annotations").is_dir():
+                words = f"--model {model} --dataset {data} {backbone(model)}"
+                TRAINED[f"train-{model}-{data}-paper-seed0"] = words
+ROWS = [f"reports/records/{row}.json" for row in [*AUTHORS, *TRAINED]]
+if PAPER and not ASKED:
     print(f"the papers' rows to measure, on {DEVICE}: {len(ROWS)}", *ROWS, sep="\n  ", file=sys.stderr)
 
 # A record that somebody's own run left in reports/records belongs into the tables too.
@@ -259,60 +264,61 @@ rule complexity:
         EXECUTE
 
 
-rule authors:
-    wildcard_constraints:
-        data="coco|crowdpose|mpii|lspet",
-        size=r"\d+x\d+",
-        boxes="|-detector",
-    input:
-        weights=lambda words: AUTHORS[words.model, words.data, words.size],
-    output:
-        "reports/records/evaluate-{model}-{data}-{size}-paper-seed0{boxes}.json",
-    params:
-        size=lambda words: words.size.replace("x", " "),
-        boxes=lambda words: f"--boxes {BOXES}" if words.boxes else "",
-    threads: workflow.cores
-    resources:
-        gpu=int(DEVICE != "cpu"),
-    shell:
-        f"exec {sys.executable} -m posebook.evaluation --weights {{input.weights}} --model {{wildcards.model}} "
-        "--input-size {params.size} --dataset {wildcards.data} --trained-on {wildcards.data} --profile paper "
-        f"--device {DEVICE} --workers {{threads}} {{params.boxes}}"
+# What fills the papers' rows: each rule only where it has something to make, so that the report never makes a record
+# again that lies here from another time or another machine.
+if AUTHORS:
+
+    rule authors:
+        wildcard_constraints:
+            row="|".join(AUTHORS),
+        input:
+            weights=lambda words: AUTHORS[words.row][0],
+        output:
+            "reports/records/{row}.json",
+        params:
+            lambda words: AUTHORS[words.row][1],
+        threads: workflow.cores
+        resources:
+            gpu=int(DEVICE != "cpu"),
+        shell:
+            f"exec {sys.executable} -m posebook.evaluation {{params}} --profile paper "
+            f"--device {DEVICE} --workers {{threads}}"
 
 
-rule trained:
-    wildcard_constraints:
-        data="coco|crowdpose|mpii",
-    output:
-        "reports/records/train-{model}-{data}-paper-seed0.json",
-    params:
-        backbone=lambda words: backbone(words.model),
-    threads: workflow.cores
-    resources:
-        gpu=int(DEVICE != "cpu"),
-    shell:
-        f"exec {sys.executable} -m posebook.training --model {{wildcards.model}} --dataset {{wildcards.data}} "
-        f"--profile paper --device {DEVICE} --workers {{threads}} {{params.backbone}}"
+if TRAINED:
+
+    rule trained:
+        wildcard_constraints:
+            row="|".join(TRAINED),
+        output:
+            "reports/records/{row}.json",
+        params:
+            lambda words: TRAINED[words.row],
+        threads: workflow.cores
+        resources:
+            gpu=int(DEVICE != "cpu"),
+        shell:
+            f"exec {sys.executable} -m posebook.training {{params}} --profile paper "
+            f"--device {DEVICE} --workers {{threads}}"
 
 
 rule grid:
     input:
-        lambda _: list(RUNS) or grid.matching(""),  # which says what there is to ask for
+        lambda _: [f"reports/records/{run}.json" for run in RUNS] or grid.matching(""),  # whose error names all rows
 
 
-# Only when rows are asked for: the report must not make a record again that another machine left here. The weights
-# and checkpoints in reports/runs are no outputs, so that a run that was stopped goes on from them.
+# The weights and checkpoints in reports/runs are no outputs: a run that was stopped goes on from them.
 if ASKED:
 
     rule run:
         wildcard_constraints:
-            run="|".join(Path(path).stem for path in RUNS),
+            run="|".join(RUNS),
         input:
-            lambda words: needed(RUNS[f"reports/records/{words.run}.json"]),
+            lambda words: needed(RUNS[words.run]),
         output:
             "reports/records/{run}.json",
         params:
-            row=lambda words: RUNS[f"reports/records/{words.run}.json"].id,
+            row=lambda words: RUNS[words.run].id,
             profile="paper" if PAPER else PROFILE,
         threads: workflow.cores
         resources:

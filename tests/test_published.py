@@ -243,6 +243,22 @@ def test_measured_rows_are_paired_where_their_predictions_are_kept(tmp_path):
     assert published.differences(published.table(PAPER, "main_results", runs)).empty
 
 
+def test_rows_without_flip_test_are_paired_by_the_predictions_that_are_kept(tmp_path):
+    people, hits = Persons("made", "val", skeletons.get("mpii"), "", (), None), np.ones((2, 50))
+    hits[1, :10] = 0
+    runs = []
+    for id, hit in zip(("lapx-1", "lapx-12-seed2"), hits, strict=True):
+        units = metrics.Units(np.arange(50), np.ones(50), hit)
+        nothing = metrics.Predictions(np.zeros((0, 16, 2)), np.zeros(0))
+        evaluation.save(tmp_path / id, people, nothing, units)
+        runs.append(run_of(id, path=str(tmp_path / f"{id}.json")))
+    (line,) = published.differences(published.table("LAPX", "ablation", runs)).to_dict("records")
+    assert line["row"].startswith("1:") and line["less"].startswith("12:")
+    assert line["difference"] == pytest.approx(20)
+    both = published.table("LAPX", "mpii_results", runs[1:])  # printed with flip test and without: one record
+    assert (both["record"] != "").sum() == 2 and published.differences(both).empty
+
+
 def test_a_training_that_is_asked_for_has_its_cost():
     run = record(dataset__name="synthetic", evaluated__name="synthetic", wall_seconds=3600.0)
     run |= {"name": "train-made", "complexity": {"macs": {"exact": 432_300_000}}}
@@ -356,7 +372,7 @@ def test_the_commands_would_do_what_the_cells_ask_for(everything, tmp_path):
             with pytest.raises(datasets.DatasetMissing):
                 datasets.load(given["--dataset"], tmp_path)
             asked += 1
-    assert asked == (3 + 5 + 6 + 14) + (2 + 2) + (3 + 1) + (2 + 4)
+    assert asked == (3 + 5 + 6 + 14) + (2 + 2 + 2) + (3 + 1) + (2 + 4)
 
 
 def test_the_scorecard_adds_up():
