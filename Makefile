@@ -10,7 +10,7 @@ ROWS    ?=
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/posebook-setup
-SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) --resources gpu=1 --nolock --rerun-incomplete --quiet rules host
+SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) --quiet rules host --resources gpu=1 --nolock --rerun-incomplete
 # One thread a test process: two of them, each with every core, would wait for each other. A file's tests stay
 # together, for they share what is costly to make.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
