@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "Could not make $(VENV) (on Debian: apt-get install python3-venv)"; exit 1; }
 	$(BIN)/python -m pip install --no-deps $(addprefix --index-url ,$(TORCH_INDEX)) $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[notebooks,test]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[notebooks,test,cluster]'
 	@touch $@
 
 reproduce: setup ## the report, in profile demo from a fresh clone, at reports/html/index.html

@@ -1,8 +1,11 @@
-"""What the tests share: one thread each, and the way to real data where there is any."""
+"""What the tests share: one thread each, a small dataset, and the way to real data where there is any."""
 
+import json
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -20,3 +23,32 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"POSEBOOK_TEST_DATA names {folder}, which is not there")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """A dataset of 24 noise pictures with a person each, as train and as val, in COCO's layout."""
+    root = tmp_path_factory.mktemp("small")
+    rng = np.random.default_rng(0)
+    (root / "annotations").mkdir()
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        images, annotations = [], []
+        for i in range(1, 25):
+            cv2.imwrite(str(root / split / f"{i}.jpg"), rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+            images.append({"id": i, "file_name": f"{i}.jpg", "height": 48, "width": 64})
+            joints = np.concatenate([rng.uniform(4, 44, (17, 2)), np.full((17, 1), 2)], 1)
+            annotations.append(
+                {
+                    "id": i,
+                    "image_id": i,
+                    "category_id": 1,
+                    "bbox": [4, 4, 40, 40],
+                    "area": 1600.0,
+                    "iscrowd": 0,
+                }
+                | {"num_keypoints": 17, "keypoints": joints.ravel().tolist()}
+            )
+        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+        (root / "annotations" / f"person_keypoints_{split}.json").write_text(json.dumps(content))
+    return root

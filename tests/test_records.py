@@ -67,6 +67,37 @@ def test_writers_never_leave_half_a_record(tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def _own(task):
+    folder, writer = task
+    for turn in range(4):  # beside its own, a long one that all write
+        records.write(RECORD | {"name": f"run-{writer}-{turn}", "metrics": {"AP": turn}}, folder)
+        records.write(RECORD | {"name": "shared", "curve": [writer] * 10_000}, folder)
+
+
+def test_a_reader_sees_whole_records_only_while_32_processes_write(tmp_path):
+    seen, looks = 0, 0
+    with multiprocessing.get_context("fork").Pool(32) as pool:
+        writing = pool.map_async(_own, [(tmp_path, writer) for writer in range(32)], chunksize=1)
+        while not writing.ready():
+            found = records.load(tmp_path / "records")  # raises for half a record
+            assert len(found) >= seen, "a record has gone"
+            seen, looks = len(found), looks + 1
+        writing.get()
+    found = {record["name"]: record for record in records.load(tmp_path / "records")}
+    assert found.keys() == {"shared"} | {f"run-{writer}-{turn}" for writer in range(32) for turn in range(4)}
+    assert len(set(found["shared"]["curve"])) == 1 and looks > 1
+    assert all(path.suffix == ".json" for path in (tmp_path / "records").iterdir())
+
+
+def test_writers_of_one_record_on_two_machines_do_not_share_a_file(tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(records.os, "replace", lambda temporary, path: used.append(temporary))
+    for host in ("node1", "node2"):  # one process id on both
+        monkeypatch.setattr(records.platform, "node", lambda host=host: host)
+        records.write(RECORD, tmp_path)
+    assert used[0] != used[1] and all(path.suffix != ".json" for path in used)
+
+
 def test_a_stamp_says_where_and_with_which_code():
     stamp = records.Stopwatch().stamp(earlier_seconds=100)
     assert stamp["wall_seconds"] >= 100 and stamp["peak_memory_mib"] > 50

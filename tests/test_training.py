@@ -9,14 +9,14 @@ import sys
 import time
 from dataclasses import replace
 
-import cv2
-import numpy as np
+import psutil
 import pytest
 import safetensors
 import safetensors.torch
 import torch
 
-from posebook import checkpoints, datasets, files, models, recipes, training
+from conftest import ROOT
+from posebook import checkpoints, datasets, files, models, recipes, samples, training
 
 SMALL = {
     "epochs": 3,
@@ -28,45 +28,16 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """A dataset of 24 noise pictures with a person each, as train and as val, in COCO's layout."""
-    root = tmp_path_factory.mktemp("small")
-    rng = np.random.default_rng(0)
-    (root / "annotations").mkdir()
-    for split in ("train", "val"):
-        (root / split).mkdir()
-        images, annotations = [], []
-        for i in range(1, 25):
-            cv2.imwrite(str(root / split / f"{i}.jpg"), rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
-            images.append({"id": i, "file_name": f"{i}.jpg", "height": 48, "width": 64})
-            joints = np.concatenate([rng.uniform(4, 44, (17, 2)), np.full((17, 1), 2)], 1)
-            annotations.append(
-                {
-                    "id": i,
-                    "image_id": i,
-                    "category_id": 1,
-                    "bbox": [4, 4, 40, 40],
-                    "area": 1600.0,
-                    "iscrowd": 0,
-                }
-                | {"num_keypoints": 17, "keypoints": joints.ravel().tolist()}
-            )
-        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
-        (root / "annotations" / f"person_keypoints_{split}.json").write_text(json.dumps(content))
-    return root
-
-
 def test_each_epoch_holds_every_person_once_and_a_resume_sees_the_same_order():
     recipe = replace(recipes.FAST, epochs=3, batch=4)
-    all_of_it = list(training.batches(10, recipe, 7, 0))
+    all_of_it = list(samples.batches(10, recipe, 7, 0))
     assert len(all_of_it) == 9
     for epoch in range(3):
         keys = [key for batch in all_of_it[3 * epoch : 3 * epoch + 3] for key in batch]
         assert sorted(keys) == [(epoch, i) for i in range(10)]
     for step in range(9):
-        assert list(training.batches(10, recipe, 7, step)) == all_of_it[step:]
-    assert list(training.batches(10, recipe, 8, 0)) != all_of_it
+        assert list(samples.batches(10, recipe, 7, step)) == all_of_it[step:]
+    assert list(samples.batches(10, recipe, 8, 0)) != all_of_it
 
 
 def test_the_papers_learning_rate():
@@ -78,12 +49,6 @@ def test_the_papers_learning_rate():
     middle = training.learning_rate(round(0.75 * total), total, recipe)
     assert middle == pytest.approx((4e-3 + 2e-4) / 2, rel=1e-3)
     assert training.learning_rate(2000, total, replace(recipe, batch=256)) == pytest.approx(1e-3)
-
-
-def test_the_papers_recipe():
-    recipe = recipes.get("paper")
-    assert (recipe.epochs, recipe.weight_decay, recipe.ema, recipe.beta) == (210, 0.05, 0.0002, 10.0)
-    assert recipe.sigma == (4.9, 5.66) and recipe.stage2_epochs == 15
 
 
 def test_no_decay_on_norms_and_biases():
@@ -111,11 +76,11 @@ def test_the_average_is_the_formula():
 def test_samples_depend_on_nothing_but_their_key(small):
     people = datasets.load("synthetic", small, "train")
     recipe = recipes.get("fast", input_size=[64, 64])
-    samples = training.Samples(people, recipe, 3)
-    first = samples[5, 2]
-    _ = samples[0, 0], samples[1, 7]
-    assert all(torch.equal(a, b) for a, b in zip(first, samples[5, 2], strict=True))
-    assert not torch.equal(first[0], samples[6, 2][0])
+    drawn = samples.Samples(people, recipe, 3)
+    first = drawn[5, 2]
+    _ = drawn[0, 0], drawn[1, 7]
+    assert all(torch.equal(a, b) for a, b in zip(first, drawn[5, 2], strict=True))
+    assert not torch.equal(first[0], drawn[6, 2][0])
     image, points, weights = first
     assert image.shape == (64, 64, 3) and points.shape == (17, 2) and set(weights.tolist()) <= {0.0, 1.0}
 
@@ -178,7 +143,18 @@ def test_loader_processes_change_nothing(small, tmp_path):
     assert alone["weights"]["sha256"] == helped["weights"]["sha256"]
 
 
-def test_the_loss_falls_when_a_few_people_are_learnt_by_heart(small, tmp_path):
+def test_a_packed_run_goes_on_too(small, tmp_path):
+    record = run(small, tmp_path, pack="raw", epochs=1)
+    assert record["parameters"]["pack"] == "raw" and list((tmp_path / "packed").glob("*.pack"))
+    plain = run(small, tmp_path, epochs=1)
+    assert record["weights"]["file"] != plain["weights"]["file"]
+    assert record["curve"][0]["loss"] == pytest.approx(plain["curve"][0]["loss"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "precision", ["float32", *(pytest.param(p, marks=pytest.mark.slow) for p in ("bf16", "fp16"))]
+)
+def test_the_loss_falls_when_a_few_people_are_learnt_by_heart(small, tmp_path, precision):
     record = training.train(
         "starnet-pose-t",
         "synthetic",
@@ -188,9 +164,10 @@ def test_the_loss_falls_when_a_few_people_are_learnt_by_heart(small, tmp_path):
         epochs=12,
         batch=8,
         input_size=[64, 64],
+        precision=precision,
     )
     losses = [point["loss"] for point in record["curve"]]
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.9 * losses[0] and record["parameters"]["precision"] == precision
 
 
 def test_nan_stops_the_run_and_names_the_step(small, tmp_path, monkeypatch):
@@ -218,6 +195,7 @@ def test_nan_stops_the_run_and_names_the_step(small, tmp_path, monkeypatch):
             "unknown model 'starnet-pose'; did you mean starnet-pose-t or starnet-pose-s",
         ),
         (dict(profile="dem"), "unknown profile 'dem'; did you mean demo"),
+        (dict(precision="bf15"), "unknown precision 'bf15'; did you mean bf16"),
         (dict(epoch=3), "unknown recipe field 'epoch'; did you mean epochs"),
         (dict(dataset="synthetics"), "unknown dataset 'synthetics'; did you mean synthetic"),
         (dict(options={"attn": "cbam"}), "unknown option of starnet-pose-t 'attn'; did you mean attention"),
@@ -255,11 +233,34 @@ def test_a_torn_checkpoint_is_passed_over_and_the_last_one_refused(small, tmp_pa
 
 def test_a_foreign_checkpoint_is_not_taken_up(small, tmp_path):
     first, second = run(small, tmp_path, epochs=1), run(small, tmp_path, epochs=1, batch=12)
-    (path,) = checkpoints.found((tmp_path / first["weights"]["file"]).parent)
-    (other,) = checkpoints.found((tmp_path / second["weights"]["file"]).parent)
-    other.write_bytes(path.read_bytes())
+    path, *_ = checkpoints.found((tmp_path / first["weights"]["file"]).parent)
+    for other in checkpoints.found((tmp_path / second["weights"]["file"]).parent):
+        other.write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="it is of another run"):
         run(small, tmp_path, epochs=1, batch=12)
+
+
+@pytest.mark.slow
+def test_lapxs_context_is_frozen_then_raised(small, tmp_path):
+    how = SMALL | {"context_span": [1 / 3, 1.0]}  # an epoch frozen, two in which the gain is raised to 0.2
+    record = training.train("lapx", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
+    after_two, after_three = (
+        safetensors.torch.load_file(path)
+        for path in checkpoints.found((tmp_path / record["weights"]["file"]).parent)
+    )
+    torch.manual_seed(0)
+    start = models.build("lapx", "coco", (64, 64)).state_dict()
+    branch = "hg.0.attention.position_attention."
+    for tensors, gain in ((after_two, 0.1), (after_three, 0.2)):
+        assert tensors[f"model.{branch}gamma"].item() == pytest.approx(gain)
+        assert not torch.equal(tensors[f"model.{branch}g.weight"], start[f"{branch}g.weight"])
+    whole = training.train(
+        "lapx", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how | {"context_span": [1.0, 2.0]}
+    )
+    *_, frozen = checkpoints.found((tmp_path / whole["weights"]["file"]).parent)
+    assert torch.equal(
+        safetensors.torch.load_file(frozen)[f"model.{branch}g.weight"], start[f"{branch}g.weight"]
+    )
 
 
 def test_two_runs_in_one_folder_are_refused(small, tmp_path):
@@ -272,7 +273,7 @@ def test_two_runs_in_one_folder_are_refused(small, tmp_path):
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(small):
     people = datasets.load("synthetic", small, "train")
     recipe = recipes.get("fast", "lapx", input_size=[64, 64], batch=7, clip=0.01)
-    batch = next(iter(training.loaded(training.Samples(people, recipe, 0), recipe, 0, training.How("cpu"))))
+    batch = next(iter(training.feed(samples.Samples(people, recipe, 0), 0, training.How("cpu"), None)))
     gradients = []
     for parts in (1, 3):
         torch.manual_seed(0)
@@ -300,81 +301,118 @@ def test_a_batch_without_room_is_taken_in_parts(small, tmp_path, monkeypatch, ca
 
 
 def test_a_loader_process_that_dies_is_replaced(small, tmp_path, monkeypatch, capsys):
-    real, parent, mark = training.Samples.__getitem__, os.getpid(), tmp_path / "died"
+    real, parent, mark = samples.Samples.__getitem__, os.getpid(), tmp_path / "died"
 
-    def fatal(samples, key):
+    def fatal(people, key):
         if key[0] == 1 and os.getpid() != parent and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(samples, key)
+        return real(people, key)
 
     whole = run(small, tmp_path / "a")
-    monkeypatch.setattr(training.Samples, "__getitem__", fatal)
+    monkeypatch.setattr(samples.Samples, "__getitem__", fatal)
     helped = run(small, tmp_path / "b", workers=1)
     assert mark.exists() and "a loader process died" in "".join(capsys.readouterr())
     assert helped["weights"]["sha256"] == whole["weights"]["sha256"]
 
 
-def test_half_precision_learns_too(small, tmp_path):
-    record = run(small, tmp_path, precision="bf16", epochs=6, learning_rate=2e-3)
-    losses = [point["loss"] for point in record["curve"]]
-    assert losses[-1] < losses[0] and record["parameters"]["precision"] == "bf16"
-    with pytest.raises(ValueError, match="unknown precision 'bf15'; did you mean bf16"):
-        run(small, tmp_path, precision="bf15")
-
-
-def start(small, folder) -> subprocess.Popen:
-    """The command line, in a process of its own."""
-    command = [sys.executable, "-m", "posebook.training", "--dataset", "synthetic", "--data-root", str(small)]
-    command += [
+def start(small, folder, processes: int = 1, **changes) -> subprocess.Popen:
+    """The command line, in processes of its own, with a checkpoint every other step."""
+    words = [
+        "--dataset",
+        "synthetic",
+        "--data-root",
+        str(small),
         "--profile",
         "fast",
         "--out-dir",
         str(folder),
-        "--set",
-        json.dumps(SMALL | {"epochs": 8, "batch": 4}),
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words += ["--save-every", "2", "--set", json.dumps(SMALL | {"epochs": 8, "batch": 4} | changes)]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *(launch if processes > 1 else []), "-m", "posebook.training", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
-def epochs_done(folder) -> int:
-    """Epochs in the checkpoint of the only run in a folder, 0 before the first."""
-    for path in sorted(folder.rglob("checkpoint-*.safetensors"), reverse=True):
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                return len(json.loads(file.metadata()["run"])["curve"])
-        except FileNotFoundError:  # a newer one has taken its place
-            return epochs_done(folder)
-    return 0
+def steps_done(folder) -> int:
+    """Steps of the newest checkpoint of the only run in a folder, 0 before the first."""
+    return max(
+        (int(path.stem.split("-")[-1]) for path in folder.rglob("checkpoint-*.safetensors")), default=0
+    )
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_it_ends_with_the_same_weights(small, tmp_path):
-    for _ in range(2):  # two kills, at two places
-        before = epochs_done(tmp_path / "killed")
-        process = start(small, tmp_path / "killed")
-        while process.poll() is None and epochs_done(tmp_path / "killed") < before + 2:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_stopped_and_started_again_it_ends_with_the_same_weights(small, tmp_path, processes):
+    if processes > 1:
+        pytest.importorskip("accelerate")
+    for sign in (signal.SIGKILL, signal.SIGTERM):
+        before = steps_done(tmp_path / "stopped")
+        process = start(small, tmp_path / "stopped", processes)
+        while process.poll() is None:
+            done = steps_done(tmp_path / "stopped")
+            if done >= before + 8 and done % 6:  # amid an epoch
+                break
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert 0 < epochs_done(tmp_path / "killed") < 8
-    resumed, undisturbed = start(small, tmp_path / "killed"), None
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for member in family:  # torchrun's workers outlive it
+            member.send_signal(sign)
+        said = process.communicate()[0]
+        if sign == signal.SIGTERM and processes == 1:
+            assert process.returncode == 143 and "stopped by SIGTERM after step" in said, said
+    assert 0 < steps_done(tmp_path / "stopped") < 48
+    resumed = start(small, tmp_path / "stopped", processes)
     said = resumed.communicate()[0]
     assert resumed.returncode == 0, said
     assert "going on from step" in said
-    undisturbed = start(small, tmp_path / "whole")
+    undisturbed = start(small, tmp_path / "whole", processes)
     assert undisturbed.communicate() and undisturbed.returncode == 0
-    killed, whole = (
+    stopped, whole = (
         json.loads(next((tmp_path / name / "records").glob("*.json")).read_text())
-        for name in ("killed", "whole")
+        for name in ("stopped", "whole")
     )
-    assert killed["weights"]["sha256"] == whole["weights"]["sha256"]
-    assert killed["curve"] == whole["curve"] and killed["metrics"] == whole["metrics"]
+    assert stopped["weights"]["sha256"] == whole["weights"]["sha256"]
+    assert stopped["curve"] == whole["curve"] and stopped["metrics"] == whole["metrics"]
     a, b = (
-        safetensors.torch.load_file(max((tmp_path / n).rglob("checkpoint-*.safetensors")))
-        for n in ("killed", "whole")
+        safetensors.torch.load_file(max((tmp_path / name).rglob("checkpoint-*.safetensors")))
+        for name in ("stopped", "whole")
     )
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_gradient_of_one(small, tmp_path):
+    pytest.importorskip("accelerate")
+    script, environment = ROOT / "tests" / "two_processes.py", os.environ | {"OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for number, command in enumerate((launch, [sys.executable])):
+        words = [*command, str(script), str(small), str(tmp_path / f"{number}.safetensors")]
+        subprocess.run(words, env=environment, check=True, capture_output=True)
+    two, one = (safetensors.torch.load_file(tmp_path / f"{number}.safetensors") for number in range(2))
+    assert two.keys() == one.keys() and len(one) > 100
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_last_checkpoint(small, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=110m", "none", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        said = start(small, disk).communicate()[0]  # a checkpoint takes some 45 MB: the third does not fit
+        assert "the checkpoint of step 4 cannot be written" in said and "00000002.safetensors stands" in said
+        subprocess.run(["mount", "-o", "remount,size=500m", str(disk)], check=True)
+        again = start(small, disk)
+        assert "going on from step 2" in again.communicate()[0] and again.returncode == 0
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posebook import skeletons, transforms
+from posebook import codecs, skeletons, transforms
+from posebook.datasets import lspet, read_image
 from posebook.recipes import STARNET_POSE, Augmentation
 
 SIZE = (256, 192)
@@ -104,9 +105,8 @@ def test_half_body_holds_its_half():
 def test_dropout_covers_what_it_says():
     only = Augmentation(hsv=(0, 0, 0), blur=0, median_blur=0, dropout=1)
     for seed in range(20):
-        image = transforms.photometric(
-            np.full((100, 80, 3), 200, np.uint8), only, np.random.default_rng(seed)
-        )
+        jitter = transforms.draw_jitter(1, (100, 80), only, np.random.default_rng(seed))
+        image = transforms.photometric(np.full((100, 80, 3), 200, np.uint8), jitter)
         rows, columns = np.nonzero(image[..., 0] == 0)
         assert 20 <= np.ptp(rows) + 1 <= 40 and 16 <= np.ptp(columns) + 1 <= 32
         assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
@@ -118,9 +118,208 @@ def test_no_augmentation_changes_nothing():
         np.random.default_rng(0),
         np.random.default_rng(1).integers(0, 256, (50, 40, 3), dtype=np.uint8),
     )
-    assert (transforms.photometric(image.copy(), none, rng) == image).all()
+    jitter = transforms.draw_jitter(1, (50, 40), none, rng)
+    assert (transforms.photometric(image.copy(), jitter) == image).all()
+    batch = torch.from_numpy(image)[None]
+    assert torch.equal(transforms.photometric_batch(batch, jitter), batch)
     matrix, flip = transforms.random_affine(BOX, np.full((17, 3), 2.0), COCO, SIZE, none, rng)
     assert not flip and matrix == pytest.approx(transforms.crop_affine(BOX, SIZE))
+
+
+def some(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (B, 4) and keypoints (B, 17, 3) in and about them, some not labelled."""
+    rng = np.random.default_rng(seed)
+    boxes = np.hstack([rng.uniform(0, 100, (count, 2)), rng.uniform(20, 150, (count, 2))])
+    points = boxes[:, None, :2] + rng.random((count, 17, 2)) * boxes[:, None, 2:]
+    return boxes, np.concatenate([points, rng.integers(0, 3, (count, 17, 1))], -1)
+
+
+def test_crops_of_a_batch_are_those_of_each():
+    rng = np.random.default_rng(0)
+    boxes, _ = some(50)
+    padding, scale = rng.choice([1.0, 1.25], 50), rng.uniform(0.6, 1.4, 50)
+    rotation, shift, flip = rng.uniform(-180, 180, 50), rng.uniform(-0.2, 0.2, (50, 2)), rng.random(50) < 0.5
+    found = transforms.crop_affine_batch(boxes, SIZE, padding, scale, rotation, shift, flip)
+    for i, matrix in enumerate(found):
+        one = transforms.crop_affine(
+            boxes[i], SIZE, padding[i], scale[i], rotation[i], shift[i], bool(flip[i])
+        )
+        assert matrix == pytest.approx(one, abs=1e-9)
+
+
+class Always:
+    """A generator whose every number is the same."""
+
+    def __init__(self, number: float):
+        self.number = number
+
+    def random(self) -> float:
+        return self.number
+
+
+@pytest.mark.parametrize("name", ["coco", "lspet", "crowdpose"])
+def test_half_bodies_of_a_batch_are_those_of_each(name):
+    skeleton = skeletons.get(name)
+    _, keypoints = some(300)
+    keypoints = keypoints[:, : len(skeleton.keypoints)]
+    keypoints[:40, :, 2] *= np.isin(np.arange(keypoints.shape[1]), skeleton.upper_body)  # uppers alone
+    keypoints[40:60, :, 2] = 0
+    met = set()
+    for upper in (False, True):
+        boxes, found = transforms.half_body_boxes(keypoints, skeleton, np.full(len(keypoints), upper))
+        for i, joints in enumerate(keypoints):
+            one = transforms.half_body_box(joints, skeleton, Always(0.0 if upper else 0.9))
+            assert found[i] == (one is not None) and (one is None or boxes[i] == pytest.approx(one))
+            met.add(one is None)
+    assert met == {False, True}
+    own = skeletons.own("mine", list(skeleton.keypoints), [], None)
+    assert not transforms.half_body_boxes(keypoints, own, np.ones(len(keypoints), bool))[1].any()
+
+
+def test_a_batch_is_drawn_as_one_by_one():
+    count, augmentation = 4000, STARNET_POSE.stage1
+    boxes, keypoints = np.tile(BOX, (count, 1)), np.tile(some(1)[1], (count, 1, 1))
+    keypoints[..., 2] = 2
+    rng = np.random.default_rng(0)
+    batch, flips = transforms.random_affine_batch(boxes, keypoints, COCO, SIZE, augmentation, rng)
+    single = [
+        transforms.random_affine(BOX, keypoints[0], COCO, SIZE, augmentation, rng) for _ in range(count)
+    ]
+    ones = np.array([matrix for matrix, _ in single])
+    assert abs(flips.mean() - 0.5) < 0.03
+    middle = np.array([70.0, 90.0])
+    for matrices in (batch, ones):  # a mirror is where it says
+        assert (np.linalg.det(matrices[:, :, :2]) < 0).mean() == pytest.approx(0.5, abs=0.03)
+    for figure in (  # zoom, angle, where the box's middle falls
+        lambda m: np.hypot(m[:, 1, 0], m[:, 1, 1]),
+        lambda m: np.arctan2(m[:, 1, 0], m[:, 1, 1]),
+        lambda m: (m @ np.append(middle, 1))[:, 0],
+        lambda m: (m @ np.append(middle, 1))[:, 1],
+    ):
+        a, b = figure(batch), figure(ones)
+        assert abs(a.mean() - b.mean()) < 0.1 * b.std() and a.std() == pytest.approx(b.std(), rel=0.1)
+    again = transforms.random_affine_batch(
+        boxes, keypoints, COCO, SIZE, augmentation, np.random.default_rng(0)
+    )
+    assert (again[0] == batch).all()
+
+
+def test_both_warps_give_one_picture(test_data):
+    people = lspet.load(test_data / "lspet", "val").persons[:6]
+    boxes, keypoints = (np.array([getattr(p, name) for p in people]) for name in ("bbox", "keypoints"))
+    canvases = np.zeros((6, 400, 400, 3), np.uint8)
+    for canvas, person in zip(canvases, people, strict=True):
+        image = read_image(person.image)[:400, :400]
+        canvas[: image.shape[0], : image.shape[1]] = image
+    skeleton, rng = skeletons.get("lspet"), np.random.default_rng(0)
+    matrices, _ = transforms.random_affine_batch(boxes, keypoints, skeleton, SIZE, STARNET_POSE.stage1, rng)
+    batch = transforms.warp_batch(torch.from_numpy(canvases), torch.from_numpy(matrices), SIZE)
+    for canvas, matrix, found in zip(canvases, matrices, batch, strict=True):
+        difference = np.abs(found.numpy().astype(int) - transforms.warp(canvas, matrix, SIZE))
+        # older OpenCV places pixels to 1/32; where an edge is sharp that is some grey levels
+        assert difference.mean() < 0.5 and np.quantile(difference, 0.999) <= 8
+
+
+def test_small_and_large_images_are_warped_alike():
+    image = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+    small = image[:300, :300]
+    assert small.shape[0] * small.shape[1] < transforms.SMALL < image.shape[0] * image.shape[1]
+    matrix = transforms.crop_affine((100, 100, 60, 80), SIZE, rotation=30)  # well within both
+    assert (transforms.warp(small, matrix, SIZE) == transforms.warp(image, matrix, SIZE)).all()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_spot_and_its_joint_stay_together_to_a_hundredth_of_a_pixel(flip):
+    rng = np.random.default_rng(0)
+    rows, columns = np.indices((300, 300))
+    for rotation in (0, 33, -70):
+        joint = rng.uniform(140, 160, 2)
+        spot = np.exp(-((columns - joint[0]) ** 2 + (rows - joint[1]) ** 2) / (2 * 6.0**2))
+        image = np.repeat((255 * spot).round().astype(np.uint8)[..., None], 3, -1)
+        matrix = transforms.crop_affine((100, 90, 90, 120), SIZE, rotation=rotation, flip=flip)
+        keypoints = torch.tensor([*joint, 2.0], dtype=torch.float64).tile(1, 17, 1)
+        points, weights = transforms.joints_batch(
+            keypoints, torch.from_numpy(matrix)[None], torch.tensor([flip]), COCO, SIZE
+        )
+        batch = transforms.warp_batch(torch.from_numpy(image)[None], torch.from_numpy(matrix)[None], SIZE)[0]
+        for warped in (transforms.warp(image, matrix, SIZE), batch.numpy()):
+            found = warped[..., 0].astype(float)
+            y, x = np.indices(SIZE)
+            centroid = np.array([(x * found).sum(), (y * found).sum()]) / found.sum()
+            assert centroid == pytest.approx(points[0, 0].numpy(), abs=0.01)
+        assert weights.all()
+
+
+def test_joints_of_a_batch_are_those_of_each():
+    boxes, keypoints = some(40)
+    rng = np.random.default_rng(0)
+    matrices, flips = transforms.random_affine_batch(boxes, keypoints, COCO, SIZE, STARNET_POSE.stage1, rng)
+    points, weights = transforms.joints_batch(
+        *map(torch.from_numpy, (keypoints, matrices, flips)), COCO, SIZE
+    )
+    assert points.dtype == weights.dtype == torch.float32 and 0 < weights.mean() < 1
+    for i in range(40):
+        joints = keypoints[i].copy()
+        joints[:, :2] = transforms.apply_affine(matrices[i], joints[:, :2])
+        joints = transforms.flip_joints(joints, COCO) if flips[i] else joints
+        assert points[i].numpy() == pytest.approx(joints[:, :2], rel=1e-5)
+        inside = codecs.inside(torch.from_numpy(joints[:, :2]), SIZE).numpy()
+        assert (weights[i].numpy() == (inside & (joints[:, 2] > 0))).all()
+
+
+def test_both_ways_to_colour_and_blur_give_one_picture(test_data):
+    paths = [test_data / "lspet" / "images" / f"im{n:05d}.jpg" for n in range(1, 41)]
+    images = np.array([cv2.resize(read_image(path), (48, 64)) for path in paths])  # (B, 64, 48, 3)
+    images[0] = np.random.default_rng(1).integers(0, 256, (64, 48, 3))  # every hue
+    often = Augmentation(hsv=(90, 60, 60), blur=0.5, median_blur=0.5, dropout=0.5)
+    jitter = transforms.draw_jitter(40, (64, 48), often, np.random.default_rng(0))
+    assert set(jitter.blur) == set(jitter.median) == {0, 3, 5, 7}
+    batch = transforms.photometric_batch(torch.from_numpy(images), jitter).numpy()
+    for i, image in enumerate(images):
+        difference = np.abs(batch[i].astype(int) - transforms.photometric(image.copy(), jitter, i))
+        # a hue at the edge of two levels turns by one of 180, and a channel by a thirtieth of the chroma
+        assert difference.mean() < 0.5 and difference.max() <= 10, i
+
+
+def test_blurs_of_a_batch_are_opencvs():
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 16, 3), dtype=np.uint8)
+    for size in (3, 5, 7):
+        mean, median = (
+            blur(torch.from_numpy(images), size) for blur in (transforms._mean, transforms._median)
+        )
+        for i, image in enumerate(images):
+            assert np.abs(mean[i].numpy().astype(int) - cv2.blur(image, (size, size))).max() <= 1
+            assert (median[i].numpy() == cv2.medianBlur(image, size)).all()
+
+
+def test_hue_goes_round_and_the_others_stop():
+    """Against a loop over the pixels' levels."""
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    for gains in ((5, 30, -30), (-5, -30, 30), (0, 12, 0), (-3, 0, 0)):
+        jitter = transforms.Jitter(np.array([gains]), *np.zeros((2, 1), int), np.zeros((1, 4), int))
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(int)
+        for y in range(8):
+            for x in range(8):
+                h, s, v = hsv[y, x] + gains
+                hsv[y, x] = h % 180, min(max(s, 0), 255), min(max(v, 0), 255)
+        expected = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
+        assert (transforms.photometric(image.copy(), jitter) == expected).all()
+
+
+def test_jitter_is_drawn_as_often_and_as_far_as_the_recipe_says():
+    jitter = transforms.draw_jitter(20000, SIZE, STARNET_POSE.stage2, np.random.default_rng(0))
+    for axis, most in enumerate((5, 30, 30)):
+        gains = jitter.gains[:, axis]
+        assert gains.min() == -most and gains.max() == most - 1  # whole levels, rounded down
+        assert (gains == 0).mean() == pytest.approx(0.5 + 0.25 / most, abs=0.02)
+    for sizes in (jitter.blur, jitter.median):
+        assert [(sizes == size).mean() for size in (0, 3, 5, 7)] == pytest.approx(
+            [0.9] + 3 * [0.1 / 3], abs=0.01
+        )
+    y, x, h, w = jitter.hole.T
+    assert (h > 0).mean() == pytest.approx(0.5, abs=0.02)
+    assert h[h > 0].min() == 51 and h.max() == 102 and w[w > 0].min() == 38 and w.max() == 77
+    assert y.min() == x.min() == 0 and (y + h).max() == 256 and (x + w).max() == 192
 
 
 def test_the_second_stage_is_milder():

@@ -240,7 +240,11 @@ def joint_weights(keypoints: tuple[str, ...], recipe: Recipe) -> list[float]:
     ]
 
 
-def context_gain(share: float, recipe: Recipe) -> float | None:
-    """What the non-local branches' gain is held at after a share of training; None: it learns freely."""
-    start, end = recipe.context_span
-    return None if share >= end else recipe.context * max(0.0, (share - start) / (end - start))
+def context_gain(epoch: int, recipe: Recipe) -> float | None:
+    """What the non-local branches' gain is held at in an epoch, counted from 0; None: it learns freely.
+
+    At first 0, which freezes the branches; then raised by the epoch, in the last of these to `context`.
+    """
+    start, end = (share * recipe.epochs for share in recipe.context_span)
+    after = epoch + 1
+    return None if after > end + 1e-6 else recipe.context * max(0.0, (after - start) / (end - start))

@@ -102,8 +102,12 @@ def write(record: dict, out_dir: str | Path = "reports") -> Path:
     folder = Path(out_dir) / "records"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record['name']}.json"
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"schema": 1} | record, indent=1) + "\n")
+    # The machine's name too: on a shared folder another machine's process may have the same number.
+    temporary = path.with_suffix(f".{platform.node()}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(json.dumps({"schema": 1} | record, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # else a machine that is lost may leave the name with nothing behind it
     os.replace(temporary, path)
     return path
 

@@ -1,11 +1,9 @@
 """The training loop: recipe in, record and weights out; stopped at any moment, it goes on where it was.
 
-1. Every sample's augmentation is drawn from (seed, epoch, person) and every epoch's order from (seed, epoch),
-   so that a resumed run, or one with other loader processes, sees the same pictures.
-2. A checkpoint (checkpoints.py) is written every so many steps and at the end of every epoch; SIGTERM writes
+1. A checkpoint (checkpoints.py) is written every so many steps and at the end of every epoch; SIGTERM writes
    one and ends the run.
-3. The average of the weights (mmengine's ExpMomentumEMA) is what is evaluated and kept.
-4. A batch may be taken in parts and by several processes (torchrun): every part's loss is weighted by its
+2. The average of the weights (mmengine's ExpMomentumEMA) is what is evaluated and kept.
+3. A batch may be taken in parts and by several processes (torchrun): every part's loss is weighted by its
    people, so that the gradient is the whole batch's. Batch norm sees the parts one by one.
 """
 
@@ -18,16 +16,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from posebook import (
@@ -42,61 +38,22 @@ from posebook import (
     models,
     recipes,
     records,
+    samples,
     transforms,
     uncertainty,
 )
 from posebook.checkpoints import Run
-from posebook.datasets import Persons, read_image
+from posebook.datasets import packed
 from posebook.files import sha256
 from posebook.names import near
 from posebook.recipes import Recipe
+from posebook.samples import Samples, Steps
 
 CHECK_EVERY = 20  # steps between looks at the loss for NaN: looking waits for the device
 SAVE_EVERY = 500  # steps between checkpoints within an epoch
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # train and validation; ("train", "val") elsewhere
 SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crowdpose": ("trainval", "test")}
-
-
-class Samples(Dataset):
-    """Augmented training samples, asked for by (epoch, person index)."""
-
-    def __init__(self, persons: Persons, recipe: Recipe, seed: int):
-        self.persons, self.recipe, self.seed = persons, recipe, seed
-        self.weights = torch.tensor(recipes.joint_weights(persons.skeleton.keypoints, recipe))  # (K,)
-
-    def __len__(self) -> int:
-        return len(self.persons.persons)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Input (H, W, 3) uint8, joints (K, 2) in its pixels, and weights (K,): 0 not labelled or outside."""
-        epoch, index = key
-        person, skeleton = self.persons.persons[index], self.persons.skeleton
-        input_size = self.recipe.input_size
-        rng = np.random.default_rng((self.seed, epoch, index))
-        late = epoch >= self.recipe.epochs - self.recipe.stage2_epochs
-        augmentation = self.recipe.stage2 if late else self.recipe.stage1
-        matrix, flipped = transforms.random_affine(
-            person.bbox, person.keypoints, skeleton, input_size, augmentation, rng
-        )
-        image = transforms.warp(read_image(person.image), matrix, input_size)
-        image = transforms.photometric(image, augmentation, rng)
-        keypoints = person.keypoints.copy()  # (K, 3)
-        keypoints[:, :2] = transforms.apply_affine(matrix, keypoints[:, :2])
-        if flipped:
-            keypoints = transforms.flip_joints(keypoints, skeleton)
-        points = torch.from_numpy(keypoints[:, :2]).float()  # (K, 2)
-        weights = torch.from_numpy(keypoints[:, 2] > 0) & codecs.inside(points, input_size)  # (K,)
-        return torch.from_numpy(image), points, weights * self.weights
-
-
-def batches(people: int, recipe: Recipe, seed: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
-    """(epoch, person) keys of every batch from first_step to the end; each epoch holds every person once."""
-    steps = math.ceil(people / recipe.batch)
-    for epoch in range(first_step // steps, recipe.epochs):
-        order = np.random.default_rng((seed, epoch)).permutation(people)
-        for step in range(first_step % steps if epoch == first_step // steps else 0, steps):
-            yield [(epoch, int(i)) for i in order[step * recipe.batch : (step + 1) * recipe.batch]]
 
 
 def learning_rate(step: int, total: int, recipe: Recipe) -> float:
@@ -135,7 +92,7 @@ def average(into: nn.Module, model: nn.Module, step: int, recipe: Recipe) -> Non
 def sources(net: nn.Module) -> str:
     """A hash of the code that decides a run's weights: of the zoo, only the files this net is made of."""
     package = Path(__file__).parent
-    names = ["training", "recipes", "transforms", "codecs", "losses", "skeletons"]
+    names = ["training", "samples", "recipes", "transforms", "codecs", "losses", "skeletons"]
     files = {package / f"{name}.py" for name in names} | set((package / "datasets").glob("*.py"))
     modules = {sys.modules[type(module).__module__] for module in net.modules()}
     files |= {Path(module.__file__) for module in modules if module.__name__.startswith("posebook.")}
@@ -190,18 +147,6 @@ def how(device: str, precision: str, **more: object) -> How:
         accelerator = Accelerator(cpu=torch.device(device).type == "cpu")
         device = str(accelerator.device)
     return How(device, precision=precision, accelerator=accelerator, **more)
-
-
-def loaded(samples: Dataset, recipe: Recipe, first_step: int, how: How) -> DataLoader:
-    """This process's share of every batch from first_step to the end."""
-    cv2.setNumThreads(0)  # loader processes and torch share the cores already
-    return DataLoader(
-        samples,
-        batch_sampler=_Steps(len(samples), recipe, samples.seed, first_step, how),
-        num_workers=how.workers,
-        pin_memory=how.device.startswith("cuda"),
-        generator=torch.Generator(),  # its own, or beginning anew would move the nets' random numbers
-    )
 
 
 def loss_of(output: object, keypoints: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
@@ -269,36 +214,45 @@ def take_step(
     return loss, parts
 
 
-def spread(run: Run, recipe: Recipe, share: float, how: How) -> nn.Module:
-    """The net as an epoch trains it: LAPX's context set for this share of training; over all processes."""
+def feed(people: Samples, first_step: int, how: How, whole: Tensor | None) -> Iterable[list[Tensor]]:
+    """This process's share of every batch from a step to the end; `whole` as in samples.on_device."""
+    steps, on_gpu = Steps(people, first_step, how.rank, how.world), how.device.startswith("cuda")
+    if people.packed and on_gpu:
+        return samples.on_device(people, steps, how.device, how.workers, whole)
+    return samples.loaded(people, steps, how.workers, on_gpu)
+
+
+def spread(run: Run, recipe: Recipe, epoch: int, how: How) -> nn.Module:
+    """The net as an epoch trains it: LAPX's context set for it, and over all processes."""
     if hasattr(run.model, "set_context"):
-        run.model.set_context(recipes.context_gain(share, recipe))
+        run.model.set_context(recipes.context_gain(epoch, recipe))
     net = torch.compile(run.model) if how.compile else run.model
     # wrapped anew, for what learns may have changed
     return how.accelerator.prepare_model(net) if how.accelerator else net
 
 
 def train_steps(
-    run: Run, samples: Dataset, recipe: Recipe, how: How, folder: Path, bar: tqdm
+    run: Run, people: Samples, recipe: Recipe, how: How, folder: Path, bar: tqdm
 ) -> Iterator[tuple[int, float]]:
     """Train to the end, yielding each epoch's number and mean loss when it is over.
 
     Raises FloatingPointError that names the step for a loss of NaN, and SystemExit(143) after SIGTERM, with
     a checkpoint written.
     """
-    people = len(samples)
-    steps, stop = math.ceil(people / recipe.batch), Interrupted()
+    steps, stop = math.ceil(len(people) / recipe.batch), Interrupted()
     total, waiting, parts, lost, net = steps * recipe.epochs, [], how.parts, 0, None
+    on_gpu = people.packed and how.device.startswith("cuda")
+    whole = samples.whole_set(people.packed, how.device) if on_gpu else None
     try:
         while run.step < total:
             try:
-                for batch in loaded(samples, recipe, run.step, how):
+                for batch in feed(people, run.step, how, whole):
                     if net is None or run.step % steps == 0:
-                        net = spread(run, recipe, run.step / total, how)
+                        net = spread(run, recipe, run.step // steps, how)
                         run.model.train()
                     for group in run.optimiser.param_groups:
                         group["lr"] = learning_rate(run.step, total, recipe)
-                    size = min(recipe.batch, people - run.step % steps * recipe.batch)
+                    size = min(recipe.batch, len(people) - run.step % steps * recipe.batch)
                     shared = size * how.world if size < how.world else size  # then all take all of it
                     loss, parts = take_step(run, net, batch, shared, recipe, how, parts)
                     average(run.ema, run.model, run.step, recipe)
@@ -327,7 +281,7 @@ def train_steps(
                     raise
                 # told by a signal, anywhere in a step: what the step left is thrown away
                 run.resume(folder)
-                waiting, bar.n = [], _people_seen(run.step, people, recipe)
+                waiting, bar.n = [], _people_seen(run.step, len(people), recipe)
                 tqdm.write(
                     f"a loader process died ({str(error).splitlines()[0]}); "
                     f"others take its place, from step {run.step}"
@@ -368,6 +322,7 @@ def train(
     compile: bool = False,
     parts: int = 1,
     save_every: int = SAVE_EVERY,
+    pack: str | None = None,
     name: str | None = None,
     **changes: object,
 ) -> dict:
@@ -376,8 +331,9 @@ def train(
     options: the builder's keyword arguments; backbone: the backbone authors' ImageNet file, or init: weights
     to start from, of this model, these joints and this input size; val_split: the split to evaluate on;
     precision: float32, bf16 or fp16 in the forward pass; compile: by torch.compile; parts: that each batch is
-    taken in, for one that does not fit; save_every: steps between checkpoints; name: of the record; changes:
-    fields of the profile's recipe to set otherwise, such as epochs, batch or input_size. Weights and
+    taken in, for one that does not fit; save_every: steps between checkpoints; pack: the form, jpeg or raw,
+    in which canvases are packed first and read from then on, on a GPU by the batch; name: of the record;
+    changes: fields of the profile's recipe to set otherwise, such as epochs, batch or input_size. Weights and
     checkpoints go to OUT_DIR/runs/NAME-HASH/; the same call goes on from there, and a call that differs in
     anything that moves the weights, the code included, has another folder.
     Raises ValueError before any work for a name it does not know, RuntimeError where another process trains
@@ -417,6 +373,7 @@ def train(
         "seed": seed,
         "initialisation": initialisation,
         "precision": precision,
+        "packed": pack,
         "processes": way.world,
         "code": sources(net),
     }
@@ -428,22 +385,32 @@ def train(
     scaler = torch.amp.GradScaler(torch.device(way.device).type, enabled=precision == "fp16")
     run = Run(net, ema, optimiser, scaler, identity)
     with checkpoints.locked(folder) if way.rank == 0 else nullcontext():
-        if run.resume(folder):
-            print(f"going on from step {run.step}, after {len(run.curve)} epochs of {recipe.epochs}")
-        elif way.rank == 0:
-            run.save(folder)
+        going_on = run.resume(folder)
         way.wait()
-        people = len(train_people.persons)
-        samples = Samples(train_people, recipe, seed)
+        if going_on:
+            print(f"going on from step {run.step}, after {len(run.curve)} epochs of {recipe.epochs}")
+        elif way.rank == 0:  # before any work: a full disk shows now
+            run.save(folder)
+        canvases = None
+        if pack:
+            augmentations = (recipe.stage1, recipe.stage2)
+            if way.rank > 0:  # the first process packs, the others open what it made
+                way.wait()
+            canvases = packed.open_or_pack(
+                train_people, Path(out_dir) / "packed", recipe.input_size, augmentations, pack
+            )
+            if way.rank == 0:
+                way.wait()
+        people = Samples(train_people, recipe, seed, canvases)
         bar = tqdm(
-            total=people * recipe.epochs,
-            initial=_people_seen(run.step, people, recipe),
+            total=len(people) * recipe.epochs,
+            initial=_people_seen(run.step, len(people), recipe),
             unit="person",
             desc=name,
             disable=way.rank > 0,
         )
         with bar:
-            for epoch, loss in train_steps(run, samples, recipe, way, folder, bar):
+            for epoch, loss in train_steps(run, people, recipe, way, folder, bar):
                 point = {"epoch": epoch, "loss": loss}
                 if way.rank == 0 and epoch % recipe.evaluate_every == 0 and epoch < recipe.epochs:
                     scores = evaluation.evaluate(
@@ -475,7 +442,7 @@ def train(
         "profile": profile,
         "parameters": identity["recipe"]
         | {"dataset": dataset, "device": way.device, "workers": workers, "processes": way.world}
-        | {"precision": precision, "compile": compile, "parts": parts},
+        | {"precision": precision, "compile": compile, "parts": parts, "pack": pack},
         "protocol": evaluation.protocol(val_people, recipe.input_size, True, found.decoding),
         "evaluated": val_people.describe(),
         "metrics": scores,
@@ -492,18 +459,6 @@ def train(
         "seed": seed,
         **watch.stamp(run.seconds),
     }
-
-
-class _Steps:
-    """`batches` as the batch sampler a DataLoader wants, of one of several processes."""
-
-    def __init__(self, people: int, recipe: Recipe, seed: int, first_step: int, how: How):
-        self.arguments, self.how = (people, recipe, seed, first_step), how
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for keys in batches(*self.arguments):
-            # too few for all processes: each takes them all
-            yield keys[self.how.rank :: self.how.world] if len(keys) >= self.how.world else keys
 
 
 def main() -> None:
@@ -535,6 +490,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="by torch.compile")
     parser.add_argument("--parts", type=int, default=1, help="that each batch is taken in; default: whole")
     parser.add_argument("--save-every", type=int, default=SAVE_EVERY, help="steps between checkpoints")
+    parser.add_argument("--pack", choices=packed.FORMATS, help="pack people's canvases first; default: no")
     parser.add_argument("--name", help="of the record; default: from model, data, profile and seed")
     parser.add_argument(
         "--options", type=json.loads, default={}, help='the builder\'s, as JSON: {"attention": "cbam"}'

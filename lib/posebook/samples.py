@@ -1,0 +1,148 @@
+"""Training samples: an epoch's draws, and the batches that come of them on a CPU or on a GPU.
+
+On a CPU loader processes warp and colour one sample after the other with OpenCV. A GPU is sent canvases, or
+holds them all, and draws a whole batch at once; both take the same draws through the same geometry.
+
+1. Everybody's augmentation of an epoch is drawn from (seed, epoch), and so is the epoch's order, so that a
+   resumed run, or one with other loader processes, sees the same pictures.
+"""
+
+import math
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from posebook import recipes, transforms
+from posebook.datasets import Persons, read_image
+from posebook.datasets.packed import Packed
+from posebook.recipes import Recipe
+
+
+class Samples(Dataset):
+    """Augmented training samples, asked for by (epoch, person index); from `packed`, or from the pictures."""
+
+    def __init__(self, persons: Persons, recipe: Recipe, seed: int, packed: Packed | None = None):
+        self.persons, self.recipe, self.seed = persons, recipe, seed
+        self.packed, self.epoch = packed, -1
+        self.boxes = np.array([person.bbox for person in persons.persons])  # (N, 4)
+        self.keypoints = np.array([person.keypoints for person in persons.persons])  # (N, K, 3)
+        self.worth = torch.tensor(recipes.joint_weights(persons.skeleton.keypoints, recipe))  # (K,)
+
+    def __len__(self) -> int:
+        return len(self.persons.persons)
+
+    def draw(self, epoch: int) -> None:
+        """Draw an epoch's augmentation of everybody: one by one they would cost half as much as the warps."""
+        skeleton, size = self.persons.skeleton, self.recipe.input_size
+        late = epoch >= self.recipe.epochs - self.recipe.stage2_epochs
+        augmentation = self.recipe.stage2 if late else self.recipe.stage1
+        rng = np.random.default_rng((self.seed, epoch, 1))  # 1: not the order's own numbers
+        self.matrices, flips = transforms.random_affine_batch(
+            self.boxes, self.keypoints, skeleton, size, augmentation, rng
+        )
+        self.jitter = transforms.draw_jitter(len(self.boxes), size, augmentation, rng)
+        arrays = map(torch.from_numpy, (self.keypoints, self.matrices, flips))
+        self.points, self.weights = transforms.joints_batch(*arrays, skeleton, size)  # (N, K, 2), (N, K)
+        self.weights *= self.worth
+        self.epoch = epoch
+        np.empty(1 << 24)  # glibc keeps freed blocks up to the largest it saw freed: no page faults then
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Input (H, W, 3) uint8, joints (K, 2) in its pixels, and weights (K,): 0 not labelled or outside."""
+        epoch, index = key
+        if epoch != self.epoch:
+            self.draw(epoch)
+        matrix = self.matrices[index]
+        if self.packed:
+            picture, placed = self.packed[index]
+            matrix = transforms.compose(matrix, transforms.invert(placed))
+        else:
+            picture = read_image(self.persons.persons[index].image)
+        image = transforms.warp(picture, matrix, self.recipe.input_size)
+        image = transforms.photometric(image, self.jitter, index)
+        return torch.from_numpy(image), self.points[index], self.weights[index]
+
+
+def batches(people: int, recipe: Recipe, seed: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
+    """(epoch, person) keys of every batch from first_step to the end; each epoch holds every person once."""
+    steps = math.ceil(people / recipe.batch)
+    for epoch in range(first_step // steps, recipe.epochs):
+        order = np.random.default_rng((seed, epoch)).permutation(people)
+        for step in range(first_step % steps if epoch == first_step // steps else 0, steps):
+            yield [(epoch, int(i)) for i in order[step * recipe.batch : (step + 1) * recipe.batch]]
+
+
+class Steps:
+    """`batches` from a step on as the batch sampler a DataLoader wants, of one of several processes."""
+
+    def __init__(self, samples: Samples, first_step: int, rank: int = 0, world: int = 1):
+        self.samples, self.first_step, self.rank, self.world = samples, first_step, rank, world
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        samples = self.samples
+        for keys in batches(len(samples), samples.recipe, samples.seed, self.first_step):
+            # too few for all processes: each takes them all
+            yield keys[self.rank :: self.world] if len(keys) >= self.world else keys
+
+
+def loaded(samples: Dataset, steps: Steps, workers: int, pinned: bool = False) -> DataLoader:
+    """The batches of these steps, prepared on the CPU by so many processes."""
+    cv2.setNumThreads(0)  # loader processes and torch share the cores already
+    return DataLoader(
+        samples,
+        batch_sampler=steps,
+        num_workers=workers,
+        pin_memory=pinned,
+        generator=torch.Generator(),  # its own, or beginning anew would move the nets' random numbers
+    )
+
+
+class Squares(Dataset):
+    """Canvases as they are sent to a device: by (epoch, person), in squares of one size."""
+
+    def __init__(self, packed: Packed):
+        self.packed = packed
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        """The square (S, S, 3) uint8 that holds a person's canvas in its upper left."""
+        cut = torch.from_numpy(np.asarray(self.packed[key[1]][0]))
+        square = torch.zeros(self.packed.side, self.packed.side, 3, dtype=torch.uint8)
+        square[: len(cut), : len(cut)] = cut
+        return square
+
+
+def on_device(
+    samples: Samples, steps: Steps, device: str, workers: int, whole: Tensor | None
+) -> Iterator[list[Tensor]]:
+    """The batches of these steps, warped and coloured on the device, from packed canvases.
+
+    whole: all of them (N, S, S, 3) where the device holds them; else they are sent as they are needed.
+    Yields images (B, H, W, 3) uint8, joints (B, K, 2) and weights (B, K), all on the device.
+    """
+    sent = loaded(Squares(samples.packed), steps, workers, pinned=True) if whole is None else None
+    for keys, squares in zip(steps, sent if sent is not None else iter(lambda: None, 0), strict=False):
+        epoch, people = keys[0][0], np.array([index for _, index in keys])
+        if epoch != samples.epoch:
+            samples.draw(epoch)
+        chosen = torch.from_numpy(people)
+        if squares is None:
+            squares = whole[chosen.to(device)]  # (B, S, S, 3)
+        placed = [transforms.invert(matrix) for matrix in samples.packed.matrices[people]]
+        matrices = np.stack(list(map(transforms.compose, samples.matrices[people], placed)))  # (B, 2, 3)
+        images = transforms.warp_batch(
+            squares.to(device, non_blocking=True), torch.from_numpy(matrices), samples.recipe.input_size
+        )
+        images = transforms.photometric_batch(
+            images, transforms.Jitter(*(draws[people] for draws in samples.jitter))
+        )
+        yield [images, samples.points[chosen].to(device), samples.weights[chosen].to(device)]
+
+
+def whole_set(packed: Packed, device: str) -> Tensor | None:
+    """All canvases on a GPU, where they take up at most half of what is free there."""
+    need, free = len(packed) * packed.side**2 * 3, torch.cuda.mem_get_info(device)[0]
+    return packed.tensor(device) if need <= free / 2 else None

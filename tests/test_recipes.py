@@ -1,0 +1,99 @@
+"""Each paper's recipe: what its text says, and the curves that follow from it."""
+
+import pytest
+
+from posebook import recipes, skeletons, training
+
+
+def rates(recipe, people, *epochs):
+    """The learning rate at the beginning of these epochs."""
+    steps = -(-people // recipe.batch)
+    return [training.learning_rate(epoch * steps, steps * recipe.epochs, recipe) for epoch in epochs]
+
+
+def test_starnet_poses_recipe():
+    recipe = recipes.get("paper")
+    assert (recipe.epochs, recipe.stage2_epochs, recipe.batch, recipe.input_size) == (
+        210,
+        15,
+        1024,
+        (256, 192),
+    )
+    assert (recipe.stage1.dropout, recipe.stage2.dropout) == (1.0, 0.5)
+    warm, flat, middle, end = rates(recipe, 149813, 0, 50, 157.5, 210)
+    assert warm == pytest.approx(4e-3 * 1e-5) and flat == 4e-3
+    assert middle == pytest.approx(4e-3 * (0.05 + 0.95 / 2), rel=1e-3) and end == pytest.approx(4e-3 * 0.05)
+    mini = recipes.get("paper", "starnet-pose-s", "coco-mini")
+    assert (mini.epochs, mini.stage2_epochs, mini.batch, mini.learning_rate) == (100, 10, 64, 4e-3)
+    assert recipes.get("paper", "rtmpose-t", "coco-mini").ema == 1  # trained without an average
+
+
+def test_lapx_recipes():
+    coco, mpii = recipes.get("paper", "lapx", "coco"), recipes.get("paper", "lapx", "mpii")
+    assert (coco.epochs, mpii.epochs, coco.batch, coco.optimiser) == (210, 200, 32, "adam")
+    assert rates(coco, 149813, 0, 119, 120, 160, 190) == pytest.approx(
+        [2e-4, 2e-4, 8e-5, 3.2e-5, 1.28e-5], rel=1e-6
+    )
+    assert rates(mpii, 22246, 104, 105, 150, 175, 190) == pytest.approx(
+        [3e-4, 1.5e-4, 7.5e-5, 3.75e-5, 1.875e-5], rel=1e-6
+    )
+    assert coco.stage1.rotation == coco.stage2.rotation == 40 and coco.stage1.dropout == 0
+    assert coco.input_size == (256, 192) and mpii.input_size == (256, 256)
+
+
+@pytest.mark.parametrize("dataset", ["coco", "mpii"])
+@pytest.mark.parametrize("gain", [0.1, 0.4])
+def test_lapxs_context_is_frozen_raised_over_fifty_epochs_and_free(dataset, gain):
+    recipe = recipes.get("paper", "lapx", dataset, context=gain)
+    held = [recipes.context_gain(epoch, recipe) for epoch in range(recipe.epochs)]
+    assert held[:10] == pytest.approx([0] * 10) and held[60:] == [None] * (recipe.epochs - 60)
+    assert held[10:60] == pytest.approx([gain * n / 50 for n in range(1, 51)])
+
+
+def test_amfacposes_recipe():
+    recipe = recipes.get("paper", "amfacpose-r34", "coco")
+    assert (recipe.epochs, recipe.batch, recipe.loss, recipe.input_size) == (
+        140,
+        32,
+        "kl_discrete",
+        (384, 288),
+    )
+    assert (recipe.stage1.rotation, recipe.stage1.scale) == (30, (0.7, 1.3))
+    assert rates(recipe, 149813, 0, 90, 120) == pytest.approx([1e-3, 1e-4, 1e-5])
+    assert recipes.sigma_for(recipe) == pytest.approx((6.0, 6.0), rel=1e-3)
+    weights = dict(
+        zip(
+            skeletons.get("coco").keypoints,
+            recipes.joint_weights(skeletons.get("coco").keypoints, recipe),
+            strict=True,
+        )
+    )
+    assert (weights["nose"], weights["left_hip"], weights["right_knee"], weights["left_wrist"]) == (
+        1,
+        1,
+        1.2,
+        1.5,
+    )
+
+
+def test_the_rate_follows_the_batch_and_labels_the_input():
+    doubled = recipes.get("paper", "lapx", "coco", batch=64)
+    assert rates(doubled, 149813, 0) == [4e-4]
+    assert recipes.sigma_for(recipes.get("paper")) == (4.9, 5.66)
+    assert recipes.sigma_for(recipes.get("fast", input_size=[64, 48])) == pytest.approx((2.45, 2.83))
+
+
+def test_one_budget_for_all_each_with_its_own_loss():
+    starnet, amfac, lapx = (recipes.get("fast", name) for name in ("starnet-pose-t", "amfacpose-r18", "lapx"))
+    assert starnet == lapx and (starnet.loss, amfac.loss) == ("simcc_kl", "kl_discrete")
+    same = {"loss", "sigma", "limbs"}
+    assert {k: v for k, v in vars(amfac).items() if k not in same} == {
+        k: v for k, v in vars(starnet).items() if k not in same
+    }
+
+
+def test_a_paper_has_no_recipe_for_other_data():
+    with pytest.raises(
+        ValueError, match="no paper's recipe for lapx on crowdpose: .* lapx on coco, lapx on mpii"
+    ):
+        recipes.get("paper", "lapx", "crowdpose")

@@ -1,0 +1,72 @@
+"""Both pipelines make the same kind of batches, and from the same draws the same samples."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from posebook import recipes, samples, throughput
+from posebook.datasets import lspet, packed
+
+SIZE = (128, 96)
+
+
+@pytest.fixture(scope="module")
+def people(test_data):
+    whole = lspet.load(test_data / "lspet", "val")
+    return replace(whole, persons=whole.persons[:12])
+
+
+def test_plain_and_packed_batches_are_alike_where_nothing_is_drawn(people, tmp_path):
+    recipe = recipes.get("overfit", batch=5, input_size=[128, 96], stage1={"flip": 0})
+    canvases = packed.open_or_pack(people, tmp_path, SIZE, (recipe.stage1,), "raw")
+    both = throughput.pipelines(people, {"raw": canvases}, recipe, 0)
+    plain, quick = both["plain"](), both["raw"]()
+    for size in (5, 5, 2, 5):  # an epoch, and on
+        a, b = next(plain), next(quick)
+        for one, other in zip(a, b, strict=True):
+            assert one.shape == other.shape and one.dtype == other.dtype and len(one) == size
+        # plain goes to HSV and back where nothing is to be changed, and some canvases are shrunk
+        assert (a[0].float() - b[0].float()).abs().mean() < 3
+        weights = a[3]
+        assert torch.equal(weights, b[3]) and 0 < weights.mean() <= 1
+        for x, y in ((a[1], b[1]), (a[2], b[2])):
+            labelled = weights > 0
+            assert torch.allclose(x[labelled], y[labelled], atol=1e-6)
+
+
+def test_one_draw_is_coloured_alike(people, monkeypatch):
+    """Plain's formulas against `photometric`, on the same draws."""
+    recipe = recipes.get("fast", stage1={"blur": 0.5, "median_blur": 0.5}, input_size=list(SIZE))
+    plain = throughput.Plain(people, recipe, 0)
+    quick = samples.Samples(people, recipe, 0)
+    quick.draw(0)
+    for index in range(12):
+        jitter = [field[index : index + 1] for field in quick.jitter]
+        drawn = throughput.transforms.Jitter(*jitter)
+        matrix, image = quick.matrices[index], quick[0, index][0].numpy()
+        flipped = np.linalg.det(matrix[:, :2]) < 0
+        with monkeypatch.context() as patch:
+            patch.setattr(throughput.transforms, "random_affine", lambda *_, m=matrix, f=flipped: (m, f))
+            patch.setattr(throughput.transforms, "draw_jitter", lambda *_, d=drawn: d)
+            found, _, _, weights = plain[0, index]
+        if drawn.gains.any():
+            assert (found == image).all()
+        assert (weights == quick.weights[index].numpy()).all()
+
+
+def test_ways_are_timed_in_turns(people, tmp_path):
+    recipe = recipes.get("fast", batch=4, input_size=list(SIZE))
+    canvases = packed.open_or_pack(people, tmp_path, SIZE, (recipe.stage1,), "raw")
+    ways = throughput.pipelines(people, {"raw": canvases}, recipe, 0)
+    found = throughput.measure(ways, rounds=2, seconds=0.1)
+    assert list(found) == ["plain", "pictures", "raw"]
+    assert all(len(values) == 2 and min(values) > 0 for values in found.values())
+
+
+def test_steps_are_timed_one_change_after_the_other(people):
+    recipe = recipes.get("fast", batch=2, input_size=[64, 64])
+    found = throughput.step_rates("starnet-pose-t", people.skeleton, recipe, "cpu", "bf16", rounds=2, steps=1)
+    assert list(found) == ["as built", "+ channels last", "+ fused optimiser", "+ bf16"]
+    assert all(len(values) == 2 and min(values) > 0 for values in found.values())
