@@ -178,7 +178,7 @@ rule dataset:
 rule train:
     input:
         notebook=notebook("train"),
-        code=NET + DATA + MEASURE + lib("losses", "recipes", "training", "complexity"),
+        code=NET + DATA + MEASURE + lib("losses", "recipes", "samples", "training", "complexity"),
         people=PEOPLE,
     output:
         notebook=executed("train"),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from posebook import checkpoints, grid, models, published, recipes, skeletons, training
+from posebook import checkpoints, grid, models, published, recipes, samples, skeletons, training
 from posebook.datasets import Person, Persons
 
 ABLATIONS = {"attention_ablation", "occlusion_ablation", "ablation"}
@@ -134,20 +134,20 @@ def test_every_row_is_built_and_learns(id, picture):
     row = grid.get(id)
     skeleton = skeletons.get("mpii" if row.dataset == "mpii" else "coco")
     joints = np.random.default_rng(1).uniform(8, 56, (len(skeleton.keypoints), 3))
-    people = tuple(Person(picture, 1, n, (4, 4, 56, 56), 3136.0, joints) for n in range(4))
-    persons = Persons(row.dataset, "train", skeleton, "", people, picture)
+    standing = tuple(Person(picture, 1, n, (4, 4, 56, 56), 3136.0, joints) for n in range(4))
+    persons = Persons(row.dataset, "train", skeleton, "", standing, picture)
     recipe = recipes.get(
         "paper", row.model, row.dataset, **row.changes | {"input_size": [64, 64], "batch": 4}
     )
     recipe = dataclasses.replace(recipe, warmup_steps=0)
-    samples, how = training.Samples(persons, recipe, row.seed), training.How("cpu")
-    batch = next(iter(training.loaded(samples, recipe, 0, how)))
+    people, how = samples.Samples(persons, recipe, row.seed), training.How("cpu")
+    batch = next(iter(training.feed(people, 0, how, None)))
     net = models.build(row.model, skeleton, (64, 64), **row.options)
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
     optimiser = kind(training.parameter_groups(net, recipe.weight_decay), lr=1e-3)
     run = checkpoints.Run(net, net, optimiser, torch.amp.GradScaler(enabled=False), {})
     before = [parameter.detach().clone() for parameter in net.parameters()]
-    loss, _ = training.take_step(run, training.spread(run, recipe, 0.2, how), batch, 4, recipe, how, 1)
+    loss, _ = training.take_step(run, training.spread(run, recipe, 20, how), batch, 4, recipe, how, 1)
     assert loss > 0 and loss.isfinite()
     moved = [not torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True)]
     assert sum(moved) > 0.9 * len(moved)

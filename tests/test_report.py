@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -320,6 +321,19 @@ def test_rows_of_the_grid_are_planned_as_they_are_asked_for(tree):
         assert "records/amfacpose-4.json" in again and "--grid amfacpose-3" not in again
     finally:
         done.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["reproduce", "grid"])
+def test_make_asks_for_what_snakemake_knows(target, tree):
+    said = subprocess.run(
+        ["make", "-n", target, "ROWS=lapx-3"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
+    (command,) = (line for line in said.splitlines() if "/snakemake " in line)
+    words = [sys.executable, "-m", "snakemake", *shlex.split(command)[1:], "--dry-run"]
+    done = subprocess.run(words, cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert ("--grid lapx-3" in done.stdout + done.stderr or "run " in done.stdout) == (target == "grid")
 
 
 @pytest.mark.slow
