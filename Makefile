@@ -5,20 +5,22 @@ PYTHON  ?= python3
 VENV    ?= .venv
 # Linux without a GPU: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
+# make grid: which rows of data/grid.csv, as globs with commas between them
+ROWS    ?=
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/posebook-setup
-SNAKEMAKE = $(BIN)/snakemake report --cores $(CORES) --nolock --rerun-incomplete --quiet rules host
+SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) --quiet rules host --resources gpu=1 --nolock --rerun-incomplete
 # One thread a test process: two of them, each with every core, would wait for each other. A file's tests stay
 # together, for they share what is costly to make.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup reproduce site test test-slow lab lint format clean
+.PHONY: help setup reproduce site grid test test-slow lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Settings: PROFILE=demo|fast|paper  CORES=$(CORES)  PYTHON=$(PYTHON)  TORCH_INDEX=$(TORCH_INDEX)"
+	@echo "  Settings: PROFILE=demo|fast|paper  CORES=$(CORES)  PYTHON=$(PYTHON)  TORCH_INDEX=$(TORCH_INDEX)  ROWS=$(ROWS)"
 
 setup: $(STAMP) ## make .venv and install everything pinned
 
@@ -32,11 +34,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 reproduce: setup ## the report, in profile demo from a fresh clone, at reports/html/index.html
-	@$(SNAKEMAKE) --config profile=$(PROFILE)
+	@$(SNAKEMAKE) report --config profile=$(PROFILE)
 	@$(BIN)/python report/run.py headline reports/executed/index.ipynb reports/html/index.html
 
 site: setup ## the report and every lesson of notebooks/learn
-	@$(SNAKEMAKE) --config profile=$(PROFILE) site=1
+	@$(SNAKEMAKE) report --config profile=$(PROFILE) site=1
 	@$(BIN)/python report/run.py headline reports/executed/index.ipynb reports/html/index.html
 
 test: setup ## what passes in minutes
@@ -44,6 +46,9 @@ test: setup ## what passes in minutes
 
 test-slow: setup ## what takes longer: every lesson once, the pages in a browser, resuming
 	$(PYTEST) -m slow
+
+grid: setup ## the papers' ablations: make grid ROWS='lapx-*,amfacpose-3' PROFILE=paper, or smaller on embedded data
+	@$(SNAKEMAKE) grid --keep-going --rerun-triggers mtime --config profile=$(PROFILE) rows='$(ROWS)'
 
 # Kernels run in the root, as under papermill: data/ and reports/ are the same folders for both.
 lab: setup ## JupyterLab on the notebooks

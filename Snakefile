@@ -9,13 +9,16 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from posebook import recipes
+from posebook import grid, recipes
 
 PROFILE = config.get("profile", "demo")
 try:
     recipes.get(PROFILE)
+    ASKED = grid.matching(str(config["rows"] or "")) if "rows" in config else []  # rows of data/grid.csv to be made
 except ValueError as error:
     raise WorkflowError(f"{error}")
+
+RUNS = {row.name(PROFILE): row for row in ASKED}  # by their records' names
 
 # Profile paper: the pages on embedded data stay the demo's; the papers' rows are measured on what lies in data/.
 PAPER, PROFILE = PROFILE == "paper", "demo" if PROFILE == "paper" else PROFILE
@@ -65,8 +68,14 @@ def lib(*names):
 
 def backbone(model):
     """The StarNet authors' ImageNet file, where the user has put it into data/checkpoints."""
-    path = Path("data/checkpoints", {"starnet-pose-t": "starnet_s1", "starnet-pose-s": "starnet_s3"}[model] + ".pth.tar")
+    file = {"starnet-pose-t": "starnet_s1", "starnet-pose-s": "starnet_s3"}.get(model)
+    path = grid.BACKBONES / f"{file}.pth.tar"
     return f"--backbone {path}" if path.is_file() else ""
+
+
+def root(dataset):
+    """Where a dataset lies."""
+    return Path("data", dataset.removesuffix("-mini"))
 
 
 def record(kind):
@@ -83,24 +92,32 @@ RECORDS = {
 }
 KEPT = sorted(map(str, Path("data/measured").glob("*.json")))
 # Of the papers' rows, what can be measured here: authors' weights called MODEL-DATASET-HxW in data/checkpoints,
-# COCO in a detector's boxes too where its file is there; and StarNet-Pose trained, where there is COCO and a GPU.
-AUTHORS, ROWS = {}, []
+# COCO in a detector's boxes too where its file is there; and with a GPU every net whose paper's recipe is here, on
+# what there is of its paper's data. Ablations, and all that is trained on COCO-mini, are asked for by `make grid`.
+AUTHORS, TRAINED = {}, {}  # a record's name -> authors' file and command line; -> command line
 BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 CHECKPOINT = re.compile(r"(.+)-(coco|crowdpose|mpii|lspet)-(\d+x\d+)\.(?:pth|pt|pth\.tar|safetensors)")
 DEVICE = config.get("device", "cpu")
-if PAPER:
-    if "device" not in config:
-        import torch
+if PAPER and "device" not in config:
+    import torch
 
-        DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if PAPER and not ASKED:
     for path in sorted(Path("data/checkpoints").glob("*")):
-        if (found := CHECKPOINT.fullmatch(path.name)) and Path("data", found[2], "annotations").is_dir():
-            AUTHORS[found[1], found[2], found[3]] = str(path)
-            row = f"reports/records/evaluate-{found[1]}-{found[2]}-{found[3]}-paper-seed0"
-            ROWS += [f"{row}.json"]
-            ROWS += [f"{row}-detector.json"] if found[2] == "coco" and Path(BOXES).is_file() else []
-    if DEVICE != "cpu" and Path("data/coco/annotations").is_dir():
-        ROWS += [f"reports/records/train-{model}-coco-paper-seed0.json" for model in recipes.PAPER_MODELS]
+        if (found := CHECKPOINT.fullmatch(path.name)) and (root(found[2]) / "annotations").is_dir():
+            words = f"--weights {path} --model {found[1]} --input-size {found[3].replace('x', ' ')} --dataset {found[2]}"
+            words += f" --trained-on {found[2]}"
+            row = f"evaluate-{found[1]}-{found[2]}-{found[3]}-paper-seed0"
+            AUTHORS[row] = str(path), words
+            if found[2] == "coco" and Path(BOXES).is_file():
+                AUTHORS[f"{row}-detector"] = str(path), f"{words} --boxes {BOXES}"
+    for model, sets in recipes.PAPER.items() if DEVICE != "cpu" else ():
+        for data in sets:
+            if not data.endswith("-mini") and (root(data) / "annotations").is_dir():
+                words = f"--model {model} --dataset {data} {backbone(model)}"
+                TRAINED[f"train-{model}-{data}-paper-seed0"] = words
+ROWS = [f"reports/records/{row}.json" for row in [*AUTHORS, *TRAINED]]
+if PAPER and not ASKED:
     print(f"the papers' rows to measure, on {DEVICE}: {len(ROWS)}", *ROWS, sep="\n  ", file=sys.stderr)
 
 # A record that somebody's own run left in reports/records belongs into the tables too.
@@ -117,6 +134,13 @@ PICTURES = {"train": 1200 if PROFILE == "demo" else 8000, "val": 400}  # as data
 # `exec`: the job is then snakemake's own child, and ends with it even when snakemake is killed.
 RUN = f"exec env OMP_NUM_THREADS={{threads}} {sys.executable} report/run.py"
 EXECUTE = RUN + " execute {input.notebook} {output.notebook} {params}"
+
+
+def needed(row):
+    """What must be there before a row of the grid is trained: an ImageNet file, or the embedded data."""
+    if not PAPER:
+        return PEOPLE
+    return [str(grid.BACKBONES / row.backbone)] if row.backbone else []
 
 
 rule report:
@@ -154,7 +178,7 @@ rule dataset:
 rule train:
     input:
         notebook=notebook("train"),
-        code=NET + DATA + MEASURE + lib("losses", "recipes", "training", "complexity"),
+        code=NET + DATA + MEASURE + lib("losses", "recipes", "samples", "training", "complexity"),
         people=PEOPLE,
     output:
         notebook=executed("train"),
@@ -240,34 +264,68 @@ rule complexity:
         EXECUTE
 
 
-rule authors:
-    wildcard_constraints:
-        data="coco|crowdpose|mpii|lspet",
-        size=r"\d+x\d+",
-        boxes="|-detector",
+# What fills the papers' rows: each rule only where it has something to make, so that the report never makes a record
+# again that lies here from another time or another machine.
+if AUTHORS:
+
+    rule authors:
+        wildcard_constraints:
+            row="|".join(AUTHORS),
+        input:
+            weights=lambda words: AUTHORS[words.row][0],
+        output:
+            "reports/records/{row}.json",
+        params:
+            lambda words: AUTHORS[words.row][1],
+        threads: workflow.cores
+        resources:
+            gpu=int(DEVICE != "cpu"),
+        shell:
+            f"exec {sys.executable} -m posebook.evaluation {{params}} --profile paper "
+            f"--device {DEVICE} --workers {{threads}}"
+
+
+if TRAINED:
+
+    rule trained:
+        wildcard_constraints:
+            row="|".join(TRAINED),
+        output:
+            "reports/records/{row}.json",
+        params:
+            lambda words: TRAINED[words.row],
+        threads: workflow.cores
+        resources:
+            gpu=int(DEVICE != "cpu"),
+        shell:
+            f"exec {sys.executable} -m posebook.training {{params}} --profile paper "
+            f"--device {DEVICE} --workers {{threads}}"
+
+
+rule grid:
     input:
-        weights=lambda words: AUTHORS[words.model, words.data, words.size],
-    output:
-        "reports/records/evaluate-{model}-{data}-{size}-paper-seed0{boxes}.json",
-    params:
-        size=lambda words: words.size.replace("x", " "),
-        boxes=lambda words: f"--boxes {BOXES}" if words.boxes else "",
-    threads: workflow.cores
-    shell:
-        f"exec {sys.executable} -m posebook.evaluation --weights {{input.weights}} --model {{wildcards.model}} "
-        "--input-size {params.size} --dataset {wildcards.data} --trained-on {wildcards.data} --profile paper "
-        f"--device {DEVICE} --workers {{threads}} {{params.boxes}}"
+        lambda _: [f"reports/records/{run}.json" for run in RUNS] or grid.matching(""),  # whose error names all rows
 
 
-rule trained:
-    output:
-        "reports/records/train-{model}-coco-paper-seed0.json",
-    params:
-        backbone=lambda words: backbone(words.model),
-    threads: workflow.cores
-    shell:
-        f"exec {sys.executable} -m posebook.training --model {{wildcards.model}} --dataset coco --profile paper "
-        f"--device {DEVICE} --workers {{threads}} {{params.backbone}}"
+# The weights and checkpoints in reports/runs are no outputs: a run that was stopped goes on from them.
+if ASKED:
+
+    rule run:
+        wildcard_constraints:
+            run="|".join(RUNS),
+        input:
+            lambda words: needed(RUNS[words.run]),
+        output:
+            "reports/records/{run}.json",
+        params:
+            row=lambda words: RUNS[words.run].id,
+            profile="paper" if PAPER else PROFILE,
+        threads: workflow.cores
+        resources:
+            gpu=int(DEVICE != "cpu"),
+        shell:
+            f"exec {sys.executable} -m posebook.training --grid {{params.row}} --profile {{params.profile}} "
+            f"--device {DEVICE} --workers {{threads}}"
 
 
 rule table:

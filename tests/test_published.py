@@ -3,12 +3,24 @@
 import copy
 import json
 import shlex
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from posebook import complexity, datasets, evaluation, metrics, models, plots, published, recipes, skeletons
+from posebook import (
+    complexity,
+    datasets,
+    evaluation,
+    grid,
+    metrics,
+    models,
+    plots,
+    published,
+    recipes,
+    skeletons,
+)
 from posebook.datasets import Persons
 
 PAPER = "StarNet-Pose"
@@ -44,6 +56,11 @@ def cells(everything) -> pd.DataFrame:
     return everything[everything["paper"] == PAPER]
 
 
+def parameters(*recipe: str, **changes) -> dict:
+    """What a record says of a recipe: profile, model, dataset and changes, as `recipes.get` takes them."""
+    return json.loads(json.dumps(asdict(recipes.get(*recipe, **changes))))
+
+
 def record(**changes) -> dict:
     """A run that measures StarNet-Pose-T's COCO row; changes replace fields, 'a.b' within one."""
     people = {"name": "coco", "split": "val2017", "sha256": "0" * 64, "persons": 6352}
@@ -55,7 +72,7 @@ def record(**changes) -> dict:
         "dataset": people | {"split": "train2017", "persons": 149813},
         "evaluated": people,
         "profile": "paper",
-        "parameters": {"epochs": 210, "stage1": {"dropout": 1.0}, "stage2": {"dropout": 0.5}},
+        "parameters": parameters("paper"),
         "protocol": {"input_size": [256, 192], "boxes": "ground truth", "flip_test": True},
         "metrics": {"AP": 0.71234, "AP50": 0.9, "AP75": 0.79, "AR": 0.74},
         "curve": [{"epoch": 10, "loss": 1.0, "AP": 0.5}, {"epoch": 20, "loss": 0.9, "AP": 0.4}],
@@ -154,6 +171,9 @@ def test_a_coco_record_fills_its_cell():
     )
     assert "cuda: made-up" in found["where"] and "seed 0" in found["where"] and "scratch" in found["where"]
     assert ap(record(), row="StarNet-Pose-S")["status"] == "not measured"
+    seen_more_often = record(parameters__evaluate_every=50)
+    del seen_more_often["parameters"]["clip"]  # of a posebook that had no such field
+    assert ap(seen_more_often)["status"] == "measured here"
 
 
 @pytest.mark.parametrize(
@@ -167,6 +187,8 @@ def test_a_coco_record_fills_its_cell():
         {"profile": "demo"},
         {"profile": "fast"},
         {"parameters__epochs": 5},
+        {"parameters__batch": 64},
+        {"parameters__stage1__dropout": 0.0},
         {"protocol__input_size": [128, 96]},
         {"options": {"attention": "cbam"}},
         {"kind": "evaluate"},  # of weights whose training the record does not tell
@@ -221,11 +243,33 @@ def test_measured_rows_are_paired_where_their_predictions_are_kept(tmp_path):
     assert published.differences(published.table(PAPER, "main_results", runs)).empty
 
 
+def test_rows_without_flip_test_are_paired_by_the_predictions_that_are_kept(tmp_path):
+    people, hits = Persons("made", "val", skeletons.get("mpii"), "", (), None), np.ones((2, 50))
+    hits[1, :10] = 0
+    runs = []
+    for id, hit in zip(("lapx-1", "lapx-12-seed2"), hits, strict=True):
+        units = metrics.Units(np.arange(50), np.ones(50), hit)
+        nothing = metrics.Predictions(np.zeros((0, 16, 2)), np.zeros(0))
+        evaluation.save(tmp_path / id, people, nothing, units)
+        runs.append(run_of(id, path=str(tmp_path / f"{id}.json")))
+    (line,) = published.differences(published.table("LAPX", "ablation", runs)).to_dict("records")
+    assert line["row"].startswith("1:") and line["less"].startswith("12:")
+    assert line["difference"] == pytest.approx(20)
+    both = published.table("LAPX", "mpii_results", runs[1:])  # printed with flip test and without: one record
+    assert (both["record"] != "").sum() == 2 and published.differences(both).empty
+
+
 def test_a_training_that_is_asked_for_has_its_cost():
     run = record(dataset__name="synthetic", evaluated__name="synthetic", wall_seconds=3600.0)
     run |= {"name": "train-made", "complexity": {"macs": {"exact": 432_300_000}}}
     run["parameters"] = {"epochs": 10}
     run["dataset"]["persons"] = 36_000  # 100 people a second
+    run["complexity"]["macs"]["exact"] = published.count(
+        {"model": "lapx", "options": "", "input_size": "256x256", "dataset": "mpii"}, []
+    )["macs"]["exact"]
+    twelve = lapx("12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5", [run])
+    assert f"about {3 * 200 * 22_246 / 100 / 3600:.0f} hours" in twelve["cost"]  # three runs of 200 epochs
+    run["complexity"]["macs"]["exact"] = 432_300_000
     found = cell(published.table(PAPER, "main_results", [run]), "StarNet-Pose-T", "AP")
     hours = 210 * 149_813 / 100 / 3600
     assert f"about {hours:.0f} hours at the 100 people a second of train-made" in found["cost"]
@@ -247,7 +291,6 @@ def test_the_printed_boxes_come_first_then_the_newest():
 
 
 def test_ablations_ask_for_their_options_and_their_schedule():
-    mini = {"dataset__name": "coco-mini", "evaluated__name": "coco-mini"}
     rows = [
         "StarNet-S1 (w/o CA)",
         "StarNetCA-S1",
@@ -259,14 +302,25 @@ def test_ablations_ask_for_their_options_and_their_schedule():
         table = published.table(PAPER, "occlusion_ablation", [run])
         return list(table.loc[table["status"] == "measured here", "row"])
 
-    assert filled(record(**mini)) == rows[:1]
-    assert filled(record(**mini, options={"attention": "coordinate"})) == rows[1:2]
-    fixed = {"parameters__stage1": {"dropout": 0.6}, "parameters__stage2": {"dropout": 0.6}}
-    assert filled(record(**mini, **fixed)) == rows[3:]
+    def mini(model: str = "starnet-pose-t", **changes) -> dict:
+        return {
+            "dataset__name": "coco-mini",
+            "evaluated__name": "coco-mini",
+            "model": model,
+            "parameters": parameters("paper", model, "coco-mini", **changes),
+        }
+
+    assert filled(record(**mini())) == rows[:1]
+    assert filled(record(**mini(), options={"attention": "coordinate"})) == rows[1:2]
+    fixed = {"stage1": {"dropout": 0.6}, "stage2": {"dropout": 0.6}}
+    assert filled(record(**mini(**fixed))) == rows[3:]
     best = {"name": "attention_ablation", "row": "StarNet + CBAM"}
-    cbam = record(**mini, model="starnet-pose-s", options={"attention": "cbam"})
+    longer = mini("starnet-pose-s", epochs=210, stage2_epochs=15)
+    cbam = record(**longer, options={"attention": "cbam"})
     assert ap(cbam, **best, column="Best AP")["measured"] == "50.00"
     assert ap(cbam, **best, column="Best AP epoch")["measured"] == "10"
+    shorter = record(**mini("starnet-pose-s"), options={"attention": "cbam"})
+    assert ap(shorter, **best)["status"] == "not measured"
 
 
 def benchmark(model: str = "starnet-pose-t", median: float = 20.0, **changes) -> dict:
@@ -292,26 +346,33 @@ def test_what_is_not_built_is_published_only_and_what_is_has_a_command():
     ours = missing["row"].str.startswith("StarNet")
     assert ours.sum() == 8 and missing.loc[ours, "command"].str.contains("--model starnet-pose-").all()
     assert missing.loc[~ours, "command"].str.contains("evaluate.ipynb .*-p model (?:rtmpose|lite)").all()
-    commands = published.table(PAPER, "occlusion_ablation", [])["command"]
-    assert commands.str.contains('"dropout": 0.6').sum() == 2
+    command = ap(name="occlusion_ablation", row="StarNetCA-S1")["command"]
+    assert command == "make grid PROFILE=paper ROWS=occlusion-ca"
 
 
-def test_the_commands_would_do_what_the_cells_ask_for(cells, tmp_path):
-    """Every training command names a dataset, options and settings that posebook takes."""
+def test_the_commands_would_do_what_the_cells_ask_for(everything, tmp_path):
+    """Every training command names a dataset, options and a recipe that posebook takes: the cell's own."""
     asked = 0
-    for name in cells["table"].unique():
-        table = published.table(PAPER, name, [])
-        for command in filter(lambda c: "posebook.training" in c, table["command"].unique()):
-            words = shlex.split(command)
+    cells = everything[
+        everything["model"].isin(recipes.PAPER) & (everything["dataset"] != "")
+    ].drop_duplicates(["paper", "table", "row", "dataset"])
+    for cell in cells.to_dict("records"):
+        words = shlex.split(published._command(cell))
+        if words[:2] == ["make", "grid"]:
+            for run in grid.matching(words[3].removeprefix("ROWS=")):
+                made = recipes.get("paper", run.model, run.dataset, **run.changes)
+                assert (run.row, run.model, made) == (cell["row"], cell["model"], published._recipe(cell))
+            asked += 1
+        elif "posebook.training" in words:
             given = dict(zip(words[3::2], words[4::2], strict=True))
             models.check(given["--model"], json.loads(given.get("--options", "{}")))
             changes = json.loads(given.get("--set", "{}"))
-            recipe = recipes.get(given["--profile"], **changes)
-            assert (recipe.stage1.dropout, recipe.stage2.dropout) == ((0.6, 0.6) if changes else (1.0, 0.5))
+            recipe = recipes.get(given["--profile"], given["--model"], given["--dataset"], **changes)
+            assert recipe == published._recipe(cell)
             with pytest.raises(datasets.DatasetMissing):
                 datasets.load(given["--dataset"], tmp_path)
             asked += 1
-    assert asked == 2 + 2 + 2 + 3 + 4
+    assert asked == (3 + 5 + 6 + 14) + (2 + 2 + 2) + (3 + 1) + (2 + 4)
 
 
 def test_the_scorecard_adds_up():
@@ -349,8 +410,8 @@ def test_unknown_tables_are_named():
         published.load("no/such/folder")
 
 
-def lapx(row: str, column: str = "Params (M)") -> pd.Series:
-    return cell(published.table("LAPX", "ablation", []), row, column)
+def lapx(row: str, column: str = "Params (M)", records: list[dict] = ()) -> pd.Series:
+    return cell(published.table("LAPX", "ablation", list(records)), row, column)
 
 
 def test_ablations_are_built_with_their_keywords_and_their_joints():
@@ -362,16 +423,77 @@ def test_ablations_are_built_with_their_keywords_and_their_joints():
     assert (sizes["measured"] == sizes["published"]).all() and len(sizes) == 6
 
 
-def test_what_nobody_can_measure_yet_is_published_only():
-    """LAPX's ablations and AMFACPose have neither a recipe here nor public weights."""
-    assert lapx("2: 3-stage (channels=208)", "PCKh@0.5")[["status", "command"]].tolist() == ["published", ""]
-    assert lapx("12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5")["status"] == "published"  # weights tell no recipe
-    whole = cell(published.table("LAPX", "mpii_results", []), "LAPX", "PCKh@0.5")
-    assert "-p trained_on mpii -p dataset mpii" in whole["command"]
+def test_a_net_with_a_recipe_is_trained_and_another_evaluated():
+    """LAP has neither a recipe here nor public weights."""
+    assert lapx("2: 3-stage (channels=208)", "PCKh@0.5")["command"] == "make grid PROFILE=paper ROWS=lapx-2"
+    table = published.table("LAPX", "mpii_results", [])
+    assert "--model lapx --dataset mpii --data-root data/mpii" in cell(table, "LAPX", "PCKh@0.5")["command"]
+    assert cell(table, "LAP", "PCKh@0.5")[["status", "command"]].tolist() == ["published", ""]
     table = published.table("AMFACPose", "coco_results", [])
-    assert cell(table, "AMFACPose, ResNet-34, 384×288", "AP")["status"] == "published"
+    small = cell(table, "AMFACPose, ResNet-18, 384×288", "AP")
+    assert small["command"].endswith("""--set '{"input_size": [384, 288]}'""")
     hrnet = cell(table, "HRNet-W48", "AP")
     assert hrnet["status"] == "not measured" and "input_size: [384, 288]" in hrnet["command"]
+
+
+def run_of(id: str, profile: str = "paper", **changes) -> dict:
+    """The record that a row of the grid would leave."""
+    how = grid.rows()[id].settings(profile)
+    named = {name: how.pop(name) for name in ("model", "options", "seed", "name", "profile", "dataset")}
+    how.pop("backbone", None)
+    recipe = parameters(profile, named["model"], named["dataset"], **how)
+    split = "val2017" if named["dataset"].startswith("coco") else "val"
+    people = {"name": named["dataset"], "split": split, "sha256": "0" * 64, "persons": 2958}
+    figures = {"PCKh@0.5": 0.9} if named["dataset"] == "mpii" else {"AP": 0.5}
+    made = record(**named | {"dataset": people}, evaluated=people, parameters=recipe, metrics=figures)
+    made |= {"metrics_without_flip": figures} | changes
+    made["protocol"]["input_size"] = recipe["input_size"]
+    return made
+
+
+def test_a_run_of_the_grid_fills_its_row_and_no_other():
+    for id in grid.rows():
+        row = grid.rows()[id]
+        filled = published.load()
+        filled = filled[(filled["table"] == row.table) & (filled["paper"] == row.paper)]
+        for made, rows in ((run_of(id), [row.row] if row.row else []), (run_of(id, "demo"), [])):
+            cells = filled[filled["column"].isin(["AP", "PCKh@0.5"])].to_dict("records")
+            found = [c for c in cells if published._matches(c, published._size(c["input_size"]), made)]
+            assert [c["row"] for c in found] == rows, id
+        swept = published.sweep([run_of(id)])
+        assert list(swept.loc[swept["AP"] != "", "run"]) == ([id] if row.table == "occlusion_sweep" else [])
+
+
+def test_a_demo_of_a_row_never_fills_its_cell():
+    twelve = ("12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5")
+    filled = published.table("LAPX", "ablation", [run_of("lapx-12-seed0")])
+    assert cell(filled, *twelve)["measured"] == "90.00" and cell(filled, *twelve)["spread"] == ""
+    assert "without flip test, seed 0" in cell(filled, *twelve)["where"]
+    demo = published.table("LAPX", "ablation", [run_of("lapx-12-seed0", "demo")])
+    assert cell(demo, *twelve)["status"] == "not measured"
+
+
+def test_several_seeds_of_a_row_are_their_mean_and_spread():
+    figures = {"lapx-12-seed0": 0.8790, "lapx-12-seed1": 0.8800, "lapx-12-seed2": 0.8801}
+    runs = [run_of(id, metrics_without_flip={"PCKh@0.5": value}) for id, value in figures.items()]
+    older = run_of("lapx-12-seed1", metrics_without_flip={"PCKh@0.5": 0.1}, started="2025-01-01T00:00:00Z")
+    given = run_of("lapx-12-seed2", metrics_without_flip={"PCKh@0.5": 0.2}, started="2025-01-01T00:00:00Z")
+    given["weights"] = {"initialisation": "weights from elsewhere"}
+    found = published.table("LAPX", "ablation", [older, given, *runs])
+    twelve = cell(found, "12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5")
+    assert (twelve["measured"], twelve["spread"]) == ("87.97", "± 0.06, 3 runs")
+    assert "seeds 0, 1, 2" in twelve["where"] and twelve["interval"] == ""
+    assert "± 0.06, 3 runs" in plots.comparison(found).data
+
+
+def test_the_sweep_has_its_nine_runs_and_their_commands():
+    made = run_of("sweep-08-02", interval=[0.48, 0.52])
+    table = published.sweep([made]).set_index("run")
+    assert len(table) == 9
+    measured = table.loc["sweep-08-02"]
+    assert (measured["first"], measured["last"], measured["AP"]) == (0.8, 0.2, "50.00")
+    assert measured["interval"] == "48.00 to 52.00" and measured["command"] == ""
+    assert table.loc["sweep-00-00", "command"] == "make grid PROFILE=paper ROWS=sweep-00-00"
 
 
 def test_a_row_without_augmentation_takes_the_figure_without_flip_test():

@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -206,9 +207,9 @@ def tree(tmp_path_factory) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *arguments: str) -> str:
+def snakemake(folder: Path, *arguments: str, target: str = "report") -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "report", "--cores", "2", "--nolock", *arguments],
+        [sys.executable, "-m", "snakemake", target, "--cores", "2", "--nolock", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -290,7 +291,65 @@ def test_profile_paper_measures_what_lies_there(tree):
     assert "--dataset mpii --trained-on mpii --profile paper --device cpu" in mpii
     assert "posebook.training" not in planned  # no GPU here
     assert "evaluate-lapx-coco-384x288-paper-seed0-detector.json" in planned
-    assert "train-starnet-pose-s-coco-paper-seed0.json" in trained
+    wanted = {"starnet-pose-t-coco", "starnet-pose-s-coco", "lapx-coco", "lapx-mpii"}
+    wanted |= {"amfacpose-r34-coco", "amfacpose-r18-coco"}  # CrowdPose is not there, COCO-mini is the grid's
+    assert set(re.findall(r"output: reports/records/train-(.+)-paper-seed0\.json", trained)) == wanted
+
+
+def planned_rows(tree: Path, *settings: str) -> str:
+    return snakemake(tree, "--dry-run", "--printshellcmds", "--config", *settings, target="grid")
+
+
+@pytest.mark.slow
+def test_rows_of_the_grid_are_planned_as_they_are_asked_for(tree):
+    paper = planned_rows(tree, "profile=paper", "device=cuda", "rows=lapx-12*,amfacpose-3")
+    assert sorted(re.findall(r"output: reports/records/(.+)\.json", paper)) == [
+        "amfacpose-3",
+        "lapx-12-seed0",
+        "lapx-12-seed1",
+        "lapx-12-seed2",
+    ]
+    assert "posebook.training --grid amfacpose-3 --profile paper --device cuda" in paper
+    assert paper.count("gpu=1") == 4
+    demo = planned_rows(tree, "rows=sweep-08-02")
+    assert "output: reports/records/sweep-08-02-demo.json" in demo and "gpu=1" not in demo
+    assert "--grid sweep-08-02 --profile demo --device cpu" in demo
+    done = tree / "reports/records/amfacpose-3.json"
+    done.touch()
+    try:
+        again = planned_rows(tree, "profile=paper", "device=cuda", "rows=amfacpose-*")
+        assert "records/amfacpose-4.json" in again and "--grid amfacpose-3" not in again
+    finally:
+        done.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["reproduce", "grid"])
+def test_make_asks_for_what_snakemake_knows(target, tree):
+    said = subprocess.run(
+        ["make", "-n", target, "ROWS=lapx-3"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
+    (command,) = (line for line in said.splitlines() if "/snakemake " in line)
+    words = [sys.executable, "-m", "snakemake", *shlex.split(command)[1:], "--dry-run"]
+    done = subprocess.run(words, cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert ("--grid lapx-3" in done.stdout + done.stderr or "run " in done.stdout) == (target == "grid")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (["rows=lapy-3"], "unknown row of the grid 'lapy-3'; did you mean lapx-3"),
+        ([], "unknown row of the grid ''; did you mean attention-none or attention-cbam"),
+        (["rows=attention-cbam", "profile=paper"], "data/checkpoints/starnet_s3.pth.tar"),
+    ],
+)
+def test_rows_that_cannot_be_made_are_refused_before_any_work(settings, message, tree):
+    command = [sys.executable, "-m", "snakemake", "grid", "--dry-run", "--cores", "2", "--nolock"]
+    command += ["--config", *settings] if settings else []
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    assert done.returncode != 0 and message in done.stderr + done.stdout
 
 
 def test_a_lost_dataset_is_made_again_once_it_is_needed(tree):

@@ -307,8 +307,9 @@ def _marked(cell: dict, marks: dict[str, str]) -> str:
     if not cell["measured"]:
         return cell["status"]
     mark = marks.setdefault(cell["where"], chr(ord("a") + len(marks)))
-    spread = f"<br><small>{cell['interval']}</small>" if cell["interval"] else ""
-    return f"{html.escape(cell['measured'])}<sup>{mark}</sup>{spread}"
+    spread = cell["spread"] or cell["interval"]
+    beneath = f"<br><small>{spread}</small>" if spread else ""
+    return f"{html.escape(cell['measured'])}<sup>{mark}</sup>{beneath}"
 
 
 def _notes(table: pd.DataFrame, marks: dict[str, str]) -> str:
@@ -319,6 +320,8 @@ def _notes(table: pd.DataFrame, marks: dict[str, str]) -> str:
     notes += [f"<sup>{mark}</sup> {html.escape(where)}." for where, mark in marks.items()]
     if table["interval"].any():
         notes.append("Beneath a figure: its 95 % interval over images drawn again.")
+    if table["spread"].any():
+        notes.append("Mean ± standard deviation over runs of as many seeds.")
     commands = [
         f"<code>{html.escape(command)}</code>{html.escape(cost and ', ' + cost)}"
         for (command, cost), _ in table[table["command"] != ""].groupby(["command", "cost"], sort=False)

@@ -5,9 +5,10 @@ what is known of its protocol. A line's `model`, `options` and `recipe` say whic
 measured for it; whether posebook builds that model is asked of posebook.models.
 
 1. A figure measured on one dataset never stands in a cell of another. A cell takes records of its very
-   dataset and split (a part of COCO has another name), at its input size, of profile `paper` and its full
-   number of epochs, from weights trained on that dataset; of those, one with the boxes of the printed figure
-   before one with other boxes, then the newest.
+   dataset and split (a part of COCO has another name), at its input size, of profile `paper`, from weights
+   trained on that dataset, and if trained here by the very recipe of the row; of those, one with the boxes
+   of the printed figure before one with other boxes, then the newest. Trainings that differ in nothing but
+   the seed are one figure, their mean, with their standard deviation (of a sample).
 2. Records hold accuracies as fractions; papers print percent. A measured figure is rounded to as many digits
    as the printed one.
 3. Parameters, multiply-adds and the architecture are read from the model, built on the spot or for the page
@@ -20,15 +21,17 @@ import functools
 import inspect
 import itertools
 import json
-from dataclasses import asdict
+import statistics
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import nn
 
-from posebook import complexity, datasets, evaluation, models, recipes, skeletons, uncertainty
+from posebook import complexity, datasets, evaluation, grid, metrics, models, recipes, skeletons, uncertainty
 from posebook.models.layers import CoordinateAttention
+from posebook.recipes import Recipe
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "published"
 STATUSES = ("measured here", "not measured", "published")
@@ -38,12 +41,12 @@ SIZE = {
 }
 SPEED = ("Latency (ms)", "FPS")
 EMPTY = dict.fromkeys(
-    "measured status measured_boxes where interval other other_boxes record command cost".split(), ""
+    "measured status measured_boxes where interval spread other other_boxes record command cost".split(), ""
 )  # what a cell says beside the printed figure
 PLAIN = "test-time augmentation: no"  # in the setting of a row
 COCO_BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
-PEOPLE = {"coco": 149813}  # who are trained on: with a labelled joint, no crowds
-NO_PUBLIC_WEIGHTS = ("amfacpose-r34", "amfacpose-r18", "lap")
+PEOPLE = {"coco": 149813, "mpii": 22246}  # who are trained on; COCO: with a labelled joint, no crowds
+NO_PUBLIC_WEIGHTS = ("lap",)
 _BENCHMARK = "papermill notebooks/benchmark.ipynb reports/executed/benchmark.ipynb -p model all"
 
 
@@ -61,9 +64,9 @@ def table(paper: str, name: str, records: list[dict]) -> pd.DataFrame:
     """One published table, a line a cell, beside what was measured.
 
     Columns: row, backbone, setting, column, unit, published, measured (text or ""), status (one of STATUSES),
-    boxes, boxes_basis, measured_boxes, where (device, date, seed of the measurement), interval (95 %, of the
-    main figure), other and other_boxes (the figure in the other kind of boxes), record (its path), command,
-    cost (of it, from the rate of a training on record), source.
+    boxes, boxes_basis, measured_boxes, where (device, date, seeds of the measurement), interval (95 %, of the
+    main figure of one run), spread (of several), other and other_boxes (the figure in the other kind of
+    boxes), record (its path), command, cost (of it, from the rate of a training on record), source.
     Raises ValueError for a paper or a table that is not there.
     """
     cells = load()
@@ -151,8 +154,8 @@ def _accuracy(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[st
     found = [(r, value) for r in found if (value := _metric(cell["column"], r, plain)) is not None]
     if not found:
         command = _command(cell)
-        cost = _cost(cell, records) if "posebook.training" in command else ""
-        return {"status": "not measured" if command else "published", "command": command, "cost": cost}
+        status = "not measured" if command else "published"
+        return {"status": status, "command": command, "cost": _cost(cell, records)}
 
     def rank(pair: tuple[dict, float]) -> tuple[bool, str]:
         return _whose(pair[0]["protocol"]["boxes"]) == _whose(cell["boxes"]), pair[0].get("started", "")
@@ -162,9 +165,15 @@ def _accuracy(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[st
     others = [pair for pair in found if _whose(pair[0]["protocol"]["boxes"]) != _whose(boxes)]
     flip = "with" if record["protocol"]["flip_test"] and not plain else "without"
     weights = record.get("weights", {}).get("initialisation", "not said")
-    where = f"{where_measured(record)}, {flip} flip test, seed {record['seed']}, weights: {weights}"
+    alike = [pair for pair in sorted(found, key=rank) if _but_for_seed(pair[0]) == _but_for_seed(record)]
+    runs = {r["seed"]: figure for r, figure in alike}  # of each seed the newest
+    seeds = f"seed{'s' * (len(runs) > 1)} {', '.join(map(str, sorted(runs)))}"
+    where = f"{where_measured(record)}, {flip} flip test, {seeds}, weights: {weights}"
     more = {"measured_boxes": boxes, "record": record.get("path", "")}
-    if cell["column"] == next(iter(record["metrics"])) and "interval" in record and not plain:
+    if len(runs) > 1:
+        value = statistics.mean(runs.values())
+        more["spread"] = f"± {_like(statistics.stdev(runs.values()), cell['value'])}, {len(runs)} runs"
+    elif cell["column"] == next(iter(record["metrics"])) and "interval" in record and not plain:
         more["interval"] = " to ".join(_like(100 * end, cell["value"]) for end in record["interval"])
     if others:
         other, figure = max(others, key=rank)
@@ -177,17 +186,25 @@ def _whose(boxes: str) -> str:
     return boxes.replace(",", " ").replace(":", " ").split(" ")[0]
 
 
+def _but_for_seed(record: dict) -> tuple:
+    """What trainings of one figure have in common; an evaluation of given weights is one of its own."""
+    training = record["kind"] == "train" or record["name"]
+    return training, _whose(record["protocol"]["boxes"]), record.get("weights", {}).get("initialisation")
+
+
 def _matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
     """Whether a record measures this cell: point 1 of the file's docstring."""
-    kind, recipe = record["kind"], _pairs(cell["recipe"])
+    kind = record["kind"]
     if kind not in ("train", "evaluate") or record["model"] != cell["model"] or record["profile"] != "paper":
         return False
     if kind == "train":
         learnt_on = record["dataset"]["name"]
-        if record["parameters"].get("epochs", 0) < recipes.get("paper").epochs:
+        if not _trained_by(_recipe(cell), record["parameters"]):
             return False
-    else:  # weights from elsewhere: how they were trained is known only as far as the record says
+    else:  # weights from elsewhere: what they were trained on is all that the record says
         learnt_on = record.get("weights", {}).get("trained_on")
+        if cell["recipe"]:
+            return False
     data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
     return (
         learnt_on == data["name"] == cell["dataset"]
@@ -195,8 +212,30 @@ def _matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
         and tuple(protocol["input_size"]) == size
         and _settled(cell["model"], record.get("options", {}))
         == _settled(cell["model"], _options(cell["options"]))
-        and all(_at(record["parameters"], path) == value for path, value in recipe.items())
     )
+
+
+def _recipe(cell: dict) -> Recipe | None:
+    """What a cell's net is trained by; None where its paper's recipe is not here."""
+    if cell["dataset"] not in recipes.PAPER.get(cell["model"], {}):
+        return None
+    changes: dict[str, object] = {"input_size": _size(cell["input_size"])}
+    for path, value in _pairs(cell["recipe"]).items():
+        *stage, field = path.split(".")
+        (changes.setdefault(stage[0], {}) if stage else changes)[field] = json.loads(value)
+    return recipes.get("paper", cell["model"], cell["dataset"], **changes)
+
+
+def _trained_by(recipe: Recipe | None, parameters: dict) -> bool:
+    """Whether a record's parameters are a recipe's; how often it was evaluated on the way is no matter.
+
+    A field that is younger than the record is passed over.
+    """
+    if recipe is None:
+        return False
+    wanted = json.loads(json.dumps(asdict(replace(recipe, evaluate_every=0))))  # tuples as records have them
+    given = parameters | {"evaluate_every": 0}
+    return all(given.get(name, value) == value for name, value in wanted.items())
 
 
 def _metric(column: str, record: dict, plain: bool) -> float | None:
@@ -278,21 +317,17 @@ def _like(value: float, printed: str) -> str:
     return f"{value:.{len(printed.partition('.')[2])}f}"
 
 
-def _at(tree: dict, path: str) -> str:
-    """The value at 'a.b' of nested dictionaries, as text; empty where there is none."""
-    for key in path.split("."):
-        tree = tree.get(key, "") if isinstance(tree, dict) else ""
-    return str(tree)
-
-
 def _command(cell: dict) -> str:
     """What would measure an accuracy, or "" where posebook cannot train the net or read the data.
 
-    A net whose paper's recipe is here is trained; of another, the authors' weights are evaluated.
+    A run of the grid is asked for by its name; a net whose paper's recipe is here is trained; of another,
+    the authors' weights are evaluated.
     """
     if cell["dataset"] not in datasets.NAMES:
         return ""
-    if cell["model"] in recipes.PAPER_MODELS:
+    if runs := _runs(cell):
+        return f"make grid PROFILE=paper ROWS={','.join(runs)}"
+    if _recipe(cell):
         return _training_command(cell)
     if cell["options"] or cell["recipe"] or cell["model"] in NO_PUBLIC_WEIGHTS:
         return ""
@@ -305,19 +340,28 @@ def _command(cell: dict) -> str:
     )
 
 
+def _runs(cell: dict) -> list[str]:
+    """The runs of the grid that make a cell's row, by their ids."""
+    printed = (cell["paper"], cell["table"], cell["row"])
+    return [run.id for run in grid.rows().values() if (run.paper, run.table, run.row) == printed]
+
+
 def _cost(cell: dict, records: list[dict]) -> str:
-    """How long a training of the cell's net would take, from the rate of one on record.
+    """How long the trainings that a cell's row is made of would take, from the rate of one on record.
 
     Taken as in proportion to the multiply-adds of a person's input; a GPU's record before a CPU's, then the
-    newest. "" where no training is on record.
+    newest. "" where no training is on record, none would measure the cell, or how many would learn from is
+    not known.
     """
+    recipe = _recipe(cell)
     runs = [r for r in records if r["kind"] == "train" and r.get("wall_seconds") and r.get("complexity")]
-    if not runs or cell["dataset"] not in PEOPLE:
+    if not runs or recipe is None or cell["dataset"] not in PEOPLE:
         return ""
     run = max(runs, key=lambda r: (r["machine"]["device"].startswith("cuda"), r.get("started", "")))
     rate = run["dataset"]["persons"] * run["parameters"]["epochs"] / run["wall_seconds"]
     work = count(cell, records)["macs"]["exact"] / run["complexity"]["macs"]["exact"]
-    hours = recipes.get("paper").epochs * PEOPLE[cell["dataset"]] * work / rate / 3600
+    epochs = recipe.epochs * max(1, len(_runs(cell)))
+    hours = epochs * PEOPLE[cell["dataset"]] * work / rate / 3600
     return (
         f"about {hours:,.0f} hours at the {rate:.0f} people a second of {run['name']}, {where_measured(run)}"
     )
@@ -331,15 +375,13 @@ def _training_command(cell: dict) -> str:
     ]
     words += ["--profile paper --device cuda"]
     if cell["pretrained"]:
-        words += [f"--backbone {cell['pretrained']}"]
+        words += [f"--backbone {grid.BACKBONES / cell['pretrained']}"]
     if cell["options"]:
         words += [f"--options '{json.dumps(_options(cell['options']))}'"]
-    changes: dict[str, dict] = {}
-    for path, value in _pairs(cell["recipe"]).items():
-        if _at(asdict(recipes.get("paper")), path) != value:
-            stage, field = path.split(".")
-            changes.setdefault(stage, {})[field] = float(value)
-    return " ".join(words + ([f"--set '{json.dumps(changes)}'"] if changes else []))
+    size = _size(cell["input_size"])
+    if size != recipes.get("paper", cell["model"], cell["dataset"]).input_size:
+        words += [f"--set '{json.dumps({'input_size': size})}'"]
+    return " ".join(words)
 
 
 def where_measured(record: dict) -> str:
@@ -351,11 +393,14 @@ def where_measured(record: dict) -> str:
 def differences(table: pd.DataFrame) -> pd.DataFrame:
     """Every two measured rows of a `table`, paired image by image: the difference and its 95 % interval.
 
-    Columns: row, less, column, difference, low, high, in points. Rows whose predictions are not kept, or were
+    Columns: row, less, column, difference, low, high, in points, by the predictions that are kept: those with
+    flip test, and of a row of several runs the newest run's. Rows whose predictions are not kept, or were
     made on other images, are not paired. The interval tells whether the difference is one of the nets or of
     the images that happen to be in the split.
     """
-    kept = table[(table["record"] != "") & (table["interval"] != "")]
+    kept = table[(table["record"] != "") & table["column"].isin(metrics.MAIN)]
+    plain = kept["setting"].str.contains(PLAIN)  # the same record stands in a row with augmentation too
+    kept = pd.concat([kept[~plain], kept[plain]]).drop_duplicates("record")
     lines = []
     for (_, a), (_, b) in itertools.combinations(kept.iterrows(), 2):
         try:
@@ -365,6 +410,28 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
             continue
         lines.append([a["row"], b["row"], a["column"], *points])
     return pd.DataFrame(lines, columns=["row", "less", "column", "difference", "low", "high"])
+
+
+def sweep(records: list[dict]) -> pd.DataFrame:
+    """The runs of the grid's occlusion_sweep, a line each; no figures of it are published.
+
+    Columns: run, first and last (probability of CoarseDropout in the two stages), AP in percent (text, ""
+    where not measured), interval, spread, where, command.
+    """
+    lines = []
+    for run in grid.rows().values():
+        if run.table == "occlusion_sweep":
+            first, last = (run.changes[stage]["dropout"] for stage in ("stage1", "stage2"))
+            cell = dict(model=run.model, dataset=run.dataset, split="val2017", input_size="256x192")
+            cell |= dict(paper=run.paper, table=run.table, row=run.row, boxes="ground truth", setting="")
+            cell |= dict(options=";".join(f"{name}={value}" for name, value in run.options.items()))
+            cell |= dict(recipe=f"stage1.dropout={first};stage2.dropout={last}", column="AP", value="0.00")
+            found = EMPTY | _accuracy(cell, _size(cell["input_size"]), records)
+            command = "" if found["measured"] else f"make grid PROFILE=paper ROWS={run.id}"
+            figures = [found[name] for name in ("measured", "interval", "spread", "where")]
+            lines.append([run.id, first, last, *figures, command])
+    columns = ["run", "first", "last", "AP", "interval", "spread", "where", "command"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def accuracies(records: list[dict]) -> pd.DataFrame:

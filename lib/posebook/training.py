@@ -32,6 +32,7 @@ from posebook import (
     complexity,
     datasets,
     evaluation,
+    grid,
     losses,
     metrics,
     models,
@@ -468,6 +469,9 @@ def main() -> None:
     parser.add_argument("--model", default="starnet-pose-t", help=", ".join(models.names()))
     parser.add_argument("--dataset", default="synthetic", help=", ".join(datasets.NAMES))
     parser.add_argument(
+        "--grid", metavar="ID", help="a row of data/grid.csv, instead of model, options, dataset, seed, name"
+    )
+    parser.add_argument(
         "--data-root", help="the dataset's own folder; default $POSEBOOK_DATA/NAME or data/NAME"
     )
     parser.add_argument("--profile", default="demo", help=", ".join(recipes.PROFILES))
@@ -494,7 +498,9 @@ def main() -> None:
     parser.add_argument("--set", type=json.loads, default={}, help='recipe fields, as JSON: {"epochs": 50}')
     arguments = vars(parser.parse_args())
     changes = arguments.pop("set")
-    record = train(**arguments, **changes)
+    if row := arguments.pop("grid"):
+        arguments |= grid.get(row).settings(arguments["profile"])
+    record = train(**arguments | changes)
     if not record:  # one of several processes, and not the one that writes
         return
     path = records.write(record, arguments["out_dir"])

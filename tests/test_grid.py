@@ -1,0 +1,153 @@
+"""The grid of runs: well-formed, at one with the printed tables, and every row of it trains."""
+
+import dataclasses
+import json
+import sys
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from posebook import checkpoints, grid, models, published, recipes, samples, skeletons, training
+from posebook.datasets import Person, Persons
+
+ABLATIONS = {"attention_ablation", "occlusion_ablation", "ablation"}
+HEADER = "id,paper,table,row,model,options,dataset,changes,backbone,seed\n"
+LINE = 'lapx-{n},LAPX,ablation,x,{model},"{options}",mpii,"{changes}",,0\n'
+
+
+def test_every_run_of_the_documents_is_there():
+    counts = pd.Series([(row.paper, row.table) for row in grid.rows().values()]).value_counts().to_dict()
+    assert counts == {
+        ("LAPX", "ablation"): 13 + 3,  # row 12 is the mean of three runs
+        ("AMFACPose", "ablation"): 6,
+        ("StarNet-Pose", "attention_ablation"): 3,
+        ("StarNet-Pose", "occlusion_ablation"): 5,
+        ("StarNet-Pose", "occlusion_sweep"): 9,
+    }
+    assert [row.seed for row in grid.matching("lapx-12-*")] == [0, 1, 2]
+
+
+def test_the_grid_and_the_printed_tables_agree():
+    """Every row of an ablation has its runs: the same net, options, recipe, data and backbone."""
+    cells = published.load()
+    cells = cells[cells["table"].isin(ABLATIONS) & (cells["boxes"] != "")]  # accuracies
+    printed = cells.drop_duplicates(["paper", "table", "row"]).to_dict("records")
+    runs = {(run.paper, run.table, run.row) for run in grid.rows().values() if run.row}
+    assert runs == {(cell["paper"], cell["table"], cell["row"]) for cell in printed}
+    for cell in printed:
+        for id in published._runs(cell):
+            run = grid.rows()[id]
+            assert (run.model, run.dataset, run.backbone) == (
+                cell["model"],
+                cell["dataset"],
+                cell["pretrained"],
+            )
+            assert published._settled(run.model, run.options) == published._settled(
+                cell["model"], published._options(cell["options"])
+            )
+            assert recipes.get("paper", run.model, run.dataset, **run.changes) == published._recipe(cell), id
+
+
+def test_the_sweep_is_the_released_one():
+    """All of S3 with coordinate attention, 100 epochs, the last ten with the second probability."""
+    fixed, schedules = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], {(1.0, 0.5), (0.8, 0.2), (0.6, 0.0)}
+    found = set()
+    for run in grid.matching("sweep-*"):
+        recipe = recipes.get("paper", run.model, run.dataset, **run.changes)
+        assert (run.model, run.options) == ("starnet-pose-s", {"attention": "coordinate"})
+        assert (recipe.epochs, recipe.stage2_epochs, run.backbone) == (100, 10, "starnet_s3.pth.tar")
+        found.add((recipe.stage1.dropout, recipe.stage2.dropout))
+    assert found == {(p, p) for p in fixed} | schedules
+
+
+def test_a_smaller_profile_is_another_run_on_the_embedded_data():
+    run = grid.get("attention-cbam")
+    paper, demo = run.settings("paper"), run.settings("demo")
+    assert (paper["name"], paper["dataset"], paper["epochs"]) == ("attention-cbam", "coco-mini", 210)
+    assert paper["backbone"].endswith("data/checkpoints/starnet_s3.pth.tar")
+    assert (demo["name"], demo["dataset"]) == ("attention-cbam-demo", "synthetic")
+    assert demo["options"] == paper["options"] and not {"epochs", "backbone"} & demo.keys()
+    assert grid.get("sweep-08-02").settings("demo")["stage1"] == {"dropout": 0.8}
+    assert grid.get("lapx-14").settings("fast")["context"] == 0.4
+
+
+def test_globs_pick_rows_in_their_order_and_once():
+    ids = [row.id for row in grid.matching("lapx-12*, amfacpose-3,lapx-12-seed1")]
+    assert ids == ["lapx-12-seed0", "lapx-12-seed1", "lapx-12-seed2", "amfacpose-3"]
+    with pytest.raises(ValueError, match="unknown row of the grid 'lapy-3'; did you mean lapx-3"):
+        grid.matching("amfacpose-3,lapy-3")
+    with pytest.raises(ValueError, match="unknown row of the grid 'lapx'; did you mean lapx-"):
+        grid.get("lapx")
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"model": "lapy"}, "grid.csv, line 3: unknown model 'lapy'; did you mean lap or lapx"),
+        ({"options": '{""necks"": 1}'}, "line 3: unknown option of lapx 'necks'; did you mean neck"),
+        ({"changes": '{""epoch"": 1}'}, "line 3: unknown recipe field 'epoch'; did you mean epochs"),
+        ({"changes": '{""epochs"": }'}, "line 3: Expecting value"),
+        ({"model": "lap"}, "line 3: no paper's recipe for lap on mpii"),
+        ({"n": 1}, "line 3: another row is called 'lapx-1'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_line_is_named(wrong, message, tmp_path):
+    right = {"n": 1, "model": "lapx", "options": "{}", "changes": "{}"}
+    path = tmp_path / "grid.csv"
+    path.write_text(HEADER + LINE.format(**right) + LINE.format(**right | {"n": 2} | wrong))
+    with pytest.raises(ValueError, match=message):
+        grid.rows(path)
+
+
+def test_the_command_line_takes_a_row(monkeypatch, tmp_path):
+    asked = {}
+
+    def train(**settings):
+        """As train's."""
+        asked.update(settings)
+        return {}
+
+    monkeypatch.setattr(training, "train", train)
+    words = ["training", "--grid", "lapx-11", "--profile", "paper", "--device", "cuda", "--workers", "3"]
+    monkeypatch.setattr(sys, "argv", [*words, "--set", json.dumps({"batch": 16})])
+    training.main()
+    wanted = {"name": "lapx-11", "model": "lapx", "dataset": "mpii", "context": 0.1, "batch": 16, "seed": 0}
+    assert wanted.items() <= asked.items() and (asked["device"], asked["workers"]) == ("cuda", 3)
+    assert "grid" not in asked and "set" not in asked
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("grid") / "noise.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", grid.rows())
+def test_every_row_is_built_and_learns(id, picture):
+    """One step at a small input: joints of the row's data, its recipe's loss, optimiser and augmentation."""
+    row = grid.get(id)
+    skeleton = skeletons.get("mpii" if row.dataset == "mpii" else "coco")
+    joints = np.random.default_rng(1).uniform(8, 56, (len(skeleton.keypoints), 3))
+    standing = tuple(Person(picture, 1, n, (4, 4, 56, 56), 3136.0, joints) for n in range(4))
+    persons = Persons(row.dataset, "train", skeleton, "", standing, picture)
+    recipe = recipes.get(
+        "paper", row.model, row.dataset, **row.changes | {"input_size": [64, 64], "batch": 4}
+    )
+    recipe = dataclasses.replace(recipe, warmup_steps=0)
+    people, how = samples.Samples(persons, recipe, row.seed), training.How("cpu")
+    batch = next(iter(training.feed(people, 0, how, None)))
+    net = models.build(row.model, skeleton, (64, 64), **row.options)
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    optimiser = kind(training.parameter_groups(net, recipe.weight_decay), lr=1e-3)
+    run = checkpoints.Run(net, net, optimiser, torch.amp.GradScaler(enabled=False), {})
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    loss, _ = training.take_step(run, training.spread(run, recipe, 20, how), batch, 4, recipe, how, 1)
+    assert loss > 0 and loss.isfinite()
+    moved = [not torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True)]
+    assert sum(moved) > 0.9 * len(moved)
