@@ -301,16 +301,16 @@ def test_a_batch_without_room_is_taken_in_parts(small, tmp_path, monkeypatch, ca
 
 
 def test_a_loader_process_that_dies_is_replaced(small, tmp_path, monkeypatch, capsys):
-    real, parent, mark = samples.Samples.__getitem__, os.getpid(), tmp_path / "died"
+    real, parent, mark = samples.Samples.__getitems__, os.getpid(), tmp_path / "died"
 
-    def fatal(people, key):
-        if key[0] == 1 and os.getpid() != parent and not mark.exists():
+    def fatal(people, keys):
+        if keys[0][0] == 1 and os.getpid() != parent and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(people, key)
+        return real(people, keys)
 
     whole = run(small, tmp_path / "a")
-    monkeypatch.setattr(samples.Samples, "__getitem__", fatal)
+    monkeypatch.setattr(samples.Samples, "__getitems__", fatal)
     helped = run(small, tmp_path / "b", workers=1)
     assert mark.exists() and "a loader process died" in "".join(capsys.readouterr())
     assert helped["weights"]["sha256"] == whole["weights"]["sha256"]

@@ -47,10 +47,12 @@ def encode_simcc(
     """
     axes = []
     for axis, size in enumerate((input_size[1], input_size[0])):
-        bins = torch.arange(round(size * split_ratio), device=keypoints.device, dtype=keypoints.dtype)
-        centre = (keypoints[..., axis, None] * split_ratio).round()  # (..., K, 1)
-        exponents = -((bins - centre) ** 2) / (2 * sigma[axis] ** 2)  # (..., K, bins)
-        axes.append(exponents.clamp(min=-87).exp())  # below, exp is no normal float32, and ten times slower
+        bins = round(size * split_ratio)
+        # one line of the Gaussian, of which each joint's row is a piece: quicker by far than an exp a bin
+        distance = torch.arange(-2 * bins, 2 * bins, device=keypoints.device, dtype=keypoints.dtype)
+        line = (-(distance**2) / (2 * sigma[axis] ** 2)).clamp(min=-87).exp()  # (4 bins,); below, no float32
+        centre = (keypoints[..., axis] * split_ratio).round().clamp(-bins, 2 * bins)  # (..., K)
+        axes.append(line.unfold(0, bins, 1)[2 * bins - centre.long()])  # (..., K, bins)
     return SimCC(*axes)
 
 

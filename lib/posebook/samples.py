@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from posebook import recipes, transforms
 from posebook.datasets import Persons, read_image
@@ -53,9 +53,22 @@ class Samples(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Input (H, W, 3) uint8, joints (K, 2) in its pixels, and weights (K,): 0 not labelled or outside."""
-        epoch, index = key
+        return tuple(tensor[0] for tensor in self.__getitems__([key]))
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch of one epoch's samples: images (B, H, W, 3), joints (B, K, 2) and weights (B, K)."""
+        epoch, chosen = keys[0][0], [index for _, index in keys]
         if epoch != self.epoch:
             self.draw(epoch)
+        images = torch.empty(len(keys), *self.recipe.input_size, 3, dtype=torch.uint8)
+        if get_worker_info():  # where the main process will read it: no copy on the way
+            images.share_memory_()
+        for index, image in zip(chosen, images.numpy(), strict=True):
+            image[:] = self._image(index)
+        return images, self.points[chosen], self.weights[chosen]
+
+    def _image(self, index: int) -> np.ndarray:
+        """Person `index`'s input (H, W, 3), as the epoch's draw has it."""
         matrix = self.matrices[index]
         if self.packed:
             picture, placed = self.packed[index]
@@ -63,8 +76,7 @@ class Samples(Dataset):
         else:
             picture = read_image(self.persons.persons[index].image)
         image = transforms.warp(picture, matrix, self.recipe.input_size)
-        image = transforms.photometric(image, self.jitter, index)
-        return torch.from_numpy(image), self.points[index], self.weights[index]
+        return transforms.photometric(image, self.jitter, index)
 
 
 def batches(people: int, recipe: Recipe, seed: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
@@ -95,10 +107,16 @@ def loaded(samples: Dataset, steps: Steps, workers: int, pinned: bool = False) -
     return DataLoader(
         samples,
         batch_sampler=steps,
+        collate_fn=_as_is if isinstance(samples, Samples) else None,
         num_workers=workers,
         pin_memory=pinned,
         generator=torch.Generator(),  # its own, or beginning anew would move the nets' random numbers
     )
+
+
+def _as_is(batch: tuple[Tensor, ...]) -> list[Tensor]:
+    """`Samples` come by the batch."""
+    return list(batch)
 
 
 class Squares(Dataset):

@@ -96,14 +96,15 @@ def pipelines(
     """
     endless = replace(recipe, epochs=10**9)  # the first stage all along
 
-    def start(dataset: Dataset) -> Iterator:
+    def plain() -> Iterator:
         order = samples.batches(len(persons.persons), endless, 0, 0)
-        return iter(DataLoader(dataset, batch_sampler=order, num_workers=workers))
+        return iter(DataLoader(Plain(persons, endless, 0), batch_sampler=order, num_workers=workers))
 
     def ours(pack: Packed | None = None) -> Callable[[], Iterator]:
-        return lambda: with_targets(start(samples.Samples(persons, endless, 0, pack)), recipe)
+        drawn = samples.Samples(persons, endless, 0, pack)
+        return lambda: with_targets(samples.loaded(drawn, samples.Steps(drawn, 0), workers), recipe)
 
-    ways = {"plain": lambda: start(Plain(persons, endless, 0)), "pictures": ours()}
+    ways = {"plain": plain, "pictures": ours()}
     ways |= {name: ours(pack) for name, pack in packs.items()}
     if device.startswith("cuda"):
         held = samples.Samples(persons, endless, 0, next(iter(packs.values())))
@@ -118,6 +119,8 @@ def measure(ways: dict[str, Callable[[], Iterator]], rounds: int = 3, seconds: f
     In a turn processes start, run for `seconds` to get going, and then for `seconds` that count.
     """
     cv2.setNumThreads(0)  # the processes share the cores
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for the next piece of work would spin on a core of theirs
     found: dict[str, list[float]] = {}
     for _ in tqdm(range(rounds), desc="preparing samples", unit="round"):
         for name, start in ways.items():
@@ -125,6 +128,7 @@ def measure(ways: dict[str, Callable[[], Iterator]], rounds: int = 3, seconds: f
             _people(batches, seconds)
             found.setdefault(name, []).append(_people(batches, seconds))
             del batches  # ends its processes: none works beside the other's
+    torch.set_num_threads(threads)
     return found
 
 
