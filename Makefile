@@ -15,7 +15,7 @@ SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) --quiet rules host --resources gpu
 # together, for they share what is costly to make.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup reproduce site grid test test-slow lab lint format clean
+.PHONY: help setup reproduce site grid compare test test-slow lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -49,6 +49,9 @@ test-slow: setup ## what takes longer: every lesson once, the pages in a browser
 
 grid: setup ## the papers' ablations: make grid ROWS='lapx-*,amfacpose-3' PROFILE=paper, or smaller on embedded data
 	@$(SNAKEMAKE) grid --keep-going --rerun-triggers mtime --config profile=$(PROFILE) rows='$(ROWS)'
+
+compare: setup ## the papers' nets side by side on real photographs (data/lspet), three seeds each, then `make reproduce`
+	@$(SNAKEMAKE) compare --keep-going --rerun-triggers mtime --config compare=1
 
 # Kernels run in the root, as under papermill: data/ and reports/ are the same folders for both.
 lab: setup ## JupyterLab on the notebooks

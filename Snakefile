@@ -3,6 +3,7 @@
 # Execution (slow) and export (fast) are apart, so that a change to the page style runs no notebook.
 # Inputs name what a notebook's figures depend on, and no more: a change to plots.py redraws pages, but does
 # not train again.
+import os
 import re
 import sys
 from pathlib import Path
@@ -38,6 +39,7 @@ TABLES = [
     "lapx_mpii",
     "lapx_coco",
     "lapx_ablation",
+    "real_photographs",
 ]
 PAGES = ["dataset", "train", "evaluate", "predict", "tables/complexity", *(f"tables/{table}" for table in TABLES)]
 PAGES += ["benchmark", "attribution"]
@@ -48,8 +50,8 @@ def executed(name):
     return f"reports/executed/{name}.ipynb"
 
 
-# `make site` runs every lesson; once executed, lessons stay among the pages.
-SHOWN = [lesson for lesson in LESSONS if config.get("site") or Path(executed(lesson)).exists()]
+# `make site` runs every lesson and takes training apart; once executed, they stay among the pages.
+SHOWN = [page for page in [*LESSONS, "training_speed"] if config.get("site") or Path(executed(page)).exists()]
 
 
 def notebook(name):
@@ -98,7 +100,7 @@ AUTHORS, TRAINED = {}, {}  # a record's name -> authors' file and command line; 
 BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 CHECKPOINT = re.compile(r"(.+)-(coco|crowdpose|mpii|lspet)-(\d+x\d+)\.(?:pth|pt|pth\.tar|safetensors)")
 DEVICE = config.get("device", "cpu")
-if PAPER and "device" not in config:
+if (PAPER or "compare" in config) and "device" not in config:
     import torch
 
     DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -120,8 +122,21 @@ ROWS = [f"reports/records/{row}.json" for row in [*AUTHORS, *TRAINED]]
 if PAPER and not ASKED:
     print(f"the papers' rows to measure, on {DEVICE}: {len(ROWS)}", *ROWS, sep="\n  ", file=sys.stderr)
 
+# The nets side by side on real photographs, from scratch, one budget: some ten minutes of a GPU, or on a CPU twenty of
+# two cores at a size at which little can be learnt. `make compare` asks for them.
+PHOTOGRAPHS, COMPARED = Path(os.environ.get("POSEBOOK_DATA", "data"), "lspet"), []
+if "compare" in config:
+    if not (PHOTOGRAPHS / "joints.mat").is_file():
+        raise WorkflowError(f"no lspet in {PHOTOGRAPHS}: python -m posebook.datasets.download lspet says how to get it")
+    nets = ["starnet-pose-t", "amfacpose-r18", "lapx", "rtmpose-t"]
+    COMPARED = [f"reports/records/compare-{net}-seed{seed}.json" for net in nets for seed in range(3)]
+if DEVICE == "cpu":
+    BUDGET = "--profile demo --set '{\"epochs\": 2, \"input_size\": [64, 64]}'"
+else:
+    BUDGET = "--profile fast --pack jpeg --precision bf16 --set '{\"epochs\": 60}'"
+
 # A record that somebody's own run left in reports/records belongs into the tables too.
-OWN = sorted({str(path) for path in Path("reports/records").glob("*.json")} - {*RECORDS.values(), *ROWS})
+OWN = sorted({str(path) for path in Path("reports/records").glob("*.json")} - {*RECORDS.values(), *ROWS, *COMPARED})
 PUBLISHED = sorted(map(str, Path("data/published").glob("*.csv")))
 # Not the zoo itself: a line for another model moves nothing of this one.
 NET = lib("models/layers", "models/starnet_pose", "skeletons", "codecs")
@@ -326,6 +341,41 @@ if ASKED:
         shell:
             f"exec {sys.executable} -m posebook.training --grid {{params.row}} --profile {{params.profile}} "
             f"--device {DEVICE} --workers {{threads}}"
+
+
+rule compare:
+    input:
+        COMPARED,
+
+
+if COMPARED:
+
+    rule compared:
+        output:
+            "reports/records/compare-{net}-seed{seed}.json",
+        params:
+            budget=BUDGET,
+        threads: 1 if DEVICE == "cpu" else workflow.cores
+        resources:
+            gpu=int(DEVICE != "cpu"),
+        shell:
+            f"exec env OMP_NUM_THREADS={{threads}} {sys.executable} -m posebook.training --dataset lspet "
+            f"--data-root {PHOTOGRAPHS} --model {{wildcards.net}} --seed {{wildcards.seed}} --device {DEVICE} "
+            "--name compare-{wildcards.net}-seed{wildcards.seed} {params.budget}"
+
+
+rule speed:  # of training; every core is its own
+    input:
+        notebook=notebook("training_speed"),
+        code=NET + DATA + lib("datasets/packed", "throughput", "training", "samples", "losses", "recipes", "plots"),
+        people=PEOPLE,
+    output:
+        notebook=executed("training_speed"),
+    params:
+        "-p people 200 -p seconds 2.0 -p steps 3",
+    threads: workflow.cores
+    shell:
+        EXECUTE
 
 
 rule table:
