@@ -141,7 +141,8 @@ def on_device(
     whole: all of them (N, S, S, 3) where the device holds them; else they are sent as they are needed.
     Yields images (B, H, W, 3) uint8, joints (B, K, 2) and weights (B, K), all on the device.
     """
-    sent = loaded(Squares(samples.packed), steps, workers, pinned=True) if whole is None else None
+    pinned = device.startswith("cuda")
+    sent = loaded(Squares(samples.packed), steps, workers, pinned) if whole is None else None
     for keys, squares in zip(steps, sent if sent is not None else iter(lambda: None, 0), strict=False):
         epoch, people = keys[0][0], np.array([index for _, index in keys])
         if epoch != samples.epoch:
