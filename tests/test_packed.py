@@ -43,11 +43,11 @@ def pack(people: Persons, folder, format: str = "raw", stages=STAGES) -> packed.
 def test_a_canvas_is_the_picture_about_the_box(people, tmp_path, format):
     found = pack(people, tmp_path, format)
     assert len(found) == 3 and found.facts["format"] == format
-    sides = [len(found[i][0]) for i in range(3)]
+    sides = [len(found[i]) for i in range(3)]
     assert sides[0] < found.side == sides[1]  # the near one is shrunk, the far one is not
     assert found.matrices[0, 0, 0] == 1 and found.matrices[1, 0, 0] < 1
     for i, person in enumerate(people.persons):
-        canvas, matrix = found[i]
+        canvas, matrix = found[i], found.matrices[i]
         assert canvas.dtype == np.uint8 and canvas.shape == (sides[i], sides[i], 3)
         x, y, w, h = person.bbox
         middle = transforms.apply_affine(matrix, np.array([x + w / 2, y + h / 2]))
@@ -56,7 +56,8 @@ def test_a_canvas_is_the_picture_about_the_box(people, tmp_path, format):
 
 
 def test_what_is_not_shrunk_is_cut_out_pixel_by_pixel(people, tmp_path):
-    canvas, matrix = pack(people, tmp_path)[0]
+    found = pack(people, tmp_path)
+    canvas, matrix = found[0], found.matrices[0]
     image = samples.read_image(people.persons[0].image)
     left, top = (-matrix[:, 2]).astype(int)
     for y in range(len(canvas)):
@@ -218,7 +219,7 @@ def test_all_of_it_as_one_tensor(people, tmp_path):
         whole = found.tensor("cpu")
         assert whole.shape == (3, found.side, found.side, 3) and whole.dtype == torch.uint8
         for i, square in enumerate(whole.numpy()):
-            canvas, _ = found[i]
+            canvas = found[i]
             assert (square[: len(canvas), : len(canvas)] == canvas).all()
             assert not square[len(canvas) :].any() and not square[:, len(canvas) :].any()
 
@@ -226,4 +227,4 @@ def test_all_of_it_as_one_tensor(people, tmp_path):
 def test_another_process_gets_the_name_and_not_the_bytes(people, tmp_path):
     found = pack(people, tmp_path)
     sent = pickle.dumps(found)
-    assert len(sent) < 1000 and (pickle.loads(sent)[1][0] == found[1][0]).all()
+    assert len(sent) < 1000 and (pickle.loads(sent)[1] == found[1]).all()

@@ -44,12 +44,14 @@ class Samples(Dataset):
         self.matrices, flips = transforms.random_affine_batch(
             self.boxes, self.keypoints, skeleton, size, augmentation, rng
         )
+        self.cuts = self.matrices  # (N, 2, 3) from what is warped: a picture, or a canvas
+        if self.packed:
+            self.cuts = transforms.from_canvas(self.matrices, self.packed.matrices)
         self.jitter = transforms.draw_jitter(len(self.boxes), size, augmentation, rng)
         arrays = map(torch.from_numpy, (self.keypoints, self.matrices, flips))
         self.points, self.weights = transforms.joints_batch(*arrays, skeleton, size)  # (N, K, 2), (N, K)
         self.weights *= self.worth
         self.epoch = epoch
-        np.empty(1 << 24)  # glibc keeps freed blocks up to the largest it saw freed: no page faults then
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Input (H, W, 3) uint8, joints (K, 2) in its pixels, and weights (K,): 0 not labelled or outside."""
@@ -69,13 +71,8 @@ class Samples(Dataset):
 
     def _image(self, index: int) -> np.ndarray:
         """Person `index`'s input (H, W, 3), as the epoch's draw has it."""
-        matrix = self.matrices[index]
-        if self.packed:
-            picture, placed = self.packed[index]
-            matrix = transforms.compose(matrix, transforms.invert(placed))
-        else:
-            picture = read_image(self.persons.persons[index].image)
-        image = transforms.warp(picture, matrix, self.recipe.input_size)
+        picture = self.packed[index] if self.packed else read_image(self.persons.persons[index].image)
+        image = transforms.warp(picture, self.cuts[index], self.recipe.input_size)
         return transforms.photometric(image, self.jitter, index)
 
 
@@ -127,7 +124,7 @@ class Squares(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
         """The square (S, S, 3) uint8 that holds a person's canvas in its upper left."""
-        cut = torch.from_numpy(np.asarray(self.packed[key[1]][0]))
+        cut = torch.from_numpy(np.asarray(self.packed[key[1]]))
         square = torch.zeros(self.packed.side, self.packed.side, 3, dtype=torch.uint8)
         square[: len(cut), : len(cut)] = cut
         return square
@@ -150,11 +147,8 @@ def on_device(
         chosen = torch.from_numpy(people)
         if squares is None:
             squares = whole[chosen.to(device)]  # (B, S, S, 3)
-        placed = [transforms.invert(matrix) for matrix in samples.packed.matrices[people]]
-        matrices = np.stack(list(map(transforms.compose, samples.matrices[people], placed)))  # (B, 2, 3)
-        images = transforms.warp_batch(
-            squares.to(device, non_blocking=True), torch.from_numpy(matrices), samples.recipe.input_size
-        )
+        cuts, size = torch.from_numpy(samples.cuts[people]), samples.recipe.input_size
+        images = transforms.warp_batch(squares.to(device, non_blocking=True), cuts, size)
         images = transforms.photometric_batch(
             images, transforms.Jitter(*(draws[people] for draws in samples.jitter))
         )

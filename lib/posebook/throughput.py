@@ -243,9 +243,8 @@ def pieces(persons: Persons, pack: Packed, recipe: Recipe, count: int = 200) -> 
         matrix, size = drawn.matrices[index], recipe.input_size
         picture = timed("decode the picture", read_image, persons.persons[index].image)
         timed("warp the picture", transforms.warp, picture, matrix, size)
-        canvas, placed = timed("fetch the canvas", pack.__getitem__, index)
-        matrix = transforms.compose(matrix, transforms.invert(placed))
-        image = timed("warp the canvas", transforms.warp, canvas, matrix, size)
+        canvas = timed("fetch the canvas", pack.__getitem__, index)
+        image = timed("warp the canvas", transforms.warp, canvas, drawn.cuts[index], size)
         timed("colour, blur, cover", transforms.photometric, image, drawn.jitter, index)
     for first in range(0, count, 32):
         points = drawn.points[torch.from_numpy(indices[first : first + 32])]

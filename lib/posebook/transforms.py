@@ -70,11 +70,11 @@ def invert(matrix: np.ndarray) -> np.ndarray:
     return cv2.invertAffineTransform(matrix)
 
 
-def compose(last: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The (2, 3) matrix of `first` and then `last`."""
-    matrix = last[:, :2] @ first  # (2, 3)
-    matrix[:, 2] += last[:, 2]
-    return matrix
+def from_canvas(matrices: np.ndarray, placed: np.ndarray) -> np.ndarray:
+    """Image-to-input matrices (B, 2, 3) as canvas-to-input ones, the canvases placed by (B, 2, 3)."""
+    back = np.linalg.inv(placed[:, :, :2])  # (B, 2, 2)
+    linear = matrices[:, :, :2] @ back
+    return np.concatenate([linear, matrices[:, :, 2:] - linear @ placed[:, :, 2:]], 2)
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:

@@ -165,7 +165,7 @@ def _pack(path: Path, persons: Persons, facts: dict) -> None:
 
 
 class Packed:
-    """A file of canvases: packed[i] is person i's, len(packed) the number of people.
+    """A file of canvases: packed[i] is person i's (n, n, 3), len(packed) the number of people.
 
     facts: the settings and the source; side: S, of the square that holds a canvas; matrices: (N, 2, 3), from
     image pixels to canvas pixels. Raises ValueError for a file that is torn or none of these.
@@ -199,17 +199,17 @@ class Packed:
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Canvas (n, n, 3) uint8 RGB, n <= side, and its matrix (2, 3) from image to canvas pixels.
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Canvas (n, n, 3) uint8 RGB, n <= side, whose matrix is matrices[i].
 
         Not to be written to. Raises ValueError for an entry that is damaged.
         """
-        offset, length, _, n, matrix = self._index[i]
+        offset, length, _, n, _ = self._index[i]
         entry = self._bytes[offset : offset + length]
         self._check(i, entry)
         if self.facts["format"] == "jpeg":
-            return cv2.imdecode(entry, cv2.IMREAD_COLOR_RGB), matrix  # (n, n, 3)
-        return entry.reshape(n, n, 3), matrix
+            return cv2.imdecode(entry, cv2.IMREAD_COLOR_RGB)  # (n, n, 3)
+        return entry.reshape(n, n, 3)
 
     def _check(self, i: int, entry: np.ndarray) -> None:
         if not self._checked[i]:  # once a process: it takes a third as long as the warp
@@ -221,6 +221,6 @@ class Packed:
         """All squares on a device, (N, S, S, 3) uint8: N * S * S * 3 bytes."""
         whole = torch.zeros(len(self), self.side, self.side, 3, dtype=torch.uint8, device=device)
         for i, square in enumerate(whole):
-            cut = torch.from_numpy(np.asarray(self[i][0]))
+            cut = torch.from_numpy(np.asarray(self[i]))
             square[: len(cut), : len(cut)] = cut
         return whole
