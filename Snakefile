@@ -100,7 +100,7 @@ AUTHORS, TRAINED = {}, {}  # a record's name -> authors' file and command line; 
 BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 CHECKPOINT = re.compile(r"(.+)-(coco|crowdpose|mpii|lspet)-(\d+x\d+)\.(?:pth|pt|pth\.tar|safetensors)")
 DEVICE = config.get("device", "cpu")
-if (PAPER or "compare" in config) and "device" not in config:
+if (PAPER or ASKED or "compare" in config) and "device" not in config:
     import torch
 
     DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -193,7 +193,7 @@ rule dataset:
 rule train:
     input:
         notebook=notebook("train"),
-        code=NET + DATA + MEASURE + lib("losses", "recipes", "samples", "training", "complexity"),
+        code=NET + DATA + MEASURE + lib("losses", "recipes", "samples", "training", "checkpoints", "datasets/packed", "complexity"),
         people=PEOPLE,
     output:
         notebook=executed("train"),
@@ -383,8 +383,8 @@ rule table:
         table="|".join(TABLES),
     input:
         notebook=notebook("tables/{table}"),
-        code=MEASURE + lib("models", "skeletons", "codecs", "published", "records", "complexity", "sizes", "plots"),
-        published=PUBLISHED,
+        code=MEASURE + lib("models", "skeletons", "codecs", "published", "grid", "recipes", "records", "complexity", "sizes", "plots"),
+        published=[*PUBLISHED, "data/grid.csv"],
         records=[RECORDS[kind] for kind in ("train", "evaluate", "benchmark", "complexity")] + KEPT + OWN + ROWS,
     output:
         notebook=executed("tables/{table}"),
@@ -397,7 +397,7 @@ rule table:
 rule lesson:
     input:
         notebook=notebook("learn/{lesson}"),
-        code=DATA + MEASURE + lib("datasets/own", "models", "codecs", "complexity", "training", "recipes", "losses", "plots"),
+        code=DATA + MEASURE + lib("datasets/own", "models", "codecs", "complexity", "training", "samples", "recipes", "losses", "plots"),
         weights=WEIGHTS,
         people=PEOPLE,
     output:
@@ -411,8 +411,8 @@ rule lesson:
 rule index:
     input:
         notebook=notebook("index"),
-        code=lib("published", "records", "plots"),
-        published=PUBLISHED,
+        code=lib("published", "grid", "recipes", "records", "plots"),
+        published=[*PUBLISHED, "data/grid.csv"],
         records=list(RECORDS.values()) + KEPT + OWN + ROWS,
         pages=map(executed, PAGES),
     output:

@@ -263,11 +263,37 @@ def test_lapxs_context_is_frozen_then_raised(small, tmp_path):
     )
 
 
-def test_two_runs_in_one_folder_are_refused(small, tmp_path):
+def test_two_runs_in_one_folder_are_refused(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "PATIENCE", 1)
     folder = (tmp_path / run(small, tmp_path, epochs=1)["weights"]["file"]).parent
     with checkpoints.locked(folder):
-        with pytest.raises(RuntimeError, match=f"is being trained in by process {os.getpid()}: wait for it"):
+        with pytest.raises(
+            RuntimeError, match=f"is being trained in by process {os.getpid()} on .*: wait for it"
+        ):
             run(small, tmp_path, epochs=1)
+
+
+def test_weights_that_are_not_finite_are_not_kept(tmp_path):
+    net = torch.nn.Linear(2, 1)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    state = checkpoints.Run(net, net, torch.optim.SGD(net.parameters(), lr=0.1), scaler, {}, step=7)
+    torch.nn.init.constant_(net.weight, math.nan)
+    with pytest.raises(FloatingPointError, match="weight is not finite after step 7"):
+        state.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_that_are_no_json_do_not_keep_a_run_from_going_on(small, tmp_path, capsys):
+    for _ in range(2):
+        run(small, tmp_path, epochs=1, options={"depths": (1, 1, 1, 1)})
+    assert "going on from step 3" in capsys.readouterr().out
+
+
+def test_a_row_of_the_grid_says_it_all(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["training", "--grid", "lapx-3", "--seed", "1"])
+    with pytest.raises(SystemExit):
+        training.main()
+    assert "--grid says it all: leave out --seed" in capsys.readouterr().err
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(small):

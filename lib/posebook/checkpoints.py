@@ -5,12 +5,14 @@
 
 1. A checkpoint is written to a temporary name, flushed and renamed: there is none that is half there. Should
    the disk have torn one all the same, the one before it is used.
-2. The lock is the operating system's (flock): it is gone when its process is, however that ended.
+2. The lock is the operating system's (flock): it is gone when its process and those of its loader are,
+   however they ended; a loader's notice after some seconds, which are waited for.
 """
 
 import fcntl
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 KEEP = 2
+PATIENCE = 10  # seconds that a lock is waited for
 
 
 @dataclass
@@ -40,6 +43,11 @@ class Run:
     losses: list[float] = field(default_factory=list)  # of the epoch under way
     curve: list[dict] = field(default_factory=list)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the net is."""
+        return next(self.model.parameters()).device
+
     def state(self) -> dict[str, Tensor]:
         """Every tensor of the run by name, the random states among them."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -47,15 +55,19 @@ class Run:
         for index, entry in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{name}": value for name, value in entry.items()}
         tensors["random.cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint whole or not at all, and remove all but the last two.
 
-        Raises OSError where it cannot be written; the one before stands.
+        Raises OSError where it cannot be written, and FloatingPointError for weights that are not finite,
+        from which no run could go on; the one before stands.
         """
+        for name, value in self.model.named_parameters():
+            if not value.isfinite().all():
+                raise FloatingPointError(f"{name} is not finite after step {self.step}")
         facts = {
             "identity": self.identity,
             "step": self.step,
@@ -120,8 +132,8 @@ class Run:
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
         self.scaler.load_state_dict(facts["scaler"])
         torch.set_rng_state(tensors["random.cpu"])
-        if torch.cuda.is_available() and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"])
+        if self.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         self.step, self.seconds = facts["step"], facts["seconds"]
         self.losses, self.curve = facts["losses"], facts["curve"]
 
@@ -135,15 +147,19 @@ def found(folder: Path) -> list[Path]:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process; raises RuntimeError where another one trains in it."""
     with open(folder / "lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise RuntimeError(
-                f"{folder} is being trained in by process {file.read().strip() or 'unknown'}: "
-                "wait for it, or give this run another out_dir"
-            ) from error
+        for attempt in range(PATIENCE + 1):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if attempt == PATIENCE:
+                    file.seek(0)
+                    raise RuntimeError(
+                        f"{folder} is being trained in by process {file.read().strip() or 'unknown'}: "
+                        "wait for it, or give this run another out_dir"
+                    ) from error
+                time.sleep(1)
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} on {platform.node()}")
         file.flush()
         yield

@@ -192,7 +192,9 @@ def _whose(boxes: str) -> str:
 def _but_for_seed(record: dict) -> tuple:
     """What trainings of one figure have in common; an evaluation of given weights is one of its own."""
     training = record["kind"] == "train" or record["name"]
-    return training, _whose(record["protocol"]["boxes"]), record.get("weights", {}).get("initialisation")
+    how = [record["parameters"].get(name) for name in ("precision", "pack", "processes")]
+    start = record.get("weights", {}).get("initialisation")
+    return training, _whose(record["protocol"]["boxes"]), start, record["dataset"]["sha256"], *how
 
 
 def _matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
@@ -203,6 +205,8 @@ def _matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
     if kind == "train":
         learnt_on = record["dataset"]["name"]
         if not _trained_by(_recipe(cell), record["parameters"]):
+            return False
+        if record.get("weights", {}).get("initialisation", "").startswith("weights"):  # and so trained longer
             return False
     else:  # weights from elsewhere: what they were trained on is all that the record says
         learnt_on = record.get("weights", {}).get("trained_on")

@@ -3,7 +3,7 @@
 StarNet-Pose: the authors' released config (rtmpose_starnetca-s3_8xb256-420e_coco-256x192.py): its name says
 8 GPUs of 256 images and 420 epochs, the file itself 128 images and 210 epochs; the file's values are here.
 COCO-mini: their generated configs of the occlusion study (experiments/occlusion_prob_study). AMFACPose:
-sections 4 and 5 of Zakir et al., 2025. LAPX: sections 3.3 and 4.1 of Zhao et al., 2025.
+section 4.3 of Zakir et al., 2025. LAPX: sections 3.3 and 4.1 of Zhao et al., 2025.
 
 Where the texts are silent, or our copy has lost what they said:
 1. Every rate holds for `base_batch` and follows the real batch, over all processes, in proportion.
@@ -81,10 +81,10 @@ STARNET_MINI = replace(STARNET_POSE, epochs=100, stage2_epochs=10, batch=64, bas
 PLAIN = Augmentation(
     half_body=0, shift=0, hsv=(0, 0, 0), blur=0, median_blur=0, dropout=0, rotation_probability=1
 )
-_AMFACPOSE = replace(PLAIN, rotation=30, scale=(0.7, 1.3))  # section 4.1
+_AMFACPOSE = replace(PLAIN, rotation=30, scale=(0.7, 1.3))  # section 4.3
 AMFACPOSE = Recipe(
-    epochs=140,  # section 4.1
-    batch=32,  # section 4.1
+    epochs=140,  # section 4.3
+    batch=32,  # section 4.3
     base_batch=32,
     learning_rate=1e-3,  # chosen
     weight_decay=1e-2,  # chosen

@@ -156,6 +156,6 @@ def on_device(
 
 
 def whole_set(packed: Packed, device: str) -> Tensor | None:
-    """All canvases on a GPU, where they take up at most half of what is free there."""
+    """All canvases on a GPU, where they take up at most a quarter of what is free there."""
     need, free = len(packed) * packed.side**2 * 3, torch.cuda.mem_get_info(device)[0]
-    return packed.tensor(device) if need <= free / 2 else None
+    return packed.tensor(device) if need <= free / 4 else None

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -142,19 +143,28 @@ def how(device: str, precision: str, **more: object) -> How:
         raise near(precision, PRECISIONS, "precision")
     accelerator = None
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-        accelerator = Accelerator(cpu=torch.device(device).type == "cpu")
+        accelerator = Accelerator(
+            cpu=torch.device(device).type == "cpu",
+            kwargs_handlers=[
+                InitProcessGroupKwargs(
+                    timeout=timedelta(hours=12)
+                ),  # others wait while one packs or evaluates
+                DistributedDataParallelKwargs(find_unused_parameters=True),  # HRFormer has some
+            ],
+        )
         device = str(accelerator.device)
     return How(device, precision=precision, accelerator=accelerator, **more)
 
 
 def loss_of(output: object, keypoints: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
-    """The recipe's loss of a net's output against joints (B, K, 2) of its input, a scalar."""
+    """The recipe's loss of a net's output against joints (B, K, 2) of its input, a scalar in float32."""
     size = recipe.input_size
     if not isinstance(output, codecs.SimCC):
         targets = codecs.encode_heatmap(keypoints, size, size[0] // output[-1].shape[-2])
-        return losses.heatmap_mse(output, targets, weights)
+        return losses.heatmap_mse([stage.float() for stage in output], targets, weights)
+    output = codecs.SimCC(*(axis.float() for axis in output))
     targets = codecs.encode_simcc(keypoints, size, output.x.shape[-1] / size[1], recipes.sigma_for(recipe))
     if recipe.loss == "kl_discrete":
         return losses.kl_discrete(output, targets, weights, recipe.smoothing, recipe.temperature)
@@ -188,6 +198,7 @@ def take_step(
     while True:
         run.optimiser.zero_grad(set_to_none=True)
         loss, ends = torch.zeros((), device=how.device), range(0, len(images), math.ceil(len(images) / parts))
+        output = mean = None  # what a try without room left behind would take up the next one's
         try:
             for first in ends:
                 part = slice(first, first + ends.step)
@@ -204,6 +215,8 @@ def take_step(
             if ends.step == 1 or how.world > 1:  # the other processes would wait for this one
                 raise
             parts *= 2
+        output = mean = None
+        run.optimiser.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         tqdm.write(f"no room for {ends.step} people at once: taking each batch in {parts} parts from here on")
     if recipe.clip:
@@ -277,10 +290,13 @@ def train_steps(
                         raise SystemExit(143)
             except RuntimeError as error:
                 lost += 1
-                if "DataLoader worker" not in str(error) or lost > 3 or how.world > 1:
+                if not str(error).startswith("DataLoader worker (pid") or lost > 3 or how.world > 1:
                     raise
                 # told by a signal, anywhere in a step: what the step left is thrown away
+                before, enabled = run.seconds, run.scaler.is_enabled()
+                run.scaler = torch.amp.GradScaler(torch.device(how.device).type, enabled=enabled)
                 run.resume(folder)
+                run.seconds, net = before, None
                 waiting, bar.n = [], _people_seen(run.step, len(people), recipe)
                 tqdm.write(
                     f"a loader process died ({str(error).splitlines()[0]}); "
@@ -335,7 +351,7 @@ def train(
     in which canvases are packed first and read from then on, on a GPU by the batch; name: of the record;
     changes: fields of the profile's recipe to set otherwise, such as epochs, batch or input_size. Weights and
     checkpoints go to OUT_DIR/runs/NAME-HASH/; the same call goes on from there, and a call that differs in
-    anything that moves the weights, the code included, has another folder.
+    anything but the device that moves the weights, the code included, has another folder.
     Raises ValueError before any work for a name it does not know, RuntimeError where another process trains
     in that folder, FloatingPointError for a loss of NaN, SystemExit(143) after SIGTERM.
     """
@@ -369,14 +385,17 @@ def train(
         "model": model,
         "options": options,
         "data": train_people.sha256,
-        "recipe": json.loads(json.dumps(asdict(recipe))),
+        "recipe": asdict(recipe),
         "seed": seed,
         "initialisation": initialisation,
         "precision": precision,
         "packed": pack,
         "processes": way.world,
+        "parts": parts,
+        "compile": compile,
         "code": sources(net),
     }
+    identity = json.loads(json.dumps(identity))  # as a checkpoint gives it back
     run_name = f"{name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}"
     folder = Path(out_dir) / "runs" / run_name
     folder.mkdir(parents=True, exist_ok=True)
@@ -392,7 +411,7 @@ def train(
         elif way.rank == 0:  # before any work: a full disk shows now
             run.save(folder)
         canvases = None
-        if pack:
+        if pack and run.step < recipe.epochs * math.ceil(len(train_people.persons) / recipe.batch):
             augmentations = (recipe.stage1, recipe.stage2)
             if way.rank > 0:  # the first process packs, the others open what it made
                 way.wait()
@@ -499,6 +518,13 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     changes = arguments.pop("set")
     if row := arguments.pop("grid"):
+        given = [
+            name
+            for name in ("model", "dataset", "seed", "name", "options")
+            if arguments[name] != parser.get_default(name)
+        ]
+        if given or changes:
+            parser.error(f"--grid says it all: leave out --{(given or ['set'])[0]}")
         arguments |= grid.get(row).settings(arguments["profile"])
     record = train(**arguments | changes)
     if not record:  # one of several processes, and not the one that writes

@@ -281,7 +281,7 @@ def draw_jitter(
 ) -> Jitter:
     """Draw for `count` inputs of input_size (H, W)."""
     draws = rng.random((count, 15))  # in one call: of a sample, calls cost more than numbers
-    gains = np.floor((2 * draws[:, :3] - 1) * augmentation.hsv * (draws[:, 3:6] < 0.5)).astype(int)  # (B, 3)
+    gains = np.trunc((2 * draws[:, :3] - 1) * augmentation.hsv * (draws[:, 3:6] < 0.5)).astype(int)  # (B, 3)
     windows = 3 + 2 * (3 * draws[:, 6:8]).astype(int)  # (B, 2)
     blur, median = (windows * (draws[:, 8:10] < (augmentation.blur, augmentation.median_blur))).T
     low, high = augmentation.dropout_size

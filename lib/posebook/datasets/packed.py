@@ -1,9 +1,10 @@
 """People as ready-cut canvases in one file, so that an epoch opens no picture of the dataset.
 
-A canvas is a square of the picture about a person's box: everything that an augmented crop of it may show.
+A canvas is a square of the picture about a person's box: what nearly every augmented crop of it shows.
 
-1. How far a canvas reaches: as the largest scale's crop does at its widest rotation. A shift on top of both
-   is rare, and what it uncovers is black, as the outside of a picture is.
+1. How far a canvas reaches: as the largest scale's crop does at its widest rotation. What a shift on top of
+   both uncovers is black, as the outside of a picture is, and so is what of a half body's crop, about the
+   joints of that half, lies beyond.
 2. How dense it is: `DENSITY` pixels for a pixel of the input at scale 1. A person who has fewer pixels keeps
    the picture's own, cut out without resampling (the crop is then the picture's, to the bit but for
    rounding); one who has more is shrunk by areas, so that nothing aliases, to the square's full side.
@@ -96,15 +97,17 @@ def open_or_pack(
         raise ValueError(f"canvases are packed as {' or '.join(FORMATS)}, not as {format!r}")
     half = reach(input_size, augmentations)
     side = 8 * math.ceil(2 * half * DENSITY / 8)
-    facts = {
+    settings = {
         "version": VERSION,
         "format": format,
         "quality": QUALITY if format == "jpeg" else None,
         "input_size": list(input_size),
         "reach": half,
         "side": side,
-    } | _source(persons)
-    path = Path(folder) / f"{persons.name}-{persons.split}-{side}-{format}.pack"
+    }
+    facts = settings | _source(persons)
+    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+    path = Path(folder) / f"{persons.name}-{persons.split}-{digest}.pack"
     if path.exists():
         packed = Packed(path)
         if packed.facts == facts:
@@ -220,7 +223,7 @@ class Packed:
     def tensor(self, device: str) -> Tensor:
         """All squares on a device, (N, S, S, 3) uint8: N * S * S * 3 bytes."""
         whole = torch.zeros(len(self), self.side, self.side, 3, dtype=torch.uint8, device=device)
-        for i, square in enumerate(whole):
+        for i, square in enumerate(tqdm(whole, desc=f"holding {self.path.name}", unit="person")):
             cut = torch.from_numpy(np.asarray(self[i]))
             square[: len(cut), : len(cut)] = cut
         return whole
