@@ -1,7 +1,6 @@
 """The grid of runs: well-formed, at one with the printed tables, and every row of it trains."""
 
 import dataclasses
-import json
 import sys
 
 import cv2
