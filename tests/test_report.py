@@ -193,7 +193,8 @@ def tree(tmp_path_factory) -> Path:
         )
     for name in ("published", "measured", "weights"):
         (folder / "data" / name).mkdir(parents=True)
-    (folder / "data" / "errata.csv").touch()
+    for name in ("errata", "grid"):
+        (folder / "data" / f"{name}.csv").touch()
     (folder / "data" / "weights" / "starnet-pose-t-synthetic.safetensors").touch()
     shutil.copy(ROOT / "Snakefile", folder)
     for name in ("dataset", "train", "evaluate", "benchmark", "attribution"):
