@@ -97,3 +97,19 @@ def test_a_paper_has_no_recipe_for_other_data():
         ValueError, match="no paper's recipe for lapx on crowdpose: .* lapx on coco, lapx on mpii"
     ):
         recipes.get("paper", "lapx", "crowdpose")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"loss": "kl_discret"}, "unknown loss 'kl_discret'; did you mean kl_discrete"),
+        ({"optimiser": "adamww"}, "unknown optimiser 'adamww'; did you mean adamw"),
+        ({"epochs": 0}, "epochs is 0, not a whole number from 1 on"),
+        ({"batch": 0}, "batch is 0, not a whole number"),
+        ({"evaluate_every": 1.5}, "evaluate_every is 1.5, not a whole number"),
+        ({"input_size": 64}, "input_size is 64, not a height and a width"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.get("fast", **changes)

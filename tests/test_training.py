@@ -196,6 +196,8 @@ def test_nan_stops_the_run_and_names_the_step(small, tmp_path, monkeypatch):
         ),
         (dict(profile="dem"), "unknown profile 'dem'; did you mean demo"),
         (dict(precision="bf15"), "unknown precision 'bf15'; did you mean bf16"),
+        (dict(parts=0), "parts is 0, not a whole number from 1 on"),
+        (dict(save_every=0), "save_every is 0, not a whole number from 1 on"),
         (dict(epoch=3), "unknown recipe field 'epoch'; did you mean epochs"),
         (dict(dataset="synthetics"), "unknown dataset 'synthetics'; did you mean synthetic"),
         (dict(options={"attn": "cbam"}), "unknown option of starnet-pose-t 'attn'; did you mean attention"),

@@ -187,6 +187,7 @@ PAPER = {
     "amfacpose-r18": dict.fromkeys(["coco", "crowdpose"], replace(AMFACPOSE, input_size=(256, 256))),
     "lapx": {"coco": LAPX_COCO, "mpii": LAPX_MPII},
 }
+OPTIMISERS, LOSSES = ("adamw", "adam"), ("simcc_kl", "kl_discrete")
 PROFILES = {"demo": DEMO, "fast": FAST, "paper": STARNET_POSE, "overfit": OVERFIT}
 
 
@@ -211,7 +212,22 @@ def get(profile: str, model: str = "starnet-pose-t", dataset: str = "coco", **ch
         recipe = PROFILES[profile]
         if model.startswith("amfacpose"):
             recipe = replace(recipe, loss=AMFACPOSE.loss, sigma=AMFACPOSE.sigma, limbs=AMFACPOSE.limbs)
-    return _changed(recipe, changes, "recipe field")
+    return _checked(_changed(recipe, changes, "recipe field"))
+
+
+def _checked(recipe: Recipe) -> Recipe:
+    """The recipe, if it can be run; ValueError says what cannot, before any work."""
+    for field, known in (("optimiser", OPTIMISERS), ("loss", LOSSES)):
+        if getattr(recipe, field) not in known:
+            raise near(str(getattr(recipe, field)), known, field)
+    for field in ("epochs", "batch", "base_batch", "evaluate_every"):
+        value = getattr(recipe, field)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"recipe field {field} is {value!r}, not a whole number from 1 on")
+    size = recipe.input_size
+    if not isinstance(size, tuple) or len(size) != 2:
+        raise ValueError(f"recipe field input_size is {size!r}, not a height and a width")
+    return recipe
 
 
 def _changed(settings: Recipe | Augmentation, changes: dict, what: str) -> Recipe | Augmentation:

@@ -137,10 +137,13 @@ class How:
 def how(device: str, precision: str, **more: object) -> How:
     """`How` a run is carried out; several processes where torchrun has started them.
 
-    Raises ValueError for a precision it does not know, before any work.
+    Raises ValueError for a precision it does not know and for no parts or steps, before any work.
     """
     if precision not in PRECISIONS:
         raise near(precision, PRECISIONS, "precision")
+    for name in ("parts", "save_every"):
+        if more.get(name, 1) < 1:
+            raise ValueError(f"{name} is {more[name]}, not a whole number from 1 on")
     accelerator = None
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
