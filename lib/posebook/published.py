@@ -22,7 +22,7 @@ import inspect
 import itertools
 import json
 import statistics
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -240,9 +240,9 @@ def _trained_by(recipe: Recipe | None, parameters: dict) -> bool:
     """
     if recipe is None:
         return False
-    wanted = json.loads(json.dumps(asdict(replace(recipe, evaluate_every=0))))  # tuples as records have them
-    given = parameters | {"evaluate_every": 0}
-    return all(given.get(name, value) == value for name, value in wanted.items())
+    wanted = json.loads(json.dumps(asdict(recipe)))  # tuples as records have them
+    del wanted["evaluate_every"]
+    return all(parameters.get(name, value) == value for name, value in wanted.items())
 
 
 def _metric(column: str, record: dict, plain: bool) -> float | None:
