@@ -309,12 +309,26 @@ def test_authors_files_load_by_name(tmp_path):
     assert models.describe_weights(tmp_path / "best.pth") == {}
 
 
-def test_golden_tensors_of_the_shipped_weights():
-    """What the shipped net answered when it was kept, to an input kept with it."""
-    path = WEIGHTS / "starnet-pose-t-synthetic.safetensors"
-    golden = safetensors.torch.load_file(WEIGHTS / "starnet-pose-t-synthetic.golden.safetensors")
-    assert path.stat().st_size <= 8e6
+SHIPPED = sorted(path.name.removesuffix(".golden.safetensors") for path in WEIGHTS.glob("*.golden.*"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_golden_tensors_of_the_shipped_weights(name):
+    """What each shipped net answered when it was kept, to an input kept with it."""
+    golden = safetensors.torch.load_file(WEIGHTS / f"{name}.golden.safetensors")
     with torch.no_grad():
-        out = models.load_weights(path, "starnet-pose-t")(golden["images"])
-    assert (out.x - golden["x"]).abs().max() <= 1e-3 and (out.y - golden["y"]).abs().max() <= 1e-3
-    assert golden["x"].abs().max() > 0.2
+        out = models.load_weights(WEIGHTS / f"{name}.safetensors")(golden.pop("images"))
+    found = out._asdict() if hasattr(out, "_asdict") else {"heatmap": out[-1]}
+    assert found.keys() == golden.keys()
+    for kind, kept in golden.items():
+        assert (found[kind] - kept).abs().max() <= 1e-3 and kept.abs().max() > 0.2
+
+
+def test_shipped_weights_are_small_and_each_has_its_card():
+    """8 MB a file and 30 MB in all, and a card that names the file by its hash."""
+    shipped = sorted(WEIGHTS.glob("*-synthetic.safetensors"))
+    assert [path.stem for path in shipped] == SHIPPED
+    assert max(path.stat().st_size for path in shipped) <= 8e6
+    assert sum(path.stat().st_size for path in shipped) <= 30e6
+    for path in shipped:
+        assert files.sha256(path) in path.with_suffix(".md").read_text()

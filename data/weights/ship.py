@@ -1,8 +1,9 @@
 """Turn a finished run into weights that come with posebook: float16 file, golden tensors, card.
 
-    python data/weights/ship.py RECORD.json reports/runs/NAME-HASH/weights.safetensors
+    python data/weights/ship.py RECORD.json reports/runs/NAME-HASH/weights.safetensors [NAME]
 
-Everything the card says is read from the run's record. Only runs on the embedded data may be shipped.
+NAME is MODEL-synthetic where none is given. Everything the card says is read from the run's record. Only runs
+on the embedded data may be shipped.
 """
 
 import json
@@ -12,19 +13,19 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from posebook import files, models
+from posebook import codecs, files, models
 
 HERE = Path(__file__).parent
 
 
-def ship(record_path: Path, weights: Path) -> None:
+def ship(record_path: Path, weights: Path, name: str = "") -> None:
     """Write NAME.safetensors, NAME.golden.safetensors and NAME.md beside this script."""
     record = json.loads(record_path.read_text())
     if record["dataset"]["name"] != "synthetic":
         raise SystemExit(f"trained on {record['dataset']['name']}: such weights are not shipped")
     if files.sha256(weights) != record["weights"]["sha256"]:
         raise SystemExit(f"{weights} is not what the record tells of")
-    name = f"{record['model']}-synthetic"
+    name = name or f"{record['model']}-synthetic"
     model = models.load_weights(weights)
     digest = models.save_weights(
         model, HERE / f"{name}.safetensors", record["model"], "synthetic", torch.float16, **record["options"]
@@ -33,7 +34,9 @@ def ship(record_path: Path, weights: Path) -> None:
     images = torch.randn(1, 3, *model.input_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         output = model(images)
-    golden = {"images": images, "x": output.x.contiguous(), "y": output.y.contiguous()}
+    kinds = ("x", "y") if isinstance(output, codecs.SimCC) else ("heatmap",)
+    golden = dict(zip(kinds, output if len(kinds) == 2 else output[-1:], strict=True))
+    golden = {"images": images} | {kind: tensor.contiguous() for kind, tensor in golden.items()}
     safetensors.torch.save_file(golden, HERE / f"{name}.golden.safetensors")
     (HERE / f"{name}.md").write_text(card(record, name, digest))
 
@@ -51,18 +54,23 @@ def card(record: dict, name: str, digest: str) -> str:
         for point in record["curve"]
     )
     height, width = recipe["input_size"]
+    options = f" with {record['options']}" if record["options"] else ""
+    start = record["weights"]["initialisation"]
+    milder = recipe["stage2_epochs"] >= recipe["epochs"]
+    dropout = recipe["stage2" if milder else "stage1"]["dropout"]
     minutes, machine = record["wall_seconds"] / 60, record["machine"]
     data, commit = record["dataset"], record["code"]["commit"][:12]
     return f"""# {name}
 
-`{record["model"]}`, started from {record["weights"]["initialisation"]} and trained on the embedded data:
+`{record["model"]}`{options}, started from {start} and trained on the embedded data:
 drawn people, not photographs. It is for pages that need a net that has learnt something: attribution,
 lessons, tests. It is no pose estimator for real people.
 
 - Input {height} x {width} (height, width), 17 COCO joints; float16 safetensors,
   SHA-256 `{digest}`.
 - Trained on {data["persons"]:,} people (annotations' SHA-256 `{data["sha256"][:16]}...`)
-  for {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}, commit `{commit}`:
+  for {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}, commit `{commit}`,
+  CoarseDropout with probability {dropout}:
   {minutes:.0f} minutes on {machine["device"]}, {machine["threads"]} thread(s).
 - Evaluated on {evaluated["persons"]:,} people of the validation split, annotated boxes.
 - Golden tensors: `{name}.golden.safetensors`, an input and this net's output, checked at 1e-3 by the tests.
@@ -83,4 +91,4 @@ AP without flip test, of the averaged weights.
 
 
 if __name__ == "__main__":
-    ship(*map(Path, sys.argv[1:3]))
+    ship(*map(Path, sys.argv[1:3]), *sys.argv[3:])
