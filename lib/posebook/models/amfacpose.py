@@ -38,11 +38,41 @@ class CoordConv2d(nn.Module):
         self.gain, self.shift = nn.Parameter(torch.ones(2)), nn.Parameter(torch.zeros(2))
         self.conv = nn.Conv2d(inputs + 2, outputs, kernel, stride, kernel // 2, bias=False)
 
+    def grids(self, height: int, width: int) -> Tensor:
+        """The two channels (2, H, W) that are joined to an input of this size: across, down."""
+        like = self.gain
+        y, x = (torch.linspace(-1, 1, side, dtype=like.dtype, device=like.device) for side in (height, width))
+        grids = torch.stack(torch.meshgrid(x, y, indexing="xy"))
+        return grids * self.gain[:, None, None] + self.shift[:, None, None]
+
     def forward(self, x: Tensor) -> Tensor:
-        y, x_ = (torch.linspace(-1, 1, side, dtype=x.dtype, device=x.device) for side in x.shape[-2:])
-        grids = torch.stack(torch.meshgrid(x_, y, indexing="xy"))  # (2, H, W): across, down
-        grids = grids * self.gain[:, None, None] + self.shift[:, None, None]
+        grids = self.grids(*x.shape[-2:])
         return self.conv(torch.cat([x, grids.expand(len(x), -1, -1, -1)], 1))  # (B, C + 2, H, W) into it
+
+    def fixed(self, height: int, width: int) -> nn.Module:
+        """The same for inputs of one size only: what the grids give is a constant that is added."""
+        return Placed(self, height, width)
+
+
+class Placed(nn.Module):
+    """A coordinate convolution at one input size: a convolution, plus a constant map (1, C, H, W)."""
+
+    def __init__(self, coordinates: CoordConv2d, height: int, width: int):
+        super().__init__()
+        conv, grids = coordinates.conv, coordinates.grids(height, width)
+        inputs = conv.in_channels - 2
+        bias = conv.bias is not None
+        self.conv = nn.Conv2d(
+            inputs, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=bias
+        )
+        self.conv.weight = nn.Parameter(conv.weight[:, :inputs], requires_grad=False)
+        if bias:
+            self.conv.bias = conv.bias
+        added = nn.functional.conv2d(grids[None], conv.weight[:, inputs:], None, conv.stride, conv.padding)
+        self.register_buffer("added", added)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + self.added
 
 
 def separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
