@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 WARMUP, GROUP = 50, 5
+Meter = Callable[[], float]  # joules used so far
 
 
 def clock(device: str = "cpu") -> Callable[[], float]:
@@ -131,7 +132,7 @@ def surroundings() -> dict:
     }
 
 
-def joules(device: str = "cpu", root: str | Path = "/sys/class/powercap") -> Callable[[], float] | None:
+def joules(device: str = "cpu", root: str | Path = "/sys/class/powercap") -> Meter | None:
     """A meter of the energy used so far: NVML's of a GPU, RAPL's of a processor; None where neither tells.
 
     Over a difference of two readings: a RAPL counter that wraps between them makes it negative.
@@ -212,7 +213,9 @@ RUNTIMES = {
         "run": "net.run(None, given)",
     },
     "OpenVINO fp32": {
-        "load": "import numpy, openvino\ncore = openvino.Core()\ncore.get_property('CPU', 'DEVICE_ARCHITECTURE')",
+        "load": "import numpy, openvino\n"
+        "core = openvino.Core()\n"
+        "core.get_property('CPU', 'DEVICE_ARCHITECTURE')",
         "make": "net = core.compile_model(path, 'CPU', {'PERFORMANCE_HINT': 'LATENCY', "
         "'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32'}).create_infer_request()\n"
         "given = {0: numpy.zeros(tuple(net.model_inputs[0].shape), 'float32')}",

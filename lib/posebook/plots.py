@@ -246,6 +246,106 @@ def bars(table: pd.DataFrame, column: str) -> Figure:
     return figure
 
 
+def forms(rows: Sequence[dict], plain: str) -> Figure:
+    """Times of benchmark rows: a panel a model, a line a form, the rounds' medians as dots, `plain` first."""
+    timed = [row for row in rows if "latency_ms" in row]
+    names = list(dict.fromkeys(row["model"] for row in timed))
+    columns = min(len(names), 3)
+    height = 0.34 * max(sum(row["model"] == name for row in timed) for name in names) + 0.75
+    deep = -(-len(names) // columns)
+    figure, axes = plt.subplots(deep, columns, figsize=(3.7 * columns, height * deep), squeeze=False)
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
+    for ax, name in zip(axes.flat, names, strict=False):
+        own = [row for row in timed if row["model"] == name]
+        for place, row in enumerate(own):
+            timing = row["latency_ms"]
+            colour = MUTED if row["form"] == plain else TEAL
+            ax.plot(timing["rounds"], [place] * len(timing["rounds"]), "o", ms=4, color=colour, alpha=0.35)
+            ax.plot(timing["median"], place, "|", ms=15, mew=2.5, color=colour)
+        ax.set_yticks(range(len(own)), [row["form"] for row in own] if ax in axes[:, 0] else [])
+        ax.set(title=name, xlabel="ms", ylim=(len(own) - 0.5, -0.5), xlim=(0, None))
+    return figure
+
+
+def tradeoff(points: pd.DataFrame, x: str, y: str, size: str, front: bool = False) -> Figure:
+    """Columns x and y of nets as bubbles, area by `size`: a panel a `source`, since their scales differ.
+
+    points: also `label` and `source`; front: joins the nets that no other beats in both x and y.
+    """
+    sources = list(dict.fromkeys(points["source"]))
+    figure, axes = plt.subplots(1, len(sources), figsize=(5.2 * len(sources), 3.9), squeeze=False)
+    for ax, source, colour in zip(axes.flat, sources, (TEAL, ORANGE, BLUE, GOLD) * 9, strict=False):
+        own = points[points["source"] == source].dropna(subset=[x, y]).sort_values(x)
+        area = 26 * own[size].fillna(own[size].median()).fillna(3)
+        ax.scatter(own[x], own[y], s=area, color=colour, alpha=0.45, edgecolor=colour, linewidth=1.2)
+        for _, point in own.iterrows():
+            ax.annotate(
+                point["label"],
+                (point[x], point[y]),
+                xytext=(0, 9),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7.8,
+            )
+        if front:
+            best = own[[not ((own[x] >= p[x]) & (own[y] > p[y])).any() for _, p in own.iterrows()]]
+            ax.step(best[x], best[y], where="pre", color=INK, lw=1, ls="--")
+        ax.set(xlabel=x, ylabel=y, title=source)
+        ax.margins(0.2)
+    return figure
+
+
+def layer_times(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Where each net's time goes: a stacked bar a net, its shares by kind of layer (columns kind and ms)."""
+    shares = pd.DataFrame(
+        {name: table.groupby("kind")["ms"].sum() for name, table in tables.items()}
+    ).T.fillna(0)
+    shares = shares[shares.sum().sort_values(ascending=False).index]
+    percent = 100 * shares.div(shares.sum(axis=1), axis=0)
+    figure, ax = plt.subplots(figsize=(8.4, 0.46 * len(shares) + 1.1))
+    left = np.zeros(len(shares))
+    colours = (TEAL, ORANGE, BLUE, GOLD, MUTED, "#8fb8b5", "#e3b7a5")
+    for kind, colour in zip(percent, colours, strict=False):
+        ax.barh(percent.index, percent[kind], left=left, color=colour, label=kind, height=0.68)
+        for place, value in enumerate(percent[kind]):
+            if value >= 7:
+                ax.text(
+                    left[place] + value / 2,
+                    place,
+                    f"{value:.0f}",
+                    ha="center",
+                    va="center",
+                    color="white",
+                    fontsize=8,
+                )
+        left += percent[kind].to_numpy()
+    ax.set(xlabel="% of an eager forward", xlim=(0, 100), ylim=(len(shares) - 0.5, -0.5))
+    ax.grid(False)
+    ax.legend(ncols=4, fontsize=8.2, loc="lower left", bbox_to_anchor=(0, 1.0))
+    return figure
+
+
+def roofline(table: pd.DataFrame, gmacs: float, gbytes: float) -> Figure:
+    """Layers (kind, ms, macs, bytes) under a machine's roofs: multiply-adds a byte against those a second."""
+    table = table[(table["macs"] > 0) & (table["ms"] > 0)]
+    figure, ax = plt.subplots(figsize=(7.2, 4.1))
+    dense = table["macs"] / table["bytes"]
+    line = np.geomspace(min(dense.min(), 0.1) / 1.5, max(dense.max(), gmacs / gbytes) * 2, 100)
+    ax.plot(line, np.minimum(line * gbytes, gmacs), color=INK, lw=1.4, label="measured roofs")
+    ax.axvline(gmacs / gbytes, color=MUTED, lw=0.8, ls=":")
+    for kind, part in table.groupby("kind"):
+        rate = part["macs"] / part["ms"] / 1e6
+        ax.scatter(part["macs"] / part["bytes"], rate, s=20, alpha=0.65, label=kind)
+    ax.set(xscale="log", yscale="log", xlabel="multiply-adds a byte", ylabel="billion multiply-adds a second")
+    ax.text(gmacs / gbytes, ax.get_ylim()[0] * 1.3, "  bound by arithmetic", fontsize=8.2, color=MUTED)
+    ax.text(
+        gmacs / gbytes, ax.get_ylim()[0] * 1.3, "bound by memory  ", fontsize=8.2, color=MUTED, ha="right"
+    )
+    ax.legend(fontsize=8.2, loc="upper left")
+    return figure
+
+
 def comparison(table: pd.DataFrame) -> "HTML":  # noqa: F821
     """A published.table laid out as the paper has it, as HTML.
 

@@ -139,11 +139,11 @@ def _speed(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, 
         if record["kind"] == "benchmark"
         for run in record["metrics"]
         if run["model"] == cell["model"] and tuple(run["input_size"]) == size and run["batch"] == 1
-        if run["form"].startswith("eager")
+        if run["form"] == "eager fp32" and "latency_ms" in run
     ]
     if not runs:
         return {"status": "not measured", "command": _BENCHMARK}
-    record, run = max(runs, key=lambda pair: pair[0].get("started", ""))
+    record, run = max(runs, key=lambda pair: (pair[0].get("started", ""), pair[1]["threads"]))
     latency = run["latency_ms"]
     value = latency["median"] if cell["column"] == "Latency (ms)" else 1000 / latency["median"]
     spread = f"median, 10th to 90th percentile {latency['p10']:.2f} to {latency['p90']:.2f} ms"
@@ -422,6 +422,39 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
             continue
         lines.append([a["row"], b["row"], a["column"], *points])
     return pd.DataFrame(lines, columns=["row", "less", "column", "difference", "low", "high"])
+
+
+def speeds(folder: str | Path = FOLDER) -> pd.DataFrame:
+    """The papers' own speeds: paper, row, model, input_size, device, fps, Params (M), GFLOPs and AP.
+
+    A device is named as its column is; the StarNet-Pose document has one. Where a row stands for a flip test,
+    which takes two forwards, `forwards` is 2. What a document does not give of a row is empty.
+    """
+    cells, rows = load(folder), []
+    timed = cells[(cells["table"] == "speed") & cells["column"].str.startswith("FPS")]
+    for cell in timed.to_dict("records"):
+        names = cell["row"], f"{cell['paper']}, {cell['row']}"
+        same = cells[(cells["paper"] == cell["paper"]) & cells["row"].isin(names)]
+        about = {
+            column: float(values.iloc[0])
+            for column in ("Params (M)", "GFLOPs", "AP")
+            if len(values := same[same["column"] == column]["value"])
+        }
+        known = same[same["model"] != ""]
+        of = (
+            dict(zip(("model", "input_size"), known[["model", "input_size"]].iloc[0], strict=True))
+            if len(known)
+            else {}
+        )
+        twice = same["setting"].str.contains("test-time augmentation: yes").any()
+        rows.append(
+            {"paper": cell["paper"], "row": cell["row"], "model": "", "input_size": cell["input_size"]}
+            | of
+            | {"device": cell["column"].partition(", ")[2] or "RTX 5090", "fps": float(cell["value"])}
+            | {"forwards": 1 + int(twice)}
+            | about
+        )
+    return pd.DataFrame(rows)
 
 
 def sweep(records: list[dict]) -> pd.DataFrame:

@@ -1,0 +1,158 @@
+"""Every model in every form: what `notebooks/benchmark.ipynb` measures, and what may be said of it.
+
+A row is one model at one input size, batch and number of threads in one form: its times and how far its
+answers are from the model's own, or, under `why`, the reason that there are none.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from posebook import codecs, complexity, deploy, evaluation, forms, latency, models, transforms
+from posebook.datasets import Persons
+
+PLAIN = "eager fp32"  # what every other form is held against
+NOISY = 0.1  # spread of the rounds' medians, over their median, from which a timing is called noisy
+
+
+def measure(
+    names: list[str],
+    sizes: list[tuple[int, int]],
+    wanted: list[str],
+    batches: list[int] = (1,),
+    threads: list[int] = (1,),
+    device: str = "cpu",
+    seconds: float = 4.0,
+    calibration: int = 32,
+) -> list[dict]:
+    """Rows of every combination, largest model's last batch last; weights are random, which moves no time.
+
+    wanted: forms by name, `eager fp32` always among them; seconds: for each row's timed forwards;
+    calibration: random pictures that int8 takes its ranges from, enough for its speed.
+    """
+    found, before = [], torch.get_num_threads()
+    jobs = [(n, s, b, t) for n in names for s in sizes for b in batches for t in threads]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, size, batch, count in tqdm(jobs, desc="time"):
+            forms.use_threads(count)
+            own = Path(folder, f"{name}-{size[0]}x{size[1]}")
+            net = models.build(name, input_size=size).eval()
+            about = {"model": name, "input_size": list(size), "batch": batch, "threads": count}
+            found += [about | row for row in one(net, batch, wanted, device, seconds, calibration, own)]
+    forms.use_threads(before)
+    return found
+
+
+def one(
+    net: nn.Module, batch: int, wanted: list[str], device: str, seconds: float, calibration: int, folder: Path
+) -> list[dict]:
+    """Rows of one model and batch, a form each, timed together."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, *net.input_size, generator=generator)
+    pictures = torch.randn(max(calibration, batch), 3, *net.input_size, generator=generator)
+    runs, rows, given = {}, {}, {}
+    for form in [PLAIN, *(form for form in wanted if form != PLAIN)]:
+        rows[form] = {"form": form}
+        try:
+            run = forms.FORMS[form](net, device=device, images=images, folder=folder, calibration=pictures)
+            answers = [
+                part.float().cpu().clone() if isinstance(part, Tensor) else part for part in run(images)
+            ]
+        except forms.Unavailable as reason:
+            rows[form]["why"] = str(reason)
+        except (MemoryError, torch.cuda.OutOfMemoryError):
+            rows[form]["why"] = f"no memory for a batch of {batch}"
+        except Exception as error:  # a runtime's own; the other forms go on
+            rows[form]["why"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        else:
+            runs[form], given[form] = run, answers
+            rows[form]["difference"] = deploy.difference(given[PLAIN], answers)
+    counted = complexity.count(net, net.input_size)
+    meter = latency.joules(device)
+    for form, samples in latency.rounds(runs, images, device, seconds=seconds).items():
+        timed = latency.summary(samples)
+        rows[form] |= {"latency_ms": timed, "people_a_second": 1000 * batch / timed["median"]} | counted
+        rows[form]["times"], rows[form]["told_apart"] = latency.ratio(rows[PLAIN]["latency_ms"], timed)
+        if meter:
+            rows[form]["joules_a_person"] = energy(runs[form], images, meter)
+        if form in latency.RUNTIMES:
+            file = forms.onnx_file(net, images, folder)
+            rows[form]["resident_mib"] = latency.resident(form, file, torch.get_num_threads())
+    rows[PLAIN]["activations_mib"] = latency.activations(net, images) / 2**20
+    return list(rows.values())
+
+
+def energy(run: forms.Run, images: Tensor, meter: latency.Meter, forwards: int = 50) -> float:
+    """Joules for one person, over some forwards; the whole processor's or card's, idle draw included."""
+    start = meter()
+    for _ in range(forwards):
+        run(images)
+    return (meter() - start) / forwards / len(images)
+
+
+def warnings(rows: list[dict]) -> list[str]:
+    """What a reader has to know before comparing: rows too noisy, and pairs that cannot be told apart.
+
+    Pairs are neighbours in speed among the forms of one model, size, batch and number of threads.
+    """
+    said, groups = [], {}
+    for row in rows:
+        if "latency_ms" in row:
+            key = row["model"], tuple(row["input_size"]), row["batch"], row["threads"]
+            groups.setdefault(key, []).append(row)
+    for (model, size, batch, threads), group in groups.items():
+        where = f"{model}, {size[0]} × {size[1]}, batch {batch}, {threads} thread{'s' * (threads > 1)}"
+        for row in group:
+            if (spread := row["latency_ms"]["spread"]) > NOISY:
+                said.append(f"{where}: {row['form']} differs by {spread:.0%} from round to round")
+        group = sorted(group, key=lambda row: row["latency_ms"]["median"])
+        for fast, slow in zip(group, group[1:], strict=False):
+            times, apart = latency.ratio(slow["latency_ms"], fast["latency_ms"])
+            if not apart:
+                pair = f"{fast['form']} and {slow['form']}"
+                said.append(f"{where}: {pair} cannot be told apart (a ratio of {times:.2f})")
+    return said
+
+
+def best(rows: list[dict], exact: bool = True) -> list[dict]:
+    """Of each model, size, batch and number of threads the quickest row.
+
+    exact: of those whose answers are the model's to deploy.TOLERANCE, so that int8 is never best in silence.
+    """
+    groups = {}
+    for row in rows:
+        if "latency_ms" in row and (not exact or row["difference"] <= deploy.TOLERANCE):
+            key = row["model"], tuple(row["input_size"]), row["batch"], row["threads"]
+            groups.setdefault(key, []).append(row)
+    return [min(group, key=lambda row: row["latency_ms"]["median"]) for group in groups.values()]
+
+
+def quantised(net: nn.Module, train: Persons, val: Persons, pictures: int = 64) -> dict[str, float]:
+    """AP of a net on `val` in OpenVINO as float32 and as int8, whose ranges are from some people of `train`.
+
+    Without flip test. Raises forms.Unavailable without OpenVINO or nncf.
+    """
+    crops, found = evaluation.Crops(train, net.input_size), {}
+    seen = torch.stack([crops[index][0] for index in range(min(pictures, len(crops)))])  # (N, H, W, 3)
+    given = {"images": torch.zeros(1, 3, *net.input_size), "calibration": transforms.normalise(seen)}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, make in {"fp32": forms.openvino, "int8": forms.openvino_int8}.items():
+            form = Shipped(net, make(net, device="cpu", folder=Path(folder), **given))
+            found[name] = evaluation.evaluate(form, val, flip_test=False)["AP"]
+    return found
+
+
+class Shipped(nn.Module):
+    """A form, made for batches of one, as a model that can be evaluated as any other."""
+
+    def __init__(self, model: nn.Module, run: forms.Run):
+        super().__init__()
+        self.skeleton, self.input_size, self.run = model.skeleton, model.input_size, run
+
+    def forward(self, images: Tensor) -> codecs.SimCC | list[Tensor]:
+        answers = [[torch.as_tensor(part) for part in self.run(image[None])] for image in images]
+        parts = [torch.cat(part) for part in zip(*answers, strict=True)]  # each (B, ...)
+        return codecs.SimCC(*parts) if parts[0].ndim == 3 else parts
