@@ -7,6 +7,8 @@ VENV    ?= .venv
 TORCH_INDEX ?=
 # make grid: which rows of data/grid.csv, as globs with commas between them
 ROWS    ?=
+# make benchmark: cpu, cuda, cuda:1, ...
+DEVICE  ?= cpu
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/posebook-setup
@@ -15,7 +17,7 @@ SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) --quiet rules host --resources gpu
 # together, for they share what is costly to make.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup reproduce site grid compare test test-slow lab lint format clean
+.PHONY: help setup reproduce site grid compare benchmark test test-slow lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -52,6 +54,12 @@ grid: setup ## the papers' ablations: make grid ROWS='lapx-*,amfacpose-3' PROFIL
 
 compare: setup ## the papers' nets side by side on real photographs (data/lspet), three seeds each, then `make reproduce`
 	@$(SNAKEMAKE) compare --keep-going --rerun-triggers mtime --config compare=1
+
+benchmark: setup ## every net in every form, sizes, batches and threads: hours; PyTorch, ONNX Runtime, OpenVINO
+	@mkdir -p reports/executed
+	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-full.ipynb -k python3 -y '{model: all, \
+	  profile: full, device: $(DEVICE), input_sizes: [[256, 192], [256, 256], [384, 288]], wanted: all, \
+	  batches: [1, 8, 32], threads: [1, 0], seconds: 4}'
 
 # Kernels run in the root, as under papermill: data/ and reports/ are the same folders for both.
 lab: setup ## JupyterLab on the notebooks

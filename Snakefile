@@ -238,7 +238,10 @@ rule predict:
 rule benchmark:  # every core is its own, so that nothing runs beside it
     input:
         notebook=notebook("benchmark"),
-        code=NET + lib("latency", "complexity", "plots"),
+        code=NET + DATA + lib("benchmark", "forms", "deploy", "latency", "complexity", "evaluation", "plots"),
+        weights=WEIGHTS,
+        people=PEOPLE,
+        published=PUBLISHED,
     output:
         notebook=executed("benchmark"),
         record=RECORDS["benchmark"],

@@ -42,10 +42,12 @@ def clock(device: str = "cpu") -> Callable[[], float]:
     return now
 
 
-def settle(run: Callable, images: Tensor, now: Callable[[], float], warmup: int = WARMUP) -> float:
-    """Run until it is steady (choice 2); the last five forwards' median in ms."""
-    samples = []
-    for _ in range(warmup):
+def settle(
+    run: Callable, images: Tensor, now: Callable[[], float], warmup: int = WARMUP, seconds: float = 4.0
+) -> float:
+    """Run until it is steady (choice 2), for `seconds` at most; the last five forwards' median in ms."""
+    samples, begun = [], now()
+    while len(samples) < warmup and (len(samples) < 3 or now() - begun < 1000 * seconds):
         start = now()
         run(images)
         samples.append(now() - start)
@@ -66,7 +68,7 @@ def rounds(
     """
     now, sizes = clock(device), {}
     for name, run in runs.items():
-        took = settle(run, images, now, warmup)
+        took = settle(run, images, now, warmup, seconds)
         sizes[name] = max(1, min(each, int(1000 * seconds / count / took)))
     samples = {name: [] for name in runs}
     for _ in range(count):

@@ -277,17 +277,16 @@ def tradeoff(points: pd.DataFrame, x: str, y: str, size: str, front: bool = Fals
     figure, axes = plt.subplots(1, len(sources), figsize=(5.2 * len(sources), 3.9), squeeze=False)
     for ax, source, colour in zip(axes.flat, sources, (TEAL, ORANGE, BLUE, GOLD) * 9, strict=False):
         own = points[points["source"] == source].dropna(subset=[x, y]).sort_values(x)
-        area = 26 * own[size].fillna(own[size].median()).fillna(3)
+        area = 60 * own[size].fillna(own[size].median()).fillna(3)
         ax.scatter(own[x], own[y], s=area, color=colour, alpha=0.45, edgecolor=colour, linewidth=1.2)
+        gaps = (own[x].max() - own[x].min()) or 1, (own[y].max() - own[y].min()) or 1
+        placed = []
         for _, point in own.iterrows():
-            ax.annotate(
-                point["label"],
-                (point[x], point[y]),
-                xytext=(0, 9),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7.8,
-            )
+            near = [(p, up) for p, up in placed if abs(p[x] - point[x]) < 0.3 * gaps[0]]
+            near = [up for p, up in near if abs(p[y] - point[y]) < 0.09 * gaps[1]]
+            placed.append((point, up := near.count(True) <= near.count(False)))
+            where = {"xytext": (0, 10 if up else -17), "textcoords": "offset points", "ha": "center"}
+            ax.annotate(point["label"], (point[x], point[y]), **where, fontsize=7.8)
         if front:
             best = own[[not ((own[x] >= p[x]) & (own[y] > p[y])).any() for _, p in own.iterrows()]]
             ax.step(best[x], best[y], where="pre", color=INK, lw=1, ls="--")
@@ -342,7 +341,7 @@ def roofline(table: pd.DataFrame, gmacs: float, gbytes: float) -> Figure:
     ax.text(
         gmacs / gbytes, ax.get_ylim()[0] * 1.3, "bound by memory  ", fontsize=8.2, color=MUTED, ha="right"
     )
-    ax.legend(fontsize=8.2, loc="upper left")
+    ax.legend(fontsize=8.2, loc="center right")
     return figure
 
 
