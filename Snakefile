@@ -400,7 +400,7 @@ rule table:
 rule lesson:
     input:
         notebook=notebook("learn/{lesson}"),
-        code=DATA + MEASURE + lib("datasets/own", "models", "codecs", "complexity", "training", "samples", "recipes", "losses", "plots"),
+        code=DATA + MEASURE + lib("datasets/own", "models", "codecs", "complexity", "training", "samples", "recipes", "losses", "latency", "forms", "deploy", "plots"),
         weights=WEIGHTS,
         people=PEOPLE,
     output:
