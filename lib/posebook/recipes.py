@@ -150,7 +150,7 @@ MILD = replace(
 )
 DEMO = replace(
     FAST,
-    epochs=3,
+    epochs=2,
     batch=16,
     base_batch=16,
     learning_rate=1e-3,
