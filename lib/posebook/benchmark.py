@@ -130,7 +130,7 @@ def best(rows: list[dict], exact: bool = True) -> list[dict]:
     return [min(group, key=lambda row: row["latency_ms"]["median"]) for group in groups.values()]
 
 
-def quantised(net: nn.Module, train: Persons, val: Persons, pictures: int = 64) -> dict[str, float]:
+def quantised(net: nn.Module, train: Persons, val: Persons, pictures: int = 32) -> dict[str, float]:
     """AP of a net on `val` in OpenVINO as float32 and as int8, whose ranges are from some people of `train`.
 
     Without flip test. Raises forms.Unavailable without OpenVINO or nncf.

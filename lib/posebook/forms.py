@@ -7,7 +7,7 @@ outputs. It raises `Unavailable`, whose text says why, where a form cannot be ha
 
 1. Folding and the order of channels in memory are forms of their own, so that each step's gain is seen.
 2. OpenVINO is told to compute in float32: left alone it takes bf16 where the processor has it.
-3. int8 is OpenVINO's own post-training quantisation (nncf), of weights and activations, from 64 calibration
+3. int8 is OpenVINO's own post-training quantisation (nncf), of weights and activations, from calibration
    pictures. It says nothing of accuracy: the caller has to measure that.
 """
 
