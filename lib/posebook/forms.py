@@ -1,4 +1,4 @@
-"""Forms in which somebody would run a net: eager, compiled, CUDA graph, ONNX Runtime, OpenVINO, ExecuTorch.
+"""Forms in which somebody would run a net: eager, compiled, CUDA graph, ONNX Runtime, OpenVINO.
 
 Each maker takes a model, its device, images of the batch it is for, a folder of this model's own and pictures
 to calibrate by, of which it uses what it needs, and gives a function from normalised images to the list of
@@ -7,7 +7,8 @@ outputs. It raises `Unavailable`, whose text says why, where a form cannot be ha
 
 1. Folding and the order of channels in memory are forms of their own, so that each step's gain is seen.
 2. OpenVINO is told to compute in float32: left alone it takes bf16 where the processor has it.
-3. int8 is OpenVINO's own post-training quantisation (nncf), of weights and activations, from calibration
+3. ExecuTorch 1.5.1 is left out: it ended the whole process (a segmentation fault) where it was tried.
+4. int8 is OpenVINO's own post-training quantisation (nncf), of weights and activations, from calibration
    pictures. It says nothing of accuracy: the caller has to measure that.
 """
 
@@ -179,32 +180,6 @@ def openvino_int8(
         return _openvino(nncf.quantize(net, nncf.Dataset(batches), subset_size=len(batches)))
 
 
-def executorch(model: nn.Module, device: str, images: Tensor, folder: Path, **how: object) -> Run:
-    """ExecuTorch with XNNPACK, as on telephones; it takes the threads it likes."""
-    if torch.device(device).type != "cpu":
-        raise Unavailable("ExecuTorch is measured on CPUs")
-    need("executorch", "executorch")
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-    from executorch.runtime import Runtime
-
-    program = torch.export.export(Listed(deploy.fold(model)), (images,))
-    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
-    method = Runtime.get().load_program(lowered.buffer).load_method("forward")
-    return lambda images: method.execute([images])
-
-
-class Listed(nn.Module):
-    """A model that gives a plain tuple: exporters know no named ones."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple:
-        return tuple(self.model(images))
-
-
 FORMS = {
     "eager fp32": eager,
     "eager bf16": eager_bf16,
@@ -216,5 +191,4 @@ FORMS = {
     "ONNX Runtime fp32": onnxruntime,
     "OpenVINO fp32": openvino,
     "OpenVINO int8": openvino_int8,
-    "ExecuTorch fp32": executorch,
 }
