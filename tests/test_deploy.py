@@ -142,7 +142,7 @@ def test_every_model_exports(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["starnet-pose-t", "lapx"])
+@pytest.mark.parametrize("name", ["rtmpose-t", "lpn-50"])
 def test_a_free_batch_and_the_whole_way_from_picture_to_joints(name, tmp_path):
     ort = pytest.importorskip("onnxruntime")
     net = live(name)
