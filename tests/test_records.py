@@ -3,7 +3,9 @@
 import json
 import multiprocessing
 import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 from posebook import records
@@ -106,6 +108,18 @@ def test_a_stamp_says_where_and_with_which_code():
         ["git", "-C", str(records.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
     )
     assert stamp["code"]["commit"] == (head.stdout.strip() or None)
+
+
+def test_the_peak_memory_of_a_process_is_its_own():
+    """A child of a process that has held much starts from nothing; getrusage would give the parent's peak."""
+    held = np.ones(100_000_000)  # 800 MB; a child that imports torch takes about 250
+    del held
+    here = records.peak_memory()
+    told = "from posebook import records; print(records.peak_memory())"
+    there = int(
+        subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout
+    )
+    assert here > 800e6 > there > 50e6
 
 
 def test_dirty_means_lib_or_notebooks_differ(tmp_path, monkeypatch):

@@ -8,10 +8,10 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -70,6 +70,14 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def peak_memory() -> int:
+    """The most memory this process has held, bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's getrusage tells the parent's peak too, carried over fork and exec
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
 class Stopwatch:
     """Started with a run; tells what every record says of it: start, time, code, machine, peak memory."""
 
@@ -79,13 +87,10 @@ class Stopwatch:
 
     def stamp(self, earlier_seconds: float = 0.0) -> dict:
         """The fields of a record that belong to the run itself; earlier_seconds: before a resume."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-            1024 if sys.platform == "linux" else 1024**2
-        )
         fields = {
             "started": self.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "wall_seconds": round(earlier_seconds + time.perf_counter() - self.start, 1),
-            "peak_memory_mib": round(peak),
+            "peak_memory_mib": round(peak_memory() / 2**20),
             "code": self.code,
             "machine": machine(self.device),
         }
