@@ -1,10 +1,12 @@
-"""Attribution against sums and gradients made by hand, on a small untrained net."""
+"""Attribution against sums and gradients made by hand, on small untrained nets."""
+
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from posebook import codecs, explain, models
+from posebook import codecs, explain, models, skeletons
 from posebook.models.starnet_pose import StarNet
 
 SIZE = (64, 64)
@@ -79,25 +81,93 @@ def test_bins_of_a_point_outside_are_at_the_edge():
     assert explain.bins_at(points, (96, 64)).tolist() == [[0, 191], [127, 21]]
 
 
-def test_integrated_gradients_are_complete(net, images):
-    joint, difference = "", torch.zeros(2)
-    for name in net.skeleton.keypoints:  # the one that the pictures move most
+@pytest.fixture(scope="module")
+def lapx():
+    torch.manual_seed(0)
+    return models.build("lapx", input_size=SIZE, stages=1, width=16).eval()
+
+
+CELLS = torch.tensor([[3, 9], [15, 0]])  # (B, 2): x and y of two images, of LAPX's 16 x 16
+
+
+def test_target_of_a_heatmap_net_is_the_height_of_its_cell(lapx, images):
+    joint = lapx.skeleton.keypoints.index("left_knee")
+    with torch.no_grad():
+        found, maps = explain.JointTarget(lapx, "left_knee")(images, CELLS), lapx(images)[-1]
+    assert found.tolist() == [maps[i, joint, y, x].item() for i, (x, y) in enumerate(CELLS.tolist())]
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_coordinate_of_a_heatmap_net_is_its_soft_argmax(lapx, images, axis):
+    joint = lapx.skeleton.keypoints.index("nose")
+    with torch.no_grad():
+        found, maps = explain.JointTarget(lapx, "nose", what=axis)(images, CELLS), lapx(images)[-1]
+    for i in range(2):
+        powers = np.exp(10 * maps[i, joint].double().numpy())  # (h, w)
+        rows, columns = np.indices(powers.shape)
+        by_hand = 4 * (powers * {"x": columns, "y": rows}[axis]).sum() / powers.sum()
+        assert found[i].item() == pytest.approx(by_hand, abs=1e-3)
+
+
+def test_an_axis_of_a_classifier_is_its_part_of_the_whole(net, images):
+    with torch.no_grad():
+        whole, x, y = (
+            explain.JointTarget(net, "nose", what=what)(images, BINS) for what in ("place", "x", "y")
+        )
+    torch.testing.assert_close(x + y, whole)
+
+
+@pytest.mark.parametrize(("which", "expected"), [("net", [63, 20]), ("lapx", [8, 2])])
+def test_bins_follow_what_the_model_gives(request, which, expected):
+    target = explain.JointTarget(request.getfixturevalue(which), "nose")
+    assert target.bins(torch.tensor([[31.6, 10.0]])).tolist() == [expected]
+
+
+def moved_most(net, images):
+    """The target that the pictures move most, and by how much: nothing to attribute would prove nothing."""
+    best, difference = None, torch.zeros(2)
+    for name in net.skeleton.keypoints:
         target = explain.JointTarget(net, name)
         with torch.no_grad():
             moved = target(images, BINS) - target(torch.zeros_like(images), BINS)
         if moved.abs().min() > difference.abs().min():
-            joint, difference = name, moved
-    attributions, delta = explain.integrated_gradients(net, images, joint, BINS, steps=48)
+            best, difference = target, moved
+    assert (difference.abs() > 0.1).all()
+    return best, difference
+
+
+def test_integrated_gradients_are_complete(net, images):
+    target, difference = moved_most(net, images)
+    attributions, delta = explain.integrated_gradients(target, images, BINS, steps=48)
     assert attributions.shape == (2, *SIZE)
-    assert (difference.abs() > 0.1).all(), "nothing to attribute would prove nothing"
     torch.testing.assert_close(attributions.sum((1, 2)) - difference, delta, atol=1e-4, rtol=1e-3)
     assert (delta.abs() < 0.05 * difference.abs()).all()
 
 
 def test_integrated_gradients_do_not_depend_on_the_batches_within(net, images):
-    whole, _ = explain.integrated_gradients(net, images, "nose", BINS, steps=8, internal_batch_size=64)
-    parts, _ = explain.integrated_gradients(net, images, "nose", BINS, steps=8, internal_batch_size=3)
+    target = explain.JointTarget(net, "nose")
+    whole, _ = explain.integrated_gradients(target, images, BINS, steps=8, internal_batch_size=64)
+    parts, _ = explain.integrated_gradients(target, images, BINS, steps=8, internal_batch_size=3)
     torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-3)
+
+
+def test_too_little_memory_means_smaller_steps_and_a_word():
+    tried = []
+
+    def call(batch: int) -> str:
+        tried.append(batch)
+        if batch > 5:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return "done"
+
+    with pytest.warns(UserWarning, match="not enough memory: going on with 8 pictures at once"):
+        assert explain.within_memory(call, 16) == "done"
+    assert tried == [16, 8, 4]
+    with pytest.raises(MemoryError, match="none"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        explain.within_memory(lambda batch: (_ for _ in ()).throw(MemoryError("none")), 4)
+    with pytest.raises(RuntimeError, match="shapes"):  # another error is nobody's to hide
+        explain.within_memory(lambda batch: (_ for _ in ()).throw(RuntimeError("shapes")), 4)
 
 
 def test_grad_cam_is_what_autograd_gives(net, images):
@@ -105,12 +175,13 @@ def test_grad_cam_is_what_autograd_gives(net, images):
     handle = net.backbone.stages[2].register_forward_hook(
         lambda _, inputs, output: kept.update(features=output)
     )
-    value = explain.JointTarget(net, "left_knee")(images, BINS).sum()
+    target = explain.JointTarget(net, "left_knee")
+    value = target(images, BINS).sum()
     handle.remove()
     (gradient,) = torch.autograd.grad(value, kept["features"])  # (B, C, 4, 4)
     channels = gradient.mean((2, 3), keepdim=True)
     cells = torch.relu((channels * kept["features"]).sum(1)).detach().numpy()  # (B, 4, 4)
-    found = explain.grad_cam(net, images, "left_knee", BINS, layer="backbone.stages.2").numpy()
+    found = explain.grad_cam(target, images, BINS, layer="backbone.stages.2").numpy()
     centres = np.arange(4) * 16
     for image in range(2):
         rows = np.stack(
@@ -122,12 +193,99 @@ def test_grad_cam_is_what_autograd_gives(net, images):
 
 
 def test_grad_cam_works_on_frozen_weights(net, images):
-    free = explain.grad_cam(net, images, "nose", BINS)
+    target = explain.JointTarget(net, "nose")
+    free = explain.grad_cam(target, images, BINS)
     net.requires_grad_(False)
     try:
-        torch.testing.assert_close(explain.grad_cam(net, images, "nose", BINS), free)
+        torch.testing.assert_close(explain.grad_cam(target, images, BINS), free)
     finally:
         net.requires_grad_(True)
+
+
+@pytest.mark.parametrize("name", ["starnet-pose-s", "amfacpose-r18", "lapx", "rtmpose-t"])
+def test_grad_cam_has_a_layer_for_the_papers_nets(name, images):
+    net = models.build(name, input_size=SIZE)
+    assert explain.LAYERS[type(net).__name__] in dict(net.named_modules())
+
+
+def test_smooth_gradients_without_noise_are_gradient_times_input(net, images):
+    target = explain.JointTarget(net, "nose")
+    asked = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(target(asked, BINS).sum(), asked)
+    found = explain.smooth_gradients(target, images, BINS, noise=1e-9, samples=2)
+    torch.testing.assert_close(found, (gradient * images).sum(1), atol=1e-4, rtol=1e-2)
+
+
+def test_smooth_gradients_repeat_and_leave_the_generator_alone(net, images):
+    target = explain.JointTarget(net, "nose")
+    state = torch.get_rng_state()
+    one, two = (explain.smooth_gradients(target, images, BINS, samples=2, seed=4) for _ in range(2))
+    assert torch.equal(one, two) and torch.equal(torch.get_rng_state(), state)
+
+
+def test_occlusion_is_the_mean_over_the_squares_that_cover_a_pixel(net, images):
+    target, window = explain.JointTarget(net, "nose"), 32
+    found = explain.occlusion(target, images, BINS, window=window, batch=3)
+    by_hand, covered = torch.zeros(2, *SIZE), torch.zeros(SIZE)
+    with torch.no_grad():
+        whole = target(images, BINS)
+        for row in range(0, 33, 16):
+            for column in range(0, 33, 16):
+                without = images.clone()
+                where = slice(row, row + window), slice(column, column + window)
+                without[:, :, *where] = 0
+                by_hand[:, *where] += (whole - target(without, BINS))[:, None, None]
+                covered[where] += 1
+    torch.testing.assert_close(found, by_hand / covered, atol=1e-4, rtol=1e-3)
+
+
+def test_without_parts_greys_one_part_at_a_time(net, images):
+    target = explain.JointTarget(net, "nose")
+    parts = torch.zeros(2, *SIZE, dtype=torch.long)
+    parts[0, :20], parts[0, 20:40], parts[1, :, 30:] = 1, 2, 6
+    found = explain.without_parts(target, images, BINS, parts)  # (2, 7)
+    with torch.no_grad():
+        whole = target(images, BINS)
+        for image, part in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 6)):
+            lost = whole - target(images * (parts != part)[:, None], BINS)
+            assert found[image, part].item() == pytest.approx(lost[image].item(), abs=1e-4)
+    assert found[0, 3:].isnan().all() and found[1, 1:6].isnan().all()
+
+
+def standing(skeleton) -> np.ndarray:
+    """A person who faces us: joints (K, 3), made from their names."""
+    places = {"ankle": (8, 110), "knee": (8, 90), "hip": (7, 65), "wrist": (22, 62), "elbow": (18, 48)}
+    places |= {"shoulder": (12, 30), "eye": (3, 12), "ear": (6, 14), "nose": (0, 15), "neck": (0, 26)}
+    places |= {"head": (0, 5), "thorax": (0, 30), "pelvis": (0, 65)}
+    joints = []
+    for name in skeleton.keypoints:
+        across, down = next(place for word, place in places.items() if word in name)
+        joints.append([48 + across * {"left": 1, "right": -1, "": 0}[skeletons.side(name)], down, 2])
+    return np.array(joints, float)
+
+
+@pytest.mark.parametrize("name", ["coco", "mpii", "lspet", "crowdpose"])
+def test_body_parts_lie_where_their_joints_are(name):
+    skeleton = skeletons.get(name)
+    joints = standing(skeleton)
+    drawn = explain.body_parts(joints, skeleton, (128, 96))
+    assert drawn.shape == (128, 96) and set(np.unique(drawn)) == set(range(7))
+    expected = {"left_wrist": "left arm", "right_elbow": "right arm", "left_knee": "left leg"}
+    expected |= {"right_ankle": "right leg"}
+    for joint, part in expected.items():
+        x, y = joints[skeleton.keypoints.index(joint), :2].astype(int)
+        assert explain.PARTS[drawn[y, x]] == part
+    assert explain.PARTS[drawn[48, 48]] == "trunk" and explain.PARTS[drawn[12, 48]] == "head"
+    assert drawn[0, 0] == 0
+
+
+def test_body_parts_leave_out_what_is_not_labelled():
+    skeleton = skeletons.get("coco")
+    joints = standing(skeleton)
+    joints[[i for i, name in enumerate(skeleton.keypoints) if "left" in name], 2] = 0
+    drawn = explain.body_parts(joints, skeleton, (128, 96))
+    assert not {explain.PARTS.index("left arm"), explain.PARTS.index("left leg")} & set(np.unique(drawn))
+    assert not explain.body_parts(joints * [1, 1, 0], skeleton, (128, 96)).any()
 
 
 def test_a_cell_is_centred_on_a_multiple_of_its_stride():
@@ -159,12 +317,8 @@ def test_randomised_shuffles_a_copy(net, images):
 
 def test_unknown_names_offer_near_ones(net, images):
     with pytest.raises(ValueError, match=r"layer of StarNetPose 'backbone.stage.3'.*backbone\.stages\.3"):
-        explain.grad_cam(net, images, "nose", BINS, layer="backbone.stage.3")
+        explain.grad_cam(explain.JointTarget(net, "nose"), images, BINS, layer="backbone.stage.3")
     with pytest.raises(ValueError, match=r"joint of coco 'left_wirst'.*left_wrist"):
-        explain.integrated_gradients(net, images, "left_wirst", BINS)
-
-
-def test_heatmap_nets_are_refused(images):
-    target = explain.JointTarget(models.build("lpn-50", input_size=SIZE), "nose")
-    with pytest.raises(TypeError, match="LPN gives heatmaps; only coordinate classifiers so far"):
-        target(images, BINS)
+        explain.JointTarget(net, "left_wirst")
+    with pytest.raises(ValueError, match=r"target 'plaice'.*place"):
+        explain.JointTarget(net, "nose", what="plaice")

@@ -1,68 +1,129 @@
-"""See why: a SimCC net as a captum target, for one joint at a time.
+"""See why: any net here as a captum target, for one joint at a time, and the maps that captum draws of it.
 
 Integrated gradients: Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017, equation 1.
-Grad-CAM: Selvaraju et al., ICCV 2017, equations 1 and 2. The test with weights that know nothing: Adebayo et
-al., "Sanity Checks for Saliency Maps", NeurIPS 2018, section 3. Captum's code for the first two.
+Grad-CAM: Selvaraju et al., ICCV 2017, equations 1 and 2. Occlusion: Zeiler and Fergus, ECCV 2014, 4.2.
+SmoothGrad: Smilkov et al., 2017. The net that knows nothing: Adebayo et al., "Sanity Checks for Saliency
+Maps", NeurIPS 2018, section 3. Captum's code for all but the last. What a map is worth: faithfulness.py.
 
-1. The target is the log-probability of one x bin plus that of one y bin: of the joint being at that place,
-   since SimCC's axes are independent given the picture. The bins are chosen beforehand and stay where they
-   are while the input changes; an argmax inside the target would ask about another place at every step.
-2. The probabilities are those of the loss: softmax at inverse temperature beta, 10.
-3. The baseline of integrated gradients is zero in normalised space, the mean picture: black is a colour that
-   trousers have, and nothing black could receive any attribution from a black baseline.
-4. Every stride of these nets is a convolution centred on pixel 0, so cell i of a stage of stride s is centred
+1. The target of a coordinate classifier is the log-probability of one x bin plus that of one y bin: of the
+   joint being at that place, since SimCC's axes are independent given the picture. Of a heatmap net it is the
+   map's value at one cell; its coordinates are the soft-argmax. The place is chosen beforehand and stays
+   where it is while the input changes; an argmax inside the target would ask about another place at every
+   step.
+2. The probabilities are those of the loss: softmax at inverse temperature beta, 10; the soft-argmax takes it
+   too.
+3. The baseline is zero in normalised space, the mean picture: black is a colour that trousers have, and
+   nothing black could receive any attribution from a black baseline.
+4. Every stride of these nets is a convolution centred on pixel 0, so cell i of a layer of stride s is centred
    on pixel s * i. Grad-CAM's map is stretched that way; resized as a picture it would lie half a cell off.
+5. A group of pixels that is taken away (occlusion, body parts) takes the mean picture's grey.
 """
 
 import copy
+import warnings
+from collections.abc import Callable, Sequence
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
 from posebook.names import near
+from posebook.skeletons import Skeleton, side
+
+# What Grad-CAM looks at where no layer is named: the last features that all joints share.
+LAYERS = {
+    "StarNetPose": "backbone.stages.3",
+    "RTMPose": "backbone.stage4",
+    "AMFACPose": "stages.3",
+    "LAPX": "backbone_attention.2",
+}
+PARTS = ("background", "head", "trunk", "left arm", "right arm", "left leg", "right leg")
 
 
-def bins_at(points: Tensor, input_size: tuple[int, int], split_ratio: float = 2.0) -> Tensor:
-    """The x and y bins (B, 2) that hold points (B, 2), given as (x, y) pixels of the input (H, W).
+def bins_at(points: Tensor, input_size: tuple[int, int], per_pixel: float = 2.0) -> Tensor:
+    """The x and y bins, or cells, (B, 2) that hold points (B, 2), given as (x, y) pixels of the input (H, W).
 
-    Of a decoded joint these are the fullest bins; of an annotated one, the right ones. A point outside the
-    input takes the bin at the edge.
+    per_pixel: bins a pixel, SimCC's split ratio; of a heatmap 1 / stride. Of a decoded joint these are the
+    fullest bins; of an annotated one, the right ones. A point outside the input takes the bin at the edge.
     """
-    last = [round(side * split_ratio) - 1 for side in (input_size[1], input_size[0])]
-    bins = (points * split_ratio).round().long()
+    last = [round(side * per_pixel) - 1 for side in (input_size[1], input_size[0])]
+    bins = (points * per_pixel).round().long()
     return bins.clamp(min=torch.zeros_like(bins), max=torch.tensor(last, device=bins.device))  # (B, 2)
 
 
 class JointTarget(nn.Module):
-    """One number an image: the log-probability that a joint lies in the given bins.
+    """One number an image: how much a net believes a joint to be in the given bins, or where it is.
 
-    model: gives SimCC logits x (B, K, Wx) and y (B, K, Wy); put into eval mode, so that the points of a path
-    do not share batch statistics. joint: its name. Raises ValueError, with the near names, for another one.
+    model: any of the zoo; put into eval mode, so that the points of a path do not share batch statistics.
+    joint: its name. what: 'place', which is the log-probability of the bins (SimCC) or the height of the map
+    at the cell (heatmaps); 'x' or 'y', the log-probability of that axis' bin (SimCC) or the soft-argmax
+    coordinate in pixels of the input (heatmaps). Raises ValueError, with the near names, for a joint or a
+    target it does not know.
     """
 
-    def __init__(self, model: nn.Module, joint: str, beta: float = 10.0):
+    def __init__(self, model: nn.Module, joint: str, beta: float = 10.0, what: str = "place"):
         super().__init__()
         if joint not in model.skeleton.keypoints:
             raise near(joint, model.skeleton.keypoints, f"joint of {model.skeleton.name}")
-        self.model, self.joint, self.beta = model.eval(), model.skeleton.keypoints.index(joint), beta
+        if what not in ("place", "x", "y"):
+            raise near(what, ("place", "x", "y"), "target")
+        self.model, self.joint = model.eval(), model.skeleton.keypoints.index(joint)
+        self.beta, self.what = beta, what
 
     def forward(self, images: Tensor, bins: Tensor) -> Tensor:
-        """images (B, 3, H, W) normalised and bins (B, 2) as (x, y) to log-probabilities (B,)."""
-        output, total = self.model(images), 0.0
-        if not isinstance(output, SimCC):
-            raise TypeError(f"{type(self.model).__name__} gives heatmaps; only coordinate classifiers so far")
-        for logits, chosen in zip(output, bins.unbind(1), strict=True):
-            logs = torch.log_softmax(self.beta * logits[:, self.joint], -1)  # (B, bins)
-            total = total + logs.gather(1, chosen[:, None]).squeeze(1)  # (B,)
-        return total
+        """images (B, 3, H, W) normalised and bins (B, 2) as (x, y), or cells, to numbers (B,)."""
+        output = self.model(images)
+        if isinstance(output, SimCC):
+            total = 0.0
+            for axis, logits, chosen in zip("xy", output, bins.unbind(1), strict=True):
+                if self.what in (axis, "place"):
+                    logs = torch.log_softmax(self.beta * logits[:, self.joint], -1)  # (B, bins)
+                    total = total + logs.gather(1, chosen[:, None]).squeeze(1)  # (B,)
+            return total
+        maps = output[-1][:, self.joint]  # (B, h, w)
+        if self.what == "place":
+            return maps[torch.arange(len(maps)), bins[:, 1], bins[:, 0]]  # (B,)
+        chances = torch.softmax(self.beta * maps.flatten(1), 1).view_as(maps)  # (B, h, w)
+        line = chances.sum(1 if self.what == "x" else 2)  # (B, w) or (B, h)
+        cells = torch.arange(line.shape[1], device=line.device, dtype=line.dtype)
+        return line @ cells * (images.shape[-1] // maps.shape[-1])  # (B,)
+
+    @torch.no_grad()
+    def bins(self, points: Tensor) -> Tensor:
+        """The bins or cells (B, 2) of points (B, 2) in pixels of the input, as this model has them."""
+        weight = next(self.model.parameters())
+        blank = weight.new_zeros(1, 3, *self.model.input_size)
+        output = self.model(blank)
+        wide = output.x.shape[-1] if isinstance(output, SimCC) else output[-1].shape[-1]
+        return bins_at(points, self.model.input_size, wide / self.model.input_size[1])
+
+
+def within_memory(call: Callable[[int], object], batch: int) -> object:
+    """call(batch); with half the batch, and a warning that says so, for as long as memory does not suffice.
+
+    Raises the last error where one at a time is too much.
+    """
+    while True:
+        try:
+            return call(batch)
+        except (
+            MemoryError,
+            RuntimeError,
+        ) as error:  # torch.OutOfMemoryError is a RuntimeError; so is the CPU's
+            words = str(error).lower()
+            if batch == 1 or not (isinstance(error, MemoryError) or "memory" in words):
+                raise
+        batch //= 2
+        warnings.warn(f"not enough memory: going on with {batch} pictures at once", stacklevel=2)
 
 
 def integrated_gradients(
-    model: nn.Module, images: Tensor, joint: str, bins: Tensor, steps: int = 64, internal_batch_size: int = 32
+    target: JointTarget, images: Tensor, bins: Tensor, steps: int = 64, internal_batch_size: int = 32
 ) -> tuple[Tensor, Tensor]:
-    """How much each pixel adds to the log-probability of a joint's bins, against the mean picture.
+    """How much each pixel adds to the target, against the mean picture.
 
     images (B, 3, H, W) normalised, bins (B, 2) as (x, y). Returns attributions (B, H, W), the colours summed,
     and the convergence delta (B,): their sum minus the target's difference, 0 for an exact integral.
@@ -70,33 +131,131 @@ def integrated_gradients(
     """
     from captum.attr import IntegratedGradients
 
-    attributions, delta = IntegratedGradients(JointTarget(model, joint)).attribute(
-        images,
-        additional_forward_args=bins,
-        n_steps=steps,
-        internal_batch_size=max(internal_batch_size, len(images)),
-        return_convergence_delta=True,
+    attributions, delta = within_memory(
+        lambda batch: IntegratedGradients(target).attribute(
+            images,
+            additional_forward_args=bins,
+            n_steps=steps,
+            internal_batch_size=max(batch, len(images)),
+            return_convergence_delta=True,
+        ),
+        internal_batch_size,
     )
     return attributions.sum(1).detach(), delta.detach()  # (B, H, W), (B,)
 
 
-def grad_cam(
-    model: nn.Module, images: Tensor, joint: str, bins: Tensor, layer: str = "backbone.stages.3"
+def smooth_gradients(
+    target: JointTarget, images: Tensor, bins: Tensor, noise: float = 0.3, samples: int = 16, seed: int = 0
 ) -> Tensor:
-    """Where a layer's features speak for a joint's bins: (B, H, W), none below 0, linear between its cells.
+    """Gradient times input, (B, H, W), averaged over noisy copies of the pictures (SmoothGrad).
 
-    images (B, 3, H, W) normalised, bins (B, 2) as (x, y). layer: a submodule's dotted name, by default the
-    last stage; raises ValueError, with the near names, where there is none.
+    noise: the deviation in normalised units, of which a picture's own is about 1. Draws from torch's global
+    generator, which is put back.
+    """
+    from captum.attr import InputXGradient, NoiseTunnel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        found = NoiseTunnel(InputXGradient(target)).attribute(
+            images,
+            nt_samples=samples,
+            nt_samples_batch_size=1,
+            stdevs=noise,
+            additional_forward_args=bins,
+        )
+    return found.sum(1).detach()  # (B, H, W)
+
+
+def grad_cam(target: JointTarget, images: Tensor, bins: Tensor, layer: str | None = None) -> Tensor:
+    """Where a layer's features speak for the target: (B, H, W), none below 0, linear between its cells.
+
+    images (B, 3, H, W) normalised, bins (B, 2) as (x, y). layer: a submodule's dotted name, None for the one
+    in LAYERS; raises ValueError, with the near names, where there is none.
     """
     from captum.attr import LayerGradCam
 
-    modules = dict(model.named_modules())
+    modules = {name: module for name, module in target.model.named_modules() if name}
+    layer = layer or LAYERS.get(type(target.model).__name__, "")
     if layer not in modules:
-        raise near(layer, filter(None, modules), f"layer of {type(model).__name__}")
+        raise near(layer, modules, f"layer of {type(target.model).__name__}")
     images = images.detach().clone().requires_grad_()  # a graph to follow even where the weights are frozen
-    method = LayerGradCam(JointTarget(model, joint), modules[layer])
+    method = LayerGradCam(target, modules[layer])
     cells = method.attribute(images, additional_forward_args=bins, relu_attributions=True)  # (B, 1, h, w)
     return stretch(cells.detach(), images.shape[-2:]).squeeze(1)  # (B, H, W)
+
+
+@torch.no_grad()
+def occlusion(target: JointTarget, images: Tensor, bins: Tensor, window: int = 16, batch: int = 32) -> Tensor:
+    """How much the target falls where a square of `window` pixels is taken away: (B, H, W).
+
+    The square moves by half its side; a pixel has the mean over the squares that cover it.
+    """
+    from captum.attr import Occlusion
+
+    found = within_memory(
+        lambda at_once: Occlusion(target).attribute(
+            images,
+            sliding_window_shapes=(3, window, window),
+            strides=(3, max(1, window // 2), max(1, window // 2)),
+            baselines=0,
+            additional_forward_args=bins,
+            perturbations_per_eval=at_once,
+        ),
+        batch,
+    )
+    return found[:, 0]  # (B, H, W); the same in all colours
+
+
+@torch.no_grad()
+def without_parts(target: JointTarget, images: Tensor, bins: Tensor, parts: Tensor) -> Tensor:
+    """How much the target falls when a part of the picture is taken away: (B, len(PARTS)); nan for one not
+    there.
+
+    parts (B, H, W): a number of PARTS a pixel, as `body_parts` gives it.
+    """
+    from captum.attr import FeatureAblation
+
+    mask = parts[:, None].expand(-1, 3, -1, -1)  # (B, 3, H, W)
+    found = FeatureAblation(target).attribute(
+        images, baselines=0, additional_forward_args=bins, feature_mask=mask, perturbations_per_eval=1
+    )[:, 0]  # (B, H, W): at every pixel its part's
+    held = F.one_hot(parts, len(PARTS)).movedim(-1, 1).to(found)  # (B, parts, H, W)
+    return (held * found[:, None]).sum((2, 3)) / held.sum((2, 3))  # (B, parts)
+
+
+def body_parts(keypoints: np.ndarray, skeleton: Skeleton, input_size: tuple[int, int]) -> np.ndarray:
+    """Which part of PARTS lies at each pixel (H, W), drawn from joints (K, 3) as (x, y, v) of the input.
+
+    Limbs are strips, trunk and head the hulls of their joints, made wider; in widths of the body's own size.
+    Joints that are not labelled (v 0) draw nothing. Arms lie over the rest, as they mostly do.
+    """
+    drawn = np.zeros(input_size, np.uint8)
+    points = np.round(keypoints[:, :2]).astype(np.int32)
+    labelled = keypoints[:, 2] > 0
+    size = np.ptp(keypoints[labelled, :2], axis=0).max() if labelled.any() else 0  # the longer side, pixels
+
+    def known(k: int, words: Sequence[str]) -> bool:
+        return labelled[k] and any(word in skeleton.keypoints[k] for word in words)
+
+    def hull(words: Sequence[str], part: str, width: float) -> None:
+        chosen = [k for k in range(len(points)) if known(k, words)]
+        if chosen:
+            outline = cv2.convexHull(points[chosen])
+            cv2.fillConvexPoly(drawn, outline, PARTS.index(part))
+            cv2.polylines(drawn, [outline], True, PARTS.index(part), max(1, round(width * size)))
+
+    def strips(words: Sequence[str], limb: str, width: float) -> None:
+        for a, b in skeleton.limbs:
+            hands = {side(skeleton.keypoints[a]), side(skeleton.keypoints[b])}
+            if known(a, words) and known(b, words) and len(hands) == 1 and "" not in hands:
+                part = PARTS.index(f"{hands.pop()} {limb}")
+                cv2.line(drawn, points[a].tolist(), points[b].tolist(), part, max(1, round(width * size)))
+
+    hull(("shoulder", "hip", "neck", "thorax", "pelvis"), "trunk", 0.06)
+    strips(("hip", "knee", "ankle"), "leg", 0.10)
+    hull(("nose", "eye", "ear", "head", "neck"), "head", 0.10)
+    strips(("shoulder", "elbow", "wrist"), "arm", 0.07)
+    return drawn
 
 
 def stretch(cells: Tensor, input_size: tuple[int, int]) -> Tensor:
