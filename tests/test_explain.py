@@ -151,6 +151,29 @@ def test_integrated_gradients_do_not_depend_on_the_batches_within(net, images):
     torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-3)
 
 
+def test_entropy_is_1_where_nothing_is_known_and_0_where_all_is():
+    flat, sharp = torch.zeros(1, 2, 32), 100 * torch.eye(32)[None, 3:5]
+    for output, expected in (
+        (codecs.SimCC(flat, flat), 1),
+        (codecs.SimCC(sharp, sharp), 0),
+        (codecs.SimCC(flat, sharp), 0.5),
+        ([sharp.view(1, 2, 4, 8), flat.view(1, 2, 4, 8)], 1),  # the last stage counts
+    ):
+        torch.testing.assert_close(
+            explain.entropy(output), torch.full((1, 2), float(expected)), atol=1e-5, rtol=0
+        )
+
+
+def test_beliefs_of_a_heatmap_are_its_sums_along_the_axes(lapx, images):
+    with torch.no_grad():
+        maps = lapx(images)
+    columns, rows = explain.beliefs(maps)
+    whole = np.exp(10 * maps[-1].double().numpy())
+    whole /= whole.sum((2, 3), keepdims=True)
+    np.testing.assert_allclose(columns.numpy(), whole.sum(2), atol=1e-5)
+    np.testing.assert_allclose(rows.numpy(), whole.sum(3), atol=1e-5)
+
+
 def test_too_little_memory_means_smaller_steps_and_a_word():
     tried = []
 
@@ -160,8 +183,9 @@ def test_too_little_memory_means_smaller_steps_and_a_word():
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
         return "done"
 
-    with pytest.warns(UserWarning, match="not enough memory: going on with 8 pictures at once"):
+    with pytest.warns(UserWarning) as said:
         assert explain.within_memory(call, 16) == "done"
+    assert str(said[0].message) == "not enough memory: going on with 8 pictures at once"
     assert tried == [16, 8, 4]
     with pytest.raises(MemoryError, match="none"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -239,17 +263,28 @@ def test_occlusion_is_the_mean_over_the_squares_that_cover_a_pixel(net, images):
     torch.testing.assert_close(found, by_hand / covered, atol=1e-4, rtol=1e-3)
 
 
-def test_without_parts_greys_one_part_at_a_time(net, images):
-    target = explain.JointTarget(net, "nose")
+@pytest.mark.parametrize("which", ["net", "lapx"])
+def test_without_parts_is_captums_feature_ablation_for_every_joint(request, which, images):
+    from captum.attr import FeatureAblation
+
+    model = request.getfixturevalue(which)
     parts = torch.zeros(2, *SIZE, dtype=torch.long)
     parts[0, :20], parts[0, 20:40], parts[1, :, 30:] = 1, 2, 6
-    found = explain.without_parts(target, images, BINS, parts)  # (2, 7)
-    with torch.no_grad():
-        whole = target(images, BINS)
+    bins = torch.randint(0, 16, (2, 17, 2), generator=torch.Generator().manual_seed(5))
+    found = explain.without_parts(model, images, bins, parts)  # (2, 17, 7)
+    assert found.shape == (2, 17, 7)
+    for joint in (0, 9):
+        target = explain.JointTarget(model, model.skeleton.keypoints[joint])
+        mask = parts[:, None].expand(-1, 3, -1, -1)
+        by_captum = FeatureAblation(target).attribute(
+            images, baselines=0, additional_forward_args=bins[:, joint], feature_mask=mask
+        )[:, 0]
         for image, part in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 6)):
-            lost = whole - target(images * (parts != part)[:, None], BINS)
-            assert found[image, part].item() == pytest.approx(lost[image].item(), abs=1e-4)
-    assert found[0, 3:].isnan().all() and found[1, 1:6].isnan().all()
+            pixels = by_captum[image][parts[image] == part]
+            torch.testing.assert_close(
+                found[image, joint, part].expand_as(pixels), pixels, atol=1e-4, rtol=1e-3
+            )
+    assert found[0, :, 3:].isnan().all() and found[1, :, 1:6].isnan().all()
 
 
 def standing(skeleton) -> np.ndarray:

@@ -112,12 +112,16 @@ def test_curves_take_whole_blocks_in_the_maps_order(case):
                     assert curve[i, step].item() == pytest.approx(scaled, abs=1e-4)
 
 
-def test_sensitivity_of_a_map_that_stands_still_and_of_one_that_does_not(case):
+def test_sensitivity_is_the_largest_move_over_the_maps_norm(case):
     images = case[1]
-    still = faithfulness.sensitivity(lambda pictures: torch.ones(2, *SIZE), images)
-    torch.testing.assert_close(still, torch.zeros(2))
-    moving = faithfulness.sensitivity(lambda pictures: pictures.sum(1), images, radius=0.05, samples=3)
-    assert (moving > 0).all() and (moving < 0.2).all()
+    draw = torch.Generator().manual_seed(7)
+    moves = [(2 * torch.rand(images.shape, generator=draw) - 1) * 0.05 for _ in range(3)]
+    found = faithfulness.sensitivity(lambda p: p.sum(1), images, images.sum(1), samples=3, seed=7)
+    for i in range(2):
+        far = max(move[i].sum(0).norm().item() for move in moves)
+        assert found[i].item() == pytest.approx(far / images[i].sum(0).norm().item(), rel=1e-4)
+    still = torch.ones(2, *SIZE)
+    assert faithfulness.sensitivity(lambda p: still, images, still).tolist() == [0, 0]
 
 
 def test_share_is_that_of_the_positive_part():

@@ -44,14 +44,27 @@ PARTS = ("background", "head", "trunk", "left arm", "right arm", "left leg", "ri
 
 
 def bins_at(points: Tensor, input_size: tuple[int, int], per_pixel: float = 2.0) -> Tensor:
-    """The x and y bins, or cells, (B, 2) that hold points (B, 2), given as (x, y) pixels of the input (H, W).
+    """The x and y bins, or cells, that hold points (..., 2), given as (x, y) pixels of the input (H, W).
 
     per_pixel: bins a pixel, SimCC's split ratio; of a heatmap 1 / stride. Of a decoded joint these are the
     fullest bins; of an annotated one, the right ones. A point outside the input takes the bin at the edge.
     """
     last = [round(side * per_pixel) - 1 for side in (input_size[1], input_size[0])]
     bins = (points * per_pixel).round().long()
-    return bins.clamp(min=torch.zeros_like(bins), max=torch.tensor(last, device=bins.device))  # (B, 2)
+    return bins.clamp(min=torch.zeros_like(bins), max=torch.tensor(last, device=bins.device))  # (..., 2)
+
+
+def held(output: SimCC | list[Tensor], bins: Tensor, beta: float = 10.0, axes: str = "xy") -> Tensor:
+    """How much a net holds each joint to be in the given bins, or cells: (B, K).
+
+    output: what a model gives; bins (B, K, 2) as (x, y). Of SimCC the log-probability, summed over `axes`; of
+    heatmaps the last map's height at the cell.
+    """
+    if isinstance(output, SimCC):
+        logs = {axis: torch.log_softmax(beta * line, -1) for axis, line in zip("xy", output, strict=True)}
+        return sum(logs[axis].gather(2, bins[..., "xy".index(axis), None])[..., 0] for axis in axes)
+    cells = bins[..., 1] * output[-1].shape[-1] + bins[..., 0]  # (B, K): counted along the rows
+    return output[-1].flatten(2).gather(2, cells[..., None])[..., 0]
 
 
 class JointTarget(nn.Module):
@@ -76,16 +89,13 @@ class JointTarget(nn.Module):
     def forward(self, images: Tensor, bins: Tensor) -> Tensor:
         """images (B, 3, H, W) normalised and bins (B, 2) as (x, y), or cells, to numbers (B,)."""
         output = self.model(images)
+        one = slice(self.joint, self.joint + 1)
         if isinstance(output, SimCC):
-            total = 0.0
-            for axis, logits, chosen in zip("xy", output, bins.unbind(1), strict=True):
-                if self.what in (axis, "place"):
-                    logs = torch.log_softmax(self.beta * logits[:, self.joint], -1)  # (B, bins)
-                    total = total + logs.gather(1, chosen[:, None]).squeeze(1)  # (B,)
-            return total
-        maps = output[-1][:, self.joint]  # (B, h, w)
+            axes = "xy" if self.what == "place" else self.what
+            return held(SimCC(*(line[:, one] for line in output)), bins[:, None], self.beta, axes)[:, 0]
         if self.what == "place":
-            return maps[torch.arange(len(maps)), bins[:, 1], bins[:, 0]]  # (B,)
+            return held([output[-1][:, one]], bins[:, None])[:, 0]
+        maps = output[-1][:, self.joint]  # (B, h, w)
         chances = torch.softmax(self.beta * maps.flatten(1), 1).view_as(maps)  # (B, h, w)
         line = chances.sum(1 if self.what == "x" else 2)  # (B, w) or (B, h)
         cells = torch.arange(line.shape[1], device=line.device, dtype=line.dtype)
@@ -93,12 +103,30 @@ class JointTarget(nn.Module):
 
     @torch.no_grad()
     def bins(self, points: Tensor) -> Tensor:
-        """The bins or cells (B, 2) of points (B, 2) in pixels of the input, as this model has them."""
+        """The bins or cells of points (..., 2) in pixels of the input, as this model has them."""
         weight = next(self.model.parameters())
         blank = weight.new_zeros(1, 3, *self.model.input_size)
         output = self.model(blank)
         wide = output.x.shape[-1] if isinstance(output, SimCC) else output[-1].shape[-1]
         return bins_at(points, self.model.input_size, wide / self.model.input_size[1])
+
+
+def beliefs(output: SimCC | list[Tensor], beta: float = 10.0) -> tuple[Tensor, Tensor]:
+    """Where a net believes each joint to be, as chances over columns (B, K, Wx) and over rows (B, K, Wy).
+
+    output: what a model gives. Of heatmaps the softmax over the last map's cells, summed along each axis.
+    """
+    if isinstance(output, SimCC):
+        return tuple(torch.softmax(beta * line, -1) for line in output)
+    maps = torch.softmax(beta * output[-1].flatten(2), -1).view_as(output[-1])  # (B, K, h, w)
+    return maps.sum(2), maps.sum(3)  # (B, K, w), (B, K, h)
+
+
+def entropy(output: SimCC | list[Tensor], beta: float = 10.0) -> Tensor:
+    """How wide these beliefs are, (B, K): both axes' entropy over that of a uniform one, 0 to 1."""
+    chances = beliefs(output, beta)
+    held = sum(torch.special.entr(line).sum(-1) for line in chances)  # (B, K)
+    return held / sum(np.log(line.shape[-1]) for line in chances)
 
 
 def within_memory(call: Callable[[int], object], batch: int) -> object:
@@ -207,20 +235,18 @@ def occlusion(target: JointTarget, images: Tensor, bins: Tensor, window: int = 1
 
 
 @torch.no_grad()
-def without_parts(target: JointTarget, images: Tensor, bins: Tensor, parts: Tensor) -> Tensor:
-    """How much the target falls when a part of the picture is taken away: (B, len(PARTS)); nan for one not
-    there.
+def without_parts(model: nn.Module, images: Tensor, bins: Tensor, parts: Tensor) -> Tensor:
+    """What every joint loses when a part of the picture is taken away: (B, K, len(PARTS)), nan if not there.
 
-    parts (B, H, W): a number of PARTS a pixel, as `body_parts` gives it.
+    bins (B, K, 2): where the joints are asked about; parts (B, H, W): a number of PARTS a pixel, as
+    `body_parts` gives it. Captum's FeatureAblation is the same for one joint; here all share a pass of the net.
     """
-    from captum.attr import FeatureAblation
-
-    mask = parts[:, None].expand(-1, 3, -1, -1)  # (B, 3, H, W)
-    found = FeatureAblation(target).attribute(
-        images, baselines=0, additional_forward_args=bins, feature_mask=mask, perturbations_per_eval=1
-    )[:, 0]  # (B, H, W): at every pixel its part's
-    held = F.one_hot(parts, len(PARTS)).movedim(-1, 1).to(found)  # (B, parts, H, W)
-    return (held * found[:, None]).sum((2, 3)) / held.sum((2, 3))  # (B, parts)
+    whole, losses = held(model(images), bins), []
+    for part in range(len(PARTS)):
+        kept = (parts != part)[:, None]  # (B, 1, H, W)
+        lost = whole - held(model(images * kept), bins)  # (B, K)
+        losses.append(lost.masked_fill(kept.flatten(1).all(1, keepdim=True), torch.nan))
+    return torch.stack(losses, 2)  # (B, K, parts)
 
 
 def body_parts(keypoints: np.ndarray, skeleton: Skeleton, input_size: tuple[int, int]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What an attribution is worth: checks that a map can fail.
 
 Infidelity and sensitivity: Yeh et al., "On the (In)fidelity and Sensitivity of Explanations", NeurIPS 2019,
-definitions 2.1 and 3.1 (captum's code for the second). Deletion and insertion: Petsiuk et al., "RISE", BMVC
+definitions 2.1 and 3.1. Deletion and insertion: Petsiuk et al., "RISE", BMVC
 2018, section 3.2. Pointing game: Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016,
 section 4.2.
 
@@ -56,23 +56,22 @@ def infidelity(maps: Tensor, taken: Tensor, lost: Tensor) -> Tensor:
 
 
 def sensitivity(
-    explain: Callable[[Tensor], Tensor], images: Tensor, radius: float = 0.05, samples: int = 4, seed: int = 0
+    explain: Callable[[Tensor], Tensor],
+    images: Tensor,
+    maps: Tensor,
+    radius: float = 0.05,
+    samples: int = 4,
+    seed: int = 0,
 ) -> Tensor:
-    """How far a map can move when every number of a picture moves by up to `radius`, over its norm: (B,).
+    """How far maps (B, H, W) move, over their norm, when a picture's numbers move by up to `radius`: (B,).
 
-    explain: pictures (B, 3, H, W) to maps (B, H, W). The largest of `samples` tries; 0 is a map that holds.
+    explain: pictures (B, 3, H, W) to maps, those of `images` given. The largest of `samples` tries (captum's
+    sensitivity_max, which would make the given ones again); 0 is a map that holds.
     """
-    from captum.metrics import sensitivity_max
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return sensitivity_max(
-            lambda pictures: (explain(*pictures),),  # captum wants tuples
-            images,
-            perturb_radius=radius,
-            n_perturb_samples=samples,
-            max_examples_per_batch=len(images),
-        )
+    draw = torch.Generator().manual_seed(seed)
+    moves = [(2 * torch.rand(images.shape, generator=draw) - 1) * radius for _ in range(samples)]
+    moved = [(explain(images + move.to(images)) - maps).flatten(1).norm(dim=1) for move in moves]  # (B,) each
+    return torch.stack(moved).amax(0) / maps.flatten(1).norm(dim=1)
 
 
 @torch.no_grad()

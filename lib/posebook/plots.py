@@ -7,11 +7,13 @@ pixels with pixel centres at integers.
 import html
 from collections.abc import Sequence
 
+import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1 import make_axes_locatable
 
@@ -23,6 +25,8 @@ INK, MUTED, GRID = "#1f2933", "#66737f", "#e6eaee"
 TEAL, ORANGE, GOLD, BLUE = "#0b7a75", "#d1603d", "#e0a72e", "#2f6690"
 STATUS_COLOURS = dict(zip(STATUSES, (TEAL, ORANGE, MUTED), strict=True))
 BOX_COLOURS = {"ground truth": ORANGE, "detector": BLUE}
+SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "white", TEAL])
+PART_COLOURS = ListedColormap(["white", GOLD, MUTED, TEAL, ORANGE, BLUE, "#8a4f7d"])  # those of explain.PARTS
 
 
 def use_style() -> None:
@@ -198,6 +202,57 @@ def simcc(
             *point, "o", markersize=6, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.6
         )
     return top, side
+
+
+def attribution(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes:
+    """A map (H, W) over its pale grey picture (H, W, 3): teal above 0, orange below, each map in its own
+    scale.
+
+    The scale's end is the map's largest hundredth; for the eye the map is smoothed by a pixel.
+    """
+    values = cv2.GaussianBlur(np.ascontiguousarray(values, np.float32), (0, 0), 1)
+    values = np.clip(values / (np.quantile(np.abs(values), 0.99) or 1), -1, 1)
+    ax.imshow(255 - (255 - image.mean(2)) / 2, cmap="gray", vmin=0, vmax=255)
+    ax.imshow(values, cmap=SIGNED, vmin=-1, vmax=1, alpha=np.abs(values) * 0.85)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    return ax
+
+
+def insertion(cases: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Figure:
+    """Deletion and insertion curves side by side: a method's mean over its cases, which lie faint behind.
+
+    cases: a method's name, its deletion and its insertion curves, each (B, steps + 1); a name may come again.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+    words = ("deletion: low is good", "taken away"), ("insertion: high is good", "put in")
+    for which, (ax, (title, done)) in enumerate(zip(axes, words, strict=True), start=1):
+        for i, method in enumerate(dict.fromkeys(case[0] for case in cases)):
+            lines = np.concatenate([case[which] for case in cases if case[0] == method])  # (cases, steps + 1)
+            shares = np.linspace(0, 100, lines.shape[1])
+            ax.plot(shares, lines.T, color=f"C{i}", linewidth=0.6, alpha=0.3)
+            ax.plot(shares, lines.mean(0), color=f"C{i}", label=method)
+        ax.set(title=title, xlabel=f"blocks {done}, %", ylim=(-1, 1.6))
+    axes[0].set_ylabel("target: 0 grey, 1 whole picture")
+    axes[1].legend(loc="lower right")
+    return figure
+
+
+def matrix(table: pd.DataFrame, label: str) -> Figure:
+    """A table of numbers as coloured cells with the numbers in them; `label` says what they are."""
+    figure, ax = plt.subplots(figsize=(1.6 + 0.85 * table.shape[1], 0.9 + 0.27 * len(table)))
+    values = table.to_numpy(float)
+    bound = np.nanmax(np.abs(values)) or 1
+    picture = ax.imshow(values, cmap=SIGNED, vmin=-bound, vmax=bound, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            colour = "white" if abs(value) > 0.75 * bound else INK
+            ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7.5, color=colour)
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=30, ha="right")
+    ax.set_yticks(range(len(table)), [str(name).replace("_", " ") for name in table.index])
+    ax.grid(False)
+    figure.colorbar(picture, ax=ax, label=label, shrink=0.7)
+    return figure
 
 
 def scatter(table: pd.DataFrame, x: str, y: str) -> Figure:
