@@ -350,6 +350,16 @@ def test_randomised_shuffles_a_copy(net, images):
         assert not torch.allclose(other(images).x, net(images).x)
 
 
+def test_through_keeps_what_goes_in_and_out(net, images):
+    kept = explain.through(net, images, ["backbone.stem", "head.cls_x"])
+    assert torch.equal(kept["backbone.stem"][0], images)
+    with torch.no_grad():
+        assert torch.equal(kept["head.cls_x"][1], net(images).x)
+    assert not net.backbone.stem._forward_hooks
+    with pytest.raises(ValueError, match=r"layer of StarNetPose 'backbone.stam'.*backbone\.stem"):
+        explain.through(net, images, ["backbone.stam"])
+
+
 def test_unknown_names_offer_near_ones(net, images):
     with pytest.raises(ValueError, match=r"layer of StarNetPose 'backbone.stage.3'.*backbone\.stages\.3"):
         explain.grad_cam(explain.JointTarget(net, "nose"), images, BINS, layer="backbone.stage.3")

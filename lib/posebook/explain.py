@@ -129,6 +129,30 @@ def entropy(output: SimCC | list[Tensor], beta: float = 10.0) -> Tensor:
     return held / sum(np.log(line.shape[-1]) for line in chances)
 
 
+@torch.no_grad()
+def through(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    """What goes into each of these layers and what comes out, by their dotted names, in one pass of images.
+
+    Raises ValueError, with the near names, for a layer that is not there.
+    """
+    modules, kept = {name: module for name, module in model.named_modules() if name}, {}
+    for layer in layers:
+        if layer not in modules:
+            raise near(layer, modules, f"layer of {type(model).__name__}")
+    hooks = [
+        modules[layer].register_forward_hook(
+            lambda _, inputs, output, layer=layer: kept.update({layer: (inputs[0], output)})
+        )
+        for layer in layers
+    ]
+    try:
+        model.eval()(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return kept
+
+
 def within_memory(call: Callable[[int], object], batch: int) -> object:
     """call(batch); with half the batch, and a warning that says so, for as long as memory does not suffice.
 
@@ -239,7 +263,7 @@ def without_parts(model: nn.Module, images: Tensor, bins: Tensor, parts: Tensor)
     """What every joint loses when a part of the picture is taken away: (B, K, len(PARTS)), nan if not there.
 
     bins (B, K, 2): where the joints are asked about; parts (B, H, W): a number of PARTS a pixel, as
-    `body_parts` gives it. Captum's FeatureAblation is the same for one joint; here all share a pass of the net.
+    `body_parts` gives it. Captum's FeatureAblation is the same for one joint; here all share a pass.
     """
     whole, losses = held(model(images), bins), []
     for part in range(len(PARTS)):
