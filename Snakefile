@@ -41,7 +41,9 @@ TABLES = [
     "lapx_ablation",
     "real_photographs",
 ]
-PAGES = ["dataset", "train", "evaluate", "predict", "tables/complexity", *(f"tables/{table}" for table in TABLES)]
+AUDITS = [path.stem for path in sorted(Path("notebooks/audit").glob("*.ipynb"))]
+PAGES = ["dataset", "train", "evaluate", "predict", *(f"audit/{paper}" for paper in AUDITS), "tables/complexity"]
+PAGES += [f"tables/{table}" for table in TABLES]
 PAGES += ["benchmark", "attribution"]
 LESSONS = [f"learn/{path.stem}" for path in sorted(Path("notebooks/learn").glob("*.ipynb"))]
 
@@ -91,7 +93,7 @@ RECORDS = {
     "benchmark": record("benchmark"),
     "complexity": record("complexity"),
     "attribution": record(f"attribution-{MODEL}-synthetic"),
-}
+} | {f"audit-{paper}": record(f"audit-{paper}") for paper in AUDITS}
 KEPT = sorted(map(str, Path("data/measured").glob("*.json")))
 # Of the papers' rows, what can be measured here: authors' weights called MODEL-DATASET-HxW in data/checkpoints,
 # COCO in a detector's boxes too where its file is there; and with a GPU every net whose paper's recipe is here, on
@@ -397,6 +399,24 @@ rule table:
         EXECUTE
 
 
+rule audit:
+    wildcard_constraints:
+        paper="|".join(AUDITS),
+    input:
+        notebook=notebook("audit/{paper}"),
+        code=DATA + MEASURE + lib("audit", "models", "codecs", "published", "grid", "recipes", "records", "complexity", "benchmark", "diagnosis", "plots"),
+        published=[*PUBLISHED, "data/grid.csv", "data/claims.csv"],
+        records=[RECORDS[kind] for kind in ("train", "evaluate", "benchmark", "complexity")] + KEPT + OWN + ROWS,
+        people=PEOPLE,
+    output:
+        notebook=executed("audit/{paper}"),
+        record=record("audit-{paper}"),
+    params:
+        f"-p profile {PROFILE}",
+    shell:
+        EXECUTE
+
+
 rule lesson:
     input:
         notebook=notebook("learn/{lesson}"),
@@ -414,7 +434,7 @@ rule lesson:
 rule index:
     input:
         notebook=notebook("index"),
-        code=lib("published", "grid", "recipes", "records", "plots"),
+        code=lib("audit", "published", "grid", "recipes", "records", "plots"),
         published=[*PUBLISHED, "data/grid.csv"],
         records=list(RECORDS.values()) + KEPT + OWN + ROWS,
         pages=map(executed, PAGES),

@@ -20,7 +20,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
-GROUPS = {"tables": "Tables", "learn": "Lessons"}
+GROUPS = {"audit": "Audits", "tables": "Tables", "learn": "Lessons"}
 # what latex2mathml does not know -> what it does
 SAME_IN_TEX = {r"\operatorname*": r"\mathrm", r"\arg": r"\mathrm{arg}\,", "{aligned}": "{align*}"}
 LOADS = "img[src], script[src], link[href], iframe[src], source[src], video[src], audio[src], object[data]"

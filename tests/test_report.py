@@ -193,7 +193,7 @@ def tree(tmp_path_factory) -> Path:
         )
     for name in ("published", "measured", "weights"):
         (folder / "data" / name).mkdir(parents=True)
-    for name in ("errata", "grid"):
+    for name in ("claims", "errata", "grid"):
         (folder / "data" / f"{name}.csv").touch()
     (folder / "data" / "weights" / "starnet-pose-t-synthetic.safetensors").touch()
     shutil.copy(ROOT / "Snakefile", folder)

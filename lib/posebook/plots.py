@@ -5,6 +5,7 @@ pixels with pixel centres at integers.
 """
 
 import html
+import re
 from collections.abc import Sequence
 
 import cv2
@@ -17,6 +18,7 @@ from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1 import make_axes_locatable
 
+from posebook.audit import BASES, VERDICTS, Claim, Finding, tally
 from posebook.metrics import MAIN
 from posebook.published import STATUSES
 from posebook.skeletons import Skeleton
@@ -24,6 +26,7 @@ from posebook.skeletons import Skeleton
 INK, MUTED, GRID = "#1f2933", "#66737f", "#e6eaee"
 TEAL, ORANGE, GOLD, BLUE = "#0b7a75", "#d1603d", "#e0a72e", "#2f6690"
 STATUS_COLOURS = dict(zip(STATUSES, (TEAL, ORANGE, MUTED), strict=True))
+VERDICT_COLOURS = dict(zip(VERDICTS, (TEAL, ORANGE, MUTED), strict=True))
 BOX_COLOURS = {"ground truth": ORANGE, "detector": BLUE}
 SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "white", TEAL])
 PART_COLOURS = ListedColormap(["white", GOLD, MUTED, TEAL, ORANGE, BLUE, "#8a4f7d"])  # those of explain.PARTS
@@ -439,6 +442,48 @@ def comparison(table: pd.DataFrame) -> "HTML":  # noqa: F821
     styler = frame.style.hide(axis="index").apply(lambda _: styles, axis=None)
     styler.set_table_styles(_table_styles(frame, right=len(words)))
     return HTML(f'<div style="overflow-x: auto">{styler.to_html()}</div>{_notes(table, marks)}')
+
+
+def verdicts(audited: Sequence[tuple[Claim, Finding]]) -> "HTML":  # noqa: F821
+    """Claims with what was found and the verdict, a row each, their count above; on a narrow page cards."""
+    from IPython.display import HTML
+
+    given = [found.verdict for _, found in audited]
+    words = tally({verdict: given.count(verdict) for verdict in VERDICTS})
+    counts = [f'<b style="color: {VERDICT_COLOURS[v]}">{w}</b>' for v, w in zip(VERDICTS, words, strict=True)]
+    lines = []
+    for claim, found in audited:
+        would = f"<details><summary>what would test it</summary>{_plain(found.would)}</details>"
+        place = found.evidence.rpartition("/")[2].removesuffix(".ipynb").strip("#")
+        cells = (
+            f"{_plain(claim.text)}<small>{_plain(claim.where)}</small>",
+            f"{_plain(found.found)}<small>{_plain(found.rule)}; {BASES[found.basis]}</small>",
+            f'<b style="color: {VERDICT_COLOURS[found.verdict]}">{found.verdict}</b>'
+            f"<small>{_plain(found.why)}{would if found.would else ''}</small>",
+            f'<a href="{found.evidence}">{re.sub("[-_]", " ", place)}</a>',
+        )
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    heads = "".join(f"<th>{head}</th>" for head in ("the claim", "found here", "verdict", "evidence"))
+    rules = (
+        ".audit th, .audit td {text-align: left; vertical-align: top; background: none}",
+        ".audit th, .audit td {padding: 6px 12px 6px 0}",
+        f".audit small {{display: block; color: {MUTED}; overflow-wrap: anywhere}}",
+        ".audit td {min-width: 6em} .audit td:nth-child(-n+2) {min-width: 15em; width: 34%}",
+        ".audit td:nth-child(3) {min-width: 12em}",
+        "@media (max-width: 50rem) {.audit thead {display: none} .audit, .audit tbody {display: block}",
+        f".audit tr {{display: block; padding: 8px 0; border-bottom: 1px solid {GRID}}}",
+        ".audit tbody tr > td:nth-child(n) {display: block; width: auto; border: 0; padding: 1px 0}}",
+    )
+    table = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return HTML(
+        f"<style>{' '.join(rules)}</style><p>{len(audited)} claims: {', '.join(counts)}.</p>"
+        f'<div style="overflow-x: auto"><table class="audit">{table}</table></div>'
+    )
+
+
+def _plain(text: str) -> str:
+    """Text as HTML, what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
 
 
 def _varies(values: pd.Series) -> bool:
