@@ -63,6 +63,12 @@ def executed_notebook() -> nbformat.NotebookNode:
             new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
             new_code_cell("seed = 7", metadata={"tags": ["injected-parameters"]}),
             new_code_cell("loss = kl(p, q)", outputs=outputs, execution_count=1),
+            new_code_cell(
+                "assert loss == 0.25",
+                metadata={"tags": ["solution"]},
+                outputs=[new_output("stream", name="stdout", text="a quarter")],
+                execution_count=2,
+            ),
         ]
     )
     notebook.metadata["papermill"] = {
@@ -104,10 +110,17 @@ def test_page_loads_nothing(page):
 
 
 def test_code_is_folded_and_outputs_are_not(page):
-    (fold,) = [fold for fold in page.select("details.code") if "parameters" not in fold["class"]]
+    (fold,) = [fold for fold in page.select("details.code") if fold["class"] == ["code"]]
     assert "open" not in fold.attrs and "kl(p, q)" in fold.text.replace("\xa0", " ")
     assert "epoch 1 done" in page.select_one(".outputs").text
-    assert not page.select_one("details img, details .outputs")
+    assert not page.select_one("details img, details.code:not(.solution) .outputs")
+
+
+def test_a_solution_is_folded_with_its_output(page):
+    (fold,) = page.select("details.solution")
+    assert "open" not in fold.attrs and fold.summary.text == "solution"
+    assert "assert loss" in fold.text.replace("\xa0", " ") and "a quarter" in fold.select_one(".outputs").text
+    assert not fold.select("details")
 
 
 def test_no_progress_bar_and_no_widget(page):
