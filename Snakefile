@@ -52,8 +52,22 @@ def executed(name):
     return f"reports/executed/{name}.ipynb"
 
 
+def stopped(name):
+    """What report/run.py leaves of a notebook that fails."""
+    return f"reports/executed/{name}.failed.ipynb"
+
+
+def page(name):
+    """Of what a page is made. After a failure make asks again, with failed=1: then of what ran till then, too."""
+    return stopped(name) if "failed" in config and Path(stopped(name)).exists() else executed(name)
+
+
 # `make site` runs every lesson and takes training apart; once executed, they stay among the pages.
-SHOWN = [page for page in [*LESSONS, "training_speed"] if config.get("site") or Path(executed(page)).exists()]
+SHOWN = [
+    name
+    for name in [*LESSONS, "training_speed"]
+    if config.get("site") or Path(executed(name)).exists() or Path(stopped(name)).exists()
+]
 
 
 def notebook(name):
@@ -94,6 +108,13 @@ RECORDS = {
     "complexity": record("complexity"),
     "attribution": record(f"attribution-{MODEL}-synthetic"),
 } | {f"audit-{paper}": record(f"audit-{paper}") for paper in AUDITS}
+
+
+def made(*kinds):
+    """The records that tables read: all of these, or after a failure those that are there."""
+    return [RECORDS[kind] for kind in kinds if "failed" not in config or Path(RECORDS[kind]).exists()]
+
+
 KEPT = sorted(map(str, Path("data/measured").glob("*.json")))
 # Of the papers' rows, what can be measured here: authors' weights called MODEL-DATASET-HxW in data/checkpoints,
 # COCO in a detector's boxes too where its file is there; and with a GPU every net whose paper's recipe is here, on
@@ -121,6 +142,8 @@ if PAPER and not ASKED:
                 words = f"--model {model} --dataset {data} {backbone(model)}"
                 TRAINED[f"train-{model}-{data}-paper-seed0"] = words
 ROWS = [f"reports/records/{row}.json" for row in [*AUTHORS, *TRAINED]]
+if "failed" in config:  # what has failed is not tried again at once
+    ROWS = [row for row in ROWS if Path(row).exists()]
 if PAPER and not ASKED:
     print(f"the papers' rows to measure, on {DEVICE}: {len(ROWS)}", *ROWS, sep="\n  ", file=sys.stderr)
 
@@ -390,7 +413,7 @@ rule table:
         notebook=notebook("tables/{table}"),
         code=MEASURE + lib("models", "skeletons", "codecs", "published", "grid", "recipes", "records", "complexity", "sizes", "plots"),
         published=[*PUBLISHED, "data/grid.csv"],
-        records=[RECORDS[kind] for kind in ("train", "evaluate", "benchmark", "complexity")] + KEPT + OWN + ROWS,
+        records=made("train", "evaluate", "benchmark", "complexity") + KEPT + OWN + ROWS,
     output:
         notebook=executed("tables/{table}"),
     params:
@@ -436,8 +459,8 @@ rule index:
         notebook=notebook("index"),
         code=lib("audit", "published", "grid", "recipes", "records", "plots"),
         published=[*PUBLISHED, "data/grid.csv"],
-        records=list(RECORDS.values()) + KEPT + OWN + ROWS,
-        pages=map(executed, PAGES),
+        records=made(*RECORDS) + KEPT + OWN + ROWS,
+        pages=map(page, PAGES),
     output:
         notebook=executed("index"),
     params:
@@ -448,8 +471,8 @@ rule index:
 
 rule export:
     input:
-        pages=map(executed, ["index", *PAGES, *SHOWN]),
-        style=["report/pages.py", "report/template/index.html.j2", "report/template/style.css"],
+        pages=map(page, ["index", *PAGES, *SHOWN]),
+        style=["report/pages.py", *(f"report/template/{file}" for file in ("index.html.j2", "style.css", "page.js"))],
     output:
         "reports/html/index.html",
     shell:

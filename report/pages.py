@@ -2,13 +2,15 @@
 
 nbconvert does the work, with the template beside this file. Added is what its exporter lacks: formulas as
 MathML (no script from another host), links between notebooks that become links between pages, a text
-alternative for every figure, and a refusal to write a page that would load anything from elsewhere.
+alternative for every figure, a mark on the page of a notebook that stopped, and a refusal to write a page
+that would load anything from elsewhere. search.js, beside the pages, holds their prose for the search.
 """
 
 import ast
+import json
 import os
 import re
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 
 import nbformat
@@ -35,6 +37,7 @@ PALETTE = {
     "#2f6690": "blue",
 }
 COLOUR = re.compile("|".join(PALETTE), re.IGNORECASE)
+PUT_IN = {"injected-parameters", "papermill-error-cell-tag"}
 NUMBER = re.compile(r"[−+-]?[\d.,]+\s*(%|M|G|ms|s)?|[–—-]|nan|NaN|None")
 
 
@@ -93,24 +96,35 @@ class PageExporter(HTMLExporter):
 def export(executed: list[Path], html: Path) -> None:
     """Write a page under `html` for every executed notebook, each linked to all of them in the order given.
 
-    The notebooks' common folder is the root of the pages. Raises ValueError for a page that would load
-    something from another host.
+    The notebooks' common folder is the root of the pages; X.failed.ipynb becomes the page X. Raises
+    ValueError for a page that would load something from another host.
     """
     root = Path(os.path.commonpath([path.parent for path in executed]))
-    notebooks = {path.relative_to(root).with_suffix(".html"): read(path) for path in executed}
+    notebooks = {page_of(path.relative_to(root)): read(path) for path in executed}
     titles = {page: title(notebook, page) for page, notebook in notebooks.items()}
+    stopped = {page for page, book in notebooks.items() if "stopped" in book.metadata.get("posebook", {})}
     exporter = PageExporter(template_name="template", extra_template_basedirs=[str(HERE)])
+    found = []
     for page, notebook in tqdm(notebooks.items(), desc="pages", unit="page"):
-        text, _ = exporter.from_notebook_node(notebook, {"page": describe(page, notebook, titles)})
+        text, _ = exporter.from_notebook_node(notebook, {"page": describe(page, notebook, titles, stopped)})
+        soup = finish(text, page, titles)
+        found += passages(soup, page)
         target = html / page
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(finish(text, page, titles), encoding="utf-8")
+        target.write_text(str(soup), encoding="utf-8")
+    # A script, since a page opened from a disk may read no other file.
+    words = f"window.posebookPassages = {json.dumps(found, ensure_ascii=False, separators=(',', ':'))};\n"
+    (html / "search.js").write_text(words, encoding="utf-8")
+
+
+def page_of(notebook: Path) -> Path:
+    return notebook.with_name(notebook.name.removesuffix(".ipynb").removesuffix(".failed") + ".html")
 
 
 def read(path: Path) -> nbformat.NotebookNode:
-    """A notebook without what no reader wants: progress bars, widgets, papermill's second parameters cell."""
+    """A notebook without what no reader wants: progress bars, widgets, the cells that papermill put in."""
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in tags(cell)]
+    notebook.cells = [cell for cell in notebook.cells if not PUT_IN & set(tags(cell))]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if shown(output)]
@@ -145,7 +159,7 @@ def short(page: Path, heading: str) -> str:
     return heading.split(":")[0]
 
 
-def describe(page: Path, notebook: dict, titles: dict[Path, str]) -> dict:
+def describe(page: Path, notebook: dict, titles: dict[Path, str], stopped: set[Path]) -> dict:
     """What the template says of a page beyond its cells."""
     pages = list(titles)
     place = pages.index(page)
@@ -159,7 +173,12 @@ def describe(page: Path, notebook: dict, titles: dict[Path, str]) -> dict:
         {
             "title": GROUPS.get(folder, ""),
             "pages": [
-                {"title": short(other, titles[other]), "href": link[other], "here": other == page}
+                {
+                    "title": short(other, titles[other]),
+                    "href": link[other],
+                    "here": other == page,
+                    "stopped": other in stopped,
+                }
                 for other in members
             ],
         }
@@ -170,7 +189,9 @@ def describe(page: Path, notebook: dict, titles: dict[Path, str]) -> dict:
         "title": titles[page],
         "home": link[pages[0]],
         "groups": groups,
+        "search": os.path.relpath("search.js", page.parent),
         "style": (HERE / "template" / "style.css").read_text(encoding="utf-8"),
+        "script": (HERE / "template" / "page.js").read_text(encoding="utf-8"),
         "parameters": parameters(notebook),
         "started": (run.get("start_time") or "")[:16].replace("T", " "),
         "seconds": run.get("duration"),
@@ -187,7 +208,11 @@ def parameters(notebook: dict) -> list[dict]:
     given = notebook.metadata.get("papermill", {}).get("parameters", {})
     lines = cell.source.splitlines()
     found = []
-    for node in ast.parse(cell.source).body:
+    try:
+        body = ast.parse(cell.source).body
+    except SyntaxError:  # which stopped the notebook, and is shown there
+        return []
+    for node in body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
             name = (node.targets[0] if isinstance(node, ast.Assign) else node.target).id
             value = repr(given[name]) if name in given else ast.unparse(node.value)
@@ -196,8 +221,8 @@ def parameters(notebook: dict) -> list[dict]:
     return found
 
 
-def finish(text: str, page: Path, titles: dict[Path, str]) -> str:
-    """Links to pages, scrolling tables, text alternatives; refuses what would be loaded from another host."""
+def finish(text: str, page: Path, titles: dict[Path, str]) -> BeautifulSoup:
+    """Links to pages and to headings, scrolling tables, text alternatives; refuses what would be loaded."""
     soup = BeautifulSoup(text, "html.parser")
     for element in soup.select(LOADS):
         target = element.get("src") or element.get("href") or element.get("data") or ""
@@ -212,17 +237,40 @@ def finish(text: str, page: Path, titles: dict[Path, str]) -> str:
             element["href"] = os.path.relpath(target, page.parent) + (f"#{fragment}" if fragment else "")
         else:  # a notebook that this report does not hold
             element.unwrap()
+    taken = {element["id"] for element in soup.select("[id]")}
+    for heading in soup.select("main :is(h1, h2, h3)"):
+        name = "-".join(heading.get_text().split())  # as JupyterLab names it
+        again = (f"{name}-{number}" for number in count(2))
+        heading["id"] = name if name not in taken else next(free for free in again if free not in taken)
+        taken.add(heading["id"])
     for image in soup.select("img"):
         image["alt"] = image.get("alt") or alternative(image)
     for style in soup.select("style[scoped]"):  # pandas repeats it with every frame
         style.decompose()
     for table in soup.select("table"):
         dress(table, soup)
+    for element in soup.select("main pre"):  # may be wider than the page, and scrolls then
+        element["tabindex"] = "0"
     for element in soup.select("main style"):
         element.string = themed(element.text)
     for element in soup.select("main [style]"):
         element["style"] = themed(element["style"])
-    return str(soup)
+    return soup
+
+
+def passages(soup: BeautifulSoup, page: Path) -> list[dict]:
+    """What the search looks through: a page's prose, a passage a heading, with the link to it."""
+    found = []
+    for block in soup.select("main .prose > *"):
+        words = " ".join(block.get_text(" ").split())
+        if block.name in ("h1", "h2", "h3"):
+            href = page.as_posix() + (f"#{block['id']}" if found else "")
+            found.append(
+                {"page": found[0]["heading"] if found else words, "heading": words, "href": href, "text": ""}
+            )
+        elif found:
+            found[-1]["text"] += f"{words} "
+    return found
 
 
 def themed(css: str) -> str:
@@ -240,15 +288,30 @@ def alternative(image) -> str:
 
 
 def dress(table, soup) -> None:
-    """A table in a box that scrolls by itself, columns of figures to the right, columns of sentences wide."""
-    parent = table.parent
-    if "overflow" in parent.get("style", ""):  # the notebook brought its own box
-        del parent["style"]
-        parent["class"], parent["tabindex"] = "scroll", "0"
+    """A table in a box that scrolls by itself, columns of figures to the right, columns of sentences wide.
+
+    A last line of sums becomes the table's foot, which stays where it is when the table is sorted.
+    """
+    box = table.parent
+    if "overflow" in box.get("style", ""):  # the notebook brought its own box
+        del box["style"]
     else:
-        table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
+        box = table.wrap(soup.new_tag("div"))
+    heading = table.find_previous(["h1", "h2", "h3"])
+    named = f"table: {heading.get_text()}" if heading else "table"
+    box.attrs |= {"class": "scroll", "tabindex": "0", "role": "group", "aria-label": named}
     del table["border"]
+    for cell in table.select("thead th"):
+        if not cell.get_text().strip():
+            if len(table.select("thead tr")) > 1:  # the other line names the column
+                cell.name = "td"
+            else:
+                cell["aria-label"] = "name"
     rows = [row.find_all(["th", "td"]) for row in table.select("tr")]
+    if rows and rows[-1] and rows[-1][0].get_text().strip() == "all":
+        foot = soup.new_tag("tfoot")
+        foot.append(rows[-1][0].parent.extract())
+        table.append(foot)
     for column in range(max(map(len, rows), default=0)):
         cells = [row[column] for row in rows if len(row) == len(rows[-1]) and column < len(row)]
         words = [cell.get_text(" ").strip() for cell in cells if cell.name == "td"]

@@ -1,8 +1,10 @@
-"""Notebooks into pages: run one, export executed ones to HTML, print the report's headline.
+"""Notebooks into pages: run one, export executed ones to HTML, print the report's headline; pages on paper.
 
     python report/run.py execute notebooks/train.ipynb reports/executed/train.ipynb -p profile demo
     python report/run.py export reports/html reports/executed/index.ipynb reports/executed/train.ipynb
-    python report/run.py headline reports/executed/index.ipynb reports/html/index.html
+    python report/run.py headline reports/executed reports/html/index.html
+    python report/run.py pdf reports/html/attribution.html attribution.pdf
+    python report/run.py screenshots reports/html docs
 
 Run from the repository's root, which is the working directory of every notebook.
 """
@@ -22,13 +24,16 @@ ROOT = Path(__file__).resolve().parents[1]
 def execute(notebook: Path, out: Path, parameters: dict) -> None:
     """Run a notebook with papermill; its progress bars appear in this terminal.
 
-    When a cell fails it prints the traceback and exits with status 1; what ran till then is kept beside OUT
-    with `.failed` in its name. A parameter that the notebook does not have ends it with status 2.
+    When a cell fails, or its kernel dies, it prints the traceback and exits with status 1; what ran till
+    then is kept beside OUT with `.failed` in its name, to be shown as a page that says where it stopped. A
+    parameter that the notebook does not have ends it with status 2.
     """
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel, not the user's own
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log file wants a line now and then
+    import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     from posebook import records
@@ -40,7 +45,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
         sys.exit(2)
     out.parent.mkdir(parents=True, exist_ok=True)
     failed = out.with_suffix(".failed.ipynb")
-    started, code = time.perf_counter(), records.code()
+    started, about = time.perf_counter(), {"code": records.code(), "machine": records.machine()}
     try:
         executed = papermill.execute_notebook(
             notebook,
@@ -51,23 +56,36 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
             stderr_file=sys.stderr,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its local port at every start
         )
-    except PapermillExecutionError as error:
-        os.replace(out, failed)
+    except (PapermillExecutionError, DeadKernelError) as error:
+        stopped = nbformat.read(out, as_version=4)
+        number = max(cell.get("execution_count") or 0 for cell in stopped.cells)
+        words = f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else str(error)
+        stopped.metadata["posebook"] = about | {"stopped": {"cell": number, "error": words}}
+        nbformat.write(stopped, failed)
+        out.unlink()
         print(f"\n{notebook} failed; what ran till then: {failed}\n{error}", file=sys.stderr)
         sys.exit(1)
-    executed.metadata["posebook"] = {"code": code, "machine": records.machine()}
+    executed.metadata["posebook"] = about
     papermill.iorw.write_ipynb(executed, str(out))
     failed.unlink(missing_ok=True)
     print(f"{notebook}: done in {time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 
 def headline(executed: Path, index: Path) -> None:
-    """Print where the report is, and the figures its front page opens with (the cell tagged `headline`)."""
+    """Print where the report is, its first figures (the cell tagged `headline`), and what stopped."""
     print(f"\nThe report: {index.resolve().as_uri()}")
-    for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
+    front = executed / "index.ipynb"
+    for cell in load(front)["cells"] if front.exists() else []:
         if "headline" in cell["metadata"].get("tags", []):
             for output in cell["outputs"]:
                 print("".join(output["data"]["text/markdown"]).replace("**", ""))
+    for failed in sorted(executed.rglob("*.failed.ipynb")):
+        where = load(failed)["metadata"]["posebook"]["stopped"]
+        print(f"\nSTOPPED in cell {where['cell']}: {failed}\n  {where['error']}", file=sys.stderr)
+
+
+def load(notebook: Path) -> dict:
+    return json.loads(notebook.read_text(encoding="utf-8"))
 
 
 def leave_with_parent() -> None:
@@ -98,8 +116,14 @@ def main(arguments: list[str] | None = None) -> None:
     many.add_argument("html", type=Path, help="folder of the pages")
     many.add_argument("executed", type=Path, nargs="+")
     last = commands.add_parser("headline", help="print where the report is and its first figures")
-    last.add_argument("executed", type=Path, help="the executed index.ipynb")
-    last.add_argument("index", type=Path, help="its page")
+    last.add_argument("executed", type=Path, help="folder of the executed notebooks")
+    last.add_argument("index", type=Path, help="the page of its index.ipynb")
+    paper = commands.add_parser("pdf", help="print a page by way of chromium")
+    paper.add_argument("page", type=Path)
+    paper.add_argument("out", type=Path)
+    seen = commands.add_parser("screenshots", help="the README's pictures, by way of chromium")
+    seen.add_argument("html", type=Path, help="folder of the pages")
+    seen.add_argument("folder", type=Path, help="where the pictures go")
     chosen = parser.parse_args(arguments)
     if chosen.command == "execute":
         import yaml
@@ -110,8 +134,15 @@ def main(arguments: list[str] | None = None) -> None:
         import pages
 
         pages.export(chosen.executed, chosen.html)
-    else:
+    elif chosen.command == "headline":
         headline(chosen.executed, chosen.index)
+    else:
+        import browser
+
+        if chosen.command == "pdf":
+            browser.pdf(chosen.page, chosen.out)
+        else:
+            browser.screenshots(chosen.html, chosen.folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,260 @@
+"""The pages, and JupyterLab, in a headless Chromium: what a reader meets there."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import cv2
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from conftest import ROOT
+from test_report import broken, browser, execute, executed_notebook, pages, run
+
+CHROMIUM = next(filter(None, map(shutil.which, browser.NAMES)), None)
+QUIET = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync""".split()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (on Debian: apt-get install chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        window = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield window
+        window.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """A report of two small pages."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "tables").mkdir()
+    for name in ("index", "tables/speed"):
+        nbformat.write(executed_notebook(), folder / f"{name}.ipynb")
+    pages.export([folder / "index.ipynb", folder / "tables/speed.ipynb"], folder / "html")
+    return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def built(report, tmp_path_factory) -> list[Path]:
+    """The pages to look at: two small ones; two executed now, two as they are committed; this machine's."""
+    folder = tmp_path_factory.mktemp("built")
+    names = ["index", "tables/main_results", "attribution", "learn/start_here"]
+    for name in names:
+        path = folder / "executed" / f"{name}.ipynb"
+        if names.index(name) < 2:
+            done = execute(ROOT / "notebooks" / f"{name}.ipynb", path)
+            assert done.returncode == 0, done.stderr[-3000:]
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", path)
+    pages.export([folder / "executed" / f"{name}.ipynb" for name in names], folder / "html")
+    roots = (report, folder / "html", ROOT / "reports" / "html")
+    return [path for root in roots for path in sorted(root.rglob("*.html"))]
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_pages_in_a_browser(width, built, chromium):
+    assert len(built) >= 6
+    for path in built:
+        tab = chromium.new_page(viewport={"width": width, "height": 900})
+        said, asked = [], []
+        tab.on("console", lambda message, said=said: said.append(message.text))
+        tab.on("pageerror", lambda error, said=said: said.append(str(error)))
+        tab.on("request", lambda request, asked=asked: asked.append(request.url))
+        tab.goto(path.as_uri())
+        tab.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+        assert not said, f"{path}: {said}"
+        assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+        empty = tab.evaluate(
+            "[...document.images].filter(image => !image.naturalWidth).map(image => image.alt)"
+        )
+        assert not empty, f"{path}: not drawn: {empty}"
+        unsaid = tab.evaluate("[...document.images].filter(image => !image.alt).length")
+        assert not unsaid, f"{path}: {unsaid} pictures without words"
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, f"{path} at {width} px"
+        tab.close()
+
+
+def test_links_are_whole(built):
+    for path in built:
+        root = next(parent for parent in path.parents if parent.name == "html")
+        links = [link["href"] for link in BeautifulSoup(path.read_text(), "html.parser").select("a[href]")]
+        assert broken(root, links, path) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(scheme, built, chromium):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-playwright-python here")
+    wanted = {"index", "main_results", "attribution", "start_here", "lapx_coco"}
+    for path in (path for path in built if path.stem in wanted):
+        tab = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+        tab.goto(path.as_uri())
+        found = [
+            (one["id"], len(one["nodes"]), one["nodes"][0]["html"][:200])
+            for one in axe.Axe().run(tab).response["violations"]
+        ]
+        assert not found, f"{path}, {scheme}: {found}"
+        tab.close()
+
+
+def test_search_by_keyboard_alone(report, chromium):
+    tab = chromium.new_page()
+    tab.goto((report / "index.html").as_uri())
+    tab.keyboard.press("/")
+    tab.keyboard.type("Symmetric divergence")
+    tab.wait_for_selector("dialog li")
+    assert tab.inner_text("dialog [role=status]") == "2 passages"
+    assert "A page: with a title › Loss" in tab.inner_text("dialog li")
+    assert tab.inner_text("dialog mark") == "divergence"
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/tables/speed.html#Loss")
+    tab.keyboard.press("/")
+    tab.keyboard.type("zebra")
+    tab.wait_for_function("document.querySelector('dialog [role=status]').textContent === 'nothing found'")
+    tab.keyboard.press("Escape")
+    assert not tab.is_visible("dialog")
+    tab.close()
+
+
+def test_a_page_alone_says_what_its_search_is_missing(report, chromium, tmp_path):
+    shutil.copy(report / "index.html", tmp_path)
+    tab = chromium.new_page()
+    tab.goto((tmp_path / "index.html").as_uri())
+    tab.get_by_role("button", name="search").click()
+    tab.wait_for_function("document.querySelector('dialog [role=status]').textContent.includes('search.js')")
+    tab.close()
+
+
+@pytest.mark.parametrize("system, chosen", [("light", "dark"), ("dark", "light")])
+def test_light_or_dark_is_remembered(system, chosen, report, chromium):
+    context = chromium.new_context(color_scheme=system)
+    tab = context.new_page()
+    colour = "getComputedStyle(document.body).backgroundColor"
+    tab.goto((report / "index.html").as_uri())
+    before = tab.evaluate(colour)
+    tab.get_by_role("button", name=chosen).click()
+    after = tab.evaluate(colour)
+    tab.goto((report / "tables/speed.html").as_uri())
+    assert tab.evaluate(colour) == after != before
+    tab.get_by_role("button", name=system).click()
+    assert tab.evaluate("[document.documentElement.dataset.theme, localStorage['posebook-theme']]") == [
+        "",
+        "",
+    ]
+    assert tab.evaluate(colour) == before  # and follows the system again
+    context.close()
+
+
+def test_a_table_sorts_by_its_headers(report, chromium):
+    tab = chromium.new_page()
+    tab.goto((report / "index.html").as_uri())
+
+    def names() -> list[str]:
+        return tab.evaluate(
+            "[...document.querySelectorAll('.outputs tr')].map(row => row.cells[0].innerText)"
+        )
+
+    ap, seconds = (tab.get_by_role("button", name=name, exact=True) for name in ("AP", "time"))
+    assert names() == ["", "T", "", "S", "L", "M", "all"]
+    ap.press("Enter")  # a line without a name stays under its own; the line of sums stays last
+    assert names()[1:] == ["S", "M", "T", "", "L", "all"]
+    assert tab.get_attribute("th[aria-sort]", "aria-sort") == "ascending"
+    ap.click()  # what is not measured is last both ways
+    assert names()[1:] == ["T", "", "M", "S", "L", "all"]
+    ap.click()
+    assert names()[1:] == ["T", "", "S", "L", "M", "all"] and not tab.query_selector("[aria-sort]")
+    seconds.click()
+    assert names()[1:] == ["T", "", "S", "M", "L", "all"]
+    tab.close()
+
+
+def test_on_paper_there_is_what_a_reader_hands_in(report, chromium, tmp_path):
+    tab = chromium.new_page()
+    tab.goto((report / "index.html").as_uri())
+    tab.emulate_media(media="print")
+    for selector, there in (("figure", True), (".outputs table", True), ("aside", False), ("details", False)):
+        assert tab.is_visible(selector) == there, selector
+    tab.close()
+    run.main(["pdf", str(report / "index.html"), str(tmp_path / "page.pdf")])
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_pictures_for_the_readme(report, tmp_path, monkeypatch):
+    monkeypatch.setattr(browser, "PICTURES", {"front": ("index.html", 100)})
+    run.main(["screenshots", str(report), str(tmp_path)])
+    assert cv2.imread(str(tmp_path / "front.webp")).shape == (800, 1280, 3)
+    assert (tmp_path / "front.webp").stat().st_size < 150_000
+
+
+WIDGET = """from ipywidgets import interact
+
+@interact(beta=(1, 20, 1))
+def show(beta=10):
+    print("beta is", beta)"""
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """JupyterLab on a folder of its own, where small.ipynb is; its address, with the token in it."""
+    cells = [new_markdown_cell("# Small: does it run?"), new_code_cell("1 + 1"), new_code_cell(WIDGET)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "small.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {f"JUPYTER_{kind}_DIR": str(tmp_path / "own" / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    own |= {f"JUPYTERLAB_{kind}_DIR": str(tmp_path / "own" / kind) for kind in ("SETTINGS", "WORKSPACES")}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
+    command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=small", "--LabApp.news_url="]
+    server = subprocess.Popen(
+        [*command, f"--ServerApp.root_dir={tmp_path}"],
+        env=os.environ | own | {"JUPYTER_PREFER_ENV_PATH": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=(tmp_path / "server.log").open("w"),
+    )
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token=small")
+            break
+        except OSError:
+            time.sleep(0.5)
+    yield f"http://127.0.0.1:{port}/lab/tree/small.ipynb?token=small"
+    server.terminate()
+    server.wait(60)
+
+
+def test_a_notebook_in_jupyterlab(lab, chromium):
+    """Opened, run through, no error, its widget moved."""
+    tab = chromium.new_page(viewport={"width": 1280, "height": 900})
+    tab.set_default_timeout(180_000)
+    tab.goto(lab)
+    tab.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    tab.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+    tab.click(".lm-MenuBar-itemLabel:text-is('Run')")
+    tab.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+    tab.wait_for_function(
+        r"""[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
+            .every(prompt => /^\[\d+\]:$/.test(prompt.textContent.trim()))"""
+    )
+    tab.wait_for_selector(".jp-OutputArea:has-text('beta is 10')")
+    tab.locator(".noUi-handle").press("ArrowRight")
+    tab.wait_for_selector(".jp-OutputArea:has-text('beta is 11')")
+    assert not tab.query_selector(".jp-OutputArea-output [data-mime-type='application/vnd.jupyter.error']")
+    assert not tab.query_selector("[data-mime-type='application/vnd.jupyter.stderr']")
+    tab.close()
