@@ -45,7 +45,8 @@ AUDITS = [path.stem for path in sorted(Path("notebooks/audit").glob("*.ipynb"))]
 PAGES = ["dataset", "train", "evaluate", "predict", *(f"audit/{paper}" for paper in AUDITS), "tables/complexity"]
 PAGES += [f"tables/{table}" for table in TABLES]
 PAGES += ["benchmark", "attribution"]
-LESSONS = [f"learn/{path.stem}" for path in sorted(Path("notebooks/learn").glob("*.ipynb"))]
+COURSE = "notebooks/learn/course.csv"  # the lessons in reading order
+LESSONS = ["learn/index", *(f"learn/{line.split(',')[0]}" for line in Path(COURSE).read_text().splitlines()[1:])]
 
 
 def executed(name):
@@ -446,6 +447,7 @@ rule lesson:
         code=DATA + MEASURE + lib("datasets/own", "models", "codecs", "complexity", "training", "samples", "recipes", "losses", "latency", "forms", "deploy", "plots"),
         weights=WEIGHTS,
         people=PEOPLE,
+        course=lambda words: [COURSE, *map(notebook, LESSONS[1:])] if words.lesson == "index" else [],
     output:
         notebook=executed("learn/{lesson}"),
     params:
