@@ -1,5 +1,7 @@
 """Figures that are drawn, and tables that say what they should."""
 
+import sys
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -156,3 +158,13 @@ def test_a_net_is_drawn_a_block_a_map():
     assert [text.get_text() for text in figure.axes[0].texts][::2] == ["32\n64×48", "256\n8×6"]
     with pytest.raises(ValueError, match="a map's shape"):
         plots.network({"tokens": (17, 256)})
+
+
+def test_a_live_figure_is_drawn_once_and_says_what_is_missing(capsys, monkeypatch):
+    drawn = []
+    plots.live(lambda beta: drawn.append(beta), beta=(1, 20, 1))
+    assert len(drawn) == 1 and 1 <= drawn[0] <= 20
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    plots.live(lambda beta: drawn.append(beta), beta=(1, 20, 1))
+    assert len(drawn) == 1
+    assert "pip install ipywidgets" in capsys.readouterr().out

@@ -5,7 +5,7 @@ pixels with pixel centres at integers.
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -460,3 +460,17 @@ def _table_styles(frame: pd.DataFrame, right: int) -> list[dict]:
         },
         {"selector": ", ".join(starts), "props": f"border-top: 1px solid {GRID}"},
     ]
+
+
+def live(draw: Callable[..., None], **choices: object) -> None:
+    """`draw`, redrawn in JupyterLab when an argument is moved; a sentence where ipywidgets is missing.
+
+    choices: what ipywidgets.interact takes for each argument: (low, high, step) a slider, a list a menu.
+    A page holds no widget: draw the same figure once before, still.
+    """
+    try:
+        from ipywidgets import interact
+    except ModuleNotFoundError:
+        print("With ipywidgets installed this cell is a slider: pip install ipywidgets")
+        return
+    interact(draw, **choices)
