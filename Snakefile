@@ -63,10 +63,12 @@ def page(name):
     return stopped(name) if "failed" in config and Path(stopped(name)).exists() else executed(name)
 
 
-# `make site` runs every lesson and takes training apart; once executed, they stay among the pages.
+# `make site` runs every lesson, looks closer at what nets do, and takes training apart; once executed, they stay.
+EXPLAINED = ["amfacpose-r18", "lapx"]  # attribution of other nets than the report's
+CLOSER = [*(f"attribution/{net}" for net in EXPLAINED), "attention", "occlusion"]
 SHOWN = [
     name
-    for name in [*LESSONS, "training_speed"]
+    for name in [*CLOSER, *LESSONS, "training_speed"]
     if config.get("site") or Path(executed(name)).exists() or Path(stopped(name)).exists()
 ]
 
@@ -281,12 +283,59 @@ rule benchmark:  # every core is its own, so that nothing runs beside it
 rule attribution:
     input:
         notebook=notebook("attribution"),
-        code=NET + DATA + lib("explain", "plots", "records"),
+        code=NET + DATA + lib("explain", "faithfulness", "evaluation", "plots", "records"),
         weights=WEIGHTS,
         people=PEOPLE,
     output:
         notebook=executed("attribution"),
         record=RECORDS["attribution"],
+    params:
+        f"-p profile {PROFILE}",
+    threads: workflow.cores
+    shell:
+        EXECUTE
+
+
+rule attribution_of:
+    wildcard_constraints:
+        net="|".join(EXPLAINED),
+    input:
+        notebook=notebook("attribution"),
+        code=DATA + lib("models", "codecs", "explain", "faithfulness", "evaluation", "plots", "records"),
+        weights="data/weights/{net}-synthetic.safetensors",
+        people=PEOPLE,
+    output:
+        notebook=executed("attribution/{net}"),
+    params:
+        "-p model {net}",
+    threads: workflow.cores
+    shell:
+        EXECUTE
+
+
+rule attention:
+    input:
+        notebook=notebook("attention"),
+        code=DATA + lib("models", "codecs", "explain", "plots", "records"),
+        weights=[f"data/weights/{net}-synthetic.safetensors" for net in ("amfacpose-r18", "amfacpose-r18-without-dgcb", "lapx")],
+        people=PEOPLE,
+    output:
+        notebook=executed("attention"),
+    params:
+        f"-p profile {PROFILE}",
+    threads: workflow.cores
+    shell:
+        EXECUTE
+
+
+rule occlusion:
+    input:
+        notebook=notebook("occlusion"),
+        code=NET + DATA + lib("explain", "evaluation", "plots", "records"),
+        weights=[WEIGHTS, WEIGHTS.replace("-synthetic", "-dropout-synthetic")],
+        people=PEOPLE,
+    output:
+        notebook=executed("occlusion"),
     params:
         f"-p profile {PROFILE}",
     threads: workflow.cores

@@ -22,7 +22,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
-GROUPS = {"audit": "Audits", "tables": "Tables", "learn": "Lessons"}
+GROUPS = {"audit": "Audits", "attribution": "Attribution of", "tables": "Tables", "learn": "Lessons"}
 # what latex2mathml does not know -> what it does
 SAME_IN_TEX = {r"\operatorname*": r"\mathrm", r"\arg": r"\mathrm{arg}\,", "{aligned}": "{align*}"}
 LOADS = "img[src], script[src], link[href], iframe[src], source[src], video[src], audio[src], object[data]"
@@ -150,7 +150,9 @@ def title(notebook: dict, page: Path) -> str:
 
 
 def short(page: Path, heading: str) -> str:
-    """A page's name in the list of pages: a table's file name, or the heading up to its colon."""
+    """A page's name in the list of pages: a table's file name, a net's, or the heading up to its colon."""
+    if page.parent.name == "attribution":
+        return page.stem
     if page.parent.name == "tables":
         paper = heading.split(":")[0]
         if page.stem.startswith(paper.lower()):
