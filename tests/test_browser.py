@@ -245,7 +245,7 @@ def test_a_notebook_in_jupyterlab(lab, chromium):
     tab.set_default_timeout(180_000)
     tab.goto(lab)
     tab.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    tab.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+    tab.wait_for_selector("#jp-main-statusbar :text('| Idle')")
     tab.click(".lm-MenuBar-itemLabel:text-is('Run')")
     tab.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
     tab.wait_for_function(

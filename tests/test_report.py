@@ -405,13 +405,16 @@ def test_after_a_failure_the_rest_is_made_from_what_there_is(tree):
     """With failed=1 the notebook that stopped is shown as it is, and its record left out of the tables."""
     page, record = tree / "reports/executed/train.ipynb", RECORD.format(tree)
     failed = page.with_suffix(".failed.ipynb")
-    page.rename(failed)
-    os.rename(record, f"{record}.gone")
+    gone = [(path, f"{path}.gone") for path in (page, record)]
+    for path, aside in gone:
+        os.rename(path, aside)
+    failed.touch()
     try:
         again = snakemake(tree, "--dry-run", "--config", "failed=1")
     finally:
-        failed.rename(page)
-        os.rename(f"{record}.gone", record)
+        failed.unlink()
+        for path, aside in gone:
+            os.rename(aside, path)
     assert "rule train:" not in again and "rule index:" in again
     (pages,) = re.findall(r"^    input: (.*search\.js|.*page\.js.*)$", again, re.MULTILINE)
     assert "reports/executed/train.failed.ipynb" in pages and "reports/executed/train.ipynb" not in pages
