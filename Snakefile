@@ -401,7 +401,7 @@ rule lesson:
     input:
         notebook=notebook("learn/{lesson}"),
         code=DATA + MEASURE + lib("datasets/own", "models", "codecs", "complexity", "training", "samples", "recipes", "losses", "latency", "forms", "deploy", "plots"),
-        weights=WEIGHTS,
+        weights=sorted(map(str, Path("data/weights").glob("*-synthetic.safetensors"))),
         people=PEOPLE,
     output:
         notebook=executed("learn/{lesson}"),
