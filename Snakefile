@@ -43,7 +43,8 @@ TABLES = [
 ]
 PAGES = ["dataset", "train", "evaluate", "predict", "tables/complexity", *(f"tables/{table}" for table in TABLES)]
 PAGES += ["benchmark", "attribution"]
-LESSONS = [f"learn/{path.stem}" for path in sorted(Path("notebooks/learn").glob("*.ipynb"))]
+COURSE = "notebooks/learn/course.csv"  # the lessons in reading order
+LESSONS = ["learn/index", *(f"learn/{line.split(',')[0]}" for line in Path(COURSE).read_text().splitlines()[1:])]
 
 
 def executed(name):
@@ -403,6 +404,7 @@ rule lesson:
         code=DATA + MEASURE + lib("datasets/own", "models", "codecs", "complexity", "training", "samples", "recipes", "losses", "latency", "forms", "deploy", "plots"),
         weights=WEIGHTS,
         people=PEOPLE,
+        course=lambda words: [COURSE, *map(notebook, LESSONS[1:])] if words.lesson == "index" else [],
     output:
         notebook=executed("learn/{lesson}"),
     params:

@@ -1,7 +1,9 @@
-"""The committed notebooks: clean, short-celled, half prose; and every lesson runs."""
+"""The committed notebooks: clean, short-celled, half prose; every lesson has its parts, and runs."""
 
 import ast
+import csv
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -14,7 +16,10 @@ from conftest import ROOT
 NOTEBOOKS = sorted(
     path for path in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
 )
-LESSONS = [path for path in NOTEBOOKS if path.parent.name == "learn"]
+LEARN = ROOT / "notebooks/learn"
+COURSE = list(csv.DictReader((LEARN / "course.csv").read_text(encoding="utf-8").splitlines()))
+LESSONS = [LEARN / f"{row['lesson']}.ipynb" for row in COURSE]
+LINK = re.compile(r"\]\(([^)#\s]+)")
 MEANS_THE_SAME = {"model", "dataset", "data_root", "profile", "device", "seed", "out_dir"}
 
 
@@ -32,8 +37,21 @@ def notebook(path):
     return nbformat.read(path, as_version=4)
 
 
+@pytest.fixture(params=LESSONS, ids=name)
+def lesson(request):
+    return nbformat.read(request.param, as_version=4)
+
+
 def code(notebook) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def prose(notebook) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
 
 
 def test_is_valid_and_committed_without_outputs(notebook):
@@ -53,14 +71,14 @@ def test_opens_with_a_title(notebook):
 
 def test_is_half_prose_in_short_cells(notebook):
     cells = code(notebook)
-    prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
-    assert len(prose) / len(notebook.cells) >= 0.4, f"{len(prose)} of {len(notebook.cells)} cells are prose"
+    count = len(prose(notebook))
+    assert count / len(notebook.cells) >= 0.4, f"{count} of {len(notebook.cells)} cells are prose"
     assert statistics.median(len(cell.source.splitlines()) for cell in cells) < 8
 
 
 def test_parameters_each_with_a_comment(path, notebook):
-    tagged = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
-    if path in LESSONS:
+    tagged = [cell for cell in code(notebook) if "parameters" in tags(cell)]
+    if path.parent == LEARN:
         assert len(tagged) <= 1
         return
     (cell,) = tagged
@@ -78,12 +96,57 @@ def test_defines_no_class(path, notebook):
         assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(ast.parse(source)))
 
 
-def test_there_are_lessons():
-    assert {path.stem for path in LESSONS} >= {"start_here", "star_operation", "simcc"}
+def test_links_lead_somewhere(path, notebook):
+    for target in LINK.findall("\n".join(prose(notebook))):
+        assert "://" in target or (path.parent / target).exists(), target
+
+
+def test_the_course_is_the_folder_in_an_order_that_can_be_read():
+    order = [row["lesson"] for row in COURSE]
+    assert sorted(["index", *order]) == sorted(path.stem for path in LEARN.glob("*.ipynb"))
+    for place, row in enumerate(COURSE):
+        assert set(row["builds on"].split()) <= set(order[:place]), (
+            f"{row['lesson']} builds on a later lesson"
+        )
+        assert row["about"]
+
+
+def test_the_readme_has_the_course_in_its_order():
+    section = re.search(r"^## Learn$(.+?)^## ", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    linked = re.findall(r"notebooks/learn/(\w+)\.ipynb", section[1])
+    assert linked == ["index", *(row["lesson"] for row in COURSE)]
+
+
+def test_a_lesson_says_early_what_will_be_seen(lesson):
+    assert "**What you will see.**" in "\n".join(prose(lesson)[:2])
+
+
+def test_a_lesson_has_a_formula(lesson):
+    assert re.search(r"\$[^$]*\\[^$]*\$", "\n".join(prose(lesson)))
+
+
+def test_a_lesson_has_an_exercise_with_a_folded_solution_that_checks_itself(lesson):
+    places = [i for i, cell in enumerate(lesson.cells) if cell.source.startswith("## Exercise")]
+    assert places
+    for place in places:
+        question, solution = lesson.cells[place : place + 2]
+        assert question.source.endswith("The solution is in the next cell, folded: try first.")
+        assert tags(solution) == ["solution"]
+    solutions = [cell for cell in code(lesson) if "solution" in tags(cell)]
+    for cell in solutions:
+        assert cell.metadata.jupyter == {"source_hidden": True, "outputs_hidden": True}
+    assert any(isinstance(node, ast.Assert) for cell in solutions for node in ast.parse(cell.source).body)
+
+
+def test_a_lesson_ends_with_what_to_read_next(lesson):
+    last = lesson.cells[-1]
+    assert last.cell_type == "markdown"
+    assert last.source.startswith("## What you have seen, and what to read next\n")
+    assert ".ipynb" in "".join(LINK.findall(last.source))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", LESSONS, ids=name)
+@pytest.mark.parametrize("path", [LEARN / "index.ipynb", *LESSONS], ids=name)
 def test_lesson_runs(path, tmp_path):
     done = subprocess.run(
         [sys.executable, "report/run.py", "execute", str(path), str(tmp_path / path.name)],
@@ -95,3 +158,5 @@ def test_lesson_runs(path, tmp_path):
     assert done.returncode == 0, done.stderr[-4000:]
     executed = nbformat.read(tmp_path / path.name, as_version=4)
     assert all(cell.execution_count for cell in code(executed) if cell.source.strip())
+    kinds = {kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})}
+    assert any(kind.startswith("image/") for kind in kinds), "no figure"
