@@ -29,6 +29,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     parameter that the notebook does not have ends it with status 2.
     """
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel, not the user's own
+    os.environ["POSEBOOK_STILL"] = "1"  # a page has no sliders
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log file wants a line now and then
     import nbformat

@@ -5,6 +5,7 @@ pixels with pixel centres at integers.
 """
 
 import html
+import os
 import re
 from collections.abc import Callable, Sequence
 
@@ -566,8 +567,11 @@ def live(draw: Callable[..., None], **choices: object) -> None:
     """`draw`, redrawn in JupyterLab when an argument is moved; a sentence where ipywidgets is missing.
 
     choices: what ipywidgets.interact takes for each argument: (low, high, step) a slider, a list a menu.
-    A page holds no widget: draw the same figure once before, still.
+    A page holds no widget (report/run.py sets POSEBOOK_STILL): draw the same figure once before, still.
     """
+    if "POSEBOOK_STILL" in os.environ:
+        print("In JupyterLab this cell moves the figure above.")
+        return
     try:
         from ipywidgets import interact
     except ModuleNotFoundError:
