@@ -58,6 +58,13 @@ def test_every_claim_is_found_on_its_page_and_the_links_lead_somewhere(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_claim_quoted_on_its_page_is_the_transcribed_one(path):
+    claims = audit.claims(written(path)["paper"][0]).values()
+    quoted = [source[2:] for source in sources(path, "markdown") if source.startswith("> ")]
+    assert quoted and set(quoted) <= {f"{claim.text} ({claim.where})" for claim in claims}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_no_verdict_is_typed(path):
     assert not [verdict for verdict in audit.VERDICTS if f'"{verdict}"' in "\n".join(sources(path, "code"))]
 
