@@ -1,15 +1,21 @@
 """Attribution against sums and gradients made by hand, on small untrained nets."""
 
+import ast
 import warnings
 
+import cv2
+import matplotlib
+import nbformat
 import numpy as np
 import pytest
 import torch
 
+from conftest import ROOT
 from posebook import codecs, explain, models, skeletons
 from posebook.models.starnet_pose import StarNet
 
 SIZE = (64, 64)
+WEIGHTS = "data/weights/starnet-pose-t-synthetic.safetensors"
 BINS = torch.tensor([[40, 90], [100, 7]])  # (B, 2): x and y of two images
 
 
@@ -367,3 +373,37 @@ def test_unknown_names_offer_near_ones(net, images):
         explain.JointTarget(net, "left_wirst")
     with pytest.raises(ValueError, match=r"target 'plaice'.*place"):
         explain.JointTarget(net, "nose", what="plaice")
+
+
+def run_page(name: str, monkeypatch, **parameters: object) -> None:
+    """A notebook's code in this process, up to its first error, with these parameters."""
+    monkeypatch.chdir(ROOT)
+    matplotlib.use("Agg")
+    scope = {}
+    for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            exec(compile(ast.parse(cell.source), name, "exec"), scope)
+            if "parameters" in cell.metadata.get("tags", []):
+                assert parameters.keys() <= scope.keys()
+                scope |= parameters
+
+
+def test_the_page_refuses_to_explain_nobody(small, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"nobody to explain: no person \[999\] in synthetic val"):
+        run_page("attribution", monkeypatch, data_root=str(small), people=[999])
+    empty = tmp_path / "wall.png"
+    cv2.imwrite(str(empty), np.random.default_rng(0).integers(90, 120, (200, 120, 3)).astype(np.uint8))
+    with pytest.raises(ValueError, match="nobody to explain: over .*wall.png the net is about as unsure as"):
+        run_page("attribution", monkeypatch, data_root=str(small), image=str(empty))
+
+
+def test_the_page_refuses_other_weights_joints_methods_and_layers(small, monkeypatch):
+    page = {"data_root": str(small)}
+    for message, parameters in (
+        ("holds weights of starnet-pose-t, not of lapx", {"model": "lapx", "weights": WEIGHTS}),
+        ("joint of coco 'left_wirst'.*left_wrist", {"joints": ["left_wirst"]}),
+        ("method 'ocklusion'.*occlusion", {"methods": ["ocklusion"]}),
+        ("layer of StarNetPose 'backbone.stage.2'.*backbone.stages.2", {"layer": "backbone.stage.2"}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_page("attribution", monkeypatch, **page, **parameters)

@@ -129,21 +129,27 @@ def entropy(output: SimCC | list[Tensor], beta: float = 10.0) -> Tensor:
     return held / sum(np.log(line.shape[-1]) for line in chances)
 
 
+def layer_of(model: nn.Module, layer: str | None = None) -> nn.Module:
+    """The submodule of this dotted name, None for the one in LAYERS; ValueError with near names for none."""
+    modules = {name: module for name, module in model.named_modules() if name}
+    layer = layer or LAYERS.get(type(model).__name__, "")
+    if layer not in modules:
+        raise near(layer, modules, f"layer of {type(model).__name__}")
+    return modules[layer]
+
+
 @torch.no_grad()
 def through(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
     """What goes into each of these layers and what comes out, by their dotted names, in one pass of images.
 
     Raises ValueError, with the near names, for a layer that is not there.
     """
-    modules, kept = {name: module for name, module in model.named_modules() if name}, {}
-    for layer in layers:
-        if layer not in modules:
-            raise near(layer, modules, f"layer of {type(model).__name__}")
+    kept = {}
     hooks = [
-        modules[layer].register_forward_hook(
+        module.register_forward_hook(
             lambda _, inputs, output, layer=layer: kept.update({layer: (inputs[0], output)})
         )
-        for layer in layers
+        for layer, module in [(layer, layer_of(model, layer)) for layer in layers]
     ]
     try:
         model.eval()(images)
@@ -226,12 +232,9 @@ def grad_cam(target: JointTarget, images: Tensor, bins: Tensor, layer: str | Non
     """
     from captum.attr import LayerGradCam
 
-    modules = {name: module for name, module in target.model.named_modules() if name}
-    layer = layer or LAYERS.get(type(target.model).__name__, "")
-    if layer not in modules:
-        raise near(layer, modules, f"layer of {type(target.model).__name__}")
+    module = layer_of(target.model, layer)
     images = images.detach().clone().requires_grad_()  # a graph to follow even where the weights are frozen
-    method = LayerGradCam(target, modules[layer])
+    method = LayerGradCam(target, module)
     cells = method.attribute(images, additional_forward_args=bins, relu_attributions=True)  # (B, 1, h, w)
     return stretch(cells.detach(), images.shape[-2:]).squeeze(1)  # (B, H, W)
 
