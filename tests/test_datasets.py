@@ -459,7 +459,7 @@ values = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=8000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_stands_in_a_file_it_is_read_or_refused(tmp_path_factory, data):
     """Anything in place of any value of a good file, or the file cut anywhere: people, or a ValueError."""

@@ -482,14 +482,15 @@ def test_a_lesson_that_fails_leaves_a_site_and_a_failure(tree, tmp_path):
     done = subprocess.run(make, cwd=folder, capture_output=True, text=True)
     assert done.returncode != 0
     assert "STOPPED in cell 1" in done.stderr and "ZeroDivisionError" in done.stderr
-    page = (folder / "reports/html/learn/bad.html").read_text()
-    assert "This notebook stopped" in page
+    page = folder / "reports/html/learn/bad.html"
+    assert page.is_file(), done.stderr[-3000:]
+    assert "This notebook stopped" in page.read_text()
     cells[1].source = "1 / 1"
     nbformat.write(new_notebook(cells=cells, metadata=kernel), lesson)
     done = subprocess.run(make, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "STOPPED" not in done.stderr
-    assert "This notebook stopped" not in (folder / "reports/html/learn/bad.html").read_text()
+    assert "This notebook stopped" not in page.read_text()
 
 
 def planned_rows(tree: Path, *settings: str) -> str:
