@@ -471,11 +471,12 @@ def test_a_lesson_that_fails_leaves_a_site_and_a_failure(tree, tmp_path):
         nbformat.write(executed_notebook(), page)
     lesson = folder / "notebooks/learn/bad.ipynb"
     lesson.parent.mkdir()
-    (lesson.parent / "index.ipynb").touch()
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    course = [new_markdown_cell("# The course"), new_code_cell("1")]
+    nbformat.write(new_notebook(cells=course, metadata=kernel), lesson.parent / "index.ipynb")
     (lesson.parent / "course.csv").write_text("lesson,builds on,about\n")
     snakemake(folder, "--touch", "--config", "site=1")
     (lesson.parent / "course.csv").write_text("lesson,builds on,about\nbad,,what fails\n")
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     cells = [new_markdown_cell("# Bad: does it end?"), new_code_cell("1 / 0")]
     nbformat.write(new_notebook(cells=cells, metadata=kernel), lesson)
     make = ["make", "site", "-o", "setup", f"VENV={sys.prefix}", "CORES=1"]

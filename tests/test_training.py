@@ -167,7 +167,10 @@ def test_the_loss_falls_when_a_few_people_are_learnt_by_heart(small, tmp_path, p
         precision=precision,
     )
     losses = [point["loss"] for point in record["curve"]]
-    assert losses[-1] < (1 if precision == "fp16" else 0.9) * losses[0] and record["parameters"]["precision"] == precision
+    assert (
+        losses[-1] < (1 if precision == "fp16" else 0.9) * losses[0]
+        and record["parameters"]["precision"] == precision
+    )
 
 
 def test_nan_stops_the_run_and_names_the_step(small, tmp_path, monkeypatch):
