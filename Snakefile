@@ -280,7 +280,7 @@ rule benchmark:  # every core is its own, so that nothing runs beside it
         EXECUTE
 
 
-rule attribution:
+rule attribution:  # beside the counting of parameters, which takes as long on one core
     input:
         notebook=notebook("attribution"),
         code=NET + DATA + lib("explain", "faithfulness", "evaluation", "plots", "records"),
@@ -291,7 +291,6 @@ rule attribution:
         record=RECORDS["attribution"],
     params:
         f"-p profile {PROFILE}",
-    threads: workflow.cores
     shell:
         EXECUTE
 
