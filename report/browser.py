@@ -15,7 +15,7 @@ NAMES += ["/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "msedg
 PICTURES = {
     "front": ("index.html", 0),
     "table": ("tables/lapx_mpii.html", 0),
-    "attribution": ("attribution.html", 2780),
+    "attribution": ("attribution.html", 4890),
 }
 SIDES = 1280, 800
 
