@@ -306,7 +306,7 @@ rule attribution_of:
     output:
         notebook=executed("attribution/{net}"),
     params:
-        "-p model {net}",
+        "-p model {net} -p joints '[left_wrist]' -p steps 16",  # LAPX takes long over a picture
     threads: workflow.cores
     shell:
         EXECUTE
