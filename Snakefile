@@ -478,7 +478,7 @@ rule audit:
         notebook=notebook("audit/{paper}"),
         code=DATA + MEASURE + lib("audit", "models", "codecs", "published", "grid", "recipes", "records", "complexity", "benchmark", "diagnosis", "plots"),
         published=[*PUBLISHED, "data/grid.csv", "data/claims.csv"],
-        records=[RECORDS[kind] for kind in ("train", "evaluate", "benchmark", "complexity")] + KEPT + OWN + ROWS,
+        records=made("train", "evaluate", "benchmark", "complexity") + KEPT + OWN + ROWS,
         people=PEOPLE,
     output:
         notebook=executed("audit/{paper}"),
