@@ -22,6 +22,7 @@ Maps", NeurIPS 2018, section 3. Captum's code for all but the last. What a map i
 import copy
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -61,8 +62,8 @@ def held(output: SimCC | list[Tensor], bins: Tensor, beta: float = 10.0, axes: s
     heatmaps the last map's height at the cell.
     """
     if isinstance(output, SimCC):
-        logs = {axis: torch.log_softmax(beta * line, -1) for axis, line in zip("xy", output, strict=True)}
-        return sum(logs[axis].gather(2, bins[..., "xy".index(axis), None])[..., 0] for axis in axes)
+        chosen = [(getattr(output, axis), bins[..., i, None]) for i, axis in enumerate("xy") if axis in axes]
+        return sum(torch.log_softmax(beta * line, -1).gather(2, at)[..., 0] for line, at in chosen)
     cells = bins[..., 1] * output[-1].shape[-1] + bins[..., 0]  # (B, K): counted along the rows
     return output[-1].flatten(2).gather(2, cells[..., None])[..., 0]
 
@@ -88,27 +89,27 @@ class JointTarget(nn.Module):
 
     def forward(self, images: Tensor, bins: Tensor) -> Tensor:
         """images (B, 3, H, W) normalised and bins (B, 2) as (x, y), or cells, to numbers (B,)."""
-        output = self.model(images)
-        one = slice(self.joint, self.joint + 1)
-        if isinstance(output, SimCC):
+        output, one = self.model(images), slice(self.joint, self.joint + 1)
+        simcc = isinstance(output, SimCC)
+        output = SimCC(*(line[:, one] for line in output)) if simcc else [output[-1][:, one]]
+        if simcc or self.what == "place":
             axes = "xy" if self.what == "place" else self.what
-            return held(SimCC(*(line[:, one] for line in output)), bins[:, None], self.beta, axes)[:, 0]
-        if self.what == "place":
-            return held([output[-1][:, one]], bins[:, None])[:, 0]
-        maps = output[-1][:, self.joint]  # (B, h, w)
-        chances = torch.softmax(self.beta * maps.flatten(1), 1).view_as(maps)  # (B, h, w)
-        line = chances.sum(1 if self.what == "x" else 2)  # (B, w) or (B, h)
+            return held(output, bins[:, None], self.beta, axes)[:, 0]
+        line = beliefs(output, self.beta)["xy".index(self.what)][:, 0]  # (B, w) or (B, h)
         cells = torch.arange(line.shape[1], device=line.device, dtype=line.dtype)
-        return line @ cells * (images.shape[-1] // maps.shape[-1])  # (B,)
+        return line @ cells * (images.shape[-1] // output[0].shape[-1])  # (B,)
 
-    @torch.no_grad()
+    @cached_property
+    def per_pixel(self) -> float:
+        """Bins, or cells, a pixel of the input: what the model gives for a blank one tells."""
+        height, width = self.model.input_size
+        with torch.no_grad():
+            output = self.model(next(self.model.parameters()).new_zeros(1, 3, height, width))
+        return (output.x if isinstance(output, SimCC) else output[-1]).shape[-1] / width
+
     def bins(self, points: Tensor) -> Tensor:
         """The bins or cells of points (..., 2) in pixels of the input, as this model has them."""
-        weight = next(self.model.parameters())
-        blank = weight.new_zeros(1, 3, *self.model.input_size)
-        output = self.model(blank)
-        wide = output.x.shape[-1] if isinstance(output, SimCC) else output[-1].shape[-1]
-        return bins_at(points, self.model.input_size, wide / self.model.input_size[1])
+        return bins_at(points, self.model.input_size, self.per_pixel)
 
 
 def beliefs(output: SimCC | list[Tensor], beta: float = 10.0) -> tuple[Tensor, Tensor]:
@@ -125,8 +126,8 @@ def beliefs(output: SimCC | list[Tensor], beta: float = 10.0) -> tuple[Tensor, T
 def entropy(output: SimCC | list[Tensor], beta: float = 10.0) -> Tensor:
     """How wide these beliefs are, (B, K): both axes' entropy over that of a uniform one, 0 to 1."""
     chances = beliefs(output, beta)
-    held = sum(torch.special.entr(line).sum(-1) for line in chances)  # (B, K)
-    return held / sum(np.log(line.shape[-1]) for line in chances)
+    wide = sum(torch.special.entr(line).sum(-1) for line in chances)  # (B, K)
+    return wide / sum(np.log(line.shape[-1]) for line in chances)
 
 
 def layer_of(model: nn.Module, layer: str | None = None) -> nn.Module:
@@ -167,10 +168,7 @@ def within_memory(call: Callable[[int], object], batch: int) -> object:
     while True:
         try:
             return call(batch)
-        except (
-            MemoryError,
-            RuntimeError,
-        ) as error:  # torch.OutOfMemoryError is a RuntimeError; so is the CPU's
+        except (MemoryError, RuntimeError) as error:  # torch's, on a GPU and on a CPU, are RuntimeErrors
             words = str(error).lower()
             if batch == 1 or not (isinstance(error, MemoryError) or "memory" in words):
                 raise

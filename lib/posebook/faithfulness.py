@@ -78,8 +78,7 @@ def sensitivity(
 def curves(
     target: JointTarget, images: Tensor, bins: Tensor, maps: Tensor, block: int = 8, steps: int = 16
 ) -> tuple[Tensor, Tensor]:
-    """Deletion and insertion, each (B, steps + 1): the target while blocks go, or come, the map's highest
-    first.
+    """Deletion and insertion, each (B, steps + 1): the target while blocks go, or come, highest first.
 
     0 is the target of the grey picture and 1 that of the whole one; the area under a curve is its mean.
     """

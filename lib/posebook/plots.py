@@ -209,10 +209,9 @@ def simcc(
 
 
 def attribution(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes:
-    """A map (H, W) over its pale grey picture (H, W, 3): teal above 0, orange below, each map in its own
-    scale.
+    """A map (H, W) over its pale grey picture (H, W, 3): teal above 0, orange below.
 
-    The scale's end is the map's largest hundredth; for the eye the map is smoothed by a pixel.
+    Each map has its own scale, which ends at its largest hundredth; for the eye it is smoothed by a pixel.
     """
     values = cv2.GaussianBlur(np.ascontiguousarray(values, np.float32), (0, 0), 1)
     values = np.clip(values / (np.quantile(np.abs(values), 0.99) or 1), -1, 1)
