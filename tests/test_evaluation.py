@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from posebook import codecs, evaluation, metrics, models, predict, skeletons
+from posebook import codecs, datasets, evaluation, metrics, models, predict, skeletons, transforms
 from posebook.datasets import Person, Persons
 
 
@@ -26,6 +26,17 @@ def test_flip_test_of_a_mirror_symmetric_net_changes_nothing():
     net, images = Symmetric(), torch.randn(2, 3, 32, 64)
     once, twice = evaluation.forward(net, images, False), evaluation.forward(net, images, True)
     assert torch.allclose(once.x, twice.x, atol=1e-6) and torch.allclose(once.y, twice.y, atol=1e-6)
+
+
+def test_a_few_crops_are_those_of_evaluation(small):
+    people = datasets.load("synthetic", small, "val")
+    views, joints = evaluation.crops(people.persons[:3], (64, 48))
+    loaded = evaluation.Crops(people, (64, 48))
+    for i, person in enumerate(people.persons[:3]):
+        picture, matrix = loaded[i]
+        assert (views[i] == picture.numpy()).all() and (joints[i, :, 2] == person.keypoints[:, 2]).all()
+        back = transforms.apply_affine(transforms.invert(matrix), joints[i, :, :2])
+        np.testing.assert_allclose(back, person.keypoints[:, :2], atol=1e-3)
 
 
 def test_joints_that_are_not_the_models_are_refused():

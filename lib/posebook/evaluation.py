@@ -8,6 +8,7 @@
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from posebook import codecs, complexity, datasets, metrics, models, records, transforms, uncertainty
-from posebook.datasets import Persons, detections, read_image
+from posebook.datasets import Person, Persons, detections, read_image
 from posebook.files import sha256
 from posebook.metrics import Predictions, Units
 from posebook.skeletons import difference
@@ -37,6 +38,16 @@ class Crops(Dataset):
         person = self.persons.persons[index]
         matrix = transforms.crop_affine(person.bbox, self.input_size)
         return torch.from_numpy(transforms.warp(read_image(person.image), matrix, self.input_size)), matrix
+
+
+def crops(persons: Sequence[Person], input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The network inputs of a few people as pictures (B, H, W, 3), and their joints (B, K, 3) in them."""
+    matrices = [transforms.crop_affine(person.bbox, input_size) for person in persons]
+    pairs = list(zip(persons, matrices, strict=True))
+    views = [transforms.warp(read_image(person.image), matrix, input_size) for person, matrix in pairs]
+    joints = np.stack([person.keypoints for person in persons]).astype(float)  # (B, K, 3)
+    joints[..., :2] = [transforms.apply_affine(matrix, person.keypoints[:, :2]) for person, matrix in pairs]
+    return np.stack(views), joints
 
 
 def forward(model: nn.Module, images: torch.Tensor, flip_test: bool) -> codecs.SimCC | torch.Tensor:
