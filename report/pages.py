@@ -122,13 +122,22 @@ def page_of(notebook: Path) -> Path:
 
 
 def read(path: Path) -> nbformat.NotebookNode:
-    """A notebook without what no reader wants: progress bars, widgets, the cells that papermill put in."""
+    """A notebook without what no reader wants: progress bars, widgets, papermill's cells, larger pictures."""
     notebook = nbformat.read(path, as_version=4)
     notebook.cells = [cell for cell in notebook.cells if not PUT_IN & set(tags(cell))]
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if shown(output)]
+            cell.outputs = [lighter(output) for output in cell.outputs if shown(output)]
     return notebook
+
+
+def lighter(output: dict) -> dict:
+    """An output whose picture has the form that takes fewer bytes, where it came as pixels and as vectors."""
+    data = output.get("data", {})
+    if {"image/png", "image/svg+xml"} <= data.keys():
+        vectors = len(data["image/svg+xml"].encode()) * 4 / 3  # as the page holds them, in base 64
+        del data["image/png" if vectors < len(data["image/png"]) else "image/svg+xml"]
+    return output
 
 
 def shown(output: dict) -> bool:

@@ -141,6 +141,14 @@ def test_no_progress_bar_and_no_widget(page):
     assert "HBox" not in page.text
 
 
+@pytest.mark.parametrize("length, kept", [(300, "image/svg+xml"), (3000, "image/png")])
+def test_a_picture_is_shown_in_its_smaller_form(length, kept):
+    both = {"image/png": "A" * 800, "image/svg+xml": "<svg>" + "." * length}
+    assert set(pages.lighter({"data": both})["data"]) == {kept}
+    alone = {"data": {"image/png": "A"}}
+    assert pages.lighter(alone) == {"data": {"image/png": "A"}} and pages.lighter({}) == {}
+
+
 def test_parameters_show_this_run_and_their_meaning(page):
     rows = [
         [cell.text for cell in row.select("th, td")] for row in page.select("details.parameters tbody tr")

@@ -7,6 +7,7 @@ pixels with pixel centres at integers.
 import html
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -34,7 +35,15 @@ PART_COLOURS = ListedColormap(["white", GOLD, MUTED, TEAL, ORANGE, BLUE, "#8a4f7
 
 
 def use_style() -> None:
-    """Set the one matplotlib style of all pages."""
+    """Set the one matplotlib style of all pages; a page in the making gets its figures as vectors too.
+
+    Of the two the smaller one is shown (report/pages.py).
+    """
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell and "POSEBOOK_STILL" in os.environ:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("png", "svg")
     plt.rcParams.update(
         {
             "figure.dpi": 110,
