@@ -39,6 +39,7 @@ TABLES = [
     "lapx_mpii",
     "lapx_coco",
     "lapx_ablation",
+    "vitpose",
     "real_photographs",
 ]
 AUDITS = [path.stem for path in sorted(Path("notebooks/audit").glob("*.ipynb"))]
@@ -88,9 +89,11 @@ def lib(*names):
 
 
 def backbone(model):
-    """The StarNet authors' ImageNet file, where the user has put it into data/checkpoints."""
-    file = {"starnet-pose-t": "starnet_s1", "starnet-pose-s": "starnet_s3"}.get(model)
-    path = grid.BACKBONES / f"{file}.pth.tar"
+    """The backbone's ImageNet file, StarNet's or MAE's, where the user has put it into data/checkpoints."""
+    vits = {"s": "small", "b": "base", "l": "large", "h": "huge"}
+    files = {f"vitpose-{size}": f"mae_pretrain_vit_{word}.pth" for size, word in vits.items()}
+    files |= {"starnet-pose-t": "starnet_s1.pth.tar", "starnet-pose-s": "starnet_s3.pth.tar"}
+    path = grid.BACKBONES / files.get(model, "")
     return f"--backbone {path}" if path.is_file() else ""
 
 
@@ -141,6 +144,8 @@ if PAPER and not ASKED:
                 AUTHORS[f"{row}-detector"] = str(path), f"{words} --boxes {BOXES}"
     for model, sets in recipes.PAPER.items() if DEVICE != "cpu" else ():
         for data in sets:
+            if model.startswith("vitpose") and not backbone(model):  # from scratch it is another experiment
+                continue
             if not data.endswith("-mini") and (root(data) / "annotations").is_dir():
                 words = f"--model {model} --dataset {data} {backbone(model)}"
                 TRAINED[f"train-{model}-{data}-paper-seed0"] = words

@@ -61,6 +61,21 @@ def test_no_decay_on_norms_and_biases():
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
 
 
+def test_each_layer_of_a_transformer_has_its_share_of_the_rate():
+    """Rates fall by the layer from the head to the patches; no decay on norms, biases and positions."""
+    model = models.build("vitpose-s", input_size=(64, 64), depth=3)
+    groups = training.parameter_groups(model, 0.1, 0.8)
+    assert [group["rate"] for group in groups[::2]] == pytest.approx([0.8**4, 0.8**3, 0.8**2, 0.8, 1])
+    of = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {of[id(p)]: (group["rate"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert rates.keys() == dict(model.named_parameters()).keys()
+    assert rates["backbone.pos_embed"] == pytest.approx((0.8**4, 0))
+    assert rates["backbone.patch_embed.proj.weight"] == pytest.approx((0.8**4, 0.1))
+    assert rates["backbone.blocks.0.attn.qkv.weight"] == pytest.approx((0.8**3, 0.1))
+    assert rates["backbone.blocks.2.norm1.weight"] == pytest.approx((0.8, 0))
+    assert rates["keypoint_head.final_layer.weight"] == (1, 0.1)
+
+
 def test_the_average_is_the_formula():
     model, ema = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
     model.weight.data.fill_(3.0)

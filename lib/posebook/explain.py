@@ -16,6 +16,7 @@ Maps", NeurIPS 2018, section 3. Captum's code for all but the last. What a map i
    nothing black could receive any attribution from a black baseline.
 4. Every stride of these nets is a convolution centred on pixel 0, so cell i of a layer of stride s is centred
    on pixel s * i. Grad-CAM's map is stretched that way; resized as a picture it would lie half a cell off.
+   ViTPose's patches of 16, padded by 2, are centred on 16 i + 5.5, its decoder's cells on s * i + s/2 - 2.5.
 5. A group of pixels that is taken away (occlusion, body parts) takes the mean picture's grey.
 """
 
@@ -27,10 +28,10 @@ from functools import cached_property
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
+from posebook.models.transformer import Attention
 from posebook.names import near
 from posebook.skeletons import Skeleton, side
 
@@ -40,6 +41,7 @@ LAYERS = {
     "RTMPose": "backbone.stage4",
     "AMFACPose": "stages.3",
     "LAPX": "backbone_attention.2",
+    "ViTPose": "backbone",
 }
 PARTS = ("background", "head", "trunk", "left arm", "right arm", "left leg", "right leg")
 
@@ -234,7 +236,32 @@ def grad_cam(target: JointTarget, images: Tensor, bins: Tensor, layer: str | Non
     images = images.detach().clone().requires_grad_()  # a graph to follow even where the weights are frozen
     method = LayerGradCam(target, module)
     cells = method.attribute(images, additional_forward_args=bins, relu_attributions=True)  # (B, 1, h, w)
-    return stretch(cells.detach(), images.shape[-2:]).squeeze(1)  # (B, H, W)
+    first = first_centre(target.model, images.shape[-1] // cells.shape[-1])
+    return stretch(cells.detach(), images.shape[-2:], first).squeeze(1)  # (B, H, W)
+
+
+def first_centre(model: nn.Module, stride: int) -> float:
+    """The pixel that cell 0 of a layer of this stride is centred on, on both axes; choice 4."""
+    return stride / 2 - 2.5 if type(model).__name__ == "ViTPose" else 0.0
+
+
+@torch.no_grad()
+def rollout(model: nn.Module, images: Tensor) -> Tensor:
+    """How much of each token's information, after all blocks, began in each patch: (B, N, N), rows sum to 1.
+
+    Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, equation 1: a block hands on
+    half of what a token was and half of what it attends to, the mean over heads. images (B, 3, H, W)
+    normalised; tokens are patches, row by row. Raises ValueError for a net that is no plain transformer.
+    """
+    layers = [name for name, module in model.named_modules() if isinstance(module, Attention)]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no attention among tokens to follow")
+    flow = None
+    for layer, (tokens, _) in through(model, images, layers).items():
+        weights = layer_of(model, layer).weights(tokens).mean(1)  # (B, N, N)
+        step = (weights + torch.eye(weights.shape[-1], device=weights.device)) / 2
+        flow = step if flow is None else step @ flow  # (B, N, N)
+    return flow
 
 
 @torch.no_grad()
@@ -309,12 +336,18 @@ def body_parts(keypoints: np.ndarray, skeleton: Skeleton, input_size: tuple[int,
     return drawn
 
 
-def stretch(cells: Tensor, input_size: tuple[int, int]) -> Tensor:
-    """Spread a map (B, 1, h, w) over an input (H, W), cell i centred on pixel i * H / h: (B, 1, H, W)."""
-    (height, width), (h, w) = input_size, cells.shape[-2:]
-    spans = ((h - 1) * (height // h) + 1, (w - 1) * (width // w) + 1)  # from the first centre to the last
-    inner = F.interpolate(cells, spans, mode="bilinear", align_corners=True)
-    return F.pad(inner, (0, width - spans[1], 0, height - spans[0]), mode="replicate")
+def stretch(cells: Tensor, input_size: tuple[int, int], first: float = 0.0) -> Tensor:
+    """Spread a map (B, 1, h, w) over an input (H, W), cell i centred on pixel first + i H / h: (B, 1, H, W).
+
+    Linear between centres; a pixel beyond the first or the last has that one's value.
+    """
+    shares = []
+    for side_, count in zip(input_size, cells.shape[-2:], strict=True):
+        numbers = torch.arange(count, device=cells.device)
+        at = (torch.arange(side_, device=cells.device) - first) / (side_ // count)
+        near_each = (1 - (at.clamp(0, count - 1)[:, None] - numbers).abs()).clamp(min=0)
+        shares.append(near_each.to(cells.dtype))  # (H, h), (W, w)
+    return shares[0] @ cells @ shares[1].T
 
 
 def randomised(model: nn.Module, seed: int) -> nn.Module:

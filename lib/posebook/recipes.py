@@ -3,7 +3,8 @@
 StarNet-Pose: the authors' released config (rtmpose_starnetca-s3_8xb256-420e_coco-256x192.py): its name says
 8 GPUs of 256 images and 420 epochs, the file itself 128 images and 210 epochs; the file's values are here.
 COCO-mini: their generated configs of the occlusion study (experiments/occlusion_prob_study). AMFACPose:
-section 4.3 of Zakir et al., 2025. LAPX: sections 3.3 and 4.1 of Zhao et al., 2025.
+section 4.3 of Zakir et al., 2025. LAPX: sections 3.3 and 4.1 of Zhao et al., 2025. ViTPose: its authors'
+configs (ViTPose_base_coco_256x192.py and its kin).
 
 Where the texts are silent, or our copy has lost what they said:
 1. Every rate holds for `base_batch` and follows the real batch, over all processes, in proportion.
@@ -14,7 +15,10 @@ Where the texts are silent, or our copy has lost what they said:
 3. LAPX: the text gives no scale range; the HRNet code's, whose loss and protocol it has, is 0.65 to 1.35
    (MPII 0.75 to 1.25). Nor does it say how long the warm-up is in which its non-local branches are frozen
    (10 epochs here), nor whether weights decay (they do not).
-4. Neither of these two averages its weights.
+4. Neither of these two averages its weights, nor does ViTPose.
+5. ViTPose++ is trained on six datasets at once by its authors: no recipe for it is here. ViTPose's boxes are
+   warped without UDP, see transforms.py; its heatmaps' loss is half of its authors', and so is
+   the norm that gradients are cut to.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -50,6 +54,7 @@ class Recipe:
     optimiser: str = "adamw"  # config; or adam
     learning_rate: float = 4e-3  # config
     weight_decay: float = 0.05  # config; none on norms and biases
+    layer_decay: float = 1.0  # share of a layer's rate that the layer before it has; 1: one rate for all
     warmup_steps: int = 1000  # config: linear from 1e-5 of the rate
     cosine_from: float = 0.5  # share of training after which the rate falls; config
     final_rate: float = 0.05  # share of the rate at the end; config
@@ -131,6 +136,22 @@ LAPX_MPII = replace(
     input_size=(256, 256),  # table 1
 )
 
+_VITPOSE = replace(PLAIN, half_body=0.3, rotation=40, scale=(0.5, 1.5), rotation_probability=0.6)
+VITPOSE = Recipe(
+    batch=512,
+    base_batch=512,
+    learning_rate=5e-4,
+    weight_decay=0.1,
+    layer_decay=0.75,
+    warmup_steps=500,
+    drops=(170, 200),
+    clip=0.5,  # 1 of their loss, which is twice ours
+    stage2_epochs=0,
+    stage1=_VITPOSE,
+    stage2=_VITPOSE,
+    ema=1.0,
+)
+
 # For small sets and small batches: our choice, tuned on nothing but that the loss falls.
 FAST = replace(
     STARNET_POSE,
@@ -186,6 +207,10 @@ PAPER = {
     "amfacpose-r34": {"coco": AMFACPOSE, "crowdpose": AMFACPOSE},
     "amfacpose-r18": dict.fromkeys(["coco", "crowdpose"], replace(AMFACPOSE, input_size=(256, 256))),
     "lapx": {"coco": LAPX_COCO, "mpii": LAPX_MPII},
+    "vitpose-s": {"coco": replace(VITPOSE, layer_decay=0.8)},
+    "vitpose-b": {"coco": VITPOSE},
+    "vitpose-l": {"coco": replace(VITPOSE, layer_decay=0.8)},
+    "vitpose-h": {"coco": replace(VITPOSE, layer_decay=0.85)},
 }
 OPTIMISERS, LOSSES = ("adamw", "adam"), ("simcc_kl", "kl_discrete")
 PROFILES = {"demo": DEMO, "fast": FAST, "paper": STARNET_POSE, "overfit": OVERFIT}

@@ -68,14 +68,27 @@ def learning_rate(step: int, total: int, recipe: Recipe) -> float:
     return peak * (recipe.final_rate + (1 - recipe.final_rate) * (1 + math.cos(math.pi * share)) / 2)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Weights with decay; norms and biases without."""
-    plain, decayed = [], []
-    for module in model.modules():
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
+    """Weights with decay; norms, biases and tables of positions without.
+
+    layer_decay: the share of a layer's rate that the layer before it has; a group's is under `rate`.
+    """
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for path, module in model.named_modules():
         norm = "Norm" in type(module).__name__
         for name, parameter in module.named_parameters(recurse=False):
-            (plain if norm or name.endswith("bias") else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+            layer = model.layer_of(f"{path}.{name}") if layer_decay < 1 else 0
+            plain = norm or name.endswith(("bias", "pos_embed"))
+            groups.setdefault((layer, plain), []).append(parameter)
+    last = max(layer for layer, _ in groups)
+    return [
+        {
+            "params": groups[layer, plain],
+            "weight_decay": 0.0 if plain else weight_decay,
+            "rate": layer_decay ** (last - layer),
+        }
+        for layer, plain in sorted(groups)
+    ]
 
 
 @torch.no_grad()
@@ -267,7 +280,7 @@ def train_steps(
                         net = spread(run, recipe, run.step // steps, how)
                         run.model.train()
                     for group in run.optimiser.param_groups:
-                        group["lr"] = learning_rate(run.step, total, recipe)
+                        group["lr"] = group["rate"] * learning_rate(run.step, total, recipe)
                     size = min(recipe.batch, len(people) - run.step % steps * recipe.batch)
                     shared = size * how.world if size < how.world else size  # then all take all of it
                     loss, parts = take_step(run, net, batch, shared, recipe, how, parts)
@@ -403,7 +416,7 @@ def train(
     folder = Path(out_dir) / "runs" / run_name
     folder.mkdir(parents=True, exist_ok=True)
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    optimiser = kind(parameter_groups(net, recipe.weight_decay), lr=0.0, fused=True)
+    optimiser = kind(parameter_groups(net, recipe.weight_decay, recipe.layer_decay), lr=0.0, fused=True)
     scaler = torch.amp.GradScaler(torch.device(way.device).type, enabled=precision == "fp16")
     run = Run(net, ema, optimiser, scaler, identity)
     with checkpoints.locked(folder) if way.rank == 0 else nullcontext():

@@ -24,6 +24,7 @@ from posebook.models.lpn import LPN
 from posebook.models.rtmpose import RTMPose
 from posebook.models.simplebaseline import SimpleBaseline
 from posebook.models.starnet_pose import StarNetPose
+from posebook.models.vitpose import OTHERS, ViTPose, from_mae
 from posebook.names import near
 from posebook.skeletons import Skeleton
 
@@ -54,6 +55,18 @@ ZOO = {
     "hrformer-t": partial(HRFormer, width=18),
     "hf-hrnet-18": partial(HFHRNet, depth=18),
     "hf-hrnet-30": partial(HFHRNet, depth=30),
+    "vitpose-s": partial(ViTPose, width=384),
+    "vitpose-b": partial(ViTPose, width=768, drop_path=0.3),
+    "vitpose-l": partial(ViTPose, width=1024, depth=24, heads=16, drop_path=0.5),
+    "vitpose-h": partial(ViTPose, width=1280, depth=32, heads=16, drop_path=0.55),
+    "vitpose-plus-s": partial(ViTPose, width=384, part=192, others=OTHERS),
+    "vitpose-plus-b": partial(ViTPose, width=768, drop_path=0.3, part=192, others=OTHERS),
+    "vitpose-plus-l": partial(
+        ViTPose, width=1024, depth=24, heads=16, drop_path=0.5, part=256, others=OTHERS
+    ),
+    "vitpose-plus-h": partial(
+        ViTPose, width=1280, depth=32, heads=16, drop_path=0.55, part=320, others=OTHERS
+    ),
 }
 
 
@@ -152,12 +165,14 @@ def _joints(shapes: Iterable[tuple[torch.Size, torch.Size]], joints: int) -> int
 
 
 def load_backbone(model: nn.Module, path: str | Path) -> nn.Module:
-    """Load the backbone's authors' ImageNet file into model.backbone.
+    """Load the backbone's authors' ImageNet file into model.backbone: StarNet's, or a ViT's of MAE.
 
     Its classifier (`norm`, `head`) is left out and attention modules, which it does not have, keep their
     start; anything else missing or left over raises ValueError.
     """
     state = {k: v for k, v in read_checkpoint(path).items() if k.split(".")[0] not in ("norm", "head")}
+    if isinstance(model, ViTPose) and "pos_embed" in state:
+        state = from_mae(state, model.backbone)
     own = model.backbone.state_dict()
     attention = {key: value for key, value in own.items() if ".ca." in key}
     load_official(model.backbone, attention | state)

@@ -1,5 +1,7 @@
-"""The plain transformer that ViTPose and the lifters are built of (Vaswani et al., NeurIPS 2017), in the pre-norm
-form of Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021.
+"""The plain transformer that ViTPose and the lifters are built of.
+
+Vaswani et al., "Attention Is All You Need", NeurIPS 2017, in the pre-norm form of Dosovitskiy et al., "An
+Image is Worth 16x16 Words", ICLR 2021.
 
 Where the texts are silent: stochastic depth (Huang et al., ECCV 2016) drops a branch sample by sample.
 """
@@ -59,7 +61,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward, each after a layer norm and added to what came in: (B, N, C) to the same.
+    """Attention, then a feed-forward, each after a layer norm and added to what came in, (B, N, C).
 
     mlp: another feed-forward than one of `hidden` units; what more a forward is given goes to it.
     """
