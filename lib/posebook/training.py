@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -52,6 +52,8 @@ from posebook.samples import Samples, Steps
 
 CHECK_EVERY = 20  # steps between looks at the loss for NaN: looking waits for the device
 SAVE_EVERY = 500  # steps between checkpoints within an epoch
+# A net, part of a batch and a recipe to the loss: a scalar, the mean over the part's samples.
+Objective = Callable[[Callable, list[Tensor], object], Tensor]
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # train and validation; ("train", "val") elsewhere
 SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crowdpose": ("trainval", "test")}
@@ -187,6 +189,15 @@ def loss_of(output: object, keypoints: Tensor, weights: Tensor, recipe: Recipe) 
     return losses.simcc_kl(output, targets, weights, recipe.beta)
 
 
+def pose_loss(net: nn.Module, batch: list[Tensor], recipe: Recipe) -> Tensor:
+    """The recipe's loss of a net on images (B, H, W, 3) uint8, joints (B, K, 2) and weights (B, K).
+
+    A net of several datasets also takes which of them each image is of, (B,).
+    """
+    images, keypoints, weights, *dataset = batch
+    return loss_of(net(transforms.normalise(images), *dataset), keypoints, weights, recipe)
+
+
 class Interrupted:
     """Whether SIGTERM has come; only a program's main thread can be told."""
 
@@ -202,28 +213,39 @@ class Interrupted:
 
 
 def take_step(
-    run: Run, net: nn.Module, batch: list[Tensor], people: int, recipe: Recipe, how: How, parts: int
+    run: Run,
+    net: nn.Module,
+    batch: list[Tensor],
+    people: int,
+    recipe: Recipe,
+    how: How,
+    parts: int,
+    objective: Objective = pose_loss,
 ) -> tuple[Tensor, int]:
     """Move the weights by one batch, taken in so many parts; in twice as many where the device has no room.
 
-    batch: this process's images (B, H, W, 3) uint8, joints (B, K, 2) and weights (B, K); people: those of all
-    processes. Returns the loss and in how many parts it was had.
+    batch: this process's tensors (B, ...), as the objective takes them; people: the batch's of all processes.
+    Returns the loss and in how many parts it was had.
     """
-    images, keypoints, weights = (tensor.to(how.device, non_blocking=True) for tensor in batch)
+    batch = [tensor.to(how.device, non_blocking=True) for tensor in batch]
     kind, narrow = torch.device(how.device).type, PRECISIONS[how.precision]
+
+    def called(*inputs: Tensor) -> object:
+        with torch.autocast(kind, narrow, enabled=narrow is not None):
+            return net(*inputs)
+
     while True:
         run.optimiser.zero_grad(set_to_none=True)
-        loss, ends = torch.zeros((), device=how.device), range(0, len(images), math.ceil(len(images) / parts))
-        output = mean = None  # what a try without room left behind would take up the next one's
+        count = len(batch[0])
+        loss, ends = torch.zeros((), device=how.device), range(0, count, math.ceil(count / parts))
+        mean = None  # what a try without room left behind would take up the next one's
         try:
             for first in ends:
-                part = slice(first, first + ends.step)
-                last = part.stop >= len(images)  # processes exchange gradients once a step
+                part = [tensor[first : first + ends.step] for tensor in batch]
+                last = first + ends.step >= count  # processes exchange gradients once a step
                 with nullcontext() if last or how.world == 1 else net.no_sync():
-                    with torch.autocast(kind, narrow, enabled=narrow is not None):
-                        output = net(transforms.normalise(images[part]))
-                    mean = loss_of(output, keypoints[part], weights[part], recipe)
-                    mean = mean * len(images[part]) * how.world / people  # processes' gradients are averaged
+                    mean = objective(called, part, recipe)
+                    mean = mean * len(part[0]) * how.world / people  # processes' gradients are averaged
                     run.scaler.scale(mean).backward()
                 loss += mean.detach()
             break
@@ -231,7 +253,7 @@ def take_step(
             if ends.step == 1 or how.world > 1:  # the other processes would wait for this one
                 raise
             parts *= 2
-        output = mean = None
+        mean = None
         run.optimiser.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         tqdm.write(f"no room for {ends.step} people at once: taking each batch in {parts} parts from here on")
@@ -261,7 +283,7 @@ def spread(run: Run, recipe: Recipe, epoch: int, how: How) -> nn.Module:
 
 
 def train_steps(
-    run: Run, people: Samples, recipe: Recipe, how: How, folder: Path, bar: tqdm
+    run: Run, people: Samples, recipe: Recipe, how: How, folder: Path, bar: tqdm, objective: Objective
 ) -> Iterator[tuple[int, float]]:
     """Train to the end, yielding each epoch's number and mean loss when it is over.
 
@@ -283,7 +305,7 @@ def train_steps(
                         group["lr"] = group["rate"] * learning_rate(run.step, total, recipe)
                     size = min(recipe.batch, len(people) - run.step % steps * recipe.batch)
                     shared = size * how.world if size < how.world else size  # then all take all of it
-                    loss, parts = take_step(run, net, batch, shared, recipe, how, parts)
+                    loss, parts = take_step(run, net, batch, shared, recipe, how, parts, objective)
                     average(run.ema, run.model, run.step, recipe)
                     waiting.append(loss)
                     run.step += 1
@@ -335,6 +357,62 @@ def finite(waiting: list[Tensor], step: int) -> list[float]:
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value} at step {step - len(values) + offset + 1}")
     return values
+
+
+def fit(
+    name: str,
+    net: nn.Module,
+    people: Callable[[bool], Samples],
+    recipe: Recipe,
+    way: How,
+    out_dir: str | Path,
+    identity: dict,
+    score: Callable[[nn.Module], dict],
+    objective: Objective = pose_loss,
+) -> tuple[Run, Path]:
+    """Train a net to its recipe's end, from its last checkpoint where there is one.
+
+    people: makes the samples, told whether any are still to be trained on; identity: what makes it this run;
+    score: metrics of the averaged weights for the curve, every `evaluate_every` epochs. Returns the run and
+    its folder, OUT_DIR/runs/NAME-HASH; raises as `train` does.
+    """
+    net.to(way.device, memory_format=torch.channels_last)  # 1.5 times as many people a second on a CPU
+    ema = copy.deepcopy(net).requires_grad_(False)
+    # as a checkpoint gives it back
+    identity = json.loads(json.dumps(identity | {"recipe": asdict(recipe), "code": sources(net)}))
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+    folder = Path(out_dir) / "runs" / f"{name}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    optimiser = kind(parameter_groups(net, recipe.weight_decay, recipe.layer_decay), lr=0.0, fused=True)
+    scaler = torch.amp.GradScaler(torch.device(way.device).type, enabled=way.precision == "fp16")
+    run = Run(net, ema, optimiser, scaler, identity)
+    with checkpoints.locked(folder) if way.rank == 0 else nullcontext():
+        going_on = run.resume(folder)
+        way.wait()
+        if going_on:
+            print(f"going on from step {run.step}, after {len(run.curve)} epochs of {recipe.epochs}")
+        elif way.rank == 0:  # before any work: a full disk shows now
+            run.save(folder)
+        samples = people(len(run.curve) < recipe.epochs)
+        bar = tqdm(
+            total=len(samples) * recipe.epochs,
+            initial=_people_seen(run.step, len(samples), recipe),
+            unit="person",
+            desc=name,
+            disable=way.rank > 0,
+        )
+        with bar:
+            for epoch, loss in train_steps(run, samples, recipe, way, folder, bar, objective):
+                point = {"epoch": epoch, "loss": loss}
+                if way.rank == 0 and epoch % recipe.evaluate_every == 0 and epoch < recipe.epochs:
+                    point |= score(run.ema)
+                    bar.write(" ".join(f"{key} {value:.4f}" for key, value in point.items()))
+                run.curve.append(point)
+                if way.rank == 0:
+                    run.save(folder)
+                way.wait()
+    return run, folder
 
 
 def train(
@@ -395,39 +473,10 @@ def train(
     if recipe.input_size != recipes.get(profile, model, dataset).input_size:
         words.append("x".join(map(str, recipe.input_size)))
     name = name or "-".join([*words, profile, f"seed{seed}"])
-    net.to(way.device, memory_format=torch.channels_last)  # 1.5 times as many people a second on a CPU
-    ema = copy.deepcopy(net).requires_grad_(False)
-    identity = {
-        "model": model,
-        "options": options,
-        "data": train_people.sha256,
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "initialisation": initialisation,
-        "precision": precision,
-        "packed": pack,
-        "processes": way.world,
-        "parts": parts,
-        "compile": compile,
-        "code": sources(net),
-    }
-    identity = json.loads(json.dumps(identity))  # as a checkpoint gives it back
-    run_name = f"{name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}"
-    folder = Path(out_dir) / "runs" / run_name
-    folder.mkdir(parents=True, exist_ok=True)
-    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    optimiser = kind(parameter_groups(net, recipe.weight_decay, recipe.layer_decay), lr=0.0, fused=True)
-    scaler = torch.amp.GradScaler(torch.device(way.device).type, enabled=precision == "fp16")
-    run = Run(net, ema, optimiser, scaler, identity)
-    with checkpoints.locked(folder) if way.rank == 0 else nullcontext():
-        going_on = run.resume(folder)
-        way.wait()
-        if going_on:
-            print(f"going on from step {run.step}, after {len(run.curve)} epochs of {recipe.epochs}")
-        elif way.rank == 0:  # before any work: a full disk shows now
-            run.save(folder)
+
+    def people(wanted: bool) -> Samples:
         canvases = None
-        if pack and run.step < recipe.epochs * math.ceil(len(train_people.persons) / recipe.batch):
+        if pack and wanted:
             augmentations = (recipe.stage1, recipe.stage2)
             if way.rank > 0:  # the first process packs, the others open what it made
                 way.wait()
@@ -436,38 +485,36 @@ def train(
             )
             if way.rank == 0:
                 way.wait()
-        people = Samples(train_people, recipe, seed, canvases)
-        bar = tqdm(
-            total=len(people) * recipe.epochs,
-            initial=_people_seen(run.step, len(people), recipe),
-            unit="person",
-            desc=name,
-            disable=way.rank > 0,
-        )
-        with bar:
-            for epoch, loss in train_steps(run, people, recipe, way, folder, bar):
-                point = {"epoch": epoch, "loss": loss}
-                if way.rank == 0 and epoch % recipe.evaluate_every == 0 and epoch < recipe.epochs:
-                    scores = evaluation.evaluate(
-                        run.ema, val_people, flip_test=False, device=way.device, workers=workers
-                    )
-                    point |= {key: value for key, value in scores.items() if key in metrics.MAIN}
-                    bar.write(" ".join(f"{key} {value:.4f}" for key, value in point.items()))
-                run.curve.append(point)
-                if way.rank == 0:
-                    run.save(folder)
-                way.wait()
-        if way.rank > 0:  # the first process writes the record
-            return {}
-        single = evaluation.evaluate(run.ema, val_people, flip_test=False, device=way.device, workers=workers)
-        found = evaluation.predict(run.ema, val_people, flip_test=True, device=way.device, workers=workers)
-        scores, units = metrics.measure(val_people, found)
-        ledger = Path(out_dir) / "records"
-        ledger.mkdir(exist_ok=True)
-        evaluation.save(ledger / f"{name}.json", val_people, found, units)
-        run.curve[-1] |= {key: value for key, value in single.items() if key in metrics.MAIN}
-        weights = folder / "weights.safetensors"
-        digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, **options)
+        return Samples(train_people, recipe, seed, canvases)
+
+    def score(net: nn.Module) -> dict:
+        scores = evaluation.evaluate(net, val_people, flip_test=False, device=way.device, workers=workers)
+        return {key: value for key, value in scores.items() if key in metrics.MAIN}
+
+    identity = {
+        "model": model,
+        "options": options,
+        "data": train_people.sha256,
+        "seed": seed,
+        "initialisation": initialisation,
+        "precision": precision,
+        "packed": pack,
+        "processes": way.world,
+        "parts": parts,
+        "compile": compile,
+    }
+    run, folder = fit(name, net, people, recipe, way, out_dir, identity, score)
+    if way.rank > 0:  # the first process writes the record
+        return {}
+    single = evaluation.evaluate(run.ema, val_people, flip_test=False, device=way.device, workers=workers)
+    found = evaluation.predict(run.ema, val_people, flip_test=True, device=way.device, workers=workers)
+    scores, units = metrics.measure(val_people, found)
+    ledger = Path(out_dir) / "records"
+    ledger.mkdir(exist_ok=True)
+    evaluation.save(ledger / f"{name}.json", val_people, found, units)
+    run.curve[-1] |= {key: value for key, value in single.items() if key in metrics.MAIN}
+    weights = folder / "weights.safetensors"
+    digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, **options)
     return {
         "kind": "train",
         "name": name,
@@ -475,7 +522,7 @@ def train(
         "options": options,
         "dataset": train_people.describe(),
         "profile": profile,
-        "parameters": identity["recipe"]
+        "parameters": run.identity["recipe"]
         | {"dataset": dataset, "device": way.device, "workers": workers, "processes": way.world}
         | {"precision": precision, "compile": compile, "parts": parts, "pack": pack},
         "protocol": evaluation.protocol(val_people, recipe.input_size, True, found.decoding),
@@ -489,7 +536,7 @@ def train(
             "sha256": digest,
             "initialisation": initialisation,
             "trained_on": train_people.name,
-            "file": f"runs/{run_name}/weights.safetensors",
+            "file": f"runs/{folder.name}/weights.safetensors",
         },
         "seed": seed,
         **watch.stamp(run.seconds),
