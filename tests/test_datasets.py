@@ -49,7 +49,8 @@ def test_real_lspet_people(test_data):
         ("crowdpose", "crowdpose_test.json"),
         ("mpii", "mpii_val.json"),
         ("lspet", "joints.mat"),
-        ("synthetic", "val"),
+        ("synthetic", "person_keypoints_val.json"),
+        ("synthetic-14", "person_keypoints_14_val.json"),
     ],
 )
 def test_a_missing_dataset_says_where_what_and_how(tmp_path, name, words):
@@ -72,6 +73,8 @@ def test_unknown_names_offer_the_near_ones(tmp_path):
         datasets.load("crowdpose", tmp_path, "tests")
     with pytest.raises(ValueError, match="unknown split of mpii 'valid'; did you mean val"):
         datasets.load("mpii", tmp_path, "valid")
+    with pytest.raises(ValueError, match="unknown split of synthetic-14 'valid'; did you mean val"):
+        datasets.load("synthetic-14", tmp_path, "valid")
     with pytest.raises(ValueError, match="unknown split of lspet 'vall'; did you mean val"):
         datasets.load("lspet", tmp_path, "vall")
 

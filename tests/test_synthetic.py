@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from posebook import datasets, metrics
 from posebook.datasets import synthetic
 
 KEY = {name: number for number, name in enumerate(synthetic.KEYPOINTS)}
@@ -196,3 +197,49 @@ def test_generate_writes_coco_whatever_the_workers_and_only_once(tmp_path):
     synthetic.generate(tmp_path / "one", 2, 1, seed=8, workers=1)
     assert picture.read_bytes() != before
     assert sorted(p.name for p in picture.parent.iterdir()) == ["000000.jpg", "000001.jpg"]
+
+
+def test_the_same_people_are_written_with_crowdposes_joints_too(tmp_path):
+    synthetic.generate(tmp_path, 3, 2, seed=7, workers=1)
+    for split in ("train", "val"):
+        coco = json.loads((tmp_path / f"annotations/person_keypoints_{split}.json").read_text())
+        crowd = json.loads((tmp_path / f"annotations/person_keypoints_14_{split}.json").read_text())
+        assert coco["images"] == crowd["images"] and coco["info"] == crowd["info"]
+        assert crowd["categories"][0]["keypoints"][-2:] == ["head", "neck"]
+        for one, other in zip(coco["annotations"], crowd["annotations"], strict=True):
+            assert other["keypoints"][:36] == one["keypoints"][15:] and len(other["keypoints"]) == 42
+            assert other["num_keypoints"] == sum(v > 0 for v in other["keypoints"][2::3])
+            assert {k: v for k, v in one.items() if "keypoints" not in k} == {
+                k: v for k, v in other.items() if "keypoints" not in k
+            }
+    people = [datasets.load(name, tmp_path, "val") for name in ("synthetic", "synthetic-14")]
+    assert [len(some.skeleton.keypoints) for some in people] == [17, 14]
+    assert people[1].name == "synthetic-14" and metrics.kind(people[1]) == "oks"
+    assert [p.bbox for p in people[0].persons] == [p.bbox for p in people[1].persons]
+
+
+def test_a_folder_drawn_before_there_were_14_joints_is_drawn_again_the_same(tmp_path):
+    synthetic.generate(tmp_path, 1, 1, seed=7, workers=1)
+    old, new = (tmp_path / f"annotations/person_keypoints_{name}val.json" for name in ("", "14_"))
+    before = old.read_bytes()
+    new.unlink()
+    with pytest.raises(datasets.DatasetMissing, match="person_keypoints_14_val.json and the folder val/"):
+        datasets.load("synthetic-14", tmp_path)
+    synthetic.generate(tmp_path, 1, 1, seed=7, workers=1)
+    assert new.is_file() and old.read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_crown_and_the_neck_lie_where_a_body_has_them(seed):
+    rng = np.random.default_rng(seed)
+    look = synthetic.sample_look(rng)
+    who = synthetic.person(rng, look, REST, 30.0)
+    crown, neck = who.joints[-2:]
+    shoulders, ears, eyes = (
+        who.joints[[KEY[f"left_{part}"], KEY[f"right_{part}"]]].mean(0) for part in ("shoulder", "ear", "eye")
+    )
+    assert shoulders[1] < neck[1] < who.joints[KEY["nose"], 1] < eyes[1] < crown[1]
+    assert crown[1] == pytest.approx(who.stature, rel=0.05)
+    assert np.linalg.norm((neck - shoulders)[[0, 2]]) < 0.05 * who.stature  # above their middle
+    skull = np.concatenate([part.grid.reshape(-1, 3) for part in who.lofts])
+    assert np.linalg.norm(skull - crown, axis=1).min() < 0.02 * who.stature

@@ -11,7 +11,8 @@ import numpy as np
 from posebook.names import near
 from posebook.skeletons import Skeleton
 
-NAMES = ("coco", "coco-mini", "crowdpose", "mpii", "lspet", "synthetic", "own")  # what `load` knows
+NAMES = ("coco", "coco-mini", "crowdpose", "mpii", "lspet", "synthetic", "synthetic-14", "own")  # of `load`
+SAME_FOLDER = {"coco-mini": "coco", "synthetic-14": "synthetic"}  # whose files lie in another's
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -123,20 +124,29 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
     """Load a dataset's people. root: the folder that holds its annotations, by default `default_root(name)`.
 
     coco and coco-mini: split train2017 or val2017; crowdpose: train, val, trainval or test; mpii, lspet and
-    synthetic: train or val; own, any COCO-format file: whatever its files are called. The default is what
-    the dataset is evaluated on. Raises ValueError for a name or split it does not know and DatasetMissing
-    for files.
+    synthetic: train or val; synthetic-14, the same people with CrowdPose's joints: likewise; own, any
+    COCO-format file: whatever its files are called. The default is what the dataset is evaluated on. Raises
+    ValueError for a name or split it does not know and DatasetMissing for files.
     """
     from posebook.datasets import coco, crowdpose, lspet, mpii, own  # each of them builds on this file
 
     loaders = dict(
         zip(
             NAMES,
-            (coco.load, coco.load_mini, crowdpose.load, mpii.load, lspet.load, coco.load_synthetic, own.load),
+            (
+                coco.load,
+                coco.load_mini,
+                crowdpose.load,
+                mpii.load,
+                lspet.load,
+                coco.load_synthetic,
+                coco.load_synthetic_14,
+                own.load,
+            ),
             strict=True,
         )
     )
     if name not in loaders:
         raise near(name, loaders, "dataset")
-    root = Path(root) if root else default_root("coco" if name == "coco-mini" else name)
+    root = Path(root) if root else default_root(SAME_FOLDER.get(name, name))
     return loaders[name](root, split) if split else loaders[name](root)

@@ -16,7 +16,7 @@ from posebook.datasets import Persons, annotations, missing
 from posebook.files import sha256
 from posebook.names import near
 
-LAYOUT = "annotations/person_keypoints_{split}.json and the folder {split}/ with its images"
+LAYOUT = "annotations/{file} and the folder {split}/ with its images"
 IMAGES = {"train2017": 118287, "val2017": 5000}  # of the official files
 MINI = {"train2017": 5000, "val2017": 500}  # of the StarNet-Pose authors' COCO-mini
 HOW = "https://cocodataset.org/#download (2017 images and annotations)"
@@ -50,23 +50,43 @@ def load_mini(root: Path, split: str = "val2017") -> Persons:
 
 def load_synthetic(root: Path, split: str = "val") -> Persons:
     """People of the embedded dataset, which synthetic.generate writes in COCO's format."""
+    return _drawn("synthetic", root, split, "coco", "person_keypoints_{split}.json")
+
+
+def load_synthetic_14(root: Path, split: str = "val") -> Persons:
+    """The same people in the same pictures, with CrowdPose's 14 joints."""
+    return _drawn("synthetic-14", root, split, "crowdpose", "person_keypoints_14_{split}.json")
+
+
+def _drawn(name: str, root: Path, split: str, skeleton: str, file: str) -> Persons:
+    """One of the embedded dataset's keypoint sets."""
     if split not in ("train", "val"):
-        raise near(split, ["train", "val"], "split of synthetic")
-    return read("synthetic", root, split, "python -m posebook.datasets.synthetic --root " + str(root))
+        raise near(split, ["train", "val"], f"split of {name}")
+    how, path = f"python -m posebook.datasets.synthetic --root {root}", root / "annotations" / file
+    return read(name, root, split, how, path=path.with_name(file.format(split=split)), skeleton=skeleton)
 
 
-def read(name: str, root: Path, split: str, how: str, whole: int | None = None, path=None) -> Persons:
+def read(
+    name: str,
+    root: Path,
+    split: str,
+    how: str,
+    whole: int | None = None,
+    path: Path | None = None,
+    skeleton: str = "coco",
+) -> Persons:
     """Read ROOT's annotations of `split` into people, skipping broken images up to the set limit.
 
     whole: how many images the real split has; a file with fewer is a sample of it, and is named one.
-    path: the annotation file where it has another name.
+    path: the annotation file where it has another name; skeleton: whose joints it has.
     """
     path = path or root / "annotations" / f"person_keypoints_{split}.json"
     if not path.is_file():
-        raise missing(root, f"{name} {split}", LAYOUT.format(split=split), how)
+        file = path.name.replace("_mini", "")  # which is cut from the whole one
+        raise missing(root, f"{name} {split}", LAYOUT.format(file=file, split=split), how)
     content = annotations.read(path)
     if whole and len(content.images) != whole:
         name += "-sample"
-    skeleton = skeletons.get("coco")
-    persons, images, skipped = annotations.people(content, root / split, skeleton)
-    return Persons(name, split, skeleton, sha256(path), persons, path, skipped, images)
+    joints = skeletons.get(skeleton)
+    persons, images, skipped = annotations.people(content, root / split, joints)
+    return Persons(name, split, joints, sha256(path), persons, path, skipped, images)

@@ -24,11 +24,12 @@ from posebook.datasets.synthetic.surfaces import (
 )
 
 KEYPOINTS = skeletons.get("coco").keypoints
+JOINTS = (*KEYPOINTS, "head", "neck")  # all that a body has: CrowdPose's two as well
 
 
 @dataclass(frozen=True)
 class Person:
-    """A posed, dressed body: joints (17, 3) in metres in COCO order, surfaces, and its seat if it sits.
+    """A posed, dressed body: joints (19, 3) in metres as JOINTS has them, surfaces, its seat if it sits.
 
     `thickness` is how far cloth and fat lift the surface off the bones, over stature.
     """
@@ -254,7 +255,7 @@ def person(rng: np.random.Generator, look: Look, pose: dict, yaw: float = 0.0, p
     )  # fmt: skip
     surfaces, points = head(rng, middle, skull, look)
     lofts += surfaces
-    joints |= points
+    joints |= points | {"neck": on_spine(0.845)}
 
     # Set it on the floor by its lowest point; the surfaces become views of one array.
     grid = np.concatenate([part.grid.reshape(-1, 3) for part in lofts])
@@ -266,7 +267,7 @@ def person(rng: np.random.Generator, look: Look, pose: dict, yaw: float = 0.0, p
         for part, points in zip(lofts, np.split(grid, ends[:-1]), strict=True)
     ]
     seat = (shift[1] - 0.062 * tall * look.girth, yaw) if pose["family"] == "sit" else None
-    ordered = np.stack([joints[name] for name in KEYPOINTS]) + shift
+    ordered = np.stack([joints[name] for name in JOINTS]) + shift
     return Person(ordered, placed, tall, seat, 1.6 * cover + 0.09 * max(0, look.girth - 1))
 
 

@@ -106,14 +106,14 @@ def head_shape() -> list[Loft]:
 
 
 def head(rng, middle, frame, look) -> tuple[list[Loft], dict]:
-    """Head, ears and hair about `middle`; also where the five face keypoints lie."""
+    """Head, ears and hair about `middle`; also where the five face keypoints and the crown lie."""
     size = look.stature * look.head
     skull, *ears = head_shape()
     ear_colours = (look.skin * [0.97, 0.9, 0.88]).astype(np.float32)[None, None]
     parts = [moved(skull, middle, frame, size, face(rng, look))]
     parts += [moved(ear, middle, frame, size, ear_colours) for ear in ears]
     place = lambda p: middle + frame @ (np.array(p) * size)  # noqa: E731
-    points = {"nose": place((0, -0.016, 0.0585))}
+    points = {"nose": place((0, -0.016, 0.0585)), "head": place((0, HEAD[0, 0], 0))}
     for side, sign in SIDES.items():
         points[f"{side}_eye"] = place((sign * 0.0185, 0.001, 0.0455))
         points[f"{side}_ear"] = place((sign * 0.0450, -0.006, -0.004))
