@@ -75,6 +75,16 @@ def test_a_mixed_batch_is_each_of_its_datasets_alone():
         assert maps[row, alone.shape[1] :].abs().sum() == 0
 
 
+def test_decoders_without_experts_are_several_datasets_too():
+    net, images = small("vitpose-s", others=(14,)), torch.randn(2, 3, 64, 48)
+    crowd = vitpose.single(net, 1, skeletons.get("crowdpose"))
+    assert torch.allclose(crowd(images)[0], net(images, 1)[0], atol=1e-5)
+    assert torch.allclose(vitpose.single(net)(images)[0], net(images)[0], atol=1e-5)
+    (maps,) = net(images, torch.tensor([1, 0]))
+    assert maps.shape[1] == 17 and maps[0, 14:].abs().sum() == 0
+    assert torch.allclose(maps[:1, :14], net(images[:1], 1)[0], atol=1e-4)
+
+
 def test_a_mixed_batch_teaches_only_the_experts_it_has():
     net = small().train()
     net(torch.randn(2, 3, 64, 48), torch.tensor([1, 4]))[0].square().sum().backward()
@@ -156,7 +166,7 @@ def test_what_vitpose_refuses():
         models.build("vitpose-s", input_size=(250, 192))
     with pytest.raises(ValueError, match="dataset 1 of this net has 14 joints; coco has 17"):
         vitpose.single(small(), 1)
-    with pytest.raises(ValueError, match="no experts to merge"):
+    with pytest.raises(ValueError, match="neither experts nor further decoders: there is nothing to merge"):
         vitpose.merged(small("vitpose-s").state_dict())
     with pytest.raises(ValueError, match="no decoder for dataset 7"):
         vitpose.merged(small().state_dict(), 7)

@@ -112,9 +112,9 @@ DECODERS = {"classic": Classic, "simple": Simple}
 class ViTPose(nn.Module):
     """Images (B, 3, H, W), normalised, to [heatmaps (B, K, H/4, W/4)].
 
-    decoder: classic or simple. part: channels of a feed-forward that belong to an expert, 0 for a plain net;
-    others: the numbers of joints of the further datasets of a net with experts, whose first is `skeleton`'s.
-    Raises ValueError for another decoder and for sides that are no multiples of 16.
+    decoder: classic or simple. others: the numbers of joints of further datasets, each with its own decoder;
+    `skeleton` is the first's. part: channels of a feed-forward that belong to an expert, one a dataset; 0 for
+    none. Raises ValueError for another decoder and for sides that are no multiples of 16.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class ViTPose(nn.Module):
         self.joints = len(skeleton.keypoints), *others
         self.backbone = ViT(width, depth, heads, drop_path, part, len(self.joints))
         self.keypoint_head = DECODERS[decoder](width, self.joints[0])
-        if part:
+        if others:
             self.associate_keypoint_heads = nn.ModuleList(DECODERS[decoder](width, count) for count in others)
         self.experts = bool(part)
         self._start()
@@ -157,7 +157,7 @@ class ViTPose(nn.Module):
     @property
     def heads(self) -> list[nn.Module]:
         """The decoders, a dataset each."""
-        return [self.keypoint_head, *(self.associate_keypoint_heads if self.experts else ())]
+        return [self.keypoint_head, *getattr(self, "associate_keypoint_heads", ())]
 
     def forward(self, images: Tensor, dataset: int | Tensor = 0) -> list[Tensor]:
         """dataset: which of its datasets the images are of: one number, or one an image (B,)."""
@@ -182,17 +182,17 @@ def merged(state: dict[str, Tensor], dataset: int = 0) -> dict[str, Tensor]:
     """The plain ViTPose's weights for one dataset, out of those of a ViTPose++ by their names; exact.
 
     An expert's rows follow the shared rows of its layer, and the dataset's decoder is the only one left: a
-    plain net at a plain net's cost. Raises ValueError for weights without experts or without that decoder.
+    plain net at a plain net's cost. Raises ValueError for weights of one dataset or without that decoder.
     """
-    if not any(".mlp.experts." in key for key in state):
-        raise ValueError("these weights have no experts to merge")
+    if not any(".mlp.experts." in key or key.startswith("associate_") for key in state):
+        raise ValueError("these weights have neither experts nor further decoders: there is nothing to merge")
     head = f"associate_keypoint_heads.{dataset - 1}." if dataset else "keypoint_head."
     if not any(key.startswith(head) for key in state):
         raise ValueError(f"these weights have no decoder for dataset {dataset}")
     plain = {}
     for key, value in state.items():
-        if ".mlp.fc2." in key:
-            plain[key] = torch.cat([value, state[key.replace("fc2", f"experts.{dataset}")]])
+        if (expert := key.replace(".fc2.", f".experts.{dataset}.")) in state and expert != key:
+            plain[key] = torch.cat([value, state[expert]])
         elif key.startswith(head):
             plain["keypoint_head." + key.removeprefix(head)] = value
         elif key.startswith("backbone.") and ".experts." not in key:

@@ -1,0 +1,206 @@
+"""One net for several keypoint sets: ViTPose++'s question, asked of the embedded data with 17 and 14 joints.
+
+Three ways to learn both sets, by the same samples of each:
+separate: two plain nets, one a set; decoders: one net with a decoder a set; experts: that, and of each
+feed-forward a part of its own a set (Xu et al., "ViTPose++", TPAMI 2024, section 3.4).
+
+1. Every second training picture has COCO's 17 joints, the others CrowdPose's 14: no picture is learnt with
+   both. All of the validation pictures are looked at with both.
+2. A net of both sets mixes them in its batches and takes as many steps as the two separate ones together.
+3. A set is measured by the plain net that is merged for it, and its multiply-adds are counted. A net this
+   small, trained this shortly, has next to no AP: besides it the share of labelled joints that lie within a
+   tenth of the box's longer side of their place, PCK@0.1.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from posebook import complexity, datasets, evaluation, metrics, models, recipes, records, training
+from posebook.checkpoints import Run
+from posebook.datasets import Persons
+from posebook.metrics import Predictions
+from posebook.models import vitpose
+from posebook.names import near
+from posebook.recipes import Recipe
+from posebook.samples import Samples
+from posebook.training import How
+
+WAYS, SETS, MODEL = ("separate", "decoders", "experts"), ("synthetic", "synthetic-14"), "vitpose-s"
+NET = {"width": 96, "depth": 4, "heads": 4, "drop_path": 0.0, "decoder": "simple"}
+RECIPE = {"epochs": 20, "batch": 32, "base_batch": 32, "evaluate_every": 10}  # besides profile demo's
+NEAR = 0.1  # of a box's longer side
+
+
+def halves(whole: Sequence[Persons]) -> list[Persons]:
+    """Of sets over the same pictures a share each, no picture in two of them: every second one, of two."""
+    return [
+        replace(people, persons=tuple(p for p in people.persons if p.image_id % len(whole) == number))
+        for number, people in enumerate(whole)
+    ]
+
+
+class Together(Dataset):
+    """Training samples of several sets as those of one, with as many joints as the largest has."""
+
+    packed = None
+
+    def __init__(self, sets: Sequence[Samples]):
+        self.sets, self.recipe, self.seed = sets, sets[0].recipe, sets[0].seed
+        self.ends = np.cumsum([len(people) for people in sets])
+        self.joints = max(len(people.persons.skeleton.keypoints) for people in sets)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Image (H, W, 3), joints (K, 2), weights (K,), 0 for those the set lacks, and the set's number."""
+        epoch, index = key
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        own = index - (self.ends[number] - len(self.sets[number]))
+        image, points, weights = self.sets[number][epoch, int(own)]
+        lacking = self.joints - len(points)
+        return (
+            image,
+            functional.pad(points, (0, 0, 0, lacking)),
+            functional.pad(weights, (0, lacking)),
+            number,
+        )
+
+
+def share_near(persons: Persons, found: Predictions, limit: float = NEAR) -> float:
+    """The share of labelled joints no farther from their place than `limit` of their box's longer side."""
+    truth = np.stack([person.keypoints for person in persons.persons])  # (N, K, 3)
+    sides = np.array([max(person.bbox[2:]) for person in persons.persons])  # (N,)
+    away = np.linalg.norm(found.keypoints - truth[..., :2], axis=2) / sides[:, None]  # (N, K)
+    return float((away <= limit)[truth[..., 2] > 0].mean())
+
+
+def measured(plain: nn.Module, people: Persons, device: str = "cpu") -> dict[str, float]:
+    """PCK@0.1 and AP of a plain net on its set, without flip test, each named with the set's joints."""
+    found = evaluation.predict(plain, people, flip_test=False, device=device)
+    both = {"PCK@0.1": share_near(people, found), "AP": metrics.score(people, found)["AP"]}
+    return {f"{name}, {len(people.skeleton.keypoints)} joints": value for name, value in both.items()}
+
+
+def build(way: str, sets: Sequence[Persons], recipe: Recipe) -> list[nn.Module]:
+    """The nets of a way, untrained: one for both sets, or one for each."""
+    size, skeletons = recipe.input_size, [people.skeleton for people in sets]
+    if way == "separate":
+        return [models.build(MODEL, skeleton, size, **NET) for skeleton in skeletons]
+    others = tuple(len(skeleton.keypoints) for skeleton in skeletons[1:])
+    part = NET["width"] // 2 if way == "experts" else 0  # half, as in ViTPose++-S
+    return [models.build(MODEL, skeletons[0], size, **NET, others=others, part=part)]
+
+
+def plain(net: nn.Module, sets: Sequence[Persons]) -> list[nn.Module]:
+    """The plain nets that a net is: itself, or what is merged for each of its sets."""
+    if len(net.joints) == 1:
+        return [net]
+    return [vitpose.single(net, number, people.skeleton) for number, people in enumerate(sets)]
+
+
+def learn(
+    name: str,
+    net: nn.Module,
+    sets: Sequence[Persons],
+    asked: Sequence[Persons],
+    recipe: Recipe,
+    how: How,
+    out_dir: str | Path,
+    identity: dict,
+) -> tuple[Run, dict[str, float], list[nn.Module]]:
+    """Train a net on its sets by training.fit; the run, the scores on those asked for, and the plain nets."""
+
+    def people(_: bool) -> Samples | Together:
+        samples = [Samples(people, recipe, identity["seed"]) for people in sets]
+        return Together(samples) if len(samples) > 1 else samples[0]
+
+    def score(net: nn.Module) -> dict[str, float]:
+        found = {}
+        for one, people in zip(plain(net, asked), asked, strict=True):
+            found |= measured(one, people, how.device)
+        return found
+
+    identity = identity | {"data": [people.sha256 for people in sets]}
+    run, _ = training.fit(name, net, people, recipe, how, out_dir, identity, score)
+    return run, score(run.ema), plain(run.ema.cpu(), asked)
+
+
+def train(
+    way: str = "experts",
+    data_root: str | None = None,
+    seed: int = 0,
+    out_dir: str = "reports",
+    device: str = "cpu",
+    **changes: object,
+) -> dict:
+    """Train one way's nets on both sets, measure what they are merged into, and return the record.
+
+    changes: fields of the recipe to set otherwise, such as epochs. Goes on where the same call was stopped;
+    raises ValueError before any work for a name it does not know.
+    """
+    recipe = recipes.get("demo", MODEL, SETS[0], **RECIPE | changes)
+    if way not in WAYS:
+        raise near(way, WAYS, "way")
+    how, watch = training.how(device, "float32"), records.Stopwatch(device)
+    sets = halves([datasets.load(name, data_root, "train") for name in SETS])
+    asked = [datasets.load(name, data_root, "val") for name in SETS]
+    torch.manual_seed(seed)
+    nets, scores, runs, merged = build(way, sets, recipe), {}, [], []
+    for number, net in enumerate(nets):
+        own = slice(None) if len(nets) == 1 else slice(number, number + 1)
+        name = "-".join(["several", way, *(people.name for people in sets[own]), f"seed{seed}"])
+        identity = {"way": way, "net": NET, "seed": seed}
+        run, found, plains = learn(name, net, sets[own], asked[own], recipe, how, out_dir, identity)
+        scores |= found
+        runs.append(run)
+        merged += plains
+    return {
+        "kind": "several",
+        "name": f"several-{way}-seed{seed}",
+        "model": MODEL,
+        "options": NET,
+        "dataset": [people.describe() for people in sets],
+        "profile": "demo",
+        "parameters": runs[0].identity["recipe"] | {"way": way, "device": device},
+        "protocol": {"input_size": list(recipe.input_size), "boxes": "ground truth", "flip_test": False}
+        | {"metric": f"joints within {NEAR} of the box's longer side; OKS AP by pycocotools"},
+        "evaluated": [people.describe() for people in asked],
+        "metrics": scores,
+        "complexity": {
+            what: [complexity.count(net, recipe.input_size) for net in those]
+            for what, those in (("trained", nets), ("merged", merged))
+        },
+        "curve": [run.curve for run in runs],
+        "seed": seed,
+        **watch.stamp(sum(run.seconds for run in runs)),
+    }
+
+
+def main() -> None:
+    """Train one way from the command line; writes the record and says where."""
+    parser = argparse.ArgumentParser(
+        prog="python -m posebook.several", description=train.__doc__.splitlines()[0]
+    )
+    parser.add_argument("--way", default="experts", help=", ".join(WAYS))
+    parser.add_argument("--data-root", help="default $POSEBOOK_DATA/synthetic or data/synthetic")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out-dir", default="reports")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--epochs", type=int, default=RECIPE["epochs"])
+    arguments = vars(parser.parse_args())
+    record = train(**arguments)
+    path = records.write(record, arguments["out_dir"])
+    print({key: round(value, 4) for key, value in record["metrics"].items()}, path, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

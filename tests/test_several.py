@@ -1,0 +1,119 @@
+"""One net for several keypoint sets: halves without a common picture, mixed batches, what is measured."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from posebook import complexity, datasets, losses, models, recipes, records, several, training
+from posebook.datasets import synthetic
+from posebook.metrics import Predictions
+from posebook.samples import Samples
+
+TINY = {"width": 24, "depth": 2, "heads": 2}
+SHORT = {"epochs": 1, "batch": 8, "base_batch": 8, "input_size": (64, 48), "warmup_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    root = tmp_path_factory.mktemp("drawn")
+    synthetic.generate(root, train_images=6, val_images=3, seed=1, workers=1)
+    return root
+
+
+@pytest.fixture
+def sets(drawn):
+    return [datasets.load(name, drawn, "train") for name in several.SETS]
+
+
+def together(sets, **changes):
+    recipe = recipes.get("demo", several.MODEL, **SHORT | changes)
+    return several.Together([Samples(people, recipe, 0) for people in sets])
+
+
+def test_halves_share_no_picture_and_lose_none(sets):
+    parts = several.halves(sets)
+    pictures = [{person.image_id for person in part.persons} for part in parts]
+    assert not pictures[0] & pictures[1]
+    assert pictures[0] | pictures[1] == {person.image_id for person in sets[0].persons}
+    assert [len(part.skeleton.keypoints) for part in parts] == [17, 14]
+    assert sum(len(part.persons) for part in parts) == len(sets[0].persons)
+
+
+def test_samples_of_both_sets_are_those_of_each_with_joints_that_do_not_count(sets):
+    both, parts = together(sets), [Samples(people, together(sets).recipe, 0) for people in sets]
+    first = len(parts[0])
+    assert len(both) == first + len(parts[1])
+    for index in range(len(both)):
+        image, points, weights, number = both[0, index]
+        assert number == (index >= first)
+        alone = parts[number][0, index - first * number]
+        joints = len(alone[1])
+        assert torch.equal(image, alone[0])
+        assert torch.equal(points[:joints], alone[1]) and torch.equal(weights[:joints], alone[2])
+        assert points.shape == (17, 2) and weights[joints:].sum() == 0
+
+
+def test_a_batch_of_both_has_the_loss_of_each_alone(sets):
+    """The loss is a mean over people, of whom those with 14 joints have three that are right anyway."""
+    both = together(sets)
+    net = models.build(several.MODEL, "coco", (64, 48), **TINY, others=(14,), part=12).eval()
+    torch.nn.init.normal_(net.associate_keypoint_heads[0].final_layer.weight, std=0.1)
+    batch = next(iter(DataLoader([both[0, index] for index in (0, 1, len(both) - 1)], 3)))
+    assert batch[3].tolist() == [0, 0, 1]
+    found = training.pose_loss(net, batch, both.recipe)
+    sum_ = 0.0
+    for image, points, weights, number in (both[0, index] for index in (0, 1, len(both) - 1)):
+        joints = net.joints[number]
+        maps = net(training.transforms.normalise(image[None]), number)
+        target = training.codecs.encode_heatmap(points[None, :joints], (64, 48), 4)
+        sum_ += losses.heatmap_mse(maps, target, weights[None, :joints]) * joints / 17
+    assert found.item() == pytest.approx(sum_.item() / 3, rel=1e-5)
+
+
+def test_the_share_of_near_joints_by_a_loop(sets):
+    people, rng = sets[1], np.random.default_rng(0)
+    truth = np.stack([person.keypoints for person in people.persons])
+    guess = truth[..., :2] + rng.normal(0, 12, truth[..., :2].shape)
+    near = []
+    for person, points in zip(people.persons, guess, strict=True):
+        for (x, y, v), (a, b) in zip(person.keypoints, points, strict=True):
+            if v > 0:
+                near.append(np.hypot(x - a, y - b) <= 0.1 * max(person.bbox[2], person.bbox[3]))
+    found = several.share_near(people, Predictions(guess, np.ones(guess.shape[:2])))
+    assert 0.1 < found < 0.9 and found == pytest.approx(np.mean(near))
+
+
+def test_every_way_costs_a_set_what_a_plain_net_costs(sets):
+    recipe = recipes.get("demo", several.MODEL, **SHORT)
+    size, counts, sizes = recipe.input_size, {}, {}
+    for way in several.WAYS:
+        nets = several.build(way, sets, recipe)
+        plains = [one for net in nets for one in several.plain(net, sets)][:2]
+        if way == "separate":
+            plains = nets
+        assert [len(one.skeleton.keypoints) for one in plains] == [17, 14]
+        counts[way] = [complexity.count(one, size) for one in plains]
+        sizes[way] = sum(complexity.count(net, size)["params"] for net in nets)
+    assert counts["separate"] == counts["decoders"] == counts["experts"]
+    assert sizes["decoders"] < sizes["experts"] < sizes["separate"]
+
+
+@pytest.mark.parametrize("way, runs", [("separate", 2), ("experts", 1)])
+def test_a_way_is_trained_measured_and_recorded(drawn, tmp_path, monkeypatch, way, runs):
+    monkeypatch.setattr(several, "NET", several.NET | TINY)
+    record = several.train(way, drawn, out_dir=tmp_path, **SHORT)
+    assert set(record["metrics"]) == {
+        f"{name}, {joints} joints" for name in ("PCK@0.1", "AP") for joints in (17, 14)
+    }
+    assert len(record["curve"]) == runs and all(len(curve) == 1 for curve in record["curve"])
+    assert [people["name"] for people in record["dataset"]] == list(several.SETS)
+    assert len(record["complexity"]["merged"]) == 2
+    assert records.load(records.write(record, tmp_path).parent)[0]["name"] == f"several-{way}-seed0"
+    again = several.train(way, drawn, out_dir=tmp_path, **SHORT)  # from its last checkpoint: nothing is left
+    assert again["metrics"] == record["metrics"] and again["curve"] == record["curve"]
+
+
+def test_an_unknown_way_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match="unknown way 'expert'; did you mean experts"):
+        several.train("expert", tmp_path)
