@@ -58,7 +58,8 @@ ACTIVITIES = {
         "near_arm": "wave wave_in wave wave_in", "near_spine_side": "-3 -6 -4 -3", "far_shift": ".02"}),
     "reach": (2.8, None, {
         "near_arm": "hang reach raised reach", "near_spine_twist": "0 -14 -6 0",
-        "near_neck_twist": "0 14 8 0", "spine_flex": "0 8 -4 4", "near_shift": "0 .02 .02 0", "neck_flex": "4 0 -20 0"}),
+        "near_neck_twist": "0 14 8 0", "spine_flex": "0 8 -4 4", "near_shift": "0 .02 .02 0",
+        "neck_flex": "4 0 -20 0"}),
     "pick up": (3.2, None, {
         "both_arm": "hang down down hold", "drop": "0 .14 .17 .02", "back": "0 .07 .09 0",
         "pitch": "0 42 48 4", "spine_flex": "2 30 38 6", "neck_flex": "4 -10 -5 4"}),
@@ -87,7 +88,8 @@ ACTIVITIES = {
         "back": "0 .03 .04 -.06 -.05 0", "drop": ".03 .03 .04 .05 .05 .03"}),
     "box": (1.1, None, {
         "near_arm": "guard punch guard guard", "far_arm": "guard guard guard punch",
-        "drop": ".04 .05 .04 .05", "near_spine_twist": "0 -26 0 26", "near_yaw": "0 -8 0 8", "pitch": "4", "spine_flex": "8"}),
+        "drop": ".04 .05 .04 .05", "near_spine_twist": "0 -26 0 26", "near_yaw": "0 -8 0 8", "pitch": "4",
+        "spine_flex": "8"}),
     "clap": (0.7, None, {"both_arm": "clap open", "neck_flex": "6 2"}),
     "stretch": (4.0, None, {
         "both_arm": "hang raised raised raised", "near_spine_side": "0 0 22 -20", "spine_flex": "0 -8 -4 -4",
@@ -129,7 +131,10 @@ def _clip(number: int, frames: int, seed: int, noise: float, fps: float) -> Clip
     size = _build(rng)
     channels, feet, place, heading, weights = _perform(rng, plan, times, size)
     world = _stand(channels, feet, place, heading, size)[-frames:]
-    action = plan[int(weights[:, -frames:].mean(1).argmax())][0]
+    shares: dict[str, float] = {}
+    for (activity, *_), weight in zip(plan, weights[:, -frames:].sum(1), strict=True):
+        shares[activity] = shares.get(activity, 0) + weight
+    action = max(shares, key=shares.get)
     camera = _camera(rng, world)
     pose = camera.see(world)
     exact = camera.project(pose)
