@@ -116,7 +116,13 @@ def detected(detector: Detector) -> Boxes:
 def prepare(path: Path, boxes: Boxes, input_size: tuple[int, int]) -> Picture:
     """Read a picture, find its people and crop them; ValueError for one that cannot be read."""
     image = read_image(path)
-    where, scores = boxes(path, image)
+    return cropped(path, image, *boxes(path, image), input_size)
+
+
+def cropped(
+    path: Path, image: np.ndarray, where: np.ndarray, scores: np.ndarray, input_size: tuple[int, int]
+) -> Picture:
+    """A picture (H, W, 3) with the crops of its people, whose boxes (N, 4) and scores (N,) are known."""
     matrices = np.array([transforms.crop_affine(tuple(box), input_size) for box in where]).reshape(-1, 2, 3)
     crops = [transforms.warp(image, matrix, input_size) for matrix in matrices]
     stacked = np.stack(crops) if crops else np.zeros((0, *input_size, 3), np.uint8)
