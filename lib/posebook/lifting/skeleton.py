@@ -41,11 +41,11 @@ def bones(pose: Tensor) -> Tensor:
 
 
 def adjacency(links: Sequence[tuple[int, int]], nodes: int) -> Tensor:
-    """A graph (N, N) with each node linked to itself and to its neighbours, rows summing to 1."""
-    graph = torch.eye(nodes)
+    """A graph (N, N): each node linked to itself by 1, and to its neighbours by shares of another 1."""
+    graph = torch.zeros(nodes, nodes)
     for a, b in links:
         graph[a, b] = graph[b, a] = 1.0
-    return graph / graph.sum(1, keepdim=True)
+    return graph / graph.sum(1, keepdim=True) + torch.eye(nodes)
 
 
 def from_coco(keypoints: np.ndarray) -> np.ndarray:
