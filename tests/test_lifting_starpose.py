@@ -1,0 +1,112 @@
+"""The small StarPose and its plain rival: the same samples, a loss that reaches everything, a record."""
+
+import json
+
+import pytest
+import torch
+
+from posebook import records
+from posebook.lifting import diffusion, motion, starpose
+from posebook.lifting.data import targets
+from posebook.lifting.starpose import FRAMES, RECIPE, Sights
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return motion.split("train", 2, 2 * FRAMES, fps=25)
+
+
+def batch(clips) -> list[torch.Tensor]:
+    samples = Sights(clips, RECIPE, 0, 2 * FRAMES)
+    return [torch.stack(part) for part in zip(*(samples[0, i] for i in range(len(samples))), strict=True)]
+
+
+def test_a_mirrored_sample_is_seen_along_mirrored_rays():
+    exact = motion.clips(1, 2 * FRAMES, noise=0.0, fps=25)
+    _, y, _, seen = batch(exact)
+    assert len(y) == 2
+    assert not torch.allclose(seen[0], seen[1])
+    # float32, at some metres
+    assert (diffusion.energies(y, seen)["reprojection"] < 1e-8).all()
+
+
+def test_both_nets_are_of_one_size_but_for_what_makes_a_denoiser():
+    sizes = [
+        sum(p.numel() for p in net.parameters()) for net in (starpose.plain(), starpose.starpose().lifter)
+    ]
+    assert sizes[1] - sizes[0] == (3 + starpose.WIDTH) * starpose.WIDTH
+
+
+def test_the_plain_loss_takes_both_windows_each_by_itself(clips):
+    x, y, counted, seen = batch(clips)
+    halves = y.unflatten(1, (2, FRAMES)).flatten(0, 1)  # (2 B, F, J, 3)
+    assert starpose.plain_loss(lambda _: halves, [x, y, counted, seen], RECIPE).item() == 0
+    aside = halves + torch.tensor([0.0, 0.3, 0.4])
+    assert starpose.plain_loss(lambda _: aside, [x, y, counted, seen], RECIPE).item() == pytest.approx(0.5)
+
+
+def test_the_loss_of_starpose_reaches_the_history_and_everything_else(clips):
+    torch.manual_seed(0)
+    net = starpose.starpose()
+    loss = starpose.star_loss(net, batch(clips), RECIPE)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(parameter.grad.any() for parameter in net.parameters())
+
+
+def test_the_second_window_is_told_what_was_answered_for_the_first(clips):
+    x, y, counted, seen = batch(clips)
+    told = []
+
+    def net(given, t, past):
+        told.append(past)
+        return torch.full((*given.shape[:-1], 3), float(len(told)))
+
+    starpose.star_loss(net, [x, y, counted, seen], RECIPE)
+    assert told[0] is None
+    assert torch.equal(told[1][0], x[:, FRAMES - starpose.PAST : FRAMES])
+    assert torch.equal(told[1][1], torch.ones(len(x), starpose.PAST, 17, 3))
+
+
+def test_weights_come_back_as_they_were_but_for_halves(tmp_path):
+    torch.manual_seed(0)
+    net = starpose.starpose().eval()
+    starpose.save(net, tmp_path / "weights.safetensors")
+    again = starpose.load(tmp_path / "weights.safetensors")
+    x, t = torch.randn(1, FRAMES, 17, 5), torch.ones(1)
+    with torch.no_grad():
+        assert torch.allclose(net(x, t), again(x, t), atol=0.02)
+    assert (tmp_path / "weights.safetensors").stat().st_size < 300_000
+
+
+def test_a_plain_lifter_answers_every_frame_once(clips):
+    x, _, _ = starpose.together(clips)
+    net = starpose.plain().eval()
+    with torch.no_grad():
+        answer = starpose.alone(net, x[:, : 2 * FRAMES - 5])
+        first, last = net(x[:, :FRAMES]), net(x[:, FRAMES - 5 : 2 * FRAMES - 5])
+    assert torch.allclose(answer[:, :FRAMES, 1:], first[:, :, 1:])
+    assert torch.allclose(answer[:, FRAMES:, 1:], last[:, 5:, 1:])
+    assert not answer[:, :, 0].any()
+
+
+def test_a_comparison_becomes_a_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(starpose, "TRAIN", 1)
+    monkeypatch.setattr(starpose, "VAL", 1)
+    record = starpose.compare(0, tmp_path, epochs=1)
+    path = records.write(record, tmp_path)
+    kept = json.loads(path.read_text())
+    assert [row["net"] for row in kept["metrics"]] == ["plain"] * 2 + ["starpose"] * 4
+    assert {(row["history"], row["guided"]) for row in kept["metrics"][2:]} == {
+        (history, guided) for history in (False, True) for guided in (False, True)
+    }
+    for row in kept["metrics"]:
+        assert row["MPJPE"] > row["P-MPJPE"] > 0
+        if row["net"] == "starpose":
+            assert row["best by joint"] < row["one hypothesis"]
+    assert starpose.load(tmp_path / kept["weights"]["file"])
+
+
+def test_the_truth_has_no_error(clips):
+    y = torch.stack([targets(clip) for clip in clips])
+    assert all(abs(value) < 1e-2 for value in starpose.figures(y, y).values())
