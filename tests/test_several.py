@@ -84,6 +84,21 @@ def test_the_share_of_near_joints_by_a_loop(sets):
     assert 0.1 < found < 0.9 and found == pytest.approx(np.mean(near))
 
 
+def test_a_guess_is_the_median_place_in_a_box(sets):
+    people = sets[1]
+    points = several.guess(people, people).keypoints
+    k = people.skeleton.keypoints.index("neck")
+    seen = []
+    for person in people.persons:
+        (x, y, w, h), (a, b, v) = person.bbox, person.keypoints[k]
+        if v > 0:
+            seen.append([(a - x - w / 2) / max(w, h), (b - y - h / 2) / max(w, h)])
+    for person, joints in zip(people.persons, points, strict=True):
+        x, y, w, h = person.bbox
+        expected = np.array([x + w / 2, y + h / 2]) + max(w, h) * np.median(seen, 0)
+        assert joints[k] == pytest.approx(expected)
+
+
 def test_every_way_costs_a_set_what_a_plain_net_costs(sets):
     recipe = recipes.get("demo", several.MODEL, **SHORT)
     size, counts, sizes = recipe.input_size, {}, {}
@@ -108,7 +123,7 @@ def test_a_way_is_trained_measured_and_recorded(drawn, tmp_path, monkeypatch, wa
     }
     assert len(record["curve"]) == runs and all(len(curve) == 1 for curve in record["curve"])
     assert [people["name"] for people in record["dataset"]] == list(several.SETS)
-    assert len(record["complexity"]["merged"]) == 2
+    assert len(record["complexity"]["merged"]) == 2 and set(record["guess"]) < set(record["metrics"])
     assert records.load(records.write(record, tmp_path).parent)[0]["name"] == f"several-{way}-seed0"
     again = several.train(way, drawn, out_dir=tmp_path, **SHORT)  # from its last checkpoint: nothing is left
     assert again["metrics"] == record["metrics"] and again["curve"] == record["curve"]
