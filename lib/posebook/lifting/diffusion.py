@@ -17,8 +17,9 @@ B, F (frames), J, C; L frames of history; H hypotheses. Poses are metres, camera
    it, in two stages, and a linear layer [2nd]. Attention goes over a frame's nodes in the first stage and
    over a node's frames in the second: over all at once it would cost more than the denoiser [chosen].
 6. The embedding (B, 1, J, C) is read at the last frame of the history and given to all frames [chosen].
-7. In training two windows follow each other; the second one's history is what the net has just answered for
-   the first, at whatever noise that drew: nearly the truth, or its own guess, or between [chosen].
+7. In training two windows follow each other. The second one's history is what the net answers for the first
+   from noise alone, never the truth or a guess that has seen some of it: told those, it learns a trust in its
+   past that its own answers do not deserve [chosen; the paper does not say].
 8. Guidance moves the guess of the clean pose down the gradient of the energy at that guess; no gradient
    through the net, so that it works on poses from anywhere [chosen; the paper's goes through the net, 2nd].
 9. Energy: 1 reprojection + 1 symmetry of left and right + 0.01 deviation of bones' lengths + 0.01 squared
