@@ -3,7 +3,8 @@
 nbconvert does the work, with the template beside this file. Added is what its exporter lacks: formulas as
 MathML (no script from another host), links between notebooks that become links between pages, a text
 alternative for every figure, a mark on the page of a notebook that stopped, and a refusal to write a page
-that would load anything from elsewhere. search.js, beside the pages, holds their prose for the search.
+that would load anything from elsewhere. search.js, beside the pages, holds their prose for the search;
+plotly.min.js, where a page has a skeleton to turn, what draws it.
 """
 
 import ast
@@ -26,6 +27,7 @@ GROUPS = {"audit": "Audits", "attribution": "Attribution of", "tables": "Tables"
 # what latex2mathml does not know -> what it does
 SAME_IN_TEX = {r"\operatorname*": r"\mathrm", r"\arg": r"\mathrm{arg}\,", "{aligned}": "{align*}"}
 LOADS = "img[src], script[src], link[href], iframe[src], source[src], video[src], audio[src], object[data]"
+LIBRARY = "plotly.min.js"
 # the colours of posebook.plots -> their names in style.css
 PALETTE = {
     "#1f2933": "ink",
@@ -104,17 +106,22 @@ def export(executed: list[Path], html: Path) -> None:
     titles = {page: title(notebook, page) for page, notebook in notebooks.items()}
     stopped = {page for page, book in notebooks.items() if "stopped" in book.metadata.get("posebook", {})}
     exporter = PageExporter(template_name="template", extra_template_basedirs=[str(HERE)])
-    found = []
+    found, turns = [], False
     for page, notebook in tqdm(notebooks.items(), desc="pages", unit="page"):
         text, _ = exporter.from_notebook_node(notebook, {"page": describe(page, notebook, titles, stopped)})
         soup = finish(text, page, titles)
         found += passages(soup, page)
+        turns = turns or bool(soup.select("figure.scene"))
         target = html / page
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(str(soup), encoding="utf-8")
     # A script, since a page opened from a disk may read no other file.
     words = f"window.posebookPassages = {json.dumps(found, ensure_ascii=False, separators=(',', ':'))};\n"
     (html / "search.js").write_text(words, encoding="utf-8")
+    if turns:  # once for all pages: it is larger than all of them
+        from plotly.offline import get_plotlyjs
+
+        (html / LIBRARY).write_text(get_plotlyjs(), encoding="utf-8")
 
 
 def page_of(notebook: Path) -> Path:
@@ -254,6 +261,8 @@ def finish(text: str, page: Path, titles: dict[Path, str]) -> BeautifulSoup:
         again = (f"{name}-{number}" for number in count(2))
         heading["id"] = name if name not in taken else next(free for free in again if free not in taken)
         taken.add(heading["id"])
+    for scene in soup.select("figure.scene"):  # posebook.plots3d's, which the page's script brings to life
+        scene["data-library"] = os.path.relpath(LIBRARY, page.parent)
     for image in soup.select("img"):
         image["alt"] = image.get("alt") or alternative(image)
     for style in soup.select("style[scoped]"):  # pandas repeats it with every frame

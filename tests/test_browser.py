@@ -16,7 +16,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from conftest import ROOT
-from test_report import broken, browser, execute, executed_notebook, pages, run
+from test_report import broken, browser, execute, executed_notebook, pages, run, with_a_scene
 
 CHROMIUM = next(filter(None, map(shutil.which, browser.NAMES)), None)
 QUIET = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -66,19 +66,26 @@ def built(report, tmp_path_factory) -> list[Path]:
     return [path for root in roots for path in sorted(root.rglob("*.html"))]
 
 
+def ours(message) -> bool:
+    """Whether a line on the console is not plotly's, or the driver's about plotly."""
+    return not message.location["url"].endswith(pages.LIBRARY) and "WebGL" not in message.text
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 def test_pages_in_a_browser(width, built, chromium):
     assert len(built) >= 6
     for path in built:
         tab = chromium.new_page(viewport={"width": width, "height": 900})
         said, asked = [], []
-        tab.on("console", lambda message, said=said: said.append(message.text))
+        tab.on("console", lambda message, said=said: said.append(message.text) if ours(message) else None)
         tab.on("pageerror", lambda error, said=said: said.append(str(error)))
         tab.on("request", lambda request, asked=asked: asked.append(request.url))
         tab.goto(path.as_uri())
         tab.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
         assert not said, f"{path}: {said}"
-        assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+        root = next(parent for parent in path.parents if parent.name == "html")
+        beside = {path.as_uri(), (root / pages.LIBRARY).as_uri()}  # the latter where a scene came into view
+        assert path.as_uri() in asked and {url for url in asked if not url.startswith("data:")} <= beside
         empty = tab.evaluate(
             "[...document.images].filter(image => !image.naturalWidth).map(image => image.alt)"
         )
@@ -193,6 +200,92 @@ def test_on_paper_there_is_what_a_reader_hands_in(report, chromium, tmp_path):
     tab.close()
     run.main(["pdf", str(report / "index.html"), str(tmp_path / "page.pdf")])
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.fixture(scope="module")
+def in_space(tmp_path_factory) -> Path:
+    """A page with a skeleton to turn."""
+    pytest.importorskip("plotly")
+    folder = tmp_path_factory.mktemp("space")
+    nbformat.write(with_a_scene(), folder / "index.ipynb")
+    pages.export([folder / "index.ipynb"], folder / "html")
+    return folder / "html/index.html"
+
+
+@pytest.fixture(scope="module")
+def drawing(chromium):
+    """Chromium that draws in space, in software."""
+    args = [*(flag for flag in QUIET if flag != "--disable-gpu"), "--use-angle=swiftshader"]
+    window = chromium.browser_type.launch(
+        executable_path=CHROMIUM, args=[*args, "--enable-unsafe-swiftshader"]
+    )
+    yield window
+    window.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_skeleton_turns_and_plays_by_keyboard(scheme, in_space, drawing):
+    tab = drawing.new_page(viewport={"width": 1000, "height": 900}, color_scheme=scheme)
+    said, asked = [], []
+    tab.on("console", lambda message: said.append(message.text) if ours(message) else None)
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(in_space.as_uri())
+    tab.locator("figure.scene").scroll_into_view_if_needed()
+    tab.wait_for_selector("figure.lives .live output")
+    assert not tab.is_visible("figure.scene > img")
+    assert {url for url in asked if url.startswith("file:")} == {
+        in_space.as_uri(),
+        (in_space.parent / pages.LIBRARY).as_uri(),
+    }
+    assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+
+    eye = "document.querySelector('.live > div').layout.scene.camera.eye.x"
+    before = tab.evaluate(eye)
+    tab.focus(".live > div")
+    tab.keyboard.press("ArrowLeft")
+    tab.wait_for_function(f"Math.abs({eye} - {before}) > 0.05")
+
+    first = "document.querySelector('.live > div').data.find(trace => trace.meta === 'left').z"
+    before = tab.evaluate(f"JSON.stringify({first})")
+    tab.get_by_role("slider", name="time").press("End")
+    assert tab.inner_text(".live output") == "0.78 s"
+    tab.wait_for_function(f"JSON.stringify({first}) !== {before!r}")
+    tab.get_by_role("button", name="play").press("Enter")
+    tab.wait_for_function("document.querySelector('.live output').textContent !== '0.78 s'")
+    tab.get_by_role("button", name="stop").press("Enter")
+    stopped = tab.inner_text(".live output")
+    tab.wait_for_timeout(200)
+    assert tab.inner_text(".live output") == stopped
+
+    line = "document.querySelector('.live > div').data.find(trace => trace.meta === 'left').line.color"
+    colour = tab.evaluate(line)
+    tab.get_by_role("button", name={"light": "dark", "dark": "light"}[scheme]).click()
+    tab.wait_for_function(f"{line} !== {colour!r}")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-playwright-python here")
+    assert not [
+        (one["id"], one["nodes"][0]["html"][:200]) for one in axe.Axe().run(tab).response["violations"]
+    ]
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 1000
+    tab.emulate_media(media="print")
+    assert tab.is_visible("figure.scene > img") and not tab.is_visible(".live")
+    assert not said
+    tab.close()
+
+
+def test_where_nothing_is_drawn_in_space_the_still_stands(in_space, chromium, tmp_path):
+    tab = chromium.new_page()
+    tab.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    tab.goto(in_space.as_uri())
+    tab.wait_for_timeout(500)
+    assert tab.is_visible("figure.scene > img") and not tab.query_selector(".live")
+    tab.close()
+    shutil.copy(in_space, tmp_path)  # mailed alone, without the library
+    tab = chromium.new_page()
+    tab.goto((tmp_path / "index.html").as_uri())
+    tab.wait_for_timeout(500)
+    assert tab.is_visible("figure.scene > img") and not tab.query_selector(".live")
+    tab.close()
 
 
 def test_pictures_for_the_readme(report, tmp_path, monkeypatch):

@@ -122,6 +122,44 @@ def test_page_loads_nothing(page):
     assert page.title.text == "A page: with a title · posebook"
 
 
+def with_a_scene() -> nbformat.NotebookNode:
+    """An executed notebook with a skeleton to turn, as posebook.plots3d.scene leaves it for a page."""
+    from posebook import plots3d
+    from posebook.lifting import motion
+
+    (clip,) = motion.clips(1, frames=40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POSEBOOK_STILL", "1")
+        made = plots3d.scene({"truth": clip.pose, "again": clip.pose}, clip.fps, clip.camera).data
+    notebook = executed_notebook()
+    shown = new_output("display_data", {"text/html": made, "text/plain": "<HTML>"})
+    notebook.cells.insert(1, new_code_cell("scene()", outputs=[shown], execution_count=9))
+    return notebook
+
+
+def test_what_draws_in_space_lies_once_beside_the_pages(tmp_path):
+    pytest.importorskip("plotly")
+    for name in ("index", "learn/one", "learn/two"):
+        path = tmp_path / f"{name}.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(with_a_scene() if "/" in name else executed_notebook(), path)
+    pages.export(
+        [tmp_path / f"{name}.ipynb" for name in ("index", "learn/one", "learn/two")], tmp_path / "html"
+    )
+    scripts = sorted(path.relative_to(tmp_path / "html").as_posix() for path in tmp_path.rglob("*.js"))
+    assert scripts == ["plotly.min.js", "search.js"]
+    page = BeautifulSoup((tmp_path / "html/learn/one.html").read_text(), "html.parser")
+    (scene,) = page.select("figure.scene")
+    assert (tmp_path / "html/learn" / scene["data-library"]).resolve() == tmp_path / "html/plotly.min.js"
+    assert json.loads(scene.script.string)["frames"] and scene.img["alt"].startswith("truth, again")
+    assert not page.select("script[src]")  # fetched when it is looked at
+    assert (tmp_path / "html/learn/one.html").stat().st_size < 500_000
+
+
+def test_no_library_without_a_scene(report):
+    assert not (report / "plotly.min.js").exists()
+
+
 def test_code_is_folded_and_outputs_are_not(page):
     (fold,) = [fold for fold in page.select("details.code") if fold["class"] == ["code"]]
     assert "open" not in fold.attrs and "kl(p, q)" in fold.text.replace("\xa0", " ")

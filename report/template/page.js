@@ -1,4 +1,5 @@
-// What a page does beyond standing there: light or dark, tables that sort, a search. Without it only these are missing.
+// What a page does beyond standing there: light or dark, tables that sort, skeletons to turn, a search. Without it only these
+// are missing.
 "use strict";
 {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -73,6 +74,94 @@
     });
   }
   all("main .outputs table").forEach(sortable);
+
+  // skeletons in space: plotly's script, which lies beside the pages, is fetched when the first of them comes into view;
+  // where it is missing, or the browser draws nothing in space, the still picture stays
+  const ROLES = { left: "--warm", right: "--blue", middle: "--accent", words: "--ink", floor: "--muted" };
+  let library;
+  const fetched = (source) => (library ??= new Promise((resolve, reject) => {
+    const script = Object.assign(document.createElement("script"), { src: source, onload: resolve, onerror: reject });
+    document.head.append(script);
+  }));
+  const resolved = (name) => { // what a colour of the style is under the light of now
+    const probe = document.body.appendChild(document.createElement("i"));
+    probe.style.color = `var(${name})`;
+    const { color } = getComputedStyle(probe);
+    probe.remove();
+    return color;
+  };
+
+  function tinted(plot) {
+    plot.data.forEach((trace, i) => {
+      const color = resolved(ROLES[trace.meta]);
+      Plotly.restyle(plot, { "line.color": color, "marker.color": color, "textfont.color": color }, [i]);
+    });
+    Plotly.relayout(plot, { "font.color": resolved("--muted") });
+  }
+
+  async function enliven(figure) {
+    if (!document.createElement("canvas").getContext("webgl")) return;
+    await fetched(figure.dataset.library);
+    const { data, layout, frames } = JSON.parse(figure.querySelector("script").textContent);
+    const still = figure.querySelector("img"), live = document.createElement("div"), plot = document.createElement("div");
+    live.className = "live";
+    plot.tabIndex = 0;
+    plot.role = "group";
+    plot.ariaLabel = `${still.alt}. Arrow keys turn it.`;
+    live.append(plot);
+    figure.append(live);
+    await Plotly.newPlot(plot, data, layout, { displayModeBar: false, responsive: true, scrollZoom: false });
+    figure.classList.add("lives");
+    tinted(plot);
+    new MutationObserver(() => tinted(plot)).observe(root, { attributeFilter: ["data-theme"] });
+    system.addEventListener("change", () => tinted(plot));
+    plot.addEventListener("keydown", (event) => {
+      const [across, up] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [];
+      if (across === undefined) return;
+      event.preventDefault();
+      const { x, y, z } = plot.layout.scene.camera.eye, far = Math.hypot(x, y, z);
+      const round = Math.atan2(y, x) + across * 0.2, high = Math.max(-1.4, Math.min(1.4, Math.asin(z / far) + up * 0.15));
+      const eye = { x: far * Math.cos(high) * Math.cos(round), y: far * Math.cos(high) * Math.sin(round), z: far * Math.sin(high) };
+      Plotly.relayout(plot, { "scene.camera.eye": eye });
+    });
+    if (frames?.length > 1) live.append(controls(plot, frames, layout.meta.pace));
+  }
+
+  function controls(plot, frames, pace) {
+    const line = document.createElement("p"), button = document.createElement("button"), time = document.createElement("output");
+    const slider = Object.assign(document.createElement("input"), { type: "range", min: 0, max: frames.length - 1, value: 0, ariaLabel: "time" });
+    let playing = null;
+    const show = () => {
+      time.textContent = slider.ariaValueText = `${frames[slider.value].name} s`;
+      const { data, traces } = frames[slider.value];
+      return Plotly.animate(plot, { data, traces }, { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: true } });
+    };
+    const stop = () => {
+      clearInterval(playing);
+      playing = null;
+      button.textContent = "play";
+    };
+    button.type = "button";
+    button.addEventListener("click", () => {
+      if (playing !== null) return stop();
+      button.textContent = "stop";
+      playing = setInterval(() => {
+        slider.value = (Number(slider.value) + 1) % frames.length;
+        show();
+      }, pace);
+    });
+    slider.addEventListener("input", () => { stop(); show(); });
+    stop();
+    time.textContent = `${frames[0].name} s`;
+    line.append(button, slider, time);
+    return line;
+  }
+
+  const seen = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => {
+    seen.unobserve(target);
+    enliven(target).catch(() => target.querySelector(".live")?.remove());
+  }), { rootMargin: "200px" });
+  all("figure.scene[data-library]").forEach((figure) => seen.observe(figure));
 
   // search: every word must occur in a passage; titles and headings weigh more than prose
   const dialog = document.querySelector("dialog.search"), list = dialog.querySelector("ol");
