@@ -58,14 +58,14 @@ def test_clips_are_what_the_cameras_see(files, capsys):
         assert data.inputs(clip).abs().max() < 3
         assert data.targets(clip)[:, 0].abs().max() == 0
     assert "2 of 15 actions" in capsys.readouterr().out
-    assert {clip.name.split()[0] for clip in npz.load("h36m-gt", files, "test")} == {"S9", "S11"}
+    assert {clip.name.split()[0] for clip in npz.load("h36m-gt", files, "val")} == {"S9", "S11"}
 
 
 def test_seventeen_joints_are_taken_as_they_are(files, tmp_path):
     world, seen = recording()
     chosen = {s: {a: joints[:, npz.KEPT] for a, joints in actions.items()} for s, actions in world.items()}
-    few = npz.load("h36m-cpn", write(tmp_path / "few", chosen, seen, kind="cpn_ft_h36m_dbb"), "test")
-    for clip, other in zip(few, npz.load("h36m-gt", files, "test"), strict=True):
+    few = npz.load("h36m", write(tmp_path / "few", chosen, seen, kind="cpn_ft_h36m_dbb"), "val")
+    for clip, other in zip(few, npz.load("h36m-gt", files, "val"), strict=True):
         np.testing.assert_array_equal(clip.pose, other.pose)
 
 
@@ -77,7 +77,7 @@ def test_the_shorter_of_2d_and_3d_ends_both_and_it_is_said(tmp_path, capsys):
     world, seen = recording()
     seen["S9"]["Walking"][2] = seen["S9"]["Walking"][2][:-2]
     seen["S11"]["Walking"][0] = np.concatenate([seen["S11"]["Walking"][0]] + [seen["S11"]["Walking"][0][:1]])
-    clips = npz.load("h36m-gt", write(tmp_path / "h36m", world, seen), "test")
+    clips = npz.load("h36m-gt", write(tmp_path / "h36m", world, seen), "val")
     lengths = {clip.name: len(clip.pose) for clip in clips}
     assert lengths["S9 Walking 58860488"] == 28 and sorted(set(lengths.values())) == [28, 30]
     assert all(len(clip.keypoints) == len(clip.pose) for clip in clips)
@@ -130,31 +130,31 @@ def test_files_that_are_not_what_they_must_be(tmp_path, change, words):
     world, seen = recording()
     change(world, seen)
     with pytest.raises(ValueError, match=words):
-        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen), "test")
+        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen), "val")
 
 
 def test_2d_in_another_order_is_told_by_its_sides(tmp_path):
     world, seen = recording()
     coco = {"keypoints_symmetry": [[1, 3, 5, 7, 9, 11, 13, 15], [2, 4, 6, 8, 10, 12, 14, 16]]}
     with pytest.raises(ValueError, match=r"another joint order: left \[1, 3, .*COCO's, and .*from_coco"):
-        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen, coco), "test")
+        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen, coco), "val")
     swapped = {"keypoints_symmetry": [RIGHT, LEFT]}
     with pytest.raises(ValueError, match=r"another joint order: left \[1, 2, 3, 14, 15, 16\]") as told:
-        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen, swapped), "test")
+        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen, swapped), "val")
     assert "COCO" not in str(told.value)
     with pytest.raises(ValueError, match="metadata has no keypoints_symmetry"):
-        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen, {}), "test")
+        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen, {}), "val")
 
 
 def test_names_and_folders_nobody_knows(tmp_path):
-    with pytest.raises(ValueError, match="unknown dataset of motion 'h36m'; did you mean h36m-"):
-        npz.load("h36m", tmp_path, "test")
-    with pytest.raises(ValueError, match="unknown split 'val'; did you mean"):
-        npz.load("h36m-gt", tmp_path, "val")
-    with pytest.raises(DatasetMissing, match="data_3d_h36m.npz is not in .*\n.*gt.npz\nTo get it: register"):
+    with pytest.raises(ValueError, match="unknown dataset of motion 'h36m-cpn'; did you mean h36m"):
+        npz.load("h36m-cpn", tmp_path, "val")
+    with pytest.raises(ValueError, match="unknown split 'test'; did you mean"):
         npz.load("h36m-gt", tmp_path, "test")
+    with pytest.raises(DatasetMissing, match="data_3d_h36m.npz is not in .*\n.*gt.npz\nTo get it: register"):
+        npz.load("h36m-gt", tmp_path, "val")
     with pytest.raises(DatasetMissing, match="data_test_3dhp.npz is not in .*"):
-        npz.load("3dhp", tmp_path, "test")
+        npz.load("3dhp", tmp_path, "val")
 
 
 def test_a_git_lfs_pointer_is_called_one(files):
@@ -162,7 +162,7 @@ def test_a_git_lfs_pointer_is_called_one(files):
         "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 153173\n"
     )
     with pytest.raises(ValueError, match="data_3d_h36m.npz is a Git LFS pointer.*git lfs pull"):
-        npz.load("h36m-gt", files, "test")
+        npz.load("h36m-gt", files, "val")
 
 
 def test_a_file_that_is_no_npz_or_not_all_of_one(files):
@@ -170,13 +170,13 @@ def test_a_file_that_is_no_npz_or_not_all_of_one(files):
     for content in (b"<html>", b"", whole[: len(whole) // 2]):
         (files / "data_3d_h36m.npz").write_bytes(content)
         with pytest.raises(ValueError, match="is not an .npz file, or not all of one"):
-            npz.load("h36m-gt", files, "test")
+            npz.load("h36m-gt", files, "val")
     np.savez(files / "data_3d_h36m.npz", something=np.ones(3))
     with pytest.raises(ValueError, match="data_3d_h36m.npz has no positions_3d; it has something"):
-        npz.load("h36m-gt", files, "test")
+        npz.load("h36m-gt", files, "val")
     np.savez(files / "data_3d_h36m.npz", positions_3d=np.ones(3))
     with pytest.raises(ValueError, match="positions_3d is no dictionary: it is of type ndarray"):
-        npz.load("h36m-gt", files, "test")
+        npz.load("h36m-gt", files, "val")
 
 
 def write_3dhp(root, split, change=lambda entry: None):
@@ -221,7 +221,7 @@ def test_3dhp_in_the_order_of_human36m(tmp_path):
 
 def test_3dhp_frames_that_do_not_count_and_cameras_of_which_nothing_is_known(tmp_path):
     write_3dhp(tmp_path, "test")
-    first, last = npz.load("3dhp", tmp_path, "test")
+    first, last = npz.load("3dhp", tmp_path, "val")
     assert np.isfinite(first.pose).all((1, 2)).sum() == 4
     assert first.camera.size == (2048, 2048) and last.camera.size == (1080, 1920)
     with pytest.raises(ValueError, match="this camera has no intrinsics"):
@@ -241,7 +241,7 @@ def test_3dhp_frames_that_do_not_count_and_cameras_of_which_nothing_is_known(tmp
 def test_3dhp_files_that_are_not_what_they_must_be(tmp_path, change, words):
     write_3dhp(tmp_path, "test", change)
     with pytest.raises(ValueError, match=words):
-        npz.load("3dhp", tmp_path, "test")
+        npz.load("3dhp", tmp_path, "val")
 
 
 def archive(path, pickled: bytes):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from posebook import models, predict, skeletons
-from posebook.lifting import data, files, film
+from posebook.lifting import data, files, film, hourglass
 from posebook.lifting import models as lifters
 from posebook.lifting import predict as lifting
 from posebook.lifting.camera import Camera
@@ -223,8 +224,44 @@ def test_a_lifters_file_builds_it_again_or_says_why_not(lifter, clip, tmp_path):
         files.load(tmp_path / "plain.pth")
     with pytest.raises(ValueError, match="the weights do not fit MixSTE"):  # not of the published size
         files.load(tmp_path / "plain.pth", "mixste")
-    with pytest.raises(ValueError, match="unknown model 'mixste'|mixste"):
-        models.load_weights(path)
+    pruned = hourglass.build("mixste", 9, prune={1: ("uniform", 3)}, **TINY).eval()
+    files.save(pruned, path, "mixste", prune={1: ("uniform", 3)}, **TINY)
+    np.testing.assert_array_equal(lifting.lift(files.load(path), clip), lifting.lift(pruned, clip))
+
+
+THEIRS = {
+    "spatial_norm": "Spatial_norm", "temporal_norm": "Temporal_norm", "spatial.": "STEblocks.",
+    "temporal.": "TTEblocks.", "start.": "Spatial_patch_to_embedding.", "places": "Spatial_pos_embed",
+    "times": "Temporal_pos_embed",
+}  # fmt: skip
+THEIRS_AROUND = {
+    "positions": "pos_embed_token", "recover.queries": "x_token", "recover.proj": "cross_attention.proj",
+    "recover.": "cross_attention.linear_",
+}  # fmt: skip
+
+
+def theirs(key: str, names: dict[str, str]) -> str:
+    """A tensor's name in the authors' files."""
+    found = next((ours for ours in names if key.startswith(ours)), "")
+    return names.get(found, "") + key.removeprefix(found)
+
+
+@pytest.mark.parametrize("recover", [None, "attend"])
+def test_an_authors_file_tells_its_window_and_whether_frames_are_pruned(recover, clip, tmp_path, monkeypatch):
+    monkeypatch.setitem(lifters.ZOO, "mixste", partial(lifters.MixSTE, width=16, depth=4, heads=2))
+    options = {"prune": {3: ("cluster", 3)}, "recover": recover} if recover else {}
+    lifter = hourglass.build("mixste", 9, **options).eval()
+    for parameter in lifter.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    state = {}
+    for key, value in lifter.state_dict().items():
+        inner = key.removeprefix("lifter.")
+        around = recover and inner == key
+        state[f"module.{theirs(inner, THEIRS_AROUND if around else THEIRS)}"] = value
+    torch.save({"epoch": 3, "lr": 1e-4, "model_pos": state}, tmp_path / "theirs.bin")
+    again = files.load(tmp_path / "theirs.bin", "mixste")
+    assert again.frames == 9 and isinstance(again, hourglass.Hourglass) == bool(recover)
+    np.testing.assert_array_equal(lifting.lift(again, clip), lifting.lift(lifter, clip))
 
 
 def test_what_is_written_can_be_read_without_pickles(lifter, clip, tmp_path):

@@ -32,11 +32,11 @@ from posebook.lifting.skeleton import H36M
 from posebook.names import near
 
 CAMERAS = datasets.ROOT / "data" / "h36m_cameras.json"
-SUBJECTS = {"train": ("S1", "S5", "S6", "S7", "S8"), "test": ("S9", "S11")}
+SUBJECTS = {"train": ("S1", "S5", "S6", "S7", "S8"), "val": ("S9", "S11")}
 ACTIONS = 15
 # Of the 32 joints of the recordings, those 17 that move by themselves.
 KEPT = [joint for joint in range(32) if joint not in (4, 5, 9, 10, 11, 16, *range(20, 25), *range(28, 32))]
-DETECTIONS = {"h36m-gt": "data_2d_h36m_gt.npz", "h36m-cpn": "data_2d_h36m_cpn_ft_h36m_dbb.npz"}
+DETECTIONS = {"h36m": "data_2d_h36m_cpn_ft_h36m_dbb.npz", "h36m-gt": "data_2d_h36m_gt.npz"}
 # MPI-INF-3DHP's seventeen joints in the order of Human3.6M's, and its sequences of 50 frames a second.
 FROM_3DHP = [14, 8, 9, 10, 11, 12, 13, 15, 1, 16, 0, 5, 6, 7, 2, 3, 4]
 FAST_3DHP = ("S1 Seq2", "S3 Seq1", "S3 Seq2", "S5 Seq1", "S5 Seq2")
@@ -49,7 +49,8 @@ HOW = {
 
 
 def load(dataset: str, root: str | Path, split: str) -> list[Clip]:
-    """The clips of h36m-gt, h36m-cpn or 3dhp in a folder; split: train or test.
+    """The clips of h36m (its 2D as a detector saw it), h36m-gt (as it was) or 3dhp in a folder; split: train,
+    or val, which is what the papers test on.
 
     Raises ValueError for a name or split it does not know and for files that are not what they must be,
     datasets.DatasetMissing for files that are not there.
@@ -179,7 +180,7 @@ def _sides(skeleton: skeletons.Skeleton) -> list[list[int]]:
 
 
 def _3dhp(root: Path, split: str) -> list[Clip]:
-    file = f"data_{split}_3dhp.npz"
+    file = f"data_{'train' if split == 'train' else 'test'}_3dhp.npz"
     (content,) = _read(root, file, ("data",), "3dhp", "data_train_3dhp.npz, data_test_3dhp.npz")
     clips = []
     for sequence, entry in content.items():
@@ -197,7 +198,7 @@ def _3dhp(root: Path, split: str) -> list[Clip]:
             if np.abs(np.diff(pose, axis=1)).max() < 20:
                 raise ValueError(f"{what}, data_3d: no joints are 20 apart; it is wanted in millimetres")
             valid = np.ones(len(pose), bool)
-            if split == "test":
+            if split == "val":
                 valid = np.asarray(_entry(what, view, "valid")).ravel() > 0  # (T,)
             if not len(points) == len(pose) == len(valid):
                 counts = f"{len(points)} frames in 2D, {len(pose)} in 3D, and {len(valid)} in valid"

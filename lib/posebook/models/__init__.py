@@ -120,7 +120,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         head = path.read_bytes()[:64].lstrip()
         why = "it is a web page" if head[:1] == b"<" else str(error).splitlines()[0]
         raise ValueError(f"{path.name} cannot be read as weights: {why}") from error
-    for wrapper in ("state_dict", "model"):
+    for wrapper in ("state_dict", "model", "model_pos"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
