@@ -103,7 +103,7 @@ def test_every_way_costs_a_set_what_a_plain_net_costs(sets):
     recipe = recipes.get("demo", several.MODEL, **SHORT)
     size, counts, sizes = recipe.input_size, {}, {}
     for way in several.WAYS:
-        nets = several.build(way, sets, recipe)
+        nets, _ = several.build(way, sets, recipe)
         plains = [one for net in nets for one in several.plain(net, sets)][:2]
         if way == "separate":
             plains = nets
@@ -121,12 +121,16 @@ def test_a_way_is_trained_measured_and_recorded(drawn, tmp_path, monkeypatch, wa
     assert set(record["metrics"]) == {
         f"{name}, {joints} joints" for name in ("PCK@0.1", "AP") for joints in (17, 14)
     }
-    assert len(record["curve"]) == runs and all(len(curve) == 1 for curve in record["curve"])
-    assert [people["name"] for people in record["dataset"]] == list(several.SETS)
+    assert len(record["curves"]) == runs and all(len(curve) == 1 for curve in record["curves"])
+    assert [people["name"] for people in record["datasets"]] == list(several.SETS)
+    asked = [datasets.load(name, drawn) for name in several.SETS]
+    plain = several.plain(models.load_weights(tmp_path / record["weights"]["file"]), asked)
+    for one, people in zip(plain, asked[-len(plain) :], strict=True):  # of separate nets the last
+        assert several.measured(one, people).items() <= record["metrics"].items()
     assert len(record["complexity"]["merged"]) == 2 and set(record["guess"]) < set(record["metrics"])
     assert records.load(records.write(record, tmp_path).parent)[0]["name"] == f"several-{way}-seed0"
     again = several.train(way, drawn, out_dir=tmp_path, **SHORT)  # from its last checkpoint: nothing is left
-    assert again["metrics"] == record["metrics"] and again["curve"] == record["curve"]
+    assert again["metrics"] == record["metrics"] and again["curves"] == record["curves"]
 
 
 def test_an_unknown_way_is_refused_before_any_work(tmp_path):

@@ -110,14 +110,14 @@ def measured(plain: nn.Module, people: Persons, device: str = "cpu") -> dict[str
     return {named(metric, people): value for metric, value in both.items()}
 
 
-def build(way: str, sets: Sequence[Persons], recipe: Recipe) -> list[nn.Module]:
-    """The nets of a way, untrained: one for both sets, or one for each."""
+def build(way: str, sets: Sequence[Persons], recipe: Recipe) -> tuple[list[nn.Module], dict]:
+    """The nets of a way, untrained, one for both sets or one for each, and the builder's options."""
     size, skeletons = recipe.input_size, [people.skeleton for people in sets]
     if way == "separate":
-        return [models.build(MODEL, skeleton, size, **NET) for skeleton in skeletons]
-    others = tuple(len(skeleton.keypoints) for skeleton in skeletons[1:])
-    part = NET["width"] // 2 if way == "experts" else 0  # half, as in ViTPose++-S
-    return [models.build(MODEL, skeletons[0], size, **NET, others=others, part=part)]
+        return [models.build(MODEL, skeleton, size, **NET) for skeleton in skeletons], NET
+    options = NET | {"others": tuple(len(skeleton.keypoints) for skeleton in skeletons[1:])}
+    options |= {"part": NET["width"] // 2 if way == "experts" else 0}  # half, as in ViTPose++-S
+    return [models.build(MODEL, skeletons[0], size, **options)], options
 
 
 def plain(net: nn.Module, sets: Sequence[Persons]) -> list[nn.Module]:
@@ -136,8 +136,8 @@ def learn(
     how: How,
     out_dir: str | Path,
     identity: dict,
-) -> tuple[Run, dict[str, float], list[nn.Module]]:
-    """Train a net on its sets by training.fit; the run, the scores on those asked for, and the plain nets."""
+) -> tuple[Run, Path, dict[str, float]]:
+    """Train a net on its sets by training.fit; the run, its folder, and the scores on those asked for."""
 
     def people(_: bool) -> Samples | Together:
         samples = [Samples(people, recipe, identity["seed"]) for people in sets]
@@ -150,8 +150,8 @@ def learn(
         return found
 
     identity = identity | {"data": [people.sha256 for people in sets]}
-    run, _ = training.fit(name, net, people, recipe, how, out_dir, identity, score)
-    return run, score(run.ema), plain(run.ema.cpu(), asked)
+    run, folder = training.fit(name, net, people, recipe, how, out_dir, identity, score)
+    return run, folder, score(run.ema)
 
 
 def train(
@@ -174,26 +174,29 @@ def train(
     sets = halves([datasets.load(name, data_root, "train") for name in SETS])
     asked = [datasets.load(name, data_root, "val") for name in SETS]
     torch.manual_seed(seed)
-    nets, scores, runs, merged = build(way, sets, recipe), {}, [], []
+    (nets, options), scores, runs, merged = build(way, sets, recipe), {}, [], []
     for number, net in enumerate(nets):
         own = slice(None) if len(nets) == 1 else slice(number, number + 1)
         name = "-".join(["several", way, *(people.name for people in sets[own]), f"seed{seed}"])
         identity = {"way": way, "net": NET, "seed": seed}
-        run, found, plains = learn(name, net, sets[own], asked[own], recipe, how, out_dir, identity)
+        run, folder, found = learn(name, net, sets[own], asked[own], recipe, how, out_dir, identity)
         scores |= found
         runs.append(run)
-        merged += plains
+        merged += plain(run.ema.cpu(), asked[own])
+        weights = folder / "weights.safetensors"
+        digest = models.save_weights(run.ema, weights, MODEL, SETS[0], **options)
     return {
         "kind": "several",
         "name": f"several-{way}-seed{seed}",
         "model": MODEL,
-        "options": NET,
-        "dataset": [people.describe() for people in sets],
+        "options": options,
+        "dataset": sets[0].describe(),
+        "datasets": [people.describe() for people in sets],
         "profile": "demo",
         "parameters": runs[0].identity["recipe"] | {"way": way, "device": device},
         "protocol": {"input_size": list(recipe.input_size), "boxes": "ground truth", "flip_test": False}
         | {"metric": f"joints within {NEAR} of the box's longer side; OKS AP by pycocotools"},
-        "evaluated": [people.describe() for people in asked],
+        "evaluated": asked[0].describe(),
         "metrics": scores,
         "guess": {
             named("PCK@0.1", two): share_near(two, guess(one, two))
@@ -203,7 +206,13 @@ def train(
             what: [complexity.count(net, recipe.input_size) for net in those]
             for what, those in (("trained", nets), ("merged", merged))
         },
-        "curve": [run.curve for run in runs],
+        "curves": [run.curve for run in runs],
+        "weights": {  # of the last net
+            "sha256": digest,
+            "initialisation": "scratch",
+            "trained_on": SETS[0],
+            "file": f"runs/{folder.name}/{weights.name}",
+        },
         "seed": seed,
         **watch.stamp(sum(run.seconds for run in runs)),
     }
