@@ -43,7 +43,7 @@ TABLES = [
     "real_photographs",
 ]
 AUDITS = [path.stem for path in sorted(Path("notebooks/audit").glob("*.ipynb"))]
-PAGES = ["dataset", "train", "evaluate", "predict", *(f"audit/{paper}" for paper in AUDITS), "tables/complexity"]
+PAGES = ["dataset", "train", "evaluate", "predict", "predict_3d", *(f"audit/{paper}" for paper in AUDITS), "tables/complexity"]
 PAGES += [f"tables/{table}" for table in TABLES]
 PAGES += ["benchmark", "attribution"]
 COURSE = "notebooks/learn/course.csv"  # the lessons in reading order
@@ -262,6 +262,19 @@ rule predict:
         people=PEOPLE,
     output:
         notebook=executed("predict"),
+    params:
+        "",
+    shell:
+        EXECUTE
+
+
+rule predict_3d:
+    input:
+        notebook=notebook("predict_3d"),
+        code=NET + DATA + MEASURE + lib("predict", "detector", "plots", "plots3d", "lifting", "datasets/synthetic"),
+        weights=[WEIGHTS, *sorted(map(str, Path("data/weights").glob("lifter-*.safetensors")))],
+    output:
+        notebook=executed("predict_3d"),
     params:
         "",
     shell:
