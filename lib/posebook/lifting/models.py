@@ -45,8 +45,12 @@ class Lifter(nn.Module):
 
 def blocks(width: int, depth: int, heads: int, drop_path: float, hidden: int) -> nn.ModuleList:
     """Transformer blocks whose branches are dropped the more often the deeper they are."""
-    rates = torch.linspace(0, drop_path, depth).tolist()
-    return nn.ModuleList(Block(width, heads, hidden, rate) for rate in rates)
+    return nn.ModuleList(Block(width, heads, hidden, rate) for rate in rates_of(drop_path, depth))
+
+
+def rates_of(drop_path: float, depth: int) -> list[float]:
+    """How often each layer's branches are dropped: from never to drop_path."""
+    return [drop_path * layer / max(1, depth - 1) for layer in range(depth)]
 
 
 def regression(width: int) -> nn.Sequential:
@@ -229,7 +233,7 @@ class MotionBERT(Lifter):
         self.start = nn.Linear(channels, width)
         self.places = nn.Parameter(torch.zeros(1, joints, width))
         self.times = nn.Parameter(torch.zeros(1, frames, 1, width))
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = rates_of(drop_path, depth)
         self.spatial_first = nn.ModuleList(Stream(width, heads, hidden, rate, "st") for rate in rates)
         self.temporal_first = nn.ModuleList(Stream(width, heads, hidden, rate, "ts") for rate in rates)
         self.fusion = nn.ModuleList(nn.Linear(2 * width, 2) for _ in rates)

@@ -1,0 +1,94 @@
+"""Each lifter's training recipe as data. A value's source stands beside it.
+
+HoT around MixSTE, MotionBERT and KTPFormer: their authors' released code and configurations. For small nets
+on the embedded motion: ours.
+
+1. KTPFormer's authors (and D3DP's) scale the gradient by the loss itself, `loss.backward(loss.detach())`: the
+   gradient of half its square. Here it is not, unless `squared` asks for it.
+2. A rate that falls by a factor an epoch is a `drop` at every epoch.
+3. Where H2OT is trained at all, it is by HoT's recipe: its own is in no source.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+from posebook.names import near
+
+# By joint, wrists and ankles most; MixSTE's code, and with it HoT's and KTPFormer's.
+JOINTS = (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a lifter is trained. A batch counts windows, each of which comes plain and mirrored an epoch."""
+
+    epochs: int = 160  # HoT
+    batch: int = 4  # HoT: 4 of 243 frames
+    base_batch: int = 4  # the rate is for this many
+    optimiser: str = "adamw"  # all
+    learning_rate: float = 4e-5  # HoT
+    weight_decay: float = 0.1  # HoT, KTPFormer
+    layer_decay: float = 1.0  # one rate for all layers
+    warmup_steps: int = 0
+    cosine_from: float = 0.0
+    final_rate: float = 0.01
+    drops: tuple[int, ...] = tuple(range(1, 160))
+    drop: float = 0.99  # HoT, KTPFormer: an epoch
+    clip: float = 0.0
+    ema: float = 1.0  # no average
+    ema_warmup: float = 100.0
+    frames: int = 243
+    joints: tuple[float, ...] = JOINTS
+    smooth: float = 0.5  # weight of the answer's own squared velocity
+    velocity: float = 2.0  # weight of the velocity's error
+    scale: float = 0.0  # weight of the error after the best scale
+    squared: bool = False  # choice 1
+    evaluate_every: int = 10
+
+
+HOT = Recipe()
+KTPFORMER = replace(HOT, epochs=200, batch=8, base_batch=8, learning_rate=8e-5, drops=tuple(range(1, 200)))
+MOTIONBERT = replace(
+    HOT,
+    epochs=120,
+    batch=32,
+    base_batch=32,
+    learning_rate=5e-4,
+    weight_decay=0.01,
+    drops=tuple(range(1, 120)),
+    joints=(1.0,) * 17,
+    smooth=0.0,
+    velocity=20.0,
+    scale=0.5,
+)
+PAPER = {"mixste": HOT, "ktpformer": KTPFORMER, "motionbert": MOTIONBERT}
+# A minute of a laptop: a small net on short windows, its answer averaged over the last hundred steps or so.
+DEMO = Recipe(
+    epochs=3,
+    batch=32,
+    base_batch=32,
+    learning_rate=2e-3,
+    weight_decay=0.01,
+    warmup_steps=50,
+    drops=(),
+    ema=0.02,
+    frames=27,
+    evaluate_every=1,
+)
+FAST = replace(DEMO, epochs=20, evaluate_every=5)
+PROFILES = ("demo", "fast", "paper")
+SMALL = {"width": 32, "depth": 4}  # of the nets that the profiles demo and fast train
+
+
+def get(profile: str, lifter: str, **changes: object) -> Recipe:
+    """The recipe of a profile, with some fields set otherwise; ValueError offers the near names.
+
+    Profile paper is the lifter's own; the others are one recipe for all, so that lifters can be compared.
+    """
+    if profile not in PROFILES:
+        raise near(profile, PROFILES, "profile")
+    recipe = PAPER[lifter] if profile == "paper" else {"demo": DEMO, "fast": FAST}[profile]
+    for name in changes:
+        if name not in asdict(recipe):
+            raise near(name, asdict(recipe), "recipe field")
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    return replace(recipe, **lists)
