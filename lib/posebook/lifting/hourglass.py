@@ -146,7 +146,7 @@ class Hourglass(Lifter):
 
     prune: which pruner before which layer, counted from 0; recover: "attend" (HoT's, before the head),
     "interpolate" (H2OT's, after it) or "keep" (answers for the kept frames alone). Raises ValueError for a
-    layer before the second, for an order or a number of frames that cannot be, and for another recovery.
+    layer that is not there, for frames that are not, and for another recovery.
     """
 
     def __init__(self, lifter: Lifter, prune: dict[int, Pruner], recover: str = "interpolate"):
@@ -157,11 +157,13 @@ class Hourglass(Lifter):
         self.width, self.depth, self.prune = lifter.width, lifter.depth, dict(sorted(prune.items()))
         left = self.frames
         for layer, pruner in self.prune.items():
-            if not 1 <= layer < self.depth:
+            if layer == 0 and (not isinstance(pruner, Uniform) or isinstance(lifter, models.KTPFormer)):
                 raise ValueError(
-                    f"frames can be pruned before layers 1 to {self.depth - 1}, not before {layer}: "
-                    "the first layer needs them all"
+                    "before layer 0, which is told each frame's time, only uniform frames can be kept, and "
+                    "none left out of KTPFormer"
                 )
+            if not 0 <= layer < self.depth:
+                raise ValueError(f"there is no layer {layer} to prune before: 0 to {self.depth - 1}")
             if not 1 <= pruner.keep <= left:
                 raise ValueError(
                     f"cannot keep {pruner.keep} frames before layer {layer}: only {left} are left"

@@ -63,7 +63,7 @@ MOTIONBERT = replace(
 PAPER = {"mixste": HOT, "ktpformer": KTPFORMER, "motionbert": MOTIONBERT}
 # A minute of a laptop: a small net on short windows, its answer averaged over the last hundred steps or so.
 DEMO = Recipe(
-    epochs=3,
+    epochs=1,
     batch=32,
     base_batch=32,
     learning_rate=2e-3,
@@ -74,9 +74,22 @@ DEMO = Recipe(
     frames=27,
     evaluate_every=1,
 )
-FAST = replace(DEMO, epochs=20, evaluate_every=5)
+FAST = replace(DEMO, epochs=4)  # the comparison of VARIANTS
 PROFILES = ("demo", "fast", "paper")
-SMALL = {"width": 32, "depth": 4}  # of the nets that the profiles demo and fast train
+SMALL = {"width": 32, "depth": 4, "heads": 2}  # of the nets that the profiles demo and fast train
+
+# Ways to prune a small net of 27 frames and 4 layers, by name: pruners by layer, and how frames come back.
+VARIANTS = {
+    "full": ({}, "interpolate"),
+    "hot": ({1: ("cluster", 9)}, "attend"),
+    "hot-interpolated": ({1: ("cluster", 9)}, "interpolate"),
+    "h2ot-uniform": ({1: ("uniform", 9), 2: ("uniform", 3)}, "interpolate"),
+    "h2ot-cluster": ({1: ("cluster", 9), 2: ("cluster", 3)}, "interpolate"),
+    "h2ot-motion": ({1: ("motion", 9), 2: ("motion", 3)}, "interpolate"),
+    "h2ot-attended": ({1: ("attended", 9), 2: ("attended", 3)}, "interpolate"),
+    "uniform": ({1: ("uniform", 9)}, "interpolate"),
+    "subsampled": ({0: ("uniform", 9)}, "interpolate"),  # the net never sees the other frames
+}
 
 
 def get(profile: str, lifter: str, **changes: object) -> Recipe:

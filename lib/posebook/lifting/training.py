@@ -209,6 +209,9 @@ def main() -> None:
     parser.add_argument("--out-dir", default="reports")
     parser.add_argument("--prune", type=json.loads, help='pruners by layer: {"3": ["cluster", 81]}')
     parser.add_argument("--recover", default="interpolate", help="interpolate or attend")
+    parser.add_argument(
+        "--variant", help="instead of prune, recover and name: " + ", ".join(recipes.VARIANTS)
+    )
     parser.add_argument("--name", help="of the record; default: from lifter, data, profile and seed")
     parser.add_argument(
         "--options", type=json.loads, default={}, help='the lifter\'s, as JSON: {"width": 64}'
@@ -216,6 +219,13 @@ def main() -> None:
     parser.add_argument("--set", type=json.loads, default={}, help='recipe fields, as JSON: {"epochs": 50}')
     arguments = vars(parser.parse_args())
     changes = arguments.pop("set")
+    if variant := arguments.pop("variant"):
+        if variant not in recipes.VARIANTS:
+            raise near(variant, recipes.VARIANTS, "variant")
+        arguments["prune"], arguments["recover"] = recipes.VARIANTS[variant]
+        arguments["name"] = (
+            f"lift-{arguments['lifter']}-{variant}-{arguments['profile']}-seed{arguments['seed']}"
+        )
     record = train(**arguments | changes)
     if not record:  # one of several processes, and not the one that writes
         return
