@@ -17,7 +17,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -25,12 +24,12 @@ from posebook import metrics, models, predict, skeletons
 from posebook.datasets import ROOT, read_image
 from posebook.detector import Detector
 from posebook.files import sha256
-from posebook.lifting import files
+from posebook.lifting import files, training
 from posebook.lifting import models as lifters
 from posebook.lifting.camera import Camera
-from posebook.lifting.data import Clip, fill_gaps, inputs, windows
+from posebook.lifting.data import Clip, fill_gaps, inputs
 from posebook.lifting.models import Lifter
-from posebook.lifting.skeleton import H36M, check_order, from_coco, mirror
+from posebook.lifting.skeleton import H36M, check_order, from_coco
 
 LIFTER = ROOT / "data" / "weights" / "lifter-synthetic.safetensors"
 FPS = 25.0  # of a folder of frames, which does not say it
@@ -101,7 +100,7 @@ class Track:
     """One person's 2D joints through all frames."""
 
     clip: Clip  # keypoints (T, 17, 3) in Human3.6M's order, none of them lost any more; pose None
-    boxes: np.ndarray  # (T, 4) x, y, w, h; NaN where the person was lost
+    boxes: np.ndarray  # (T, 4) x, y, w, h; NaN where no box was the person's
     lost: np.ndarray  # (T,) bool: frames without the person
 
 
@@ -182,32 +181,19 @@ def drawn(film: Frames, tracked: Track, count: int = 6) -> dict[int, np.ndarray]
     return found
 
 
-@torch.no_grad()
-def lift(
-    lifter: Lifter, clip: Clip, flip_test: bool = True, device: str = "cpu", batch: int = 8
-) -> np.ndarray:
+def lift(lifter: Lifter, clip: Clip, flip_test: bool = True, device: str = "cpu") -> np.ndarray:
     """Poses (T, 17, 3) of a clip, relative to the hip, in the camera's axes, metres.
 
     flip_test: the mean of what is found as it is and in a mirror. Raises ValueError for a clip that is
     shorter than the lifter's window.
     """
-    x, frames = inputs(clip, lifter.channels), lifter.frames
-    if len(x) < frames:
+    x = inputs(clip, lifter.channels)
+    if len(x) < lifter.frames:
         raise ValueError(
-            f"{clip.name} has {len(x)} frames, and the lifter's window is of {frames}: take a longer video, "
-            "or a lifter of a shorter window"
+            f"{clip.name} has {len(x)} frames, and the lifter's window is of {lifter.frames}: take a longer "
+            "video, or a lifter of a shorter window"
         )
-    lifter.to(device).eval()
-    found, places = torch.empty(*x.shape[:2], 3), windows(len(x), frames)
-    for first in range(0, len(places), batch):
-        some = places[first : first + batch]
-        views = torch.stack([x[start : start + frames] for start, _ in some]).to(device)  # (B, F, 17, C)
-        poses = lifter(views)
-        if flip_test:
-            poses = (poses + mirror(lifter(mirror(views)))) / 2
-        for pose, (start, counted) in zip(poses.cpu(), some, strict=True):
-            found[start : start + frames][torch.from_numpy(counted)] = pose[torch.from_numpy(counted)]
-    return (found - found[:, :1]).numpy()
+    return training.lift(lifter.to(device), x, flip_test).numpy()
 
 
 def write(out_dir: str | Path, tracked: Track, pose: np.ndarray, about: dict) -> Path:
