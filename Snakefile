@@ -510,7 +510,7 @@ rule audit:
 rule lesson:
     input:
         notebook=notebook("learn/{lesson}"),
-        code=DATA + MEASURE + lib("datasets/own", "models", "codecs", "complexity", "training", "samples", "recipes", "losses", "latency", "forms", "deploy", "explain", "faithfulness", "plots"),
+        code=DATA + MEASURE + lib("datasets/own", "models", "codecs", "complexity", "training", "samples", "recipes", "losses", "latency", "forms", "deploy", "explain", "faithfulness", "plots", "plots3d", "lifting"),
         weights=sorted(map(str, Path("data/weights").glob("*-synthetic.safetensors"))),
         people=PEOPLE,
         course=lambda words: [COURSE, *map(notebook, LESSONS[1:])] if words.lesson == "index" else [],
