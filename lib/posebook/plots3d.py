@@ -114,7 +114,7 @@ def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0, beside: bool = Tr
             "aspectmode": "data",  # a metre is a metre along every axis
             "dragmode": "turntable",
             "xaxis": hidden, "yaxis": hidden, "zaxis": hidden,
-            "camera": {"eye": {"x": 0.5, "y": -1.65, "z": 0.4}, "center": {"x": 0, "y": 0, "z": -0.05}},
+            "camera": {"eye": {"x": 0.55, "y": -1.75, "z": 0.45}, "center": {"x": 0, "y": 0, "z": -0.1}},
         },
     )  # fmt: skip
     if len(shown) > 1:
