@@ -44,14 +44,20 @@ def ship(record_path: Path, weights: Path, name: str = "") -> None:
 def card(record: dict, name: str, digest: str) -> str:
     """The model card, from the record."""
     recipe, evaluated = record["parameters"], record["evaluated"]
-    metrics = record["metrics"]
+    flipped = record["metrics"] if record["protocol"]["flip_test"] else {}
     figures = "\n".join(
-        f"| {key} | {value:.3f} | {record['metrics_without_flip'][key]:.3f} |"
-        for key, value in metrics.items()
+        f"| {key} | {format(flipped[key], '.3f') if flipped else ''} | {value:.3f} |"
+        for key, value in record.get("metrics_without_flip", record["metrics"]).items()
     )
+    sets = record.get("datasets", [record["dataset"]])
+    people = " and ".join(
+        f"{one['persons']:,} people of {one['name']} (annotations' SHA-256 `{one['sha256'][:16]}...`)"
+        for one in sets
+    )
+    others = "".join(f", and {joints} of another set" for joints in record["options"].get("others", ()))
     curve = "\n".join(
         f"| {point['epoch']} | {point['loss']:.5f} | {format(point['AP'], '.3f') if 'AP' in point else ''} |"
-        for point in record["curve"]
+        for point in record.get("curve") or record["curves"][0]
     )
     height, width = recipe["input_size"]
     options = f" with {record['options']}" if record["options"] else ""
@@ -59,16 +65,16 @@ def card(record: dict, name: str, digest: str) -> str:
     milder = recipe["stage2_epochs"] >= recipe["epochs"]
     dropout = recipe["stage2" if milder else "stage1"]["dropout"]
     minutes, machine = record["wall_seconds"] / 60, record["machine"]
-    data, commit = record["dataset"], record["code"]["commit"][:12]
+    commit = record["code"]["commit"][:12]
     return f"""# {name}
 
 `{record["model"]}`{options}, started from {start} and trained on the embedded data:
 drawn people, not photographs. It is for pages that need a net that has learnt something: attribution,
 lessons, tests. It is no pose estimator for real people.
 
-- Input {height} x {width} (height, width), 17 COCO joints; float16 safetensors,
+- Input {height} x {width} (height, width), 17 COCO joints{others}; float16 safetensors,
   SHA-256 `{digest}`.
-- Trained on {data["persons"]:,} people (annotations' SHA-256 `{data["sha256"][:16]}...`)
+- Trained on {people}
   for {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}, commit `{commit}`,
   CoarseDropout with probability {dropout}:
   {minutes:.0f} minutes on {machine["device"]}, {machine["threads"]} thread(s).
