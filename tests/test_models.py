@@ -1,8 +1,6 @@
 """Models against the authors' layouts and outputs, and what loading refuses."""
 
 import json
-import math
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +8,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from conftest import apart, drawn
 from posebook import complexity, files, models
 from posebook.models.layers import CBAM, CoordinateAttention
 
 PARITY = Path(__file__).parent / "parity"
 WEIGHTS = Path(__file__).parents[1] / "data" / "weights"
-
-
-def drawn(layout: list) -> dict[str, torch.Tensor]:
-    """The fixtures' weights: each key draws from a generator seeded by its own name."""
-    state = {}
-    for key, shape, _ in layout:
-        rng, last = np.random.default_rng(zlib.crc32(key.encode())), key.split(".")[-1]
-        if last == "num_batches_tracked":
-            value = np.zeros(shape, np.int64)
-        elif last == "running_mean" or last == "bias":
-            value = 0.1 * rng.standard_normal(shape)
-        elif last == "weight" and len(shape) >= 2:
-            value = rng.standard_normal(shape) / math.sqrt(np.prod(shape[1:]))
-        else:
-            value = rng.uniform(0.5, 1.5, shape)
-        state[key] = torch.as_tensor(value)
-    return state
 
 
 PUBLISHED_CODE = sorted(
@@ -72,12 +54,6 @@ def test_parity_with_the_authors_code(name):
     if apart(outputs, expected) > 1e-5 and apart(outputs, moved) > 0.1:
         pytest.skip("this processor sums in another order, of which these weights make another output")
     assert apart(outputs, expected) <= 1e-5
-
-
-def apart(outputs: list[np.ndarray], others: list[np.ndarray]) -> float:
-    """The largest difference, as a share of the largest value of its output."""
-    pairs = zip(outputs, others, strict=True)
-    return max(np.abs(one - other).max() / np.abs(other).max() for one, other in pairs)
 
 
 # What the authors' code holds and does: parameters, then giga multiply-adds as each tool prints them.
