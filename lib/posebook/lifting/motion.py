@@ -180,7 +180,7 @@ def _along(keys: np.ndarray, phase: np.ndarray) -> np.ndarray:
 
 
 def _perform(rng, plan, times, size) -> tuple[dict, dict, np.ndarray, np.ndarray, np.ndarray]:
-    """A plan carried out: channels (T,) by name, feet, the place (T, 2) and heading (T,), weights (A, T)."""
+    """A plan carried out: channels (T,) by name, then as `_walkway`; last the activities' weights (A, T)."""
     starts, ends = (np.array(column)[:, None] for column in list(zip(*plan, strict=True))[1:])
     weights = smooth((times - starts) / 0.7 + 0.5) - smooth((times - ends) / 0.7 + 0.5)  # sum to 1
     phase, feet, place, heading = _walkway(rng, plan, times, size)
@@ -231,8 +231,8 @@ def _walkway(rng, plan, times, size) -> tuple[np.ndarray, dict, np.ndarray, np.n
     The way is laid out over the phase, so that who stands still stands on two feet: between activities that
     step the phase rests where both are down, and strides grow from nothing and fade.
     """
-    phase = np.full(len(times), 0.06)
-    stages = [(-np.inf, 0.06, 0.0, 0.0, 0.0, 0.62, 0.0)]
+    rest = 0.06  # of a cycle: the right foot leaves at 0.12, the left one has come at 0
+    phase, stages = np.full(len(times), rest), []
     for name, start, end in plan:
         if steps := ACTIVITIES[name][1]:
             cadence, stride, aside, turn, duty, lift = steps
@@ -240,15 +240,15 @@ def _walkway(rng, plan, times, size) -> tuple[np.ndarray, dict, np.ndarray, np.n
             fine = np.arange(start + 0.2, end - 0.2, 0.01)
             pace = np.cumsum(smooth((fine - fine[0]) / 0.4) * smooth((fine[-1] - fine) / 0.4))
             halves = max(2, round((end - start - 0.8) * cadence * 2))
-            first = phase[-1] if len(stages) == 1 else stages[-1][1]
+            first, rest = rest, rest + halves / 2
             phase += np.interp(times, fine, pace / pace[-1]) * halves / 2
             side = rng.choice([-1, 1])
             turn = side * turn * rng.uniform(0.5, 1)
-            stages.append((first, first + halves / 2, stride, aside * side, turn, duty, lift))
-    grid = np.arange(-1, stages[-1][1] + 2, 0.005)
+            stages.append((first, rest, stride, aside * side, turn, duty, lift))
+    grid = np.arange(-1, rest + 2, 0.005)
     way = np.zeros((5, len(grid)))  # stride, aside, turn in degrees, duty, lift: each a cycle
     way[3] = 0.62
-    for first, last, stride, aside, turn, duty, lift in stages[1:]:
+    for first, last, stride, aside, turn, duty, lift in stages:
         gap = np.minimum(grid - first, last - grid)
         grown = smooth(gap / 0.6)
         way[:3] += grown * np.array([[stride], [aside], [turn / max(last - first - 0.6, 0.5)]])
@@ -258,7 +258,7 @@ def _walkway(rng, plan, times, size) -> tuple[np.ndarray, dict, np.ndarray, np.n
     left = np.array([ahead[1], -ahead[0]])
     place = np.cumsum((way[0] * ahead + way[1] * left) * size["stature"], 1) * 0.005
 
-    def read(values, at):
+    def read(values, at):  # rows over the way (N, G) at phases (T,): (N, T)
         return np.stack([np.interp(at, grid, row) for row in np.atleast_2d(values)])
 
     feet, stance = {}, rng.uniform(0.05, 0.075) * size["stature"]
@@ -273,7 +273,7 @@ def _walkway(rng, plan, times, size) -> tuple[np.ndarray, dict, np.ndarray, np.n
             prints.append((duty, read(place, at) + sign * stance * read(left, at), at))
         (duty, was, at), (_, will, _) = prints
         swing = np.clip((within - duty) / (1 - duty), 0, 1)
-        stride, lift = np.clip(read(way[0], at)[0] / 0.7, 0, 1.2), read(way[4], begun - 0.2)[0]
+        stride, lift = np.clip(read(way[0], at)[0] / 0.7, 0, 1.2), read(way[4], begun - 0.2)[0]  # mid swing
         heel = np.radians(52) * stride * smooth(within / duty * 2 - 1) * (1 - smooth(swing / 0.75))
         flat = was + (will - was) * smooth(swing)
         flat = flat + read(ahead, at) * size["ball"] * (1 - np.cos(heel))
@@ -293,10 +293,9 @@ def _turn(axis: int, degrees: np.ndarray) -> np.ndarray:
     return made
 
 
-def _stand(channels, feet, place, heading, size) -> np.ndarray:
-    """Forward kinematics: joints (T, 17, 3) of the world, from what `_perform` gives."""
-    stature = size["stature"]
-    at = {name: channels[name] for name in CHANNELS}
+def _stand(at, feet, place, heading, size) -> np.ndarray:
+    """Forward kinematics: joints (T, 17, 3) of the world, from channels, feet and way as `_perform` has them."""
+    stature, feet = size["stature"], dict(feet)
     facing = _turn(1, heading)
     pelvis = _turn(1, heading + at["yaw"]) @ _turn(0, at["pitch"])
     joint = np.zeros((len(heading), 17, 3))
