@@ -294,7 +294,7 @@ def _turn(axis: int, degrees: np.ndarray) -> np.ndarray:
 
 
 def _stand(at, feet, place, heading, size) -> np.ndarray:
-    """Forward kinematics: joints (T, 17, 3) of the world, from channels, feet and way as `_perform` has them."""
+    """Forward kinematics: joints (T, 17, 3) of the world, from what `_perform` gives."""
     stature, feet = size["stature"], dict(feet)
     facing = _turn(1, heading)
     pelvis = _turn(1, heading + at["yaw"]) @ _turn(0, at["pitch"])
