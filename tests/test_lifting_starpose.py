@@ -19,7 +19,7 @@ def clips():
 
 
 def batch(clips) -> list[torch.Tensor]:
-    samples = Sights(clips, RECIPE, 0, 2 * FRAMES)
+    samples = Sights(clips, RECIPE, 0)
     return [torch.stack(part) for part in zip(*(samples[0, i] for i in range(len(samples))), strict=True)]
 
 

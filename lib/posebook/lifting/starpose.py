@@ -12,7 +12,6 @@
 """
 
 import argparse
-import hashlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +21,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from posebook import recipes, records, training
+from posebook import records, training
 from posebook.files import sha256
-from posebook.lifting import diffusion, metrics, motion
+from posebook.lifting import diffusion, metrics, motion, recipes
 from posebook.lifting.data import Clip, Windows, fill_gaps, inputs, targets, windows
 from posebook.lifting.diffusion import Denoiser, History
 from posebook.lifting.models import MixSTE
+from posebook.lifting.recipes import Recipe
 from posebook.lifting.skeleton import mirror
-from posebook.recipes import Recipe
+from posebook.lifting.training import digest
 
 FRAMES, PAST, WIDTH = 27, 9, 32
 FPS = 25.0
@@ -37,8 +37,8 @@ TRAIN, VAL = 160, 20  # clips
 GUIDED = 0.1  # share of the energy in StarPose's loss
 STEPS = 5  # of guidance on the plain lifter's answer: as many as StarPose's has
 RECIPE = replace(
-    recipes.STARNET_POSE, epochs=4, batch=8, base_batch=8, learning_rate=1e-3, warmup_steps=20,
-    cosine_from=0.3, clip=1.0, ema=1.0, weight_decay=0.01, evaluate_every=100,
+    recipes.DEMO, epochs=4, batch=8, base_batch=8, learning_rate=1e-3, warmup_steps=20, cosine_from=0.3,
+    final_rate=0.05, clip=1.0, ema=1.0, frames=2 * FRAMES, evaluate_every=100,
 )  # fmt: skip
 
 
@@ -53,9 +53,9 @@ class Sights(Dataset):
 
     packed = None
 
-    def __init__(self, clips: list[Clip], recipe: Recipe, seed: int, frames: int):
-        self.recipe, self.seed, self.frames = recipe, seed, frames
-        self.windows, self.rays = Windows(clips, recipe, seed, frames), [rays(clip) for clip in clips]
+    def __init__(self, clips: list[Clip], recipe: Recipe, seed: int):
+        self.recipe, self.seed = recipe, seed
+        self.windows, self.rays = Windows(clips, recipe, seed, recipe.frames), [rays(clip) for clip in clips]
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -63,7 +63,7 @@ class Sights(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...]:
         number, mirrored = divmod(key[1], 2)
         clip, start, _ = self.windows.places[number]
-        seen = self.rays[clip][start : start + self.frames]
+        seen = self.rays[clip][start : start + self.recipe.frames]
         return *self.windows[key], mirror(seen) if mirrored else seen
 
 
@@ -123,14 +123,6 @@ def alone(net: MixSTE, x: Tensor) -> Tensor:
     return answer
 
 
-def digest(clips: list[Clip]) -> str:
-    """What tells these clips from others: a hash of all that nets are given and asked."""
-    found = hashlib.sha256()
-    for clip in clips:
-        found.update(clip.keypoints.astype("float32").tobytes() + clip.pose.astype("float32").tobytes())
-    return found.hexdigest()
-
-
 def figures(answer: Tensor, truth: Tensor) -> dict[str, float]:
     """The metrics of sequences (N, T, J, 3), mm: means over all frames, for every clip is an action's own."""
     return {name: float(metric(answer, truth).mean()) for name, metric in metrics.METRICS.items()}
@@ -172,8 +164,8 @@ def compare(seed: int, out_dir: str | Path = "reports", **changes: object) -> di
     for name, build, loss in (("plain", plain, plain_loss), ("starpose", starpose, star_loss)):
         torch.manual_seed(seed)
         run, folder = training.fit(
-            f"lift-{name}-motion-seed{seed}", build(), lambda _: Sights(clips, recipe, seed, 2 * FRAMES),
-            recipe, way, out_dir, {"net": name, "seed": seed}, lambda _: {}, loss,
+            f"lift-{name}-motion-seed{seed}", build(), lambda _: Sights(clips, recipe, seed), recipe, way,
+            out_dir, {"net": name, "data": digest(clips), "seed": seed}, lambda _: {}, loss,
         )  # fmt: skip
         trained[name], seconds[name] = run, run.seconds
     save(trained["starpose"].ema, folder / "weights.safetensors")
