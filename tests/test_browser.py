@@ -301,11 +301,18 @@ WIDGET = """from ipywidgets import interact
 def show(beta=10):
     print("beta is", beta)"""
 
+IN_SPACE = """import numpy as np
+
+from posebook import plots3d
+
+plots3d.scene({"a line": np.linspace(0, 1, 2 * 17 * 3).reshape(2, 17, 3)})"""
+
 
 @pytest.fixture
 def lab(tmp_path):
     """JupyterLab on a folder of its own, where small.ipynb is; its address, with the token in it."""
-    cells = [new_markdown_cell("# Small: does it run?"), new_code_cell("1 + 1"), new_code_cell(WIDGET)]
+    sources = ("1 + 1", WIDGET, IN_SPACE)
+    cells = [new_markdown_cell("# Small: does it run?"), *map(new_code_cell, sources)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "small.ipynb")
     with socket.socket() as free:
@@ -333,9 +340,11 @@ def lab(tmp_path):
 
 
 def test_a_notebook_in_jupyterlab(lab, chromium):
-    """Opened, run through, no error, its widget moved."""
+    """Opened, run through, no error, its widget moved, its skeleton drawn, and no other host asked."""
     tab = chromium.new_page(viewport={"width": 1280, "height": 900})
     tab.set_default_timeout(180_000)
+    asked = []
+    tab.on("request", lambda request: asked.append(request.url))
     tab.goto(lab)
     tab.wait_for_selector(".jp-Notebook .jp-CodeCell")
     tab.wait_for_selector("#jp-main-statusbar :text('| Idle')")
@@ -348,6 +357,8 @@ def test_a_notebook_in_jupyterlab(lab, chromium):
     tab.wait_for_selector(".jp-OutputArea:has-text('beta is 10')")
     tab.locator(".noUi-handle").press("ArrowRight")
     tab.wait_for_selector(".jp-OutputArea:has-text('beta is 11')")
+    tab.wait_for_selector(".jp-OutputArea .js-plotly-plot :text('play')")
+    assert not [url for url in asked if "plotly" in url and "127.0.0.1" not in url]
     assert not tab.query_selector(".jp-OutputArea-output [data-mime-type='application/vnd.jupyter.error']")
     assert not tab.query_selector("[data-mime-type='application/vnd.jupyter.stderr']")
     tab.close()
