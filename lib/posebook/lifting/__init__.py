@@ -2,5 +2,5 @@
 
 In the order of reading: `skeleton` (the joints as a tree), `camera`, `data` (clips and windows), `motion`
 (the embedded clips), `models` (the lifters), `hourglass` (pruning), `diffusion`, `metrics`, `recipes`,
-`training`.
+`training`, `starpose` (diffusion, trained and compared).
 """

@@ -75,7 +75,7 @@ def step_back(noisy: Tensor, clean: Tensor, t: Tensor, to: Tensor, eta: float, n
 
 
 def sinusoid(t: Tensor, width: int) -> Tensor:
-    """Times (B,) from 0 to 1 as sines and cosines (B, C) , D3DP's."""
+    """Times (B,) from 0 to 1 as sines and cosines (B, C), as in D3DP."""
     rates = torch.exp(torch.arange(width // 2, device=t.device) * (-math.log(10000) / (width // 2)))
     angles = 1000 * t[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], -1)
