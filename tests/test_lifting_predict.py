@@ -76,6 +76,13 @@ def test_a_video_is_read_as_it_was_written(walk, video):
         assert np.abs(np.stack(found).astype(int) - walk.pictures).mean() < 4
 
 
+def test_pictures_come_in_the_order_of_their_numbers(tmp_path):
+    for name in ("walk10_2.png", "walk9_10.png", "walk9_2.png", "walk1_3.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((4, 4, 3), np.uint8))
+    names = [path.name for path, _ in lifting.frames(tmp_path)]
+    assert names == ["walk1_3.png", "walk9_2.png", "walk9_10.png", "walk10_2.png"]
+
+
 def test_the_walker_is_followed_from_video_and_from_pictures(walk, video, net, tmp_path):
     read = lifting.frames(video[0])
     tracked = lifting.track(read, net, boxes_of(video, read))

@@ -11,6 +11,7 @@ A net of pictures sees one person's joints frame by frame; a lifter tells where 
 
 import argparse
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ FPS = 25.0  # of a folder of frames, which does not say it
 
 @dataclass(frozen=True)
 class Frames:
-    """A video's frames, or the pictures of a folder in the order of names; to be iterated, more than once."""
+    """A video's frames, or a folder's pictures in the order of their numbers; can be iterated again."""
 
     source: Path
     pictures: tuple[Path, ...]  # of a folder; of a video what its frames are called, as many as it claims
@@ -70,7 +71,7 @@ def frames(source: str | Path) -> Frames:
     """
     source = Path(source)
     if source.is_dir():
-        return Frames(source, tuple(predict.find([source])), FPS)
+        return Frames(source, tuple(sorted(predict.find([source]), key=_numbered)), FPS)
     if not source.is_file():
         raise FileNotFoundError(f"no video and no folder of frames at {source}")
     video = cv2.VideoCapture(str(source))
@@ -83,6 +84,11 @@ def frames(source: str | Path) -> Frames:
             "a folder with its frames as pictures will do as well"
         )
     return Frames(source, tuple(Path(f"{n:06d}") for n in range(1, max(count, 1) + 1)), fps or FPS)
+
+
+def _numbered(path: Path) -> list[str | int]:
+    """A key by which frame 2 comes before frame 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
 def nearest(boxes: np.ndarray, last: np.ndarray | None, gone: int = 1) -> int | None:
