@@ -124,6 +124,17 @@ def test_the_skeletons_graph():
     }
 
 
+def test_ktpformer_takes_another_graph():
+    links = recipes.NO_BONES
+    net = small("ktpformer", links=links)
+    assert torch.equal(net.kinematic.graph[0].graph, skeleton.adjacency(links, 17))
+    joined = {0}  # a tree: sixteen links that reach every joint
+    for _ in range(16):
+        joined |= {b for a, b in links if a in joined} | {a for a, b in links if b in joined}
+    assert joined == set(range(17)) and len(links) == 16
+    assert not {tuple(sorted(link)) for link in links} & {tuple(sorted(bone)) for bone in skeleton.BONES}
+
+
 def test_keeping_all_frames_changes_nothing():
     x = torch.randn(2, 9, 17, 2)
     net = small()

@@ -14,6 +14,7 @@ Where the texts are silent or surprise:
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -146,7 +147,8 @@ class Prior(nn.Module):
 class KTPFormer(Lifter):
     """MixSTE that begins with the skeleton's graph and with that of a joint's path through time.
 
-    frames: the sequence's length, no more and no less: the path's graph is of it.
+    frames: the sequence's length, no more and no less: the path's graph is of it; links: pairs of joints that
+    make up the skeleton's graph.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class KTPFormer(Lifter):
         depth: int = 8,
         heads: int = 8,
         drop_path: float = 0.1,
+        links: Sequence[Sequence[int]] = BONES,
     ):
         super().__init__()
         self.frames, self.joints, self.channels, self.width, self.depth = (
@@ -168,7 +171,7 @@ class KTPFormer(Lifter):
             depth,
         )
         path = adjacency([(t, t + 1) for t in range(frames - 1)], frames)
-        body = GraphConv(adjacency(BONES, joints), channels, width)
+        body = GraphConv(adjacency(links, joints), channels, width)
         self.kinematic = Prior(nn.Sequential(body), joints, width, heads, residual=False)
         paths = nn.Sequential(*(GraphConv(path, width, width) for _ in range(2)))
         self.trajectory = Prior(paths, frames, width, heads, residual=True)

@@ -90,6 +90,11 @@ VARIANTS = {
     "uniform": ({1: ("uniform", 9)}, "interpolate"),
     "subsampled": ({0: ("uniform", 9)}, "interpolate"),  # the net never sees the other frames
 }
+# The skeleton's tree with its joints exchanged, so that no link is a bone: what no body is like.
+NO_BONES = (
+    (7, 11), (11, 0), (0, 10), (7, 5), (5, 8), (8, 4), (7, 15), (15, 13),
+    (13, 9), (9, 16), (13, 1), (1, 12), (12, 14), (13, 2), (2, 6), (6, 3),
+)  # fmt: skip
 
 
 def get(profile: str, lifter: str, **changes: object) -> Recipe:
