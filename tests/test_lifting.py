@@ -417,10 +417,8 @@ def test_lifting_a_clip_puts_every_frame_in_its_place(clip):
     """A net that hands on what it is given gives the clip back, mirrored or not."""
 
     class Same(models.Lifter):
-        frames, joints, channels = 9, 17, 2
-
         def __init__(self):
-            super().__init__()
+            super().__init__(frames=9, joints=17, channels=2, width=1, depth=0)
             self.one = torch.nn.Parameter(torch.ones(1))
 
         def forward(self, x):

@@ -150,11 +150,10 @@ class Hourglass(Lifter):
     """
 
     def __init__(self, lifter: Lifter, prune: dict[int, Pruner], recover: str = "interpolate"):
-        super().__init__()
+        super().__init__(lifter.frames, lifter.joints, lifter.channels, lifter.width, lifter.depth)
         if recover not in RECOVERIES:
             raise ValueError(f"frames are recovered by {', '.join(RECOVERIES)}, not {recover!r}")
-        self.frames, self.joints, self.channels = lifter.frames, lifter.joints, lifter.channels
-        self.width, self.depth, self.prune = lifter.width, lifter.depth, dict(sorted(prune.items()))
+        self.prune = dict(sorted(prune.items()))
         left = self.frames
         for layer, pruner in self.prune.items():
             if layer == 0 and (not isinstance(pruner, Uniform) or isinstance(lifter, models.KTPFormer)):

@@ -35,7 +35,17 @@ def over_frames(block: nn.Module, x: Tensor) -> Tensor:
 
 
 class Lifter(nn.Module):
-    """What all lifters do with their parts: poses (B, F, J, 3) of 2D sequences (B, F, J, C)."""
+    """What all lifters say of themselves, and do: poses (B, F, J, 3) of sequences (B, F, J, C)."""
+
+    def __init__(self, frames: int, joints: int, channels: int, width: int, depth: int):
+        super().__init__()
+        self.frames, self.joints, self.channels, self.width, self.depth = (
+            frames,
+            joints,
+            channels,
+            width,
+            depth,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.embed(x)
@@ -72,14 +82,7 @@ class MixSTE(Lifter):
         heads: int = 8,
         drop_path: float = 0.1,
     ):
-        super().__init__()
-        self.frames, self.joints, self.channels, self.width, self.depth = (
-            frames,
-            joints,
-            channels,
-            width,
-            depth,
-        )
+        super().__init__(frames, joints, channels, width, depth)
         self.start = nn.Linear(channels, width)
         self.places = nn.Parameter(torch.zeros(1, joints, width))
         self.times = nn.Parameter(torch.zeros(1, frames, width))
@@ -162,14 +165,7 @@ class KTPFormer(Lifter):
         drop_path: float = 0.1,
         links: Sequence[Sequence[int]] = BONES,
     ):
-        super().__init__()
-        self.frames, self.joints, self.channels, self.width, self.depth = (
-            frames,
-            joints,
-            channels,
-            width,
-            depth,
-        )
+        super().__init__(frames, joints, channels, width, depth)
         path = adjacency([(t, t + 1) for t in range(frames - 1)], frames)
         body = GraphConv(adjacency(links, joints), channels, width)
         self.kinematic = Prior(nn.Sequential(body), joints, width, heads, residual=False)
@@ -225,14 +221,7 @@ class MotionBERT(Lifter):
         features: int = 512,
         drop_path: float = 0.0,
     ):
-        super().__init__()
-        self.frames, self.joints, self.channels, self.width, self.depth = (
-            frames,
-            joints,
-            channels,
-            width,
-            depth,
-        )
+        super().__init__(frames, joints, channels, width, depth)
         self.start = nn.Linear(channels, width)
         self.places = nn.Parameter(torch.zeros(1, joints, width))
         self.times = nn.Parameter(torch.zeros(1, frames, 1, width))
