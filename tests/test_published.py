@@ -45,6 +45,13 @@ OTHERS = {
     ("AMFACPose", "ablation"): 6 * 3,
     ("ViTPose", "coco_results"): 16 + 3 + 8,
     ("ViTPose", "six_datasets"): 4 * 6,
+    ("HoT", "h36m_results"): 2 + 3 + 1 + 2,
+    ("H2OT", "h36m_results"): 3,
+    ("KTPFormer", "h36m_results"): 2 + 1 + 1,
+    ("KTPFormer", "3dhp_results"): 2,
+    ("StarPose", "h36m_results"): 4,
+    ("StarPose", "ablation"): 4 + 2,
+    ("StarPose", "3dhp_results"): 3,
 }
 
 

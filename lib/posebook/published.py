@@ -15,6 +15,8 @@ measured for it; whether posebook builds that model is asked of posebook.models.
    that counts them all; for a dataset of other joints the model has those.
 4. A row printed without test-time augmentation takes a record's figure without flip test.
 5. Latency is the median of the newest benchmark, on whatever machine that ran; `where` names it.
+6. A lifter's cost is counted at its paper's size; its errors, millimetres in records and papers alike, come
+   from trainings as in point 1, in whatever boxes: it sees joints.
 """
 
 import functools
@@ -30,6 +32,8 @@ import torch
 from torch import nn
 
 from posebook import complexity, datasets, evaluation, grid, metrics, models, recipes, skeletons, uncertainty
+from posebook.lifting import papers
+from posebook.lifting.models import ZOO as LIFTERS
 from posebook.models.layers import CoordinateAttention
 from posebook.recipes import Recipe
 
@@ -118,6 +122,8 @@ def _here(measured: str, where: str, **more: str) -> dict[str, str]:
 
 def _fill(cell: dict, records: list[dict]) -> dict[str, str]:
     """What `table` says of one cell beside the printed figure; EMPTY holds what is left out."""
+    if cell["model"] in LIFTERS:
+        return _lifted(cell, records)
     if cell["model"] not in models.names():
         return {"status": "published"}
     size = _size(cell["input_size"])
@@ -130,6 +136,26 @@ def _fill(cell: dict, records: list[dict]) -> dict[str, str]:
     if cell["column"] in SPEED:
         return _speed(cell, size, records)
     return _accuracy(cell, size, records)
+
+
+def _lifted(cell: dict, records: list[dict]) -> dict[str, str]:
+    """The same of a lifter's cell: point 6 of the file's docstring."""
+    if (cost := papers.cost(cell)) is not None:
+        return _here(_like(cost, cell["value"]), papers.COSTS[cell["column"]])
+    runs = papers.runs(cell, records)
+    if not runs:
+        return {"status": "not measured", "command": papers.command(cell)}
+    figures, newest = [run["metrics"][cell["column"]] for run in runs.values()], [*runs.values()][-1]
+    where = f"{where_measured(newest)}, with flip test, {_seeds(runs)}, weights: scratch"
+    more = {"record": newest.get("path", "")}
+    if len(runs) > 1:
+        more["spread"] = f"± {_like(statistics.stdev(figures), cell['value'])}, {len(runs)} runs"
+    return _here(_like(statistics.mean(figures), cell["value"]), where, **more)
+
+
+def _seeds(runs: dict[int, object]) -> str:
+    """'seed 0', or 'seeds 0, 1, 2', of runs by their seeds."""
+    return f"seed{'s' * (len(runs) > 1)} {', '.join(map(str, sorted(runs)))}"
 
 
 def _speed(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
@@ -170,8 +196,7 @@ def _accuracy(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[st
     weights = record.get("weights", {}).get("initialisation", "not said")
     alike = [pair for pair in sorted(found, key=rank) if _but_for_seed(pair[0]) == _but_for_seed(record)]
     runs = {r["seed"]: figure for r, figure in alike}  # of each seed the newest
-    seeds = f"seed{'s' * (len(runs) > 1)} {', '.join(map(str, sorted(runs)))}"
-    where = f"{where_measured(record)}, {flip} flip test, {seeds}, weights: {weights}"
+    where = f"{where_measured(record)}, {flip} flip test, {_seeds(runs)}, weights: {weights}"
     more = {"measured_boxes": boxes, "record": record.get("path", "")}
     if len(runs) > 1:
         value = statistics.mean(runs.values())

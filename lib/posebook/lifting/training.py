@@ -23,12 +23,12 @@ from posebook.lifting.recipes import Recipe
 from posebook.lifting.skeleton import mirror
 from posebook.names import near
 
-DATASETS = ("motion", "h36m", "3dhp")
+DATASETS = ("motion", *npz.NAMES)
 EMBEDDED = {"train": 240, "val": 40}  # clips of 243 frames at 25 a second
 
 
 def clips_of(dataset: str, root: str | Path | None, split: str) -> list[Clip]:
-    """The clips of a dataset's split: motion, which is made here, or h36m or 3dhp from their files."""
+    """The clips of a dataset's split: motion, which is made here, or those of files."""
     if dataset not in DATASETS:
         raise near(dataset, DATASETS, "dataset")
     if dataset == "motion":

@@ -1,0 +1,154 @@
+"""The lifters' printed figures beside what was measured, and ways of pruning compared over seeds."""
+
+import copy
+import json
+import shlex
+from dataclasses import asdict
+
+import pandas as pd
+import pytest
+
+from posebook import audit, plots, published
+from posebook.lifting import metrics, papers, recipes, training
+
+HOT = "prune=3:cluster:81;recover=attend"
+CELL = {"model": "mixste", "options": HOT, "dataset": "h36m", "split": "val", "column": "MPJPE"}
+
+
+def lift(**changes) -> dict:
+    """A training that measures HoT's MixSTE on Human3.6M; changes replace fields, 'a__b' within one."""
+    parts = {"name": "h36m", "split": "val", "sha256": "0" * 64, "clips": 236}
+    record = {
+        "kind": "lift",
+        "name": "made-up",
+        "model": "mixste",
+        "options": {"prune": {"3": ["cluster", 81]}, "recover": "attend"},
+        "dataset": parts | {"split": "train"},
+        "evaluated": parts,
+        "profile": "paper",
+        "parameters": json.loads(json.dumps(asdict(recipes.get("paper", "mixste")))) | {"device": "cuda"},
+        "metrics": {"MPJPE": 41.23, "P-MPJPE": 32.0, "MPJVE": 2.0, "ACC": 1.0},
+        "seed": 0,
+        "started": "2026-01-01T00:00:00Z",
+        "machine": {"device": "cuda: made-up"},
+    }
+    record = copy.deepcopy(record)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = record
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return record
+
+
+def hot(*records: dict, row: str = "HoT w. MixSTE", column: str = "MPJPE") -> pd.Series:
+    table = published.table("HoT", "h36m_results", list(records))
+    return table[(table["row"] == row) & (table["column"] == column)].iloc[0]
+
+
+# the printed cells
+
+
+def test_printed_costs_are_counted():
+    table = published.table("HoT", "h36m_results", [])
+    giga = table[table["column"] == "FLOPs (G)"]
+    assert len(giga) == 4 and (giga["measured"] == giga["published"]).all()
+    saved = table[table["column"] == "FLOPs saved (%)"].set_index("row")["measured"]
+    assert saved.to_dict() == {"HoT w. MixSTE": "40", "HoT w. MotionBERT": "52"}
+
+
+def test_a_net_is_the_same_in_the_rows_and_among_the_nets():
+    cells = published.load()
+    cells = cells[cells["model"].isin(published.LIFTERS)]
+    for row, model, text in cells[["row", "model", "options"]].itertuples(index=False):
+        assert papers.NETS[row.removesuffix(", true 2D joints")] == (model, text)
+
+
+def test_a_training_on_its_dataset_fills_a_cell():
+    found = hot(lift())
+    assert (found["measured"], found["status"], found["spread"]) == ("41.2", "measured here", "")
+    assert found["where"].startswith("cuda: made-up, 2026-01-01, with flip test, seed 0")
+    older = lift(metrics__MPJPE=90.0, started="2025-01-01T00:00:00Z")
+    several = hot(older, lift(), lift(seed=1, metrics__MPJPE=41.63))
+    assert (several["measured"], several["spread"]) == ("41.4", "± 0.3, 2 runs")
+    page = plots.comparison(published.table("HoT", "h36m_results", [lift()])).data
+    assert "41.2" in page and "--lifter mixste --dataset h36m" in page
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset__name": "motion", "evaluated__name": "motion"},
+        {"dataset__name": "motion"},
+        {"evaluated__split": "train"},
+        {"profile": "fast"},
+        {"model": "motionbert"},
+        {"options": {}},
+        {"options__recover": "interpolate"},
+        {"parameters__epochs": 3},
+        {"kind": "starpose"},
+    ],
+    ids=str,
+)
+def test_no_other_record_fills_it(changes):
+    assert not papers.runs(CELL, [lift(**changes)]) and papers.runs(CELL, [lift(**changes), lift()])
+
+
+def test_commands_are_those_that_would_fill_the_cell():
+    words = shlex.split(papers.command(CELL))
+    given = dict(zip(words[3::2], words[4::2], strict=True))
+    made = {"prune": json.loads(given["--prune"]), "recover": given["--recover"]}
+    assert made == lift()["options"] and given["--dataset"] in training.DATASETS
+    assert words[:3] == ["python", "-m", "posebook.lifting.training"]
+    assert hot()["command"] == papers.command(CELL)
+
+
+# runs that compare
+
+
+def runs(*ways: str, seeds: int = 3, **figures: float) -> list[dict]:
+    """Runs of the comparison, the seeds 1 mm apart; figures by the way's name with _ for -."""
+    return [
+        lift(
+            name=f"lift-mixste-{way}-fast-seed{seed}",
+            dataset__name="motion",
+            metrics={name: figures[way.replace("-", "_")] + seed for name in metrics.METRICS},
+        )
+        | {"complexity": {"macs": 2_000_000}}
+        for way in ways
+        for seed in range(seeds)
+    ]
+
+
+def test_runs_are_gathered_by_way_in_the_order_of_the_variants():
+    made = runs("hot", "full", full=100.0, hot=90.0) + [lift(name="lift-mixste-motion-demo-seed0")]
+    table = papers.pruning(made)
+    assert list(table.index) == ["full", "hot"] and list(table["seeds"]) == [3, 3]
+    assert table.loc["hot", ["MPJPE", "MPJPE ±", "multiply-adds (M)"]].tolist() == [91.0, 1.0, 2.0]
+    assert papers.pruning([]).empty and papers.guidance([]).empty
+
+
+def test_ways_are_compared_by_the_larger_deviation():
+    table = papers.pruning(runs("full", "hot", "uniform", full=100.0, hot=100.9, uniform=102.0))
+    near, far = (papers.compared(table, [way], "full", "#A") for way in ("hot", "uniform"))
+    assert (near.verdict, far.verdict) == ("confirmed", "differs")
+    assert "3 seeds: hot: +0.9 ± 1.0 mm MPJPE" in near.found and near.basis == "run"
+    assert papers.compared(table, ["full"], "uniform", "#A", better=True).verdict == "confirmed"
+    assert papers.compared(table, ["full", "hot"], "uniform", "#A", better=True).verdict == "confirmed"
+    assert papers.compared(table, ["full"], "hot", "#A", better=True).verdict == "differs"
+
+
+def test_what_has_not_run_names_its_command():
+    found = papers.compared(papers.pruning(runs("full", full=1.0)), ["hot"], "full", "#A")
+    assert found.verdict == audit.UNTESTED and "--variant hot --seed 0" in found.would
+    alone = papers.pruning(runs("full", "hot", seeds=1, full=1.0, hot=1.0))
+    assert papers.compared(alone, ["hot"], "full", "#A").verdict == audit.UNTESTED
+
+
+def test_starposes_rows_are_told_apart():
+    rows = [{"net": "plain", "guided": False}, {"net": "starpose", "history": True, "guided": True}]
+    figures = [[row | dict.fromkeys(metrics.METRICS, 1.0 + seed) for row in rows] for seed in range(2)]
+    made = [{"kind": "starpose", "name": f"s{seed}", "metrics": each} for seed, each in enumerate(figures)]
+    table = papers.guidance(made)
+    assert list(table.index) == ["plain", "starpose + history + guided"] and list(table["seeds"]) == [2, 2]
