@@ -378,6 +378,18 @@ def test_errors_are_averaged_over_actions():
     assert means["MPJPE"] == pytest.approx(own["walk"]["MPJPE"] / 2)
 
 
+def test_frames_of_an_unknown_truth_count_in_nothing():
+    truth, found = torch.zeros(7, 17, 3), torch.randn(7, 17, 3)
+    truth[3] = torch.nan
+    means, _ = metrics.measure([found], [truth], ["all"])
+    known = [0, 1, 2, 4, 5, 6]
+    assert means["MPJPE"] == pytest.approx(float(metrics.mpjpe(found[known], truth[known]).mean()), rel=1e-5)
+    steps = metrics.mpjve(found, torch.zeros(7, 17, 3))[[0, 1, 4, 5]]
+    assert means["MPJVE"] == pytest.approx(float(steps.mean()), rel=1e-5)
+    bends = metrics.acceleration(found, torch.zeros(7, 17, 3))[[0, 4]]
+    assert means["ACC"] == pytest.approx(float(bends.mean()), rel=1e-5)
+
+
 def test_the_loss_is_its_loop_and_leaves_out_what_does_not_count():
     torch.manual_seed(0)
     found, truth = torch.randn(2, 1, 5, 17, 3)

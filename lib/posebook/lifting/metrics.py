@@ -6,7 +6,8 @@ CVPR 2019; acceleration error as in Kanazawa et al., CVPR 2019.
 1. All are means over all joints, the hip among them, whose error is zero by construction.
 2. Velocity and acceleration are per frame, not per second, as printed in the papers; they are taken within a
    clip, never from one to the next.
-3. Errors are averaged over the frames of an action's clips, then over the actions.
+3. Errors are averaged over the frames of an action's clips, then over the actions. Frames whose truth is not
+   known (NaN) count in none, nor does a step from or to one.
 """
 
 from collections.abc import Callable
@@ -68,8 +69,11 @@ def measure(found: list[Tensor], truth: list[Tensor], actions: list[str]) -> tup
     errors: dict[str, dict[str, list[Tensor]]] = {}
     for pose, true, action in zip(found, truth, actions, strict=True):
         mine = errors.setdefault(action, {name: [] for name in METRICS})
+        known = true.isfinite().all(-1).all(-1)  # (T,)
         for name, metric in METRICS.items():
-            mine[name].append(metric(pose, true))
+            values = metric(pose, torch.where(known[:, None, None], true, pose))
+            span = len(known) - len(values) + 1  # frames that one value is of
+            mine[name].append(values[known.unfold(0, span, 1).all(-1)])
     actions_own = {
         action: {name: float(torch.cat(values).mean()) for name, values in mine.items()}
         for action, mine in sorted(errors.items())
