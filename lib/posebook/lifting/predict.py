@@ -32,7 +32,7 @@ from posebook.lifting.data import Clip, fill_gaps, inputs
 from posebook.lifting.models import Lifter
 from posebook.lifting.skeleton import H36M, check_order, from_coco
 
-LIFTER = ROOT / "data" / "weights" / "lifter-synthetic.safetensors"
+LIFTER = ROOT / "data" / "weights" / "lifter-motion.safetensors"
 FPS = 25.0  # of a folder of frames, which does not say it
 
 
