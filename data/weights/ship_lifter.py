@@ -38,16 +38,20 @@ def card(record: dict, name: str) -> str:
         f"| {point['epoch']} | {point['loss']:.4f} | {point['MPJPE']:.1f} |" for point in record["curve"]
     )
     options = ", ".join(f"{key} {value}" for key, value in record["options"].items())
+    data, commit = record["dataset"], record["code"]["commit"][:12]
     return f"""# {name}
 
-`{record["model"]}` ({options}) for windows of {recipe["frames"]} frames, trained from scratch on the embedded motion:
-people who move by rule. It is for lessons, tests and trying out, and no benchmark of anything.
+`{record["model"]}` ({options})
+for windows of {recipe["frames"]} frames, trained from scratch on the embedded motion: people who move by rule.
+It is for lessons, tests and trying out, and no benchmark of anything.
 
-- float32 safetensors, SHA-256 `{record["weights"]["sha256"]}`; Human3.6M's 17 joints, {record["complexity"]["params"]:,} parameters.
-- Trained on {record["dataset"]["clips"]} clips (SHA-256 `{record["dataset"]["sha256"][:16]}...`) for {recipe["epochs"]} epochs of batch
-  {recipe["batch"]}, seed {record["seed"]}, commit `{record["code"]["commit"][:12]}`: {record["wall_seconds"] / 60:.0f} minutes on
-  {machine["device"]}, {machine["threads"]} thread(s).
-- Evaluated on {evaluated["clips"]} other clips, {evaluated["frames"]:,} frames, from 2D joints with a detector's errors.
+- float32 safetensors, SHA-256 `{record["weights"]["sha256"]}`;
+  Human3.6M's 17 joints, {record["complexity"]["params"]:,} parameters.
+- Trained on {data["clips"]} clips (SHA-256 `{data["sha256"][:16]}...`)
+  for {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}, commit `{commit}`:
+  {record["wall_seconds"] / 60:.0f} minutes on {machine["device"]}, {machine["threads"]} thread(s).
+- Evaluated on {evaluated["clips"]} other clips, {evaluated["frames"]:,} frames, from 2D joints with a
+  detector's errors.
 - Licence: Apache-2.0, as the code that made the motion.
 
 | mm | flip test | without |
