@@ -42,8 +42,8 @@ def card(record: dict, name: str) -> str:
     return f"""# {name}
 
 `{record["model"]}` ({options})
-for windows of {recipe["frames"]} frames, trained from scratch on the embedded motion: people who move by rule.
-It is for lessons, tests and trying out, and no benchmark of anything.
+for windows of {recipe["frames"]} frames, trained from scratch on the embedded motion: people who move by
+rule. It is for lessons, tests and trying out, and no benchmark of anything.
 
 - float32 safetensors, SHA-256 `{record["weights"]["sha256"]}`;
   Human3.6M's 17 joints, {record["complexity"]["params"]:,} parameters.
