@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import ROOT, apart, drawn
+from posebook import files
 from posebook.complexity import Unstarted
 from posebook.lifting import (
     camera,
@@ -25,6 +27,7 @@ from posebook.lifting import (
     training,
     weights,
 )
+from posebook.lifting import files as lifter_files
 
 PARITY = ROOT / "tests" / "parity" / "lifting"
 HOT = {"hot-mixste": 3, "hot-motionbert": 1}  # before which layer frames are pruned
@@ -481,3 +484,16 @@ def test_what_training_refuses_before_any_work(tmp_path):
         with pytest.raises(ValueError, match=message):
             training.train(**arguments, out_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "data" / "weights").glob("lifter-*.safetensors")), ids=lambda path: path.stem
+)
+def test_a_shipped_lifter_is_as_good_as_its_card_says(path):
+    """On four clips instead of forty, so within a fifth."""
+    card = path.with_suffix(".md").read_text()
+    assert files.sha256(path) in card
+    stated = float(re.search(r"\| MPJPE \| ([\d.]+)", card)[1])
+    net = lifter_files.load(path)
+    found = training.evaluate(net, motion.split("val", 4, frames=243, fps=25.0))[0]["MPJPE"]
+    assert found == pytest.approx(stated, rel=0.2)
