@@ -514,6 +514,7 @@ rule lesson:
         weights=sorted(map(str, Path("data/weights").glob("*-synthetic.safetensors"))),
         people=PEOPLE,
         course=lambda words: [COURSE, *map(notebook, LESSONS[1:])] if words.lesson == "index" else [],
+        records=lambda words: KEPT if words.lesson == "vitpose" else [],
     output:
         notebook=executed("learn/{lesson}"),
     params:
