@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from posebook import records
+from posebook import datasets, records
+from posebook.files import sha256
 from posebook.lifting import diffusion, motion, starpose
 from posebook.lifting.data import targets
 from posebook.lifting.starpose import FRAMES, RECIPE, Sights
@@ -121,3 +122,15 @@ def test_a_comparison_becomes_a_record(tmp_path, monkeypatch):
 def test_the_truth_has_no_error(clips):
     y = torch.stack([targets(clip) for clip in clips])
     assert all(abs(value) < 1e-2 for value in starpose.figures(y, y).values())
+
+
+def test_the_shipped_weights_are_those_of_the_kept_record_and_better_than_a_mean_pose():
+    path = datasets.ROOT / "data/weights/starpose-motion.safetensors"
+    (record,) = (r for r in records.load(records.KEPT) if r["name"] == "lift-starpose-motion-seed0")
+    assert sha256(path) == record["weights"]["sha256"]
+    assert record["weights"]["sha256"] in path.with_suffix(".md").read_text()
+    x, y, _ = starpose.together(motion.split("val", 6, FRAMES, fps=25))
+    net = starpose.load(path)
+    answer = diffusion.lift(net, x, FRAMES, generator=torch.Generator().manual_seed(0)).mean(1)
+    mean = starpose.figures(y.mean((0, 1)).expand_as(y), y)["MPJPE"]  # told by these clips themselves
+    assert starpose.figures(answer, y)["MPJPE"] < mean
