@@ -7,9 +7,10 @@ from dataclasses import asdict
 
 import pandas as pd
 import pytest
+import torch
 
 from posebook import audit, plots, published
-from posebook.lifting import metrics, papers, recipes, training
+from posebook.lifting import hourglass, metrics, papers, recipes, training
 
 HOT = "prune=3:cluster:81;recover=attend"
 CELL = {"model": "mixste", "options": HOT, "dataset": "h36m", "split": "val", "column": "MPJPE"}
@@ -126,6 +127,10 @@ def test_runs_are_gathered_by_way_in_the_order_of_the_variants():
     table = papers.pruning(made)
     assert list(table.index) == ["full", "hot"] and list(table["seeds"]) == [3, 3]
     assert table.loc["hot", ["MPJPE", "MPJPE ±", "multiply-adds (M)"]].tolist() == [91.0, 1.0, 2.0]
+    longer = lift(name="lift-mixste-full-fast-seed7", dataset__name="motion", parameters__epochs=9)
+    other = lift(name="lift-ktpformer-no-bones-fast-seed0", dataset__name="motion", model="ktpformer")
+    more = papers.pruning([*made, *(run | {"complexity": {"macs": 1}} for run in (longer, other))])
+    assert more["seeds"].to_dict() == {"full": 3, "hot": 3, "ktpformer, no-bones": 1}
     assert papers.pruning([]).empty and papers.guidance([]).empty
 
 
@@ -141,9 +146,33 @@ def test_ways_are_compared_by_the_larger_deviation():
 
 def test_what_has_not_run_names_its_command():
     found = papers.compared(papers.pruning(runs("full", full=1.0)), ["hot"], "full", "#A")
-    assert found.verdict == audit.UNTESTED and "--variant hot --seed 0" in found.would
+    assert found.verdict == audit.UNTESTED
+    assert "--lifter mixste --seed 0 --profile fast --variant hot`" in found.would
     alone = papers.pruning(runs("full", "hot", seeds=1, full=1.0, hot=1.0))
     assert papers.compared(alone, ["hot"], "full", "#A").verdict == audit.UNTESTED
+
+
+def test_a_training_is_asked_for_by_its_record(monkeypatch):
+    asked = []
+
+    def train(**arguments) -> dict:
+        """Only told what to train."""
+        asked.append(arguments)
+        return {}
+
+    monkeypatch.setattr(training, "train", train)
+    for way in ("hot", "ktpformer, full", "ktpformer, no-bones"):
+        monkeypatch.setattr("sys.argv", shlex.split(papers.training_of(way))[2:])
+        training.main()
+    names = [f"lift-{way}-fast-seed0" for way in ("mixste-hot", "ktpformer-full", "ktpformer-no-bones")]
+    assert [arguments["name"] for arguments in asked] == names
+    assert asked[2]["options"]["links"] == [list(link) for link in recipes.NO_BONES]
+
+
+def test_layers_see_fewer_frames():
+    small = {"width": 8, "depth": 4, "heads": 2}
+    net = hourglass.build("mixste", 9, **small, prune={1: ("uniform", 5), 3: ("uniform", 2)})
+    assert papers.lengths(net, torch.zeros(1, 9, 17, 2)) == [9, 5, 5, 2]
 
 
 def test_starposes_rows_are_told_apart():

@@ -11,6 +11,7 @@
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -20,6 +21,7 @@ import torch
 from posebook import audit
 from posebook.audit import Finding
 from posebook.lifting import complexity, hourglass, metrics, recipes
+from posebook.lifting.hourglass import Hourglass
 
 NETS = {
     "MixSTE": ("mixste", ""),
@@ -34,7 +36,7 @@ COSTS = {
     "FLOPs (G)": "twice the multiply-adds of linear layers, as the papers count",
     "FLOPs saved (%)": "of the same net without pruning, both counted as the papers do",
 }
-COMPARE = "python -m posebook.lifting.training --variant {} --seed 0 --profile fast"
+SAME = ("evaluate_every", "device")  # of a record's parameters: no part of how a net was trained
 STARPOSE = "python -m posebook.lifting.starpose --seed 0"
 
 
@@ -108,17 +110,29 @@ def command(cell: dict) -> str:
     return " ".join(words)
 
 
-def pruning(records: Sequence[dict], lifter: str = "mixste", profile: str = "fast") -> pd.DataFrame:
-    """The ways in which a lifter was trained on the embedded motion, a line each; see `_over_seeds`.
+def on_h36m(name: str) -> str:
+    """What would train one of NETS on Human3.6M."""
+    lifter, text = NETS[name]
+    return command({"model": lifter, "options": text, "dataset": "h36m"})
 
-    Most are recipes.VARIANTS; a run is told by its name, lift-LIFTER-WAY-PROFILE-seedN.
+
+def pruning(records: Sequence[dict], profile: str = "fast") -> pd.DataFrame:
+    """The ways in which lifters were trained on the embedded motion, a line each; see `_over_seeds`.
+
+    A run is told by its name, lift-LIFTER-WAY-PROFILE-seedN; most ways are recipes.VARIANTS. Ways of MixSTE
+    are called by their own name, others 'LIFTER, WAY'. Only runs by one recipe, that of most, are compared.
     """
-    lines = []
+    lines, learnt = [], []
     for record in {record["name"]: record for record in records}.values():  # the later one of a name
-        way = record["name"].removeprefix(f"lift-{lifter}-").rpartition(f"-{profile}-seed")[0]
+        way = record["name"].removeprefix(f"lift-{record['model']}-").rpartition(f"-{profile}-seed")[0]
         if way and record["kind"] == "lift" and record["dataset"]["name"] == "motion":
+            way = way if record["model"] == "mixste" else f"{record['model']}, {way}"
             cost = record["complexity"]["macs"] / 1e6
             lines.append({"way": way, "multiply-adds (M)": cost} | record["metrics"])
+            told = {name: value for name, value in record["parameters"].items() if name not in SAME}
+            learnt.append(json.dumps(told, sort_keys=True))
+    most = Counter(learnt).most_common(1)
+    lines = [line for line, recipe in zip(lines, learnt, strict=True) if recipe == most[0][0]]
     return _over_seeds(lines, [*recipes.VARIANTS, *(line["way"] for line in lines)])
 
 
@@ -142,8 +156,31 @@ def _over_seeds(lines: list[dict], order: list[str]) -> pd.DataFrame:
         return pd.DataFrame({"seeds": pd.Series(dtype=int)})
     groups = pd.DataFrame(lines).groupby("way")
     table = groups.mean().join(groups[list(metrics.METRICS)].std().add_suffix(" ±"))
+    pairs = [column for name in metrics.METRICS for column in (name, f"{name} ±")]
+    table = table[[*table.columns.difference(pairs), *pairs]]
     table.insert(0, "seeds", groups.size())
     return table.loc[[way for way in dict.fromkeys(order) if way in table.index]]
+
+
+def training_of(way: str) -> str:
+    """The command that trains a way of `pruning` with the first seed."""
+    lifter, _, variant = way.rpartition(", ")
+    lifter = lifter or "mixste"
+    words = [f"python -m posebook.lifting.training --lifter {lifter} --seed 0 --profile fast"]
+    if variant == "no-bones":
+        links = json.dumps({"links": recipes.NO_BONES})
+        words += [f"--options '{links}' --name lift-{lifter}-no-bones-fast-seed0"]
+    else:
+        words += [f"--variant {variant}"]
+    return " ".join(words)
+
+
+def lengths(net: Hourglass, x: torch.Tensor) -> list[int]:
+    """How many frames each layer of a net sees of sequences (B, F, J, C)."""
+    with torch.no_grad():
+        kept = net.middle(x)[1]
+    now = x.shape[1]
+    return [now := kept[layer].shape[1] if layer in kept else now for layer in range(net.depth)]
 
 
 def compared(
@@ -153,18 +190,21 @@ def compared(
     evidence: str,
     by: Sequence[str] = ("MPJPE",),
     better: bool = False,
-    would: str = COMPARE,
+    would: str = "",
 ) -> Finding:
     """Whether some ways are each no worse than another, or better, by every metric of `by`; point 4.
 
-    table: of `pruning` or `guidance`; cannot be tested where one of them has not run with two seeds.
+    table: of `pruning` or `guidance`; cannot be tested where one of them has not run with two seeds. would:
+    what would run a way, if not `training_of`.
     """
     rule = f"{'better' if better else 'no worse'} than {other} by more than the seeds' larger deviation"
     lacking = [w for w in (*ways, other) if w not in table.index or table.loc[w, "seeds"] < 2]
     if lacking:
-        asked = "; ".join(dict.fromkeys(f"`{would.format(way)}`" for way in lacking)) + ", and other seeds"
-        why = "Human3.6M may not be passed on, and on the embedded motion no run is on record"
-        return audit.finding(None, f"not trained: {', '.join(lacking)}", rule, evidence, "run", why, asked)
+        asked = dict.fromkeys(f"`{would or training_of(way)}`" for way in lacking)
+        why = "Human3.6M may not be passed on, and too few runs on the embedded motion are on record"
+        asked = f"{'; '.join(asked)}, and more seeds"
+        told = f"not run with two seeds: {'; '.join(lacking)}"
+        return audit.finding(None, told, rule, evidence, "run", why, asked)
     held, said = [], []
     for way in ways:
         for name in by:
