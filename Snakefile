@@ -40,6 +40,7 @@ TABLES = [
     "lapx_coco",
     "lapx_ablation",
     "vitpose",
+    "lifting",
     "real_photographs",
 ]
 AUDITS = [path.stem for path in sorted(Path("notebooks/audit").glob("*.ipynb"))]
@@ -176,6 +177,7 @@ NET = lib("models/layers", "models/starnet_pose", "skeletons", "codecs")
 DATA = lib("datasets/__init__", "datasets/annotations", "datasets/coco", "transforms", "skeletons")
 MEASURE = lib("evaluation", "metrics", "uncertainty")
 
+LIFTERS = sorted(map(str, Path("data/weights").glob("lifter-*.safetensors")))
 PEOPLE = [f"data/synthetic/annotations/person_keypoints_{split}.json" for split in ("train", "val")]
 PICTURES = {"train": 1200 if PROFILE == "demo" else 8000, "val": 400}  # as dataset.ipynb wants them
 
@@ -272,7 +274,7 @@ rule predict_3d:
     input:
         notebook=notebook("predict_3d"),
         code=NET + DATA + MEASURE + lib("predict", "detector", "plots", "plots3d", "lifting", "datasets/synthetic"),
-        weights=[WEIGHTS, *sorted(map(str, Path("data/weights").glob("lifter-*.safetensors")))],
+        weights=[WEIGHTS, *LIFTERS],
     output:
         notebook=executed("predict_3d"),
     params:
@@ -478,7 +480,7 @@ rule table:
         table="|".join(TABLES),
     input:
         notebook=notebook("tables/{table}"),
-        code=MEASURE + lib("models", "skeletons", "codecs", "published", "grid", "recipes", "records", "complexity", "sizes", "plots"),
+        code=MEASURE + lib("models", "skeletons", "codecs", "published", "grid", "recipes", "records", "complexity", "sizes", "plots", "lifting"),
         published=[*PUBLISHED, "data/grid.csv"],
         records=made("train", "evaluate", "benchmark", "complexity") + KEPT + OWN + ROWS,
     output:
@@ -494,7 +496,8 @@ rule audit:
         paper="|".join(AUDITS),
     input:
         notebook=notebook("audit/{paper}"),
-        code=DATA + MEASURE + lib("audit", "models", "codecs", "published", "grid", "recipes", "records", "complexity", "benchmark", "diagnosis", "plots"),
+        code=DATA + MEASURE + lib("audit", "models", "codecs", "published", "grid", "recipes", "records", "complexity", "benchmark", "diagnosis", "plots", "lifting"),
+        weights=LIFTERS,
         published=[*PUBLISHED, "data/grid.csv", "data/claims.csv"],
         records=made("train", "evaluate", "benchmark", "complexity") + KEPT + OWN + ROWS,
         people=PEOPLE,
@@ -526,7 +529,7 @@ rule lesson:
 rule index:
     input:
         notebook=notebook("index"),
-        code=lib("audit", "published", "grid", "recipes", "records", "plots"),
+        code=lib("audit", "published", "grid", "recipes", "records", "plots", "lifting/papers"),
         published=[*PUBLISHED, "data/grid.csv"],
         records=made(*RECORDS) + KEPT + OWN + ROWS,
         pages=map(page, PAGES),
