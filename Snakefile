@@ -66,7 +66,11 @@ def page(name):
 
 
 # `make site` runs every lesson, looks closer at what nets do, and takes training apart; once executed, they stay.
-EXPLAINED = ["amfacpose-r18", "lapx"]  # attribution of other nets than the report's
+EXPLAINED = {net: f"-p model {net}" for net in ("amfacpose-r18", "lapx")}  # attribution of other nets than the report's
+EXPLAINED["vitpose-s-two-sets"] = (
+    "-p model vitpose-s -p weights data/weights/vitpose-s-two-sets-synthetic.safetensors "
+    "-p methods '[integrated gradients, Grad-CAM, attention]'"
+)
 CLOSER = [*(f"attribution/{net}" for net in EXPLAINED), "attention", "occlusion"]
 SHOWN = [
     name
@@ -326,7 +330,7 @@ rule attribution_of:
     output:
         notebook=executed("attribution/{net}"),
     params:
-        "-p model {net} -p joints '[left_wrist]' -p steps 16",  # LAPX takes long over a picture
+        lambda words: f"{EXPLAINED[words.net]} -p joints '[left_wrist]' -p steps 16",  # LAPX takes long over a picture
     threads: workflow.cores
     shell:
         EXECUTE

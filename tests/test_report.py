@@ -507,6 +507,7 @@ def test_a_lesson_that_fails_leaves_a_site_and_a_failure(tree, tmp_path):
     for name in (
         "attribution/amfacpose-r18",
         "attribution/lapx",
+        "attribution/vitpose-s-two-sets",
         "attention",
         "occlusion",
         "training_speed",

@@ -159,6 +159,22 @@ def test_attention_rolled_out_is_a_distribution_over_patches():
         explain.rollout(models.build("starnet-pose-t", input_size=(64, 64)), images)
 
 
+def test_what_a_patch_looks_at_is_its_row_of_the_rollout():
+    net, images = small("vitpose-s"), torch.randn(2, 3, 64, 48)
+    flow = explain.rollout(net, images)  # (2, 12, 12): patches of 16, 4 rows of 3
+    points = torch.tensor([[21.5, 37.5], [0.0, 0.0]])  # the centres of row 2, column 1, and about the first
+    found = explain.looked_at(net, images, points)
+    assert found.shape == (2, 64, 48)
+    for image, token in enumerate((2 * 3 + 1, 0)):
+        rows = flow[image, token].unflatten(0, (4, 3))
+        assert found[image, -1, -1] == pytest.approx(float(rows[-1, -1]), rel=1e-4)  # beyond the last centre
+        middle = found[image, 5:7, 21:23].mean()  # about the centre of row 0, column 1, half a pixel off
+        near = (31 * rows[0, 1] + (rows[0, 0] + rows[0, 2]) / 2) / 32
+        assert middle == pytest.approx(float((31 * near + rows[1, 1]) / 32), rel=0.03)
+    with pytest.raises(ValueError, match="no attention among tokens"):
+        explain.looked_at(models.build("starnet-pose-t", input_size=(64, 64)), images, points)
+
+
 def test_what_vitpose_refuses():
     with pytest.raises(ValueError, match="decoder classic or simple, not 'deep'"):
         models.build("vitpose-s", decoder="deep")

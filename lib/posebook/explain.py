@@ -264,6 +264,22 @@ def rollout(model: nn.Module, images: Tensor) -> Tensor:
     return flow
 
 
+def looked_at(model: nn.Module, images: Tensor, points: Tensor) -> Tensor:
+    """Where, by `rollout`, the patch under a point (B, 2) of each image has its information from: (B, H, W).
+
+    Raises ValueError as `rollout` does.
+    """
+    flow = rollout(model, images)  # (B, N, N)
+    height, width = images.shape[-2:]
+    stride = round((height * width / flow.shape[-1]) ** 0.5)
+    first = first_centre(model, stride)
+    cells = ((points - first) / stride).round().long()
+    column, row = cells[:, 0].clamp(0, width // stride - 1), cells[:, 1].clamp(0, height // stride - 1)
+    token = row * (width // stride) + column  # (B,)
+    rows = flow[torch.arange(len(flow), device=flow.device), token]  # (B, N)
+    return stretch(rows.unflatten(1, (1, height // stride, -1)), (height, width), first).squeeze(1)
+
+
 @torch.no_grad()
 def occlusion(target: JointTarget, images: Tensor, bins: Tensor, window: int = 16, batch: int = 32) -> Tensor:
     """How much the target falls where a square of `window` pixels is taken away: (B, H, W).
