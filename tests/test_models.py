@@ -261,6 +261,13 @@ def test_a_foreign_file_is_never_unpickled(tmp_path, capsys):
     assert "unpickled code ran" not in capsys.readouterr().out
 
 
+def test_a_training_scripts_random_state_is_passed_over(tmp_path):
+    """As KTPFormer's authors leave it beside their weights; nothing of NumPy's is built for it."""
+    content = {"epoch": 3, "random_state": np.random.RandomState(0), "optimizer": {"state": {}}}
+    torch.save(content | {"model_pos": {"module.weight": torch.ones(2)}}, tmp_path / "best.bin")
+    assert models.read_checkpoint(tmp_path / "best.bin")["weight"].tolist() == [1, 1]
+
+
 def test_files_that_are_no_weights(tmp_path):
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>404</html>")
     with pytest.raises(ValueError, match="page.pth cannot be read as weights: it is a web page"):

@@ -102,6 +102,33 @@ def build(
     return ZOO[name](skeleton=joints, input_size=tuple(input_size), **options)
 
 
+class _PassedOver:
+    """In place of what a checkpoint holds beside weights: takes anything, is nothing."""
+
+    def __init__(self, *_: object):
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+# A training script's random state (KTPFormer's files hold one) is made of these; none of them is ever called.
+PASSED_OVER = [
+    (_PassedOver, name)
+    for name in (
+        "numpy.random._pickle.__randomstate_ctor",
+        "numpy.random._pickle.__bit_generator_ctor",
+        "numpy.random._mt19937.MT19937",
+        "numpy.random.__RandomState_ctor",
+        "numpy._core.multiarray._reconstruct",
+        "numpy.core.multiarray._reconstruct",
+        "numpy.ndarray",
+        "numpy.dtype",
+        "_codecs.encode",
+    )
+]
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or torch file, unwrapped and without 'module.', never unpickling code.
 
@@ -115,7 +142,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(PASSED_OVER):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
         head = path.read_bytes()[:64].lstrip()
         why = "it is a web page" if head[:1] == b"<" else str(error).splitlines()[0]
