@@ -157,6 +157,7 @@ def test_light_or_dark_is_remembered(system, chosen, report, chromium):
     before = tab.evaluate(colour)
     tab.get_by_role("button", name=chosen).click()
     after = tab.evaluate(colour)
+    tab.wait_for_timeout(500)  # what a page stores reaches the next page's process a little later
     tab.goto((report / "tables/speed.html").as_uri())
     assert tab.evaluate(colour) == after != before
     tab.get_by_role("button", name=system).click()
