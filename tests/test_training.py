@@ -178,7 +178,7 @@ def test_the_loss_falls_when_a_few_people_are_learnt_by_heart(small, tmp_path, p
         out_dir=str(tmp_path),
         epochs=6 if precision == "fp16" else 12,  # a CPU takes long over it
         batch=8,
-        # oneDNN's bf16 gradient of the head's 7x7 convolution over 2x2 cells is garbage on some AMD processors
+        # over 2x2 cells oneDNN's bf16 gradient of a 7x7 convolution is garbage on some AMD processors
         input_size=[128, 96] if precision == "bf16" else [64, 64],
         precision=precision,
     )
