@@ -174,6 +174,17 @@ def test_a_solution_is_folded_with_its_output(page):
     assert not fold.select("details")
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/**/*.ipynb")), ids=lambda path: path.stem)
+def test_the_formulae_of_every_page_can_be_shown(path):
+    """Rendered as on the page, which raises for what MathML cannot show: lessons are exported late."""
+    exporter, shown = pages.PageExporter(), ""
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "markdown":
+            shown += exporter.markdown2html({}, cell.source)
+    formulae = sum("$$" in cell.source for cell in nbformat.read(path, 4).cells)
+    assert shown.count("<math") >= formulae and "$$" not in shown
+
+
 def test_no_progress_bar_and_no_widget(page):
     assert "progress bar" not in page.text
     assert "HBox" not in page.text
