@@ -128,9 +128,9 @@ def interpolate(poses: Tensor, kept: Tensor, frames: int) -> Tensor:
     after = after.clamp(max=kept.shape[1] - 1)
     before = (after - 1).clamp(min=0)
     start, end = kept.gather(1, before), kept.gather(1, after)
-    share = ((times - start) / (end - start).clamp(min=1)).clamp(0, 1)[..., None, None]
+    share = (times - start).to(poses.dtype) / (end - start).clamp(min=1)  # (B, F)
     left, right = _frames(poses, before), _frames(poses, after)  # (B, F, J, 3)
-    return left + share.to(poses.dtype) * (right - left)
+    return left + share.clamp(0, 1)[..., None, None] * (right - left)
 
 
 def _frames(x: Tensor, index: Tensor) -> Tensor:
