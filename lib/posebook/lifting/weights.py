@@ -46,8 +46,7 @@ NAMES = [
 AROUND = [  # HoT's own, around either
     (r"^pos_embed_token", "positions"),
     (r"^x_token", "recover.queries"),
-    (r"^cross_attention\.linear_", "recover."),
-    (r"^cross_attention\.", "recover."),
+    (r"^cross_attention\.(?:linear_)?", "recover."),
 ]
 
 
