@@ -146,12 +146,49 @@ def test_a_failing_form_and_a_full_memory_leave_the_others(tmp_path, monkeypatch
 
     monkeypatch.setitem(forms.FORMS, "broken", broken)
     monkeypatch.setitem(forms.FORMS, "full", full)
-    rows = benchmark.measure(["rtmpose-t"], [(64, 64)], ["broken", "full"], [1, 2], [1], seconds=0.1)
+    rows, _ = benchmark.measure(["rtmpose-t"], [(64, 64)], ["broken", "full"], [1, 2], [1], seconds=5)
     found = {(row["form"], row["batch"]): row for row in rows}
     assert found["broken", 1]["why"] == "RuntimeError: no such operator"
     assert found["full", 2]["why"] == "no memory for a batch of 2" and "latency_ms" in found["full", 1]
     assert "latency_ms" in found["eager fp32", 2] and found["eager fp32", 1]["times"] == 1.0
     assert found["full", 1]["difference"] <= deploy.TOLERANCE
+
+
+def test_what_is_too_large_or_too_slow_is_left_out_and_says_so(monkeypatch):
+    net = models.build("rtmpose-t", input_size=(64, 64)).eval()
+    images = torch.zeros(2, 3, 64, 64)
+    assert benchmark.too_much(net, images, 3, "cpu", 60.0) is None
+    reason = benchmark.too_much(net, images, 10**9, "cpu", 60.0)
+    assert reason.startswith("no memory for a batch of 2: ") and reason.endswith(" are free")
+    slow = "a forward of a batch of 2 takes"
+    assert benchmark.too_much(net, images, 3, "cpu", 0.0).startswith(slow)
+    assert benchmark.too_much(net, images[:1], 3, "cpu", 0.0) is None  # latency is always had
+    rows, _ = benchmark.measure(["rtmpose-t"], [(64, 64)], ["folded fp32"], [2], [1], seconds=0.0)
+    assert [row["form"] for row in rows] == [benchmark.PLAIN, "folded fp32"]
+    assert all(row["why"].startswith(slow) and "latency_ms" not in row for row in rows)
+
+
+def test_a_stopped_benchmark_goes_on_where_it_was(tmp_path, monkeypatch):
+    asked, measured = dict(wanted=[], batches=[1], threads=[1], seconds=0.1), []
+
+    def one(net, *more):
+        measured.append(net.input_size)
+        if net.input_size == (96, 96) and len(measured) == 2:
+            raise KeyboardInterrupt
+        return [{"form": benchmark.PLAIN}]
+
+    monkeypatch.setattr(benchmark, "one", one)
+    sizes, folder = [(64, 64), (96, 96)], tmp_path / "unfinished"
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.measure(["rtmpose-t"], sizes, unfinished=folder, **asked)
+    rows, earlier = benchmark.measure(["rtmpose-t"], sizes, unfinished=folder, **asked)
+    assert measured == [(64, 64), (96, 96), (96, 96)] and earlier > 0
+    assert [row["input_size"] for row in rows] == [[64, 64], [96, 96]]
+    again, _ = benchmark.measure(["rtmpose-t"], sizes, unfinished=folder, **asked)
+    assert again == rows and len(measured) == 3
+    benchmark.measure(["rtmpose-t"], sizes[:1], unfinished=folder, **asked | {"seconds": 0.2})
+    assert len(measured) == 4  # another question
+    assert not list(folder.glob("*.part"))
 
 
 @pytest.mark.slow
@@ -165,7 +202,7 @@ def test_runtimes_answer_as_the_model_does_and_int8_nearly(tmp_path):
         "OpenVINO fp32",
         "OpenVINO int8",
     ]
-    rows = benchmark.measure(["starnet-pose-t"], [(64, 64)], wanted, [1], [1], seconds=0.2, calibration=8)
+    rows, _ = benchmark.measure(["starnet-pose-t"], [(64, 64)], wanted, [1], [1], seconds=0.2, calibration=8)
     found = {row["form"]: row for row in rows}
     assert all("latency_ms" in found[form] for form in wanted)
     assert all(found[form]["difference"] <= deploy.TOLERANCE for form in wanted[:-1])

@@ -2,16 +2,28 @@
 
 A row is one model at one input size, batch and number of threads in one form: its times and how far its
 answers are from the model's own, or, under `why`, the reason that there are none.
+
+1. All forms of a net stand in memory at once, for their rounds interleave. On Linux a process that asks for
+   more than there is gets killed, not told; so what a combination will hold is estimated first, and one that
+   does not fit is left out and says so.
+2. A larger batch is for throughput. Where one forward of it takes longer than a form is timed for, it is left
+   out: it would tell no more of people a second than a smaller batch, and take hours.
+3. All models at all sizes take long. What is finished is kept on the way, and a run that was stopped goes on;
+   not after a change of the code, nor on another machine.
 """
 
+import hashlib
+import json
+import re
 import tempfile
+import time
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from posebook import codecs, complexity, deploy, evaluation, forms, latency, models, transforms
+from posebook import codecs, complexity, deploy, evaluation, forms, latency, models, records, transforms
 from posebook.datasets import Persons
 
 PLAIN = "eager fp32"  # what every other form is held against
@@ -27,23 +39,40 @@ def measure(
     device: str = "cpu",
     seconds: float = 4.0,
     calibration: int = 32,
-) -> list[dict]:
-    """Rows of every combination, largest model's last batch last; weights are random, which moves no time.
+    unfinished: Path | None = None,
+) -> tuple[list[dict], float]:
+    """Rows of every combination, and the seconds that those of an earlier, stopped run have taken.
 
-    wanted: forms by name, `eager fp32` always among them; seconds: for each row's timed forwards;
-    calibration: random pictures that int8 takes its ranges from, enough for its speed.
+    Weights are random, which moves no time. wanted: forms by name, `eager fp32` always among them; seconds:
+    for each row's timed forwards; calibration: random pictures that int8 takes its ranges from, enough for
+    its speed; unfinished: a folder where finished combinations wait for the same call (choice 3), to be
+    removed by the caller when all is done.
     """
-    found, before = [], torch.get_num_threads()
+    found, earlier, before = [], 0.0, torch.get_num_threads()
     jobs = [(n, s, b, t) for n in names for s in sizes for b in batches for t in threads]
-    with tempfile.TemporaryDirectory() as folder:
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
+    with tempfile.TemporaryDirectory() as exported:
         for name, size, batch, count in tqdm(jobs, desc="time"):
             forms.use_threads(count)
-            own = Path(folder, f"{name}-{size[0]}x{size[1]}")
-            net = models.build(name, input_size=size).eval()
             about = {"model": name, "input_size": list(size), "batch": batch, "threads": count}
-            found += [about | row for row in one(net, batch, wanted, device, seconds, calibration, own)]
+            asked = [about, wanted, device, seconds, calibration, records.machine(device)]
+            digest = hashlib.sha256(json.dumps(asked).encode() + code).hexdigest()[:16]
+            done = unfinished and unfinished / f"{name}-{digest}.json"
+            if done and done.exists():
+                kept = json.loads(done.read_text())
+                earlier += kept["seconds"]
+            else:
+                start, own = time.perf_counter(), Path(exported, f"{name}-{size[0]}x{size[1]}")
+                net = models.build(name, input_size=size).eval()
+                rows = [about | row for row in one(net, batch, wanted, device, seconds, calibration, own)]
+                kept = {"seconds": time.perf_counter() - start, "rows": rows}
+            found += kept["rows"]
+            if done and not done.exists():
+                done.parent.mkdir(parents=True, exist_ok=True)
+                done.with_suffix(".part").write_text(json.dumps(kept))
+                done.with_suffix(".part").replace(done)
     forms.use_threads(before)
-    return found
+    return found, earlier
 
 
 def one(
@@ -53,8 +82,11 @@ def one(
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, *net.input_size, generator=generator)
     pictures = torch.randn(max(calibration, batch), 3, *net.input_size, generator=generator)
+    names = [PLAIN, *(form for form in wanted if form != PLAIN)]
+    if reason := too_much(net, images, len(names), device, seconds):
+        return [{"form": form, "why": reason} for form in names]
     runs, rows, given = {}, {}, {}
-    for form in [PLAIN, *(form for form in wanted if form != PLAIN)]:
+    for form in names:
         rows[form] = {"form": form}
         try:
             run = forms.FORMS[form](net, device=device, images=images, folder=folder, calibration=pictures)
@@ -83,6 +115,27 @@ def one(
             rows[form]["resident_mib"] = latency.resident(form, file, torch.get_num_threads())
     rows[PLAIN]["activations_mib"] = latency.activations(net, images) / 2**20
     return list(rows.values())
+
+
+def too_much(net: nn.Module, images: Tensor, count: int, device: str, seconds: float) -> str | None:
+    """Why `count` forms of a net are not tried with these images (choices 1, 2); None where they are."""
+    batch, meminfo = len(images), Path("/proc/meminfo")
+    if torch.device(device).type == "cpu" and meminfo.exists():
+        weights = 4 * sum(parameter.numel() for parameter in net.parameters())
+        # a copy a form, four more while one is exported or quantised; runtimes keep buffers of their own
+        need = (count + 4) * weights + 4 * batch * latency.activations(net, images[:1])
+        free = int(re.search(r"MemAvailable:\s*(\d+) kB", meminfo.read_text())[1]) * 1024
+        if need > free:
+            return f"no memory for a batch of {batch}: {need / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
+    if batch > 1:
+        start = time.perf_counter()
+        try:
+            forms.eager(net, device)(images)[0].cpu()
+        except (MemoryError, torch.cuda.OutOfMemoryError):
+            return f"no memory for a batch of {batch}"
+        if (took := time.perf_counter() - start) > seconds:
+            return f"a forward of a batch of {batch} takes {took:.1f} s, longer than a form is timed for"
+    return None
 
 
 def energy(run: forms.Run, images: Tensor, meter: latency.Meter, forwards: int = 50) -> float:
