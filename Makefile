@@ -59,7 +59,7 @@ grid: setup ## the papers' ablations: make grid ROWS='lapx-*,amfacpose-3' PROFIL
 compare: setup ## the papers' nets side by side on real photographs (data/lspet), three seeds each, then `make reproduce`
 	@$(SNAKEMAKE) compare --keep-going --rerun-triggers mtime --config compare=1
 
-benchmark: setup ## every net in every form, sizes, batches and threads: hours; PyTorch, ONNX Runtime, OpenVINO
+benchmark: setup ## every net in every form, size, batch, number of threads: many hours, stopped it goes on
 	@mkdir -p reports/executed
 	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-full.ipynb -k python3 -y '{model: all, \
 	  profile: full, device: $(DEVICE), input_sizes: [[256, 192], [256, 256], [384, 288]], wanted: all, \
