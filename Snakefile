@@ -138,6 +138,7 @@ if (PAPER or ASKED or "compare" in config) and "device" not in config:
     import torch
 
     DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PACK = "" if DEVICE == "cpu" else "--pack jpeg"  # else a GPU waits for whole pictures to be decoded
 if PAPER and not ASKED:
     for path in sorted(Path("data/checkpoints").glob("*")):
         if (found := CHECKPOINT.fullmatch(path.name)) and (root(found[2]) / "annotations").is_dir():
@@ -415,7 +416,7 @@ if TRAINED:
             gpu=int(DEVICE != "cpu"),
         shell:
             f"exec {sys.executable} -m posebook.training {{params}} --profile paper "
-            f"--device {DEVICE} --workers {{threads}}"
+            f"--device {DEVICE} --workers {{threads}} {PACK}"
 
 
 rule grid:
@@ -441,7 +442,7 @@ if ASKED:
             gpu=int(DEVICE != "cpu"),
         shell:
             f"exec {sys.executable} -m posebook.training --grid {{params.row}} --profile {{params.profile}} "
-            f"--device {DEVICE} --workers {{threads}}"
+            f"--device {DEVICE} --workers {{threads}} {PACK}"
 
 
 rule compare:

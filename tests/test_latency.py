@@ -1,5 +1,6 @@
 """Timing: rounds interleave, statistics are what they say, and each form runs or says why not."""
 
+import functools
 import time
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from posebook import benchmark, deploy, forms, latency, models
 
@@ -118,6 +120,32 @@ def made_up(**rounds):
         | {"latency_ms": latency.summary([[value] for value in medians])}
         for form, medians in rounds.items()
     ]
+
+
+def test_every_net_of_a_class_is_compiled(monkeypatch):
+    """Dynamo stops at eight, and a ninth would be timed eagerly under the other name."""
+
+    class Tiny(nn.Module):
+        input_size = (4, 4)
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 1)
+
+        def forward(self, images):
+            return [self.conv(images)]
+
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
+    for count in range(1, 11):
+        forms.compiled(Tiny(), device="cpu")(torch.zeros(1, 3, 4, 4))
+        assert counter.frame_count == count
+
+
+def test_energy_is_that_of_a_person():
+    used = []
+    run = lambda images: (time.sleep(0.01), used.append(6.0))  # noqa: E731
+    assert benchmark.energy(run, torch.zeros(3, 1), lambda: sum(used), seconds=0.05) == 2.0
 
 
 def test_warnings_name_noise_and_what_cannot_be_told_apart():

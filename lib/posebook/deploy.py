@@ -46,7 +46,7 @@ def fold(model: nn.Module) -> nn.Module:
             sizes[module] = inputs[0].shape[-2:]
 
     hooks = [module.register_forward_hook(watch) for module in folded.modules()]
-    before = outputs(folded(images))
+    before = [part.cpu() for part in outputs(folded(images))]
     for hook in hooks:
         hook.remove()
 
@@ -59,7 +59,7 @@ def fold(model: nn.Module) -> nn.Module:
         _replace(folded, norm, nn.Identity())
     for module, size in sizes.items():
         _replace(folded, module, module.fixed(*size))
-    worst = difference(before, outputs(folded(images)))
+    worst = difference(before, [part.cpu() for part in outputs(folded(images))])
     if not worst <= TOLERANCE:
         raise ValueError(
             f"folding moved an output by {worst:.1e}: this net has a part that fold cannot merge"

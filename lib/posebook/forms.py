@@ -87,6 +87,7 @@ def channels_last(model: nn.Module, device: str, **how: object) -> Run:
 
 def compiled(model: nn.Module, device: str, **how: object) -> Run:
     """Folded, channels last, by torch.compile; the first call takes long."""
+    torch.compiler.reset()  # a class that was compiled eight times over would run eagerly, without a word
     net = deploy.fold(model).to(device, memory_format=torch.channels_last)
     return _torch(torch.compile(net, dynamic=False), device, last=True)
 
@@ -95,8 +96,9 @@ def cuda_graph(model: nn.Module, device: str, images: Tensor, **how: object) -> 
     """Folded, channels last, fp16, recorded once and played: no launch waits for Python."""
     if torch.device(device).type != "cuda":
         raise Unavailable("CUDA graphs need a CUDA device")
-    run = _torch(deploy.fold(model), device, torch.float16, last=True)
-    fixed = images.to(device, memory_format=torch.channels_last)
+    # weights in fp16, not autocast: that would cast each of them again whenever the graph is played
+    run = _torch(deploy.fold(model).half(), device, last=True)
+    fixed = images.to(device, torch.float16, memory_format=torch.channels_last)
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
@@ -125,16 +127,17 @@ def onnx_file(model: nn.Module, images: Tensor, folder: Path) -> Path:
 
 def onnxruntime(model: nn.Module, device: str, images: Tensor, folder: Path, **how: object) -> Run:
     """ONNX Runtime on the CPU, or on CUDA where the device is one and its package is that for GPUs."""
-    path = onnx_file(model, images, folder)
+    need("onnxruntime", "onnxruntime")
     import onnxruntime as ort
 
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[torch.device(device).type]
     if provider not in ort.get_available_providers():
         raise Unavailable(f"this onnxruntime has no {provider}: pip install onnxruntime-gpu")
+    path = onnx_file(model, images, folder)
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = ort.InferenceSession(str(path), options, providers=[provider])
-    return lambda images: session.run(None, {"images": images.numpy()})
+    return lambda images: session.run(None, {"images": images.cpu().numpy()})
 
 
 def _openvino(net: object) -> Run:

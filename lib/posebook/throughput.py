@@ -91,8 +91,9 @@ def pipelines(
 ) -> dict[str, Callable[[], Iterator]]:
     """Ways to start endless batches of the same people in the same order, targets and all.
 
-    plain; pictures: posebook's samples without canvases; a way a pack, by its name; on a GPU, held: the first
-    pack whole on the device. A batch is images, targets x, targets y, weights.
+    plain; pictures: posebook's samples without canvases; a way a pack, by its name, on a GPU sent there and
+    warped there; held: on a GPU, the first pack whole on the device. A batch is images, targets x, targets y,
+    weights.
     """
     endless = replace(recipe, epochs=10**9)  # the first stage all along
 
@@ -102,7 +103,10 @@ def pipelines(
 
     def ours(pack: Packed | None = None) -> Callable[[], Iterator]:
         drawn = samples.Samples(persons, endless, 0, pack)
-        return lambda: with_targets(samples.loaded(drawn, samples.Steps(drawn, 0), workers), recipe)
+        steps = samples.Steps(drawn, 0)
+        if pack and device.startswith("cuda"):
+            return lambda: with_targets(samples.on_device(drawn, steps, device, workers, None), recipe)
+        return lambda: with_targets(samples.loaded(drawn, steps, workers), recipe)
 
     ways = {"plain": plain, "pictures": ours()}
     ways |= {name: ours(pack) for name, pack in packs.items()}
@@ -209,7 +213,10 @@ def _taker(
     images = torch.randint(0, 256, (recipe.batch, *recipe.input_size, 3), dtype=torch.uint8, device=device)
     points = torch.rand(recipe.batch, joints, 2, device=device) * sides  # (B, K, 2)
     batch = [images, points, torch.ones(recipe.batch, joints, device=device)]
-    called = torch.compile(net) if compile else net
+    step = torch.compile(net, dynamic=False) if compile else net
+
+    def called(images: Tensor) -> object:
+        return step(images.contiguous(memory_format=layout))  # normalised ones come channels last
 
     def take() -> None:
         training.take_step(run, called, batch, recipe.batch, recipe, how, 1)
