@@ -122,14 +122,13 @@ def made_up(**rounds):
     ]
 
 
-def test_every_net_of_a_class_is_compiled(monkeypatch):
-    """Dynamo stops at eight, and a ninth would be timed eagerly under the other name."""
+def test_a_net_is_compiled_at_every_size(monkeypatch):
+    """Dynamo stops at eight sizes, and a ninth would be timed eagerly under the other name."""
 
     class Tiny(nn.Module):
-        input_size = (4, 4)
-
-        def __init__(self):
+        def __init__(self, side):
             super().__init__()
+            self.input_size = side, side
             self.conv = nn.Conv2d(3, 2, 1)
 
         def forward(self, images):
@@ -138,7 +137,7 @@ def test_every_net_of_a_class_is_compiled(monkeypatch):
     counter = CompileCounter()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
     for count in range(1, 11):
-        forms.compiled(Tiny(), device="cpu")(torch.zeros(1, 3, 4, 4))
+        forms.compiled(Tiny(count), device="cpu")(torch.zeros(1, 3, count, count))
         assert counter.frame_count == count
 
 

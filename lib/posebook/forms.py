@@ -87,7 +87,7 @@ def channels_last(model: nn.Module, device: str, **how: object) -> Run:
 
 def compiled(model: nn.Module, device: str, **how: object) -> Run:
     """Folded, channels last, by torch.compile; the first call takes long."""
-    torch.compiler.reset()  # a class that was compiled eight times over would run eagerly, without a word
+    torch.compiler.reset()  # a class that was compiled at eight sizes would run eagerly at a ninth, unsaid
     net = deploy.fold(model).to(device, memory_format=torch.channels_last)
     return _torch(torch.compile(net, dynamic=False), device, last=True)
 
