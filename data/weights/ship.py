@@ -1,9 +1,10 @@
 """Turn a finished run into weights that come with posebook: float16 file, golden tensors, card.
 
-    python data/weights/ship.py RECORD.json reports/runs/NAME-HASH/weights.safetensors [NAME]
+    python data/weights/ship.py RECORD.json reports/runs/NAME-HASH/weights.safetensors [NAME [EARLIER...]]
 
-NAME is MODEL-synthetic where none is given. Everything the card says is read from the run's record. Only runs
-on the embedded data may be shipped.
+NAME is MODEL-synthetic where none is given; EARLIER are the records of the runs that this one went on from,
+the first one first. Everything the card says is read from the records. Only runs on the embedded data may be
+shipped.
 """
 
 import json
@@ -18,7 +19,7 @@ from posebook import codecs, files, models
 HERE = Path(__file__).parent
 
 
-def ship(record_path: Path, weights: Path, name: str = "") -> None:
+def ship(record_path: Path, weights: Path, name: str = "", *earlier: str) -> None:
     """Write NAME.safetensors, NAME.golden.safetensors and NAME.md beside this script."""
     record = json.loads(record_path.read_text())
     if record["dataset"]["name"] != "synthetic":
@@ -38,11 +39,13 @@ def ship(record_path: Path, weights: Path, name: str = "") -> None:
     golden = dict(zip(kinds, output if len(kinds) == 2 else output[-1:], strict=True))
     golden = {"images": images} | {kind: tensor.contiguous() for kind, tensor in golden.items()}
     safetensors.torch.save_file(golden, HERE / f"{name}.golden.safetensors")
-    (HERE / f"{name}.md").write_text(card(record, name, digest))
+    (HERE / f"{name}.md").write_text(
+        card(record, name, digest, [json.loads(Path(path).read_text()) for path in earlier])
+    )
 
 
-def card(record: dict, name: str, digest: str) -> str:
-    """The model card, from the record."""
+def card(record: dict, name: str, digest: str, earlier: list[dict]) -> str:
+    """The model card, from the record and those of the runs it went on from."""
     recipe, evaluated = record["parameters"], record["evaluated"]
     flipped = record["metrics"] if record["protocol"]["flip_test"] else {}
     figures = "\n".join(
@@ -55,10 +58,15 @@ def card(record: dict, name: str, digest: str) -> str:
         for one in sets
     )
     others = "".join(f", and {joints} of another set" for joints in record["options"].get("others", ()))
-    curve = "\n".join(
-        f"| {point['epoch']} | {point['loss']:.5f} | {format(point['AP'], '.3f') if 'AP' in point else ''} |"
-        for point in record.get("curve") or record["curves"][0]
-    )
+    curve, seen, runs = [], 0, [*earlier, record]
+    for number, run in enumerate(runs, 1):
+        before, learnt = seen, sum(one["persons"] for one in run.get("datasets", [run["dataset"]]))
+        for point in run.get("curve") or run["curves"][0]:
+            seen, ap = before + point["epoch"] * learnt, format(point["AP"], ".3f") if "AP" in point else ""
+            curve.append(f"| {number} | {point['epoch']} | {seen:,} | {point['loss']:.5f} | {ap} |")
+    curve, hours = "\n".join(curve), sum(run["wall_seconds"] for run in runs) / 3600
+    legs = f"The last of {len(runs)} runs, each from where the one before it ended:"
+    legs = f"\n- {legs}\n  {seen:,} samples in {hours:.1f} hours." if earlier else ""
     height, width = recipe["input_size"]
     options = f" with {record['options']}" if record["options"] else ""
     start = record["weights"]["initialisation"]
@@ -77,7 +85,7 @@ lessons, tests. It is no pose estimator for real people.
 - Trained on {people}
   for {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}, commit `{commit}`,
   CoarseDropout with probability {dropout}:
-  {minutes:.0f} minutes on {machine["device"]}, {machine["threads"]} thread(s).
+  {minutes:.0f} minutes on {machine["device"]}, {machine["threads"]} thread(s).{legs}
 - Evaluated on {evaluated["persons"]:,} people of the validation split, annotated boxes.
 - Golden tensors: `{name}.golden.safetensors`, an input and this net's output, checked at 1e-3 by the tests.
 - Licence: Apache-2.0, as the code that drew the data.
@@ -90,8 +98,8 @@ lessons, tests. It is no pose estimator for real people.
 
 AP without flip test, of the averaged weights.
 
-| epoch | loss | AP |
-| --- | --- | --- |
+| run | epoch | people seen | loss | AP |
+| --- | --- | --- | --- | --- |
 {curve}
 """
 
