@@ -181,7 +181,7 @@ def test_a_failing_form_and_a_full_memory_leave_the_others(tmp_path, monkeypatch
     assert found["full", 1]["difference"] <= deploy.TOLERANCE
 
 
-def test_what_is_too_large_or_too_slow_is_left_out_and_says_so(monkeypatch):
+def test_what_is_too_large_or_too_slow_is_left_out_and_says_so():
     net = models.build("rtmpose-t", input_size=(64, 64)).eval()
     images = torch.zeros(2, 3, 64, 64)
     assert benchmark.too_much(net, images, 3, "cpu", 60.0) is None

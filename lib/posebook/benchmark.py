@@ -66,11 +66,11 @@ def measure(
                 net = models.build(name, input_size=size).eval()
                 rows = [about | row for row in one(net, batch, wanted, device, seconds, calibration, own)]
                 kept = {"seconds": time.perf_counter() - start, "rows": rows}
+                if done:
+                    done.parent.mkdir(parents=True, exist_ok=True)
+                    done.with_suffix(".part").write_text(json.dumps(kept))
+                    done.with_suffix(".part").replace(done)
             found += kept["rows"]
-            if done and not done.exists():
-                done.parent.mkdir(parents=True, exist_ok=True)
-                done.with_suffix(".part").write_text(json.dumps(kept))
-                done.with_suffix(".part").replace(done)
     forms.use_threads(before)
     return found, earlier
 
