@@ -62,8 +62,7 @@ def kind(persons: Persons) -> str:
 
     CrowdPose and MPII have their own; other data with the joints of one of them has not what those ask for.
     """
-    own = {"crowdpose": "crowd", "mpii": "pckh"}.get(persons.name.removesuffix("-sample"))
-    return own or ("pck" if persons.skeleton.sigmas is None else "oks")
+    return persons.metric_type
 
 
 def ready(persons: Persons) -> None:
@@ -165,7 +164,10 @@ def annotations(persons: Persons) -> dict:
     content, joints = json.loads(persons.annotations.read_text()), len(persons.skeleton.keypoints)
     crowd, entries = kind(persons) == "crowd", []
     for entry in content["annotations"]:
-        keypoints = _numbers(entry.get("keypoints"), 3 * joints)
+        keypoints = _numbers(entry.get("keypoints"), 3 * (len(persons.file_joints) or joints))
+        if persons.joint_map:
+            triples = [keypoints[3 * k : 3 * k + 3] if k >= 0 else [0, 0, 0] for k in persons.joint_map]
+            keypoints = [value for triple in triples for value in triple]
         box = _numbers(entry.get("bbox"), 4)
         labelled = sum(v > 0 for v in keypoints[2::3])
         clean = {"id": entry["id"], "image_id": entry["image_id"], "category_id": 1, "bbox": box}
@@ -360,5 +362,6 @@ def torso_normalised(
     metric = f"PCK@{share:g}"
     result = {metric: float(right.sum() / counts.sum()), "not_scored": int((~(torso > 0)).sum())}
     for joint, name in enumerate(names):
-        result[f"{metric} {name}"] = float(right[:, joint].sum() / max(1, counts[:, joint].sum()))
+        if counts[:, joint].any():
+            result[f"{metric} {name}"] = float(right[:, joint].sum() / counts[:, joint].sum())
     return result, _shares(persons, right, counts)

@@ -17,17 +17,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from posebook import recipes, transforms
-from posebook.datasets import Persons, read_image
+from posebook.datasets import Persons, combined, read_image
 from posebook.datasets.packed import Packed
 from posebook.recipes import Recipe
 
 
 class Samples(Dataset):
-    """Augmented training samples, asked for by (epoch, person index); from `packed`, or from the pictures."""
+    """Augmented training samples, asked for by (epoch, sample index); from `packed`, or from the pictures."""
 
     def __init__(self, persons: Persons, recipe: Recipe, seed: int, packed: Packed | None = None):
         self.persons, self.recipe, self.seed = persons, recipe, seed
-        self.packed, self.epoch = packed, -1
+        self.packed, self.epoch, self._order = packed, -1, (-1, np.zeros(0, int))
         self.boxes = np.array([person.bbox for person in persons.persons])  # (N, 4)
         self.keypoints = np.array([person.keypoints for person in persons.persons])  # (N, K, 3)
         self.worth = torch.tensor(recipes.joint_weights(persons.skeleton.keypoints, recipe))  # (K,)
@@ -35,20 +35,28 @@ class Samples(Dataset):
     def __len__(self) -> int:
         return len(self.persons.persons)
 
+    def instances(self, epoch: int) -> np.ndarray:
+        """Which person each sample of an epoch shows, (N,)."""
+        if self._order[0] != epoch:
+            self._order = epoch, combined.epoch_instances(self.persons, self.seed, epoch)
+        return self._order[1]
+
     def draw(self, epoch: int) -> None:
         """Draw an epoch's augmentation of everybody: one by one they would cost half as much as the warps."""
+        chosen = self.instances(epoch)
+        boxes, keypoints = self.boxes[chosen], self.keypoints[chosen]  # (N, 4), (N, K, 3)
         skeleton, size = self.persons.skeleton, self.recipe.input_size
         late = epoch >= self.recipe.epochs - self.recipe.stage2_epochs
         augmentation = self.recipe.stage2 if late else self.recipe.stage1
         rng = np.random.default_rng((self.seed, epoch, 1))  # 1: not the order's own numbers
         self.matrices, flips = transforms.random_affine_batch(
-            self.boxes, self.keypoints, skeleton, size, augmentation, rng
+            boxes, keypoints, skeleton, size, augmentation, rng
         )
         self.cuts = self.matrices  # (N, 2, 3) from what is warped: a picture, or a canvas
         if self.packed:
-            self.cuts = transforms.from_canvas(self.matrices, self.packed.matrices)
-        self.jitter = transforms.draw_jitter(len(self.boxes), size, augmentation, rng)
-        arrays = map(torch.from_numpy, (self.keypoints, self.matrices, flips))
+            self.cuts = transforms.from_canvas(self.matrices, self.packed.matrices[chosen])
+        self.jitter = transforms.draw_jitter(len(boxes), size, augmentation, rng)
+        arrays = map(torch.from_numpy, (keypoints, self.matrices, flips))
         self.points, self.weights = transforms.joints_batch(*arrays, skeleton, size)  # (N, K, 2), (N, K)
         self.weights *= self.worth
         self.epoch = epoch
@@ -70,8 +78,9 @@ class Samples(Dataset):
         return images, self.points[chosen], self.weights[chosen]
 
     def _image(self, index: int) -> np.ndarray:
-        """Person `index`'s input (H, W, 3), as the epoch's draw has it."""
-        picture = self.packed[index] if self.packed else read_image(self.persons.persons[index].image)
+        """The epoch's sample `index`, (H, W, 3)."""
+        person = int(self.instances(self.epoch)[index])
+        picture = self.packed[person] if self.packed else read_image(self.persons.persons[person].image)
         image = transforms.warp(picture, self.cuts[index], self.recipe.input_size)
         return transforms.photometric(image, self.jitter, index)
 
@@ -117,14 +126,15 @@ def _as_is(batch: tuple[Tensor, ...]) -> list[Tensor]:
 
 
 class Squares(Dataset):
-    """Canvases as they are sent to a device: by (epoch, person), in squares of one size."""
+    """Canvases as they are sent to a device: by (epoch, sample), in squares of one size."""
 
-    def __init__(self, packed: Packed):
-        self.packed = packed
+    def __init__(self, samples: Samples):
+        self.samples, self.packed = samples, samples.packed
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        """The square (S, S, 3) uint8 that holds a person's canvas in its upper left."""
-        cut = torch.from_numpy(np.asarray(self.packed[key[1]]))
+        """The square (S, S, 3) uint8 that holds a sample's canvas in its upper left."""
+        epoch, index = key
+        cut = torch.from_numpy(np.asarray(self.packed[int(self.samples.instances(epoch)[index])]))
         square = torch.zeros(self.packed.side, self.packed.side, 3, dtype=torch.uint8)
         square[: len(cut), : len(cut)] = cut
         return square
@@ -139,14 +149,14 @@ def on_device(
     Yields images (B, H, W, 3) uint8, joints (B, K, 2) and weights (B, K), all on the device.
     """
     pinned = device.startswith("cuda")
-    sent = loaded(Squares(samples.packed), steps, workers, pinned) if whole is None else None
+    sent = loaded(Squares(samples), steps, workers, pinned) if whole is None else None
     for keys, squares in zip(steps, sent if sent is not None else iter(lambda: None, 0), strict=False):
         epoch, people = keys[0][0], np.array([index for _, index in keys])
         if epoch != samples.epoch:
             samples.draw(epoch)
         chosen = torch.from_numpy(people)
         if squares is None:
-            squares = whole[chosen.to(device)]  # (B, S, S, 3)
+            squares = whole[torch.from_numpy(samples.instances(epoch)[people]).to(device)]  # (B, S, S, 3)
         cuts, size = torch.from_numpy(samples.cuts[people]), samples.recipe.input_size
         images = transforms.warp_batch(squares.to(device, non_blocking=True), cuts, size)
         images = transforms.photometric_batch(

@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,8 +44,9 @@ from posebook import (
     uncertainty,
 )
 from posebook.checkpoints import Run
-from posebook.datasets import packed
+from posebook.datasets import Persons, combined, packed
 from posebook.files import sha256
+from posebook.models import transfer
 from posebook.names import near
 from posebook.recipes import Recipe
 from posebook.samples import Samples, Steps
@@ -57,6 +58,7 @@ Objective = Callable[[Callable, list[Tensor], object], Tensor]
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # train and validation; ("train", "val") elsewhere
 SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crowdpose": ("trainval", "test")}
+HASHED_IMAGES = 20_000  # larger sets are whole official ones, whose splits have no image in common
 
 
 def learning_rate(step: int, total: int, recipe: Recipe) -> float:
@@ -416,10 +418,97 @@ def fit(
     return run, folder
 
 
+def load_split(
+    dataset: str,
+    data_root: str | dict | None,
+    split: str | None = None,
+    shares: str | list[float] | None = None,
+    labels: str | dict | None = None,
+    *,
+    train: bool,
+    skeleton: str = "coco",
+) -> Persons:
+    """The people to train on, or to evaluate on, of one dataset or of several joined by '+'."""
+    side = 0 if train else 1
+    if "+" not in dataset:
+        if shares or labels:
+            raise ValueError(
+                f"shares and labels belong to several sources, such as coco+lspet; here is {dataset}"
+            )
+        return datasets.load(dataset, data_root, split or SPLITS.get(dataset, ("train", "val"))[side])
+    if split:
+        raise ValueError(f"{dataset} has several sources, which are evaluated on their own validation splits")
+    sources = combined.parse_sources(dataset, data_root, shares if train else None, labels if train else None)
+    splits = [SPLITS.get(source.name, ("train", "val"))[side] for source in sources]
+    return combined.load_combined(
+        [replace(source, split=one) for source, one in zip(sources, splits, strict=True)], skeleton
+    )
+
+
+def trained_images(train_people: Persons, val_people: Persons, init: str | None) -> set[str]:
+    """Hashes of the images that a run's weights will have been trained on, `init`'s among them.
+
+    Raises ValueError where people to evaluate on are in them.
+    """
+    if len({person.image for person in train_people.persons}) > HASHED_IMAGES:
+        return set()
+    seen = set(combined.image_hashes(train_people.persons))
+    found = combined.image_hashes(val_people.persons)
+    combined.check_overlap(seen, found, "this run")
+    earlier = models.trained_images(init) if init else set()
+    combined.check_overlap(earlier, found, Path(init).name if init else "")
+    return seen | earlier
+
+
+def main_metrics(net: nn.Module, people: Persons, way: How, workers: int) -> dict[str, float]:
+    """The metric of a learning curve, without flip test; one for each source."""
+    scores = {}
+    for source in people.sources or (people,):
+        found = evaluation.evaluate(net, source, flip_test=False, device=way.device, workers=workers)
+        prefix = f"{source.name} " if people.sources else ""
+        scores |= {prefix + key: value for key, value in found.items() if key in metrics.MAIN}
+    return scores
+
+
+def evaluate_run(net: nn.Module, people: Persons, way: How, workers: int, path: Path) -> dict:
+    """A record's fields on the people to evaluate on; predictions are saved beside PATH, of sources by name."""
+    fields = []
+    for source in people.sources or (people,):
+        single = evaluation.evaluate(net, source, flip_test=False, device=way.device, workers=workers)
+        found = evaluation.predict(net, source, flip_test=True, device=way.device, workers=workers)
+        scores, units = metrics.measure(source, found)
+        beside = path.with_name(f"{path.stem}.{source.name}.json") if people.sources else path
+        evaluation.save(beside, source, found, units)
+        fields.append(
+            {
+                "protocol": evaluation.protocol(source, net.input_size, True, found.decoding),
+                "evaluated": source.describe(),
+                "metrics": scores,
+                "interval": uncertainty.interval(units),
+                "metrics_without_flip": single,
+            }
+        )
+    if not people.sources:
+        return fields[0]
+
+    def named(key: str) -> dict:
+        return {
+            f"{one['evaluated']['name']} {name}": value for one in fields for name, value in one[key].items()
+        }
+
+    return {
+        "protocol": fields[0]["protocol"] | {"metric": "each source's own", "evaluated_on": people.split},
+        "evaluated": people.describe(),
+        "metrics": named("metrics"),
+        "metrics_without_flip": named("metrics_without_flip"),
+        "evaluations": fields,
+    }
+
+
 def train(
     model: str = "starnet-pose-t",
     dataset: str = "synthetic",
-    data_root: str | None = None,
+    data_root: str | dict | None = None,
     profile: str = "demo",
     device: str = "cpu",
     seed: int = 0,
@@ -435,20 +524,28 @@ def train(
     save_every: int = SAVE_EVERY,
     pack: str | None = None,
     name: str | None = None,
+    shares: str | list[float] | None = None,
+    labels: str | dict | None = None,
+    hold_out: float = 0.0,
     **changes: object,
 ) -> dict:
     """Train a model on a dataset, evaluate its averaged weights, and return the record.
 
+    dataset: one of datasets.NAMES, or several joined by '+', whose joints are mapped onto COCO's; data_root: its
+    folder, of several 'coco=PATH,lspet=PATH'; shares: of an epoch, one for each of several; labels: files of
+    additional joints, 'lspet=PATH' (datasets/combined.py). hold_out: the share of the training images that is
+    not trained on, on which the learning curve is then measured.
     options: the builder's keyword arguments; backbone: the backbone authors' ImageNet file, or init: weights
-    to start from, of this model, these joints and this input size; val_split: the split to evaluate on;
-    precision: float32, bf16 or fp16 in the forward pass; compile: by torch.compile; parts: that each batch is
-    taken in, for one that does not fit; save_every: steps between checkpoints; pack: the form, jpeg or raw,
+    of this model to start from, also with other joints or another input size; val_split: the split to evaluate
+    on; precision: float32, bf16 or fp16 in the forward pass; compile: by torch.compile; parts: that each batch
+    is taken in, for one that does not fit; save_every: steps between checkpoints; pack: the form, jpeg or raw,
     in which canvases are packed first and read from then on, on a GPU by the batch; name: of the record;
     changes: fields of the profile's recipe to set otherwise, such as epochs, batch or input_size. Weights and
     checkpoints go to OUT_DIR/runs/NAME-HASH/; the same call goes on from there, and a call that differs in
     anything but the device that moves the weights, the code included, has another folder.
-    Raises ValueError before any work for a name it does not know, RuntimeError where another process trains
-    in that folder, FloatingPointError for a loss of NaN, SystemExit(143) after SIGTERM.
+    Raises ValueError before any work for a name it does not know and for images that are in both splits,
+    RuntimeError where another process trains in that folder, FloatingPointError for a loss of NaN,
+    SystemExit(143) after SIGTERM.
     """
     options = options or {}
     models.check(model, options)
@@ -457,19 +554,25 @@ def train(
     recipe = recipes.get(profile, model, dataset, **changes)
     way = how(device, precision, workers=workers, compile=compile, parts=parts, save_every=save_every)
     watch = records.Stopwatch(way.device)
-    train_split, default_split = SPLITS.get(dataset, ("train", "val"))
-    train_people = datasets.load(dataset, data_root, train_split)
-    val_people = datasets.load(dataset, data_root, val_split or default_split)
-    metrics.ready(val_people)
+    train_people = load_split(dataset, data_root, None, shares, labels, train=True)
+    val_people = load_split(dataset, data_root, val_split, train=False)
+    for source in val_people.sources or (val_people,):
+        metrics.ready(source)
+    images = trained_images(train_people, val_people, init)
+    curve_people = val_people
+    if hold_out:
+        train_people, curve_people = combined.hold_out(train_people, hold_out)
     torch.manual_seed(seed)
     net = models.build(model, train_people.skeleton, recipe.input_size, **options)
-    initialisation = "scratch"
+    initialisation, transferred = "scratch", {}
     if backbone:
         models.load_backbone(net, backbone)
         initialisation = f"backbone {Path(backbone).name} sha256 {sha256(backbone)}"
     if init:
-        models.load_official(net, models.load_weights(init, model).state_dict())
+        done = transfer.transfer_weights(net, init, model)
+        print(f"{Path(init).name}: {done.summary()}")
         initialisation = f"weights {Path(init).name} sha256 {sha256(init)}"
+        transferred = {"transfer": done.describe()}
     words = ["train", model, *(f"{key}={value}" for key, value in options.items()), train_people.name]
     if recipe.input_size != recipes.get(profile, model, dataset).input_size:
         words.append("x".join(map(str, recipe.input_size)))
@@ -489,8 +592,7 @@ def train(
         return Samples(train_people, recipe, seed, canvases)
 
     def score(net: nn.Module) -> dict:
-        scores = evaluation.evaluate(net, val_people, flip_test=False, device=way.device, workers=workers)
-        return {key: value for key, value in scores.items() if key in metrics.MAIN}
+        return main_metrics(net, curve_people, way, workers)
 
     identity = {
         "model": model,
@@ -504,18 +606,21 @@ def train(
         "parts": parts,
         "compile": compile,
     }
+    if hold_out:
+        identity["hold_out"] = hold_out
     run, folder = fit(name, net, people, recipe, way, out_dir, identity, score)
     if way.rank > 0:  # the first process writes the record
         return {}
-    single = evaluation.evaluate(run.ema, val_people, flip_test=False, device=way.device, workers=workers)
-    found = evaluation.predict(run.ema, val_people, flip_test=True, device=way.device, workers=workers)
-    scores, units = metrics.measure(val_people, found)
     ledger = Path(out_dir) / "records"
     ledger.mkdir(exist_ok=True)
-    evaluation.save(ledger / f"{name}.json", val_people, found, units)
-    run.curve[-1] |= {key: value for key, value in single.items() if key in metrics.MAIN}
+    if curve_people is not val_people:
+        run.curve[-1] |= score(run.ema)
+    evaluated = evaluate_run(run.ema, val_people, way, workers, ledger / f"{name}.json")
+    if curve_people is val_people:
+        single = evaluated["metrics_without_flip"]
+        run.curve[-1] |= {key: single[key] for key in main_metrics_of(single)}
     weights = folder / "weights.safetensors"
-    digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, **options)
+    digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, images=images, **options)
     return {
         "kind": "train",
         "name": name,
@@ -525,23 +630,28 @@ def train(
         "profile": profile,
         "parameters": run.identity["recipe"]
         | {"dataset": dataset, "device": way.device, "workers": workers, "processes": way.world}
-        | {"precision": precision, "compile": compile, "parts": parts, "pack": pack},
-        "protocol": evaluation.protocol(val_people, recipe.input_size, True, found.decoding),
-        "evaluated": val_people.describe(),
-        "metrics": scores,
-        "interval": uncertainty.interval(units),
-        "metrics_without_flip": single,
+        | {"precision": precision, "compile": compile, "parts": parts, "pack": pack, "hold_out": hold_out},
+        **evaluated,
         "complexity": complexity.count(run.ema, recipe.input_size),
         "curve": run.curve,
+        "curve_measured_on": curve_people.describe(),
         "weights": {
             "sha256": digest,
             "initialisation": initialisation,
             "trained_on": train_people.name,
             "file": f"runs/{folder.name}/weights.safetensors",
-        },
+        }
+        | transferred,
         "seed": seed,
         **watch.stamp(run.seconds),
     }
+
+
+def main_metrics_of(scores: dict[str, float]) -> list[str]:
+    """Those keys that are a learning curve's metric, of one dataset or named by source."""
+    return [
+        key for key in scores if key in metrics.MAIN or key.endswith(tuple(f" {m}" for m in metrics.MAIN))
+    ]
 
 
 def main() -> None:
@@ -550,13 +660,19 @@ def main() -> None:
         prog="python -m posebook.training", description=train.__doc__.splitlines()[0]
     )
     parser.add_argument("--model", default="starnet-pose-t", help=", ".join(models.names()))
-    parser.add_argument("--dataset", default="synthetic", help=", ".join(datasets.NAMES))
+    parser.add_argument(
+        "--dataset", default="synthetic", help=", ".join(datasets.NAMES) + "; several: coco+lspet+synthetic"
+    )
     parser.add_argument(
         "--grid", metavar="ID", help="a row of data/grid.csv, instead of model, options, dataset, seed, name"
     )
     parser.add_argument(
-        "--data-root", help="the dataset's own folder; default $POSEBOOK_DATA/NAME or data/NAME"
+        "--data-root",
+        help="the dataset's own folder, of several coco=PATH,lspet=PATH; default $POSEBOOK_DATA/NAME or data/NAME",
     )
+    parser.add_argument("--shares", help="of several sources: 0.5,0.3,0.2; default: by their sizes")
+    parser.add_argument("--labels", help="additional joints of a source: lspet=FILE.json")
+    parser.add_argument("--hold-out", type=float, default=0.0, help="share of images for the learning curve")
     parser.add_argument("--profile", default="demo", help=", ".join(recipes.PROFILES))
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--seed", type=int, default=0)

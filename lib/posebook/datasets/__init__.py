@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,16 +45,36 @@ class Persons:
     images: dict[int, Path] = field(default_factory=dict)  # all usable ones by id, those without people too
     boxes: str = "ground truth"  # or whose: a detector's file, by name
     boxes_sha256: str | None = None  # of that file
+    file_joints: tuple[str, ...] = ()  # of the annotation file, where its joints were mapped onto others
+    joint_map: tuple[int, ...] = ()  # and each joint's index among them, -1 for one that is not there
+    mapped_metric: str | None = None  # and the metric that the dataset had before
+    labels: str | None = None  # file name and hash of labels that were added
+    sources: tuple["Persons", ...] = ()  # of a combined dataset
+    shares: tuple[float, ...] = ()  # of an epoch, one a source
+
+    @property
+    def metric_type(self) -> str:
+        """Which metric the people are scored by: 'oks', 'crowd' (CrowdPose's OKS), 'pckh' (MPII's) or 'pck'."""
+        named = {"crowdpose": "crowd", "mpii": "pckh"}.get(self.name.removesuffix("-sample"))
+        return self.mapped_metric or named or ("pck" if self.skeleton.sigmas is None else "oks")
 
     def describe(self) -> dict:
         """What a record says of the data: no path of this machine."""
-        return {
+        facts = {
             "name": self.name,
             "split": self.split,
             "sha256": self.sha256,
             "persons": len(self.persons),
             "skipped_images": len(self.skipped),
         }
+        if self.joint_map:
+            facts["joints"] = sum(place >= 0 for place in self.joint_map)
+        if self.labels:
+            facts["labels"] = self.labels
+        if self.sources:
+            pairs = zip(self.sources, self.shares, strict=True)
+            facts["sources"] = [source.describe() | {"share": round(share, 4)} for source, share in pairs]
+        return facts
 
 
 class DatasetMissing(FileNotFoundError):
@@ -150,3 +171,10 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
         raise near(name, loaders, "dataset")
     root = Path(root) if root else default_root(SAME_FOLDER.get(name, name))
     return loaders[name](root, split) if split else loaders[name](root)
+
+
+def load_combined(sources: Sequence, skeleton: str | Skeleton = "coco") -> Persons:
+    """Several datasets as one, see combined.py; `sources` are its `Source`s."""
+    from posebook.datasets import combined
+
+    return combined.load_combined(sources, skeleton)

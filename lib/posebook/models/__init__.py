@@ -213,9 +213,13 @@ def save_weights(
     name: str,
     trained_on: str | None = None,
     dtype: torch.dtype = torch.float32,
+    images: Iterable[str] = (),
     **options: object,
 ) -> str:
-    """Write the model with what is needed to build it again; returns the file's SHA-256."""
+    """Write the model with what is needed to build it again; returns the file's SHA-256.
+
+    images: hashes of the images that it was trained on, on which it must not be evaluated.
+    """
     state = {
         key: value.to(dtype) if value.is_floating_point() else value
         for key, value in model.state_dict().items()
@@ -227,6 +231,8 @@ def save_weights(
         "options": options,
     }
     facts = {"posebook": json.dumps(built | {"trained_on": trained_on})}
+    if images := sorted(images):
+        facts["trained_images"] = " ".join(images)
     safetensors.torch.save_file({key: value.contiguous() for key, value in state.items()}, path, facts)
     return sha256(path)
 
@@ -240,6 +246,14 @@ def describe_weights(path: str | Path) -> dict:
         return {}
     with safetensors.safe_open(path, "pt") as file:
         return json.loads((file.metadata() or {}).get("posebook", "{}"))
+
+
+def trained_images(path: str | Path) -> set[str]:
+    """Hashes of the images that weights were trained on, as far as their file tells."""
+    if Path(path).suffix != ".safetensors":
+        return set()
+    with safetensors.safe_open(path, "pt") as file:
+        return set((file.metadata() or {}).get("trained_images", "").split())
 
 
 def load_weights(
