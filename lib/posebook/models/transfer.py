@@ -7,7 +7,9 @@
    cells. Where such a dimension is summed over (the inputs of a linear layer), the weights are scaled so that
    the sum over an image of the same content stays the same.
 
-Which dimensions these are is found by building the model with other joints and with another input size.
+Which dimensions these are is found by building the model with one more joint, at twice the height and at
+twice the width. Not transferred: inputs along one side that hold several features a position, and dimensions
+with several slices a joint (both in AMFACPose).
 """
 
 from collections.abc import Sequence
@@ -66,37 +68,44 @@ def transfer_weights(model: nn.Module, path: str | Path, name: str) -> Transfer:
         raise ValueError(
             f"{path.name} is damaged: its tensors are not those of {name} as it describes itself"
         )
-    count = len(joints.keypoints)
-    probe = skeletons.own("probe", [f"joint {k}" for k in range(count + 1)], [], None)
-    more_joints = _shapes(name, probe, old_size, options)
-    larger = _shapes(name, joints, (2 * old_size[0], 2 * old_size[1]), options)
+    wanted = model.skeleton.keypoints
+    if not set(wanted) & set(joints.keypoints):
+        raise ValueError(
+            f"{path.name} has none of the joints {', '.join(wanted[:4])}{', ...' if len(wanted) > 4 else ''}"
+        )
+    more_joints = taller = wider = theirs
+    if joints.keypoints != wanted:
+        probe = skeletons.own("probe", [f"joint {k}" for k in range(len(joints.keypoints) + 1)], [], None)
+        more_joints = _shapes(name, probe, old_size, options)
+    if old_size != new_size:
+        height, width = old_size
+        taller = _shapes(name, joints, (2 * height, width), options)
+        wider = _shapes(name, joints, (height, 2 * width), options)
 
     done, merged, own = Transfer(), {}, model.state_dict()
     if own.keys() != state.keys():
         models.load_official(model, state)  # raises: names the keys that differ
     for key, start in own.items():
         value = state[key]
-        joint_axes = [axis for axis in range(value.ndim) if more_joints[key][axis] != theirs[key][axis]]
-        size_axes = [axis for axis in range(value.ndim) if larger[key][axis] != theirs[key][axis]]
-        if joint_axes and joints.keypoints != model.skeleton.keypoints:
-            value = _map_joints(key, value, start, joint_axes[0], joints.keypoints, model.skeleton.keypoints)
-            done.mapped.append(key)
-        if size_axes and old_size != new_size:
-            for axis in size_axes:
-                value = _interpolate(key, value, axis, start.shape[axis], old_size, new_size)
-            done.interpolated.append(key)
+        for axis in range(value.ndim):
+            grows = [shapes[key][axis] != theirs[key][axis] for shapes in (taller, wider)]
+            if any(grown and old != new for grown, old, new in zip(grows, old_size, new_size, strict=True)):
+                value = _interpolate(key, value, axis, start.shape[axis], old_size, new_size, grows)
+                done.interpolated += [key] if key not in done.interpolated else []
+        for axis in range(value.ndim):
+            if more_joints[key][axis] != theirs[key][axis]:
+                value = _map_joints(key, value, start, axis, joints.keypoints, wanted)
+                done.mapped.append(key)
         if value.shape != start.shape:
             raise ValueError(
-                f"{path.name} does not fit: {key} is {tuple(value.shape)}, not {tuple(start.shape)}; the model's "
-                f"options are {options} in the file"
+                f"{path.name} does not fit: {key} is {tuple(value.shape)}, not {tuple(start.shape)}; the "
+                f"model's options are {options} in the file"
             )
         if key not in done.mapped and key not in done.interpolated:
             done.copied.append(key)
         merged[key] = value
     if done.mapped:
-        done.initialized += [joint for joint in model.skeleton.keypoints if joint not in joints.keypoints]
-    if len(done.initialized) == len(model.skeleton.keypoints):
-        raise ValueError(f"{path.name} has none of the joints {', '.join(model.skeleton.keypoints[:4])}, ...")
+        done.initialized += [joint for joint in wanted if joint not in joints.keypoints]
     model.load_state_dict(merged)
     return done
 
@@ -113,50 +122,54 @@ def _shapes(
 def _map_joints(
     key: str, value: Tensor, start: Tensor, axis: int, old: Sequence[str], new: Sequence[str]
 ) -> Tensor:
-    """`start` with the slices along `axis` of those joints that `value` has too."""
+    """`start` with the slices along `axis` of those joints that `value` has too.
+
+    The other axes have the same lengths. Raises ValueError where a joint has several slices.
+    """
     if value.shape[axis] != len(old) or start.shape[axis] != len(new):
         raise ValueError(
-            f"{key} cannot be mapped by joint name: axis {axis} holds more than one slice a joint"
+            f"{key} cannot be mapped by joint name: it has {value.shape[axis]} slices for {len(old)} joints"
         )
-    # other axes may differ by the input size: then the new joints' slices wait for interpolation
-    shape = list(value.shape)
-    shape[axis] = len(new)
-    mapped = start.clone() if list(start.shape) == shape else value.new_zeros(shape)
-    pairs = [(new.index(joint), old.index(joint)) for joint in new if joint in old]
-    to, source = (
-        (torch.tensor(places, dtype=torch.long) for places in zip(*pairs, strict=True)) if pairs else ((), ())
-    )
-    if pairs:
-        mapped.index_copy_(axis, to, value.index_select(axis, source))
+    mapped = start.clone()
+    for place, joint in enumerate(new):
+        if joint in old:
+            mapped.select(axis, place).copy_(value.select(axis, old.index(joint)))
     return mapped
 
 
 def _interpolate(
-    key: str, value: Tensor, axis: int, length: int, old: tuple[int, int], new: tuple[int, int]
+    key: str,
+    value: Tensor,
+    axis: int,
+    length: int,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    grows: Sequence[bool],
 ) -> Tensor:
-    """`value` with axis `axis` interpolated from its length at input size `old` to `length` at `new`."""
-    before = value.shape[axis]
-    moved = value.movedim(axis, -1).flatten(0, -2) if value.ndim > 1 else value[None]  # (N, before)
-    grid = _grid(before, old), _grid(length, new)
-    extra = 0
-    if None in grid:  # a class token before the cells
-        extra, grid = 1, (_grid(before - 1, old), _grid(length - 1, new))
-    if None not in grid:
-        cells = moved[:, extra:].unflatten(1, grid[0])[:, None]  # (N, 1, h, w)
-        cells = F.interpolate(cells, grid[1], mode="bilinear", align_corners=False)
-        resized = torch.cat([moved[:, :extra], cells.flatten(1)], 1)  # (N, length)
-    elif before * new[0] == length * old[0] or before * new[1] == length * old[1]:  # bins along a side
-        resized = F.interpolate(moved[:, None], length, mode="linear", align_corners=False)[
-            :, 0
-        ]  # (N, length)
+    """`value` with axis `axis` interpolated from its length at input size `old` to `length` at `new`.
+
+    grows: whether the axis grows with the input's height and with its width. With both, it counts cells of a
+    grid; with one, positions along that side. Raises ValueError for other lengths.
+    """
+    before, summed = value.shape[axis], axis == 1 and value.ndim == 2  # inputs of a linear layer
+    moved = value.movedim(axis, -1)
+    flat = moved.reshape(-1, 1, before)  # (N, 1, before)
+    if all(grows):
+        grids = _grid(before, old), _grid(length, new)
+        if None in grids:
+            raise ValueError(f"{key} cannot be interpolated: axis {axis} is no grid of the input's cells")
+        cells = F.interpolate(flat.unflatten(2, grids[0]), grids[1], mode="bilinear", align_corners=False)
+        flat = cells.flatten(2)  # (N, 1, length)
+    elif summed:
+        raise ValueError(
+            f"{key} cannot be interpolated from input {old[0]}x{old[1]} to {new[0]}x{new[1]}: its inputs "
+            "along a side hold several features a position"
+        )
     else:
-        raise ValueError(f"{key} cannot be interpolated from {before} to {length} along axis {axis}")
-    if axis > 0 and value.ndim == 2:  # (out, in) of a linear layer: more inputs, the same sum
-        resized = resized * (before / length)
-    if value.ndim == 1:
-        return resized[0]
-    shape = value.movedim(axis, -1).shape[:-1]
-    return resized.unflatten(0, shape).movedim(-1, axis).contiguous()
+        flat = F.interpolate(flat, length, mode="linear", align_corners=False)  # (N, 1, length)
+    if summed:  # more inputs, the same sum
+        flat = flat * (before / length)
+    return flat.reshape(*moved.shape[:-1], length).movedim(-1, axis).contiguous()
 
 
 def _grid(cells: int, input_size: tuple[int, int]) -> tuple[int, int] | None:
