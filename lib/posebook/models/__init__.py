@@ -230,15 +230,18 @@ def save_weights(
         "input_size": list(model.input_size),
         "options": options,
     }
-    facts = {"posebook": json.dumps(built | {"trained_on": trained_on})}
+    facts = built | {"trained_on": trained_on}
     if images := sorted(images):
         facts["trained_images"] = " ".join(images)
+    # one entry: safetensors writes several in an order of chance, and the file's hash would change
+    facts = {"posebook": json.dumps(facts)}
     safetensors.torch.save_file({key: value.contiguous() for key, value in state.items()}, path, facts)
     return sha256(path)
 
 
 def describe_weights(path: str | Path) -> dict:
-    """What a file of `save_weights` says of itself: model, skeleton, input_size, options, trained_on.
+    """What a file of `save_weights` says of itself: model, skeleton, input_size, options, trained_on, and
+    trained_images, hashes in one string, where they are known.
 
     {} for any other file.
     """
@@ -253,7 +256,9 @@ def trained_images(path: str | Path) -> set[str]:
     if Path(path).suffix != ".safetensors":
         return set()
     with safetensors.safe_open(path, "pt") as file:
-        return set((file.metadata() or {}).get("trained_images", "").split())
+        facts = file.metadata() or {}
+    told = facts.get("trained_images") or json.loads(facts.get("posebook", "{}")).get("trained_images", "")
+    return set(told.split())
 
 
 def load_weights(
