@@ -3,9 +3,9 @@
 The files are not part of posebook; users pass their paths. OpenVINO reads them.
 
 MoveNet (Google, Apache-2.0): input (1, 192, 192, 3) uint8 RGB; output (1, 1, 17, 3): y, x and score of COCO's
-joints, as shares of the square. BlazePose (MediaPipe's pose landmark models, Apache-2.0): input (1, 256, 256, 3)
-in 0..1; output (1, 195): 39 landmarks of x, y, z, visibility and presence, in pixels of the input, the last two
-before a sigmoid.
+joints, as shares of the square. BlazePose (MediaPipe's pose landmark models, Apache-2.0): input
+(1, 256, 256, 3) in 0..1; output (1, 195): 39 landmarks of x, y, z, visibility and presence, in pixels of the
+input, the last two before a sigmoid.
 
 1. Both get the square crop of 1.25 times the person's box, one person per crop, as posebook's models do.
    BlazePose expects a region that is centered on the hips and rotated upright, so this handicaps it.
@@ -54,9 +54,8 @@ def load_peer(path: str | Path) -> Peer:
         return found[:, 1::-1] * (width, height) - 0.5, found[:, 2]
 
     def blazepose(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        landmarks = compiled(crop[None].astype(np.float32) / 255)[place].reshape(
-            39, 5
-        )  # x, y, z, vis., pres.
+        output = compiled(crop[None].astype(np.float32) / 255)[place]
+        landmarks = output.reshape(39, 5)  # x, y, z, visibility, presence
         chosen = landmarks[list(BLAZEPOSE_COCO)]  # (17, 5)
         return chosen[:, :2] - 0.5, 1 / (1 + np.exp(-chosen[:, 3]))
 

@@ -45,16 +45,22 @@ class Persons:
     images: dict[int, Path] = field(default_factory=dict)  # all usable ones by id, those without people too
     boxes: str = "ground truth"  # or whose: a detector's file, by name
     boxes_sha256: str | None = None  # of that file
-    file_joints: tuple[str, ...] = ()  # of the annotation file, where its joints were mapped onto others
-    joint_map: tuple[int, ...] = ()  # and each joint's index among them, -1 for one that is not there
-    mapped_metric: str | None = None  # and the metric that the dataset had before
-    labels: str | None = None  # file name and hash of labels that were added
-    sources: tuple["Persons", ...] = ()  # of a combined dataset
-    shares: tuple[float, ...] = ()  # of an epoch, one a source
+    # of people mapped onto other joints (combined.map_joints); () and None for others:
+    file_joints: tuple[str, ...] = ()  # the annotation file's joints
+    joint_map: tuple[int, ...] = ()  # (K,) index of each joint in file_joints, -1 for one that is not there
+    mapped_metric: str | None = None  # metric_type before the mapping
+    labels: str | None = None  # name and SHA-256 of the file of added labels (combined.add_labels)
+    # of a combined dataset (combined.combine), whose `persons` are the sources' one after another:
+    sources: tuple["Persons", ...] = ()
+    shares: tuple[float, ...] = ()  # each source's part of an epoch's samples; they sum to 1
 
     @property
     def metric_type(self) -> str:
-        """Which metric the people are scored by: 'oks', 'crowd' (CrowdPose's OKS), 'pckh' (MPII's) or 'pck'."""
+        """The metric that scores the people: 'oks', 'crowd' (CrowdPose's OKS), 'pckh' (MPII's) or 'pck'.
+
+        People mapped onto other joints keep the metric of their dataset. Combined people have none of their
+        own: their sources are scored one by one.
+        """
         named = {"crowdpose": "crowd", "mpii": "pckh"}.get(self.name.removesuffix("-sample"))
         return self.mapped_metric or named or ("pck" if self.skeleton.sigmas is None else "oks")
 

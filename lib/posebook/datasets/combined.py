@@ -1,14 +1,16 @@
 """Several datasets as one training set, with joints mapped by name onto one keypoint set.
 
 1. A joint that a source does not annotate has visibility 0: it has weight 0 in the loss.
-2. `share` is a source's part of an epoch's samples. An epoch has as many samples as the sources have people; a
-   source whose share is larger than its size repeats people, a smaller one takes turns over several epochs.
+2. `share` is a source's part of an epoch's samples. An epoch has as many samples as the sources have people.
+   A source with a larger share than its part of the people repeats people. One with a smaller share shows all
+   its people over several epochs.
 3. Each source keeps its own metric. LSPET mapped onto COCO's joints is still scored by PCK, on 12 joints.
 4. `labels` may add joints that a source does not annotate, such as a teacher model's face joints for LSPET.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,8 +58,8 @@ def check_shares(shares: Sequence[float | None], names: Sequence[str]) -> None:
     if given and len(given) < len(shares):
         lacking = [name for name, share in zip(names, shares, strict=True) if share is None]
         raise ValueError(f"shares are given for some sources but not for {', '.join(lacking)}")
-    if any(share < 0 for share in given):
-        raise ValueError(f"shares must not be negative: {list(shares)}")
+    if any(not 0 <= share < math.inf for share in given):
+        raise ValueError(f"shares must be finite numbers that are not negative, not {list(shares)}")
     if given and not any(given):
         raise ValueError(f"all shares are zero: no source of {', '.join(names)} would be used")
 
@@ -65,16 +67,18 @@ def check_shares(shares: Sequence[float | None], names: Sequence[str]) -> None:
 def combine(people: Sequence[Persons], shares: Sequence[float | None]) -> Persons:
     """Join datasets that have the same skeleton; shares as in `Source`, checked by `check_shares`."""
     skeleton = people[0].skeleton
-    annotated = np.any([_labelled(source) for source in people], 0)  # (K,)
+    used = [source for source, share in zip(people, shares, strict=True) if share != 0]
+    annotated = np.any([_labelled(source) for source in used], 0)  # (K,)
     if not annotated.all():
         lacking = [name for name, there in zip(skeleton.keypoints, annotated, strict=True) if not there]
         raise ValueError(
-            f"no source annotates {', '.join(lacking)} of the skeleton {skeleton.name}: add a source that does, "
-            "or train on a skeleton without them"
+            f"no source annotates {', '.join(lacking)} of the skeleton {skeleton.name}: add a source that "
+            "does, or train on a skeleton without them"
         )
     sizes = np.array([len(source.persons) for source in people], float)
     weights = sizes if shares[0] is None else np.array(shares, float)
-    described = json.dumps([[source.describe(), source.labels] for source in people])
+    weights /= weights.sum()
+    described = json.dumps([[source.describe() for source in people], weights.tolist(), skeleton.keypoints])
     return Persons(
         name="+".join(source.name for source in people),
         split="+".join(source.split for source in people),
@@ -84,12 +88,12 @@ def combine(people: Sequence[Persons], shares: Sequence[float | None]) -> Person
         annotations=people[0].annotations,
         skipped=tuple(name for source in people for name in source.skipped),
         sources=tuple(people),
-        shares=tuple((weights / weights.sum()).tolist()),
+        shares=tuple(weights.tolist()),
     )
 
 
 def _labelled(people: Persons) -> np.ndarray:
-    """Which joints (K,) anybody of a source has."""
+    """Whether anyone of a source has each joint, (K,)."""
     return (np.stack([person.keypoints for person in people.persons])[..., 2] > 0).any(0)
 
 
@@ -104,7 +108,8 @@ def map_joints(people: Persons, skeleton: Skeleton) -> Persons:
     order = tuple(own.index(name) if name in own else -1 for name in skeleton.keypoints)  # (K,)
     if max(order) < 0:
         raise ValueError(
-            f"{people.name} has no joint of the skeleton {skeleton.name}: its joints are {', '.join(own[:4])}, ..."
+            f"{people.name} has no joint of the skeleton {skeleton.name}: its joints are "
+            f"{', '.join(own[:4])}{', ...' if len(own) > 4 else ''}"
         )
     persons = []
     for person in people.persons:
@@ -148,8 +153,8 @@ def add_labels(people: Persons, path: str | Path) -> Persons:
 def epoch_instances(people: Persons, seed: int, epoch: int) -> np.ndarray:
     """Indices into `people.persons` of an epoch's samples, (N,) with N the number of people.
 
-    Without sources, everybody once. With sources, each has its share: it runs through its people in one random
-    order after another, so that all of them are seen equally often.
+    Without sources: all people once, in order. With sources: each has its share of the samples. A source's
+    samples go through its people in one random order after another, so that all are seen equally often.
     """
     total = len(people.persons)
     if not people.sources:
@@ -168,7 +173,10 @@ def epoch_instances(people: Persons, seed: int, epoch: int) -> np.ndarray:
 
 
 def split_epoch(shares: Sequence[float], total: int) -> list[int]:
-    """Whole numbers in proportion to shares (they sum to 1) that sum to `total`: the largest remainders round up."""
+    """Whole numbers in proportion to `shares`, which sum to 1; they sum to `total`.
+
+    The largest remainders are rounded up.
+    """
     exact = np.array(shares) * total
     counts = np.floor(exact).astype(int)
     for place in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
@@ -221,15 +229,19 @@ def parse_sources(
     shares: str | Sequence[float] | None = None,
     labels: str | dict | None = None,
 ) -> list[Source]:
-    """Sources of 'coco+lspet+synthetic'. roots, labels: 'coco=PATH,lspet=PATH' or a dict; shares: '0.5,0.3,0.2'.
+    """The sources of a name such as 'coco+lspet+synthetic'.
 
-    Raises ValueError for a root or labels of no source and for another number of shares.
+    roots, labels: 'coco=PATH,lspet=PATH' or a dict; shares: '0.5,0.3,0.2' or numbers. Raises ValueError for a
+    source named twice, a root or labels of no source, and shares that are no numbers or of another count.
     """
     names = dataset.split("+")
     if len(set(names)) < len(names):
         raise ValueError(f"{dataset} names a source twice")
     if isinstance(shares, str):
-        shares = [float(share) for share in shares.split(",")]
+        try:
+            shares = [float(share) for share in shares.split(",")]
+        except ValueError as error:
+            raise ValueError(f"shares are written 0.5,0.3; got {shares!r}") from error
     if shares is not None and len(shares) != len(names):
         raise ValueError(f"{len(shares)} shares for {len(names)} sources ({dataset}): give one for each")
     roots, labels = _by_name(roots, names, "data root"), _by_name(labels, names, "labels")
