@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from posebook import skeletons
+
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +55,27 @@ def small(tmp_path_factory):
             )
         content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
         (root / "annotations" / f"person_keypoints_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture(scope="session")
+def own(small, tmp_path_factory):
+    """The people of `small` turned upside down, with named joints in another order and without a nose."""
+    root = tmp_path_factory.mktemp("own")
+    order = [*range(16, 4, -1), 3, 4, 1, 2]  # of COCO's joints
+    (root / "annotations").mkdir()
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        for path in sorted((small / split).glob("*.jpg")):
+            cv2.imwrite(str(root / split / path.name), cv2.imread(str(path))[::-1])
+        content = json.loads((small / "annotations" / f"person_keypoints_{split}.json").read_text())
+        names = [skeletons.get("coco").keypoints[i] for i in order]
+        content["categories"][0] |= {"keypoints": names, "skeleton": []}
+        for entry in content["annotations"]:
+            joints = np.array(entry["keypoints"]).reshape(17, 3)[order]
+            joints[:, 1] = 47 - joints[:, 1]
+            entry |= {"keypoints": joints.ravel().tolist(), "num_keypoints": 16}
+        (root / "annotations" / f"{split}.json").write_text(json.dumps(content))
     return root
 
 

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from posebook import codecs, complexity, datasets, metrics, models, records, transforms, uncertainty
-from posebook.datasets import Person, Persons, detections, read_image
+from posebook.commands import fails_in_one_line
+from posebook.datasets import Person, Persons, combined, detections, read_image
 from posebook.files import sha256
 from posebook.metrics import Predictions, Units
 from posebook.skeletons import difference
@@ -143,6 +144,15 @@ def protocol(persons: Persons, input_size: tuple[int, int], flip_test: bool, dec
     }
 
 
+def check_not_trained_on(weights: str | Path, persons: Persons) -> None:
+    """Raise ValueError where weights were trained on images of these people, as far as their file tells.
+
+    Images are compared by hashes of their files, which are read only where the weights carry hashes.
+    """
+    if trained := models.trained_images(weights):
+        combined.check_overlap(trained, combined.image_hashes(persons.persons), Path(weights).name)
+
+
 def record(
     model: nn.Module,
     persons: Persons,
@@ -158,8 +168,10 @@ def record(
     """Measure a model of a weights file with and without flip test: the record, predictions, and their units.
 
     name and trained_on: the model, and the dataset, of weights that do not say it themselves; profile and
-    seed only name the record.
+    seed only name the record. Raises ValueError, before any work, for people whose images the weights were
+    trained on.
     """
+    check_not_trained_on(weights, persons)
     watch, facts = records.Stopwatch(device), models.describe_weights(weights)
     how = {"device": device, "workers": workers, "dark": dark}
     single = metrics.score(persons, predict(model, persons, flip_test=False, **how))
@@ -217,6 +229,7 @@ def load_units(path: Path) -> Units:
         return Units(**{key[6:]: arrays[key] for key in arrays.files if key.startswith("units.")})
 
 
+@fails_in_one_line
 def main() -> None:
     """Evaluate from the command line; writes the record and its predictions, and says where."""
     parser = argparse.ArgumentParser(prog="python -m posebook.evaluation", description="Evaluate weights.")

@@ -224,7 +224,7 @@ def _but_for_seed(record: dict) -> tuple:
 
 def _matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
     """Whether a record measures this cell: point 1 of the file's docstring."""
-    kind = record["kind"]
+    kind = record["kind"] if "not_evaluated" not in record else None
     if kind not in ("train", "evaluate") or record["model"] != cell["model"] or record["profile"] != "paper":
         return False
     if kind == "train":
@@ -508,7 +508,7 @@ def accuracies(records: list[dict]) -> pd.DataFrame:
     """Every accuracy on record, whatever the data, a line each: what was run, on what, and the figure."""
     lines = []
     for record in records:
-        if record["kind"] not in ("train", "evaluate"):
+        if record["kind"] not in ("train", "evaluate") or "not_evaluated" in record:
             continue
         data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
         metric = next(iter(record["metrics"]))  # a dataset's main figure comes first

@@ -44,12 +44,15 @@ from posebook import (
     uncertainty,
 )
 from posebook.checkpoints import Run
+from posebook.commands import fails_in_one_line
 from posebook.datasets import Persons, combined, packed
+from posebook.datasets.packed import Packed
 from posebook.files import sha256
 from posebook.models import transfer
 from posebook.names import near
 from posebook.recipes import Recipe
 from posebook.samples import Samples, Steps
+from posebook.skeletons import difference
 
 CHECK_EVERY = 20  # steps between looks at the loss for NaN: looking waits for the device
 SAVE_EVERY = 500  # steps between checkpoints within an epoch
@@ -445,19 +448,39 @@ def load_split(
     )
 
 
-def trained_images(train_people: Persons, val_people: Persons, init: str | None) -> set[str]:
+def trained_images(
+    train_people: Persons, val_people: Persons | None, init: str | None, canvases: Packed | None = None
+) -> set[str]:
     """Hashes of the images that a run's weights will have been trained on, `init`'s among them.
 
-    Raises ValueError where people to evaluate on are in them.
+    Training sets of more than HASHED_IMAGES images are not hashed. canvases: the file that holds the training
+    images' hashes, where the images are not there. Raises ValueError where people to evaluate on are of them.
     """
-    if len({person.image for person in train_people.persons}) > HASHED_IMAGES:
-        return set()
-    seen = set(combined.image_hashes(train_people.persons))
-    found = combined.image_hashes(val_people.persons)
-    combined.check_overlap(seen, found, "this run")
-    earlier = models.trained_images(init) if init else set()
-    combined.check_overlap(earlier, found, Path(init).name if init else "")
+    earlier, seen = models.trained_images(init) if init else set(), set()
+    if len({person.image for person in train_people.persons}) <= HASHED_IMAGES:
+        seen = set(canvases.image_hashes if canvases else combined.image_hashes(train_people.persons))
+    if val_people and (seen or earlier):
+        found = combined.image_hashes(val_people.persons)
+        combined.check_overlap(seen, found, "this run")
+        combined.check_overlap(earlier, found, Path(init).name if init else "")
     return seen | earlier
+
+
+def packed_people(canvases: str | Path, recipe: Recipe, given: dict[str, object]) -> tuple[Persons, Packed]:
+    """The people to train on of a file of canvases, and that file.
+
+    given: settings that have no meaning with it, by name. Raises ValueError for one of these that is set, and
+    for canvases that do not serve the recipe; FileNotFoundError.
+    """
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"canvases are packed already, with their sources and shares: leave out {name}")
+    path = Path(canvases)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of canvases at {path}")
+    file = Packed(path)
+    file.serves(recipe.input_size, (recipe.stage1, recipe.stage2))
+    return file.people(), file
 
 
 def main_metrics(net: nn.Module, people: Persons, way: How, workers: int) -> dict[str, float]:
@@ -471,7 +494,10 @@ def main_metrics(net: nn.Module, people: Persons, way: How, workers: int) -> dic
 
 
 def evaluate_run(net: nn.Module, people: Persons, way: How, workers: int, path: Path) -> dict:
-    """A record's fields on the people to evaluate on; predictions are saved beside PATH, of sources by name."""
+    """A record's fields on the people to evaluate on; their predictions are saved beside PATH.
+
+    Of several sources there are figures and a file of predictions for each, by its name.
+    """
     fields = []
     for source in people.sources or (people,):
         single = evaluation.evaluate(net, source, flip_test=False, device=way.device, workers=workers)
@@ -527,22 +553,25 @@ def train(
     shares: str | list[float] | None = None,
     labels: str | dict | None = None,
     hold_out: float = 0.0,
+    canvases: str | None = None,
     **changes: object,
 ) -> dict:
     """Train a model on a dataset, evaluate its averaged weights, and return the record.
 
-    dataset: one of datasets.NAMES, or several joined by '+', whose joints are mapped onto COCO's; data_root: its
-    folder, of several 'coco=PATH,lspet=PATH'; shares: of an epoch, one for each of several; labels: files of
-    additional joints, 'lspet=PATH' (datasets/combined.py). hold_out: the share of the training images that is
-    not trained on, on which the learning curve is then measured.
+    dataset: one of datasets.NAMES, or several joined by '+', whose joints are mapped onto COCO's; data_root:
+    its folder, of several 'coco=PATH,lspet=PATH'; shares: of an epoch, one for each of several; labels: files
+    of additional joints, 'lspet=PATH' (datasets/combined.py). hold_out: the share of the training images that
+    is not trained on, on which the learning curve is then measured.
     options: the builder's keyword arguments; backbone: the backbone authors' ImageNet file, or init: weights
-    of this model to start from, also with other joints or another input size; val_split: the split to evaluate
-    on; precision: float32, bf16 or fp16 in the forward pass; compile: by torch.compile; parts: that each batch
-    is taken in, for one that does not fit; save_every: steps between checkpoints; pack: the form, jpeg or raw,
-    in which canvases are packed first and read from then on, on a GPU by the batch; name: of the record;
-    changes: fields of the profile's recipe to set otherwise, such as epochs, batch or input_size. Weights and
-    checkpoints go to OUT_DIR/runs/NAME-HASH/; the same call goes on from there, and a call that differs in
-    anything but the device that moves the weights, the code included, has another folder.
+    of this model to start from, also with other joints or another input size; val_split: the split to
+    evaluate on, 'none' for no evaluation; precision: float32, bf16 or fp16 in the forward pass; compile: by
+    torch.compile; parts: that each batch is taken in, for one that does not fit; save_every: steps between
+    checkpoints; pack: the form, jpeg or raw, in which canvases are packed first and read from then on, on a
+    GPU by the batch; canvases: such a file, to train on its people without the dataset's annotations and
+    images (dataset is then what is evaluated on); name: of the record; changes: fields of the profile's
+    recipe to set otherwise, such as epochs, batch or input_size. Weights and checkpoints go to
+    OUT_DIR/runs/NAME-HASH/; the same call goes on from there, and a call that differs in anything but the
+    device that moves the weights, the code included, has another folder.
     Raises ValueError before any work for a name it does not know and for images that are in both splits,
     RuntimeError where another process trains in that folder, FloatingPointError for a loss of NaN,
     SystemExit(143) after SIGTERM.
@@ -554,11 +583,20 @@ def train(
     recipe = recipes.get(profile, model, dataset, **changes)
     way = how(device, precision, workers=workers, compile=compile, parts=parts, save_every=save_every)
     watch = records.Stopwatch(way.device)
-    train_people = load_split(dataset, data_root, None, shares, labels, train=True)
-    val_people = load_split(dataset, data_root, val_split, train=False)
-    for source in val_people.sources or (val_people,):
-        metrics.ready(source)
-    images = trained_images(train_people, val_people, init)
+    file, val_people = None, None
+    if canvases:
+        given = {"shares": shares, "labels": labels, "hold_out": hold_out, "pack": pack}
+        train_people, file = packed_people(canvases, recipe, given)
+        pack = file.facts["format"]
+    else:
+        train_people = load_split(dataset, data_root, None, shares, labels, train=True)
+    if val_split != "none":
+        val_people = load_split(dataset, data_root, val_split, train=False)
+        for source in val_people.sources or (val_people,):
+            metrics.ready(source)
+        if fault := difference(train_people.skeleton.keypoints, val_people.skeleton.keypoints):
+            raise ValueError(f"{val_people.name} has other joints than {train_people.name}: {fault}")
+    images = trained_images(train_people, val_people, init, file)
     curve_people = val_people
     if hold_out:
         train_people, curve_people = combined.hold_out(train_people, hold_out)
@@ -579,20 +617,20 @@ def train(
     name = name or "-".join([*words, profile, f"seed{seed}"])
 
     def people(wanted: bool) -> Samples:
-        canvases = None
-        if pack and wanted:
+        opened = file
+        if pack and wanted and not file:
             augmentations = (recipe.stage1, recipe.stage2)
             if way.rank > 0:  # the first process packs, the others open what it made
                 way.wait()
-            canvases = packed.open_or_pack(
+            opened = packed.open_or_pack(
                 train_people, Path(out_dir) / "packed", recipe.input_size, augmentations, pack
             )
             if way.rank == 0:
                 way.wait()
-        return Samples(train_people, recipe, seed, canvases)
+        return Samples(train_people, recipe, seed, opened)
 
     def score(net: nn.Module) -> dict:
-        return main_metrics(net, curve_people, way, workers)
+        return main_metrics(net, curve_people, way, workers) if curve_people else {}
 
     identity = {
         "model": model,
@@ -608,6 +646,8 @@ def train(
     }
     if hold_out:
         identity["hold_out"] = hold_out
+    if file:
+        identity["canvases"] = file.digest
     run, folder = fit(name, net, people, recipe, way, out_dir, identity, score)
     if way.rank > 0:  # the first process writes the record
         return {}
@@ -615,10 +655,13 @@ def train(
     ledger.mkdir(exist_ok=True)
     if curve_people is not val_people:
         run.curve[-1] |= score(run.ema)
-    evaluated = evaluate_run(run.ema, val_people, way, workers, ledger / f"{name}.json")
-    if curve_people is val_people:
-        single = evaluated["metrics_without_flip"]
-        run.curve[-1] |= {key: single[key] for key in main_metrics_of(single)}
+    evaluated = {"protocol": {"input_size": list(recipe.input_size)}, "metrics": {}}
+    evaluated["not_evaluated"] = "no validation split (val_split none)"
+    if val_people:
+        evaluated = evaluate_run(run.ema, val_people, way, workers, ledger / f"{name}.json")
+        if curve_people is val_people:
+            single = evaluated["metrics_without_flip"]
+            run.curve[-1] |= {key: single[key] for key in main_metrics_of(single)}
     weights = folder / "weights.safetensors"
     digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, images=images, **options)
     return {
@@ -630,11 +673,12 @@ def train(
         "profile": profile,
         "parameters": run.identity["recipe"]
         | {"dataset": dataset, "device": way.device, "workers": workers, "processes": way.world}
-        | {"precision": precision, "compile": compile, "parts": parts, "pack": pack, "hold_out": hold_out},
+        | {"precision": precision, "compile": compile, "parts": parts, "pack": pack, "hold_out": hold_out}
+        | ({"canvases": file.path.name} if file else {}),
         **evaluated,
         "complexity": complexity.count(run.ema, recipe.input_size),
         "curve": run.curve,
-        "curve_measured_on": curve_people.describe(),
+        "curve_measured_on": curve_people.describe() if curve_people else None,
         "weights": {
             "sha256": digest,
             "initialisation": initialisation,
@@ -654,6 +698,7 @@ def main_metrics_of(scores: dict[str, float]) -> list[str]:
     ]
 
 
+@fails_in_one_line
 def main() -> None:
     """Train from the command line; writes the record and says where."""
     parser = argparse.ArgumentParser(
@@ -668,7 +713,8 @@ def main() -> None:
     )
     parser.add_argument(
         "--data-root",
-        help="the dataset's own folder, of several coco=PATH,lspet=PATH; default $POSEBOOK_DATA/NAME or data/NAME",
+        help="the dataset's own folder, of several coco=PATH,lspet=PATH; "
+        "default $POSEBOOK_DATA/NAME or data/NAME",
     )
     parser.add_argument("--shares", help="of several sources: 0.5,0.3,0.2; default: by their sizes")
     parser.add_argument("--labels", help="additional joints of a source: lspet=FILE.json")
@@ -680,7 +726,7 @@ def main() -> None:
     parser.add_argument("--backbone", help="the backbone authors' ImageNet file; default: from scratch")
     parser.add_argument("--init", help="weights of this model to start from; default: from scratch")
     parser.add_argument(
-        "--val-split", help="the split to evaluate on; default: the dataset's validation split"
+        "--val-split", help="the split to evaluate on, or none; default: the dataset's validation split"
     )
     parser.add_argument("--workers", type=int, default=0, help="loader processes")
     parser.add_argument(
@@ -690,6 +736,9 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=1, help="that each batch is taken in; default: whole")
     parser.add_argument("--save-every", type=int, default=SAVE_EVERY, help="steps between checkpoints")
     parser.add_argument("--pack", choices=packed.FORMATS, help="pack people's canvases first; default: no")
+    parser.add_argument(
+        "--canvases", metavar="FILE", help="train on the people of a packed file, without the dataset's files"
+    )
     parser.add_argument("--name", help="of the record; default: from model, data, profile and seed")
     parser.add_argument(
         "--options", type=json.loads, default={}, help='the builder\'s, as JSON: {"attention": "cbam"}'

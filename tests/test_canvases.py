@@ -1,0 +1,199 @@
+"""Training from a file of canvases alone: the same people, the same weights, no images and no annotations."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from posebook import models, recipes, records, samples, training
+from posebook.datasets import DatasetMissing, combined, packed
+
+RECIPE = {"epochs": 2, "batch": 8, "input_size": [64, 64], "stage2_epochs": 1, "evaluate_every": 9}
+STAGES = (recipes.FAST.stage1, recipes.FAST.stage2)
+
+
+@pytest.fixture
+def copy(small, tmp_path):
+    """A copy of the small dataset that a test may move away."""
+    return shutil.copytree(small, tmp_path / "data" / "people")
+
+
+def alike(one, other) -> None:
+    """Two `Persons` are equal but for paths."""
+    facts = [replace(people, persons=(), sources=(), annotations=None, images={}) for people in (one, other)]
+    assert facts[0] == facts[1] and one.describe() == other.describe()
+    assert len(one.persons) == len(other.persons) and len(one.sources) == len(other.sources)
+    for a, b in zip(one.persons, other.persons, strict=True):
+        assert a.image.name == b.image.name and replace(a, image=None, head=0) == replace(
+            b, image=None, head=0
+        )
+        assert np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.head, b.head, equal_nan=True)
+    for a, b in zip(one.sources, other.sources, strict=True):
+        alike(a, b)
+
+
+def sources(own, small) -> list[combined.Source]:
+    return [combined.Source("own", own, "train", 0.25), combined.Source("synthetic", small, "val", 0.75)]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_people_of_a_file_are_those_packed(own, small, tmp_path, several):
+    """Sources and shares too; with each source's people its own."""
+    people = combined.load_combined(sources(own, small)) if several else combined.load("own", own, "train")
+    file = packed.open_or_pack(people, tmp_path, (64, 64), STAGES)
+    found = packed.Packed(file.path).people()
+    alike(people, found)
+    assert found.shares == people.shares and found.annotations == file.path
+    assert file.image_hashes == combined.image_hashes(people.persons)
+    recipe = recipes.get("fast", input_size=[64, 64])
+    one, other = (samples.Samples(persons, recipe, 0, file) for persons in (people, found))
+    for index in (0, 5, len(one) - 1):
+        assert all((a == b).all() for a, b in zip(one[1, index], other[1, index], strict=True))
+
+
+def test_other_keypoints_or_shares_are_packed_again(own, small, tmp_path):
+    people = combined.load_combined(sources(own, small))
+    packed.open_or_pack(people, tmp_path, (64, 64), STAGES)
+    first, second = people.sources
+    moved = replace(first.persons[0], keypoints=first.persons[0].keypoints + 1)
+    others = [
+        combined.combine((replace(first, persons=(moved, *first.persons[1:])), second), (0.25, 0.75)),
+        combined.combine(people.sources, (0.5, 0.5)),
+    ]
+    for other in others:
+        alike(other, packed.open_or_pack(other, tmp_path, (64, 64), STAGES).people())
+
+
+def test_files_of_an_earlier_version_hold_no_people_and_are_packed_again(own, tmp_path, monkeypatch):
+    people = combined.load("own", own, "train")
+    with monkeypatch.context() as patch:
+        patch.setattr(packed, "VERSION", 1)
+        patch.setattr(packed, "_people_bytes", lambda people: b"")
+        old = packed.open_or_pack(people, tmp_path, (64, 64), STAGES)
+    assert len(packed.Packed(old.path)) == 24  # its canvases can be read
+    with pytest.raises(ValueError, match="packed by an earlier version and holds no people: pack it again"):
+        packed.Packed(old.path).people()
+    alike(people, packed.open_or_pack(people, tmp_path, (64, 64), STAGES).people())
+
+
+@pytest.mark.parametrize("dataset", ["synthetic", "own+synthetic"])
+def test_without_images_the_weights_are_the_same_bit_for_bit(copy, own, tmp_path, dataset):
+    several = "+" in dataset
+    root = f"own={own},synthetic={copy}" if several else str(copy)
+    settings = dict(profile="fast", **RECIPE)
+    if several:
+        settings["shares"] = "0.25,0.75"
+    packing = training.train(
+        dataset=dataset,
+        data_root=root,
+        out_dir=str(tmp_path / "a"),
+        pack="jpeg",
+        val_split="none",
+        **settings,
+    )
+    (file,) = (tmp_path / "a" / "packed").glob("*.pack")
+    settings.pop("shares", None)
+    settings |= {"canvases": str(file), "val_split": "none"}
+    there = training.train(dataset=dataset, out_dir=str(tmp_path / "b"), **settings)
+    copy.rename(tmp_path / "moved away")
+    alone = training.train(dataset=dataset, out_dir=str(tmp_path / "c"), **settings)
+    digests = {record["weights"]["sha256"] for record in (packing, there, alone)}
+    assert len(digests) == 1
+    for record in (there, alone):
+        assert record["metrics"] == {} and record["not_evaluated"] == "no validation split (val_split none)"
+        assert record["dataset"] == packing["dataset"] and record["parameters"]["canvases"] == file.name
+        assert [point["epoch"] for point in record["curve"]] == [1, 2]
+        path = records.write(record, tmp_path / "c")
+        assert records.load(path.parent)[0]["metrics"] == {}
+    weights = tmp_path / "c" / alone["weights"]["file"]
+    assert len(models.trained_images(weights)) == (48 if several else 24)
+    with pytest.raises(DatasetMissing, match=f"is not in {copy}"):
+        training.train(
+            dataset="own", data_root=str(copy), out_dir=str(tmp_path), **settings | {"val_split": None}
+        )
+
+
+def test_the_validation_people_are_evaluated_where_they_are_there(copy, tmp_path):
+    people = combined.load("synthetic", copy, "train")
+    file = packed.open_or_pack(people, tmp_path / "carried", (64, 64), STAGES).path
+    shutil.rmtree(copy / "train")
+    settings = dict(profile="fast", canvases=str(file), data_root=str(copy), out_dir=str(tmp_path), **RECIPE)
+    record = training.train(**settings | {"epochs": 1})
+    assert "AP" in record["metrics"] and "not_evaluated" not in record
+    assert len(models.trained_images(tmp_path / record["weights"]["file"])) == 24
+
+
+def test_images_in_the_file_and_in_the_validation_set_are_refused(copy, tmp_path):
+    people = combined.load("synthetic", copy, "train")
+    file = packed.open_or_pack(people, tmp_path, (64, 64), STAGES).path
+    shutil.copy(copy / "train" / "7.jpg", copy / "val" / "3.jpg")
+    shutil.rmtree(copy / "train")
+    with pytest.raises(ValueError, match=r"1 of 24 images .* that this run was trained on \(3.jpg\)"):
+        training.train(
+            profile="fast", canvases=str(file), data_root=str(copy), out_dir=str(tmp_path), **RECIPE
+        )
+
+
+def test_canvases_that_do_not_serve_are_refused(small, tmp_path):
+    people = combined.load("synthetic", small, "train")
+    file = packed.open_or_pack(people, tmp_path, (64, 64), (recipes.DEMO.stage1,)).path
+    foreign = tmp_path / "foreign.pack"
+    foreign.write_bytes(b"PK")
+    given = dict(
+        profile="demo", canvases=str(file), val_split="none", out_dir=str(tmp_path), input_size=[64, 64]
+    )
+    leave = "canvases are packed already, with their sources and shares: leave out "
+    for changes, message in [
+        ({"canvases": str(tmp_path / "none.pack")}, f"no file of canvases at {tmp_path / 'none.pack'}"),
+        ({"canvases": str(foreign)}, "is no file of packed canvases"),
+        (
+            {"input_size": [64, 96]},
+            "holds canvases for inputs of 64x64, not of 64x96: pack them for that size",
+        ),
+        (
+            {"profile": "fast"},
+            "holds canvases that reach .* this recipe's augmentation needs .*: pack them for it",
+        ),
+        ({"shares": "1"}, leave + "shares"),
+        ({"labels": "own=x"}, leave + "labels"),
+        ({"hold_out": 0.1}, leave + "hold_out"),
+        ({"pack": "raw"}, leave + "pack"),
+        ({"val_split": None, "dataset": "synthetic-14", "data_root": str(small)}, "is not in"),
+    ]:
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            training.train(**given | changes)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_people_to_evaluate_on_with_other_joints_are_refused(small, copy, tmp_path):
+    file = packed.open_or_pack(combined.load("synthetic", small, "train"), tmp_path, (64, 64), STAGES).path
+    annotations = copy / "annotations" / "person_keypoints_val.json"
+    content = json.loads(annotations.read_text())
+    content["categories"][0]["keypoints"] = ["thumb", "wrist"]
+    for entry in content["annotations"]:
+        entry["keypoints"] = entry["keypoints"][:6]
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match="own-people has other joints than synthetic: joint 0 is nose, not thumb"
+    ):
+        training.train(
+            dataset="own",
+            data_root=str(copy),
+            profile="fast",
+            canvases=str(file),
+            out_dir=str(tmp_path),
+            **RECIPE,
+        )
+
+
+def test_the_command_line_trains_from_a_file(small, tmp_path, monkeypatch, capsys):
+    file = packed.open_or_pack(combined.load("synthetic", small, "train"), tmp_path, (64, 64), STAGES).path
+    words = ["--canvases", str(file), "--val-split", "none", "--profile", "fast", "--out-dir", str(tmp_path)]
+    words += ["--set", json.dumps(RECIPE | {"epochs": 1})]
+    monkeypatch.setattr(sys, "argv", ["training", *words])
+    training.main()
+    path = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads(open(path).read())["parameters"]["canvases"] == file.name
