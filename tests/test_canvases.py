@@ -1,15 +1,17 @@
 """Training from a file of canvases alone: the same people, the same weights, no images and no annotations."""
 
 import json
+import math
 import shutil
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from posebook import models, recipes, records, samples, training
-from posebook.datasets import DatasetMissing, combined, packed
+from posebook import models, recipes, records, samples, skeletons, training
+from posebook.datasets import DatasetMissing, Persons, coco, combined, lspet, packed
 
 RECIPE = {"epochs": 2, "batch": 8, "input_size": [64, 64], "stage2_epochs": 1, "evaluate_every": 9}
 STAGES = (recipes.FAST.stage1, recipes.FAST.stage2)
@@ -197,3 +199,37 @@ def test_the_command_line_trains_from_a_file(small, tmp_path, monkeypatch, capsy
     training.main()
     path = capsys.readouterr().out.splitlines()[-1]
     assert json.loads(open(path).read())["parameters"]["canvases"] == file.name
+
+
+@pytest.fixture(scope="module")
+def photographs(test_data) -> Persons:
+    athletes = lspet.load(test_data / "lspet", "val")
+    athletes = combined.map_joints(replace(athletes, persons=athletes.persons[:30]), skeletons.get("coco"))
+    return combined.combine([athletes, coco.load(test_data / "coco_sample", "train2017")], (0.6, 0.4))
+
+
+def test_crops_from_canvases_are_those_of_the_pictures(photographs, tmp_path):
+    recipe = recipes.get("fast")
+    file = packed.open_or_pack(photographs, tmp_path, (256, 192), (recipe.stage1, recipe.stage2), "raw")
+    plain, quick = samples.Samples(photographs, recipe, 0), samples.Samples(photographs, recipe, 0, file)
+    differences = []
+    for i in range(0, len(plain), 4):
+        (a, points, weights), (b, points_b, weights_b) = plain[1, i], quick[1, i]
+        assert torch.equal(points, points_b) and torch.equal(weights, weights_b)
+        differences.append((a.float() - b.float()).abs().mean().item())
+    assert np.mean(differences) < 1.5  # large people are shrunk without aliasing
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_devices_batches_are_those_of_the_loader(photographs, tmp_path, held):
+    recipe = recipes.get("fast", batch=20, input_size=[128, 96], epochs=2, stage2_epochs=1)
+    file = packed.open_or_pack(photographs, tmp_path, (128, 96), (recipe.stage1, recipe.stage2), "raw")
+    drawn, other = (samples.Samples(photographs, recipe, 3, file) for _ in range(2))
+    steps = samples.Steps(drawn, first_step=1)
+    device = samples.on_device(drawn, steps, "cpu", 0, file.tensor("cpu") if held else None)
+    count = 0
+    for one, two in zip(device, samples.loaded(other, steps, 0), strict=True):
+        count += 1
+        assert torch.equal(one[1], two[1]) and torch.equal(one[2], two[2])
+        assert (one[0].float() - two[0].float()).abs().mean() < 0.5  # OpenCV warps in 32nds of a pixel
+    assert count == 2 * math.ceil(len(drawn) / 20) - 1

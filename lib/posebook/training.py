@@ -596,10 +596,10 @@ def train(
             metrics.ready(source)
         if fault := difference(train_people.skeleton.keypoints, val_people.skeleton.keypoints):
             raise ValueError(f"{val_people.name} has other joints than {train_people.name}: {fault}")
-    images = trained_images(train_people, val_people, init, file)
     curve_people = val_people
     if hold_out:
         train_people, curve_people = combined.hold_out(train_people, hold_out)
+    images = trained_images(train_people, val_people, init, file)
     torch.manual_seed(seed)
     net = models.build(model, train_people.skeleton, recipe.input_size, **options)
     initialisation, transferred = "scratch", {}

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from posebook import skeletons
-from posebook.datasets import Person, Persons, load
+from posebook.datasets import NAMES, Person, Persons, load
 from posebook.files import sha256
+from posebook.names import near
 from posebook.skeletons import Skeleton
 
 HASH_LENGTH = 12  # hexadecimal digits of an image's SHA-256: 48 bits
@@ -231,10 +232,14 @@ def parse_sources(
 ) -> list[Source]:
     """The sources of a name such as 'coco+lspet+synthetic'.
 
-    roots, labels: 'coco=PATH,lspet=PATH' or a dict; shares: '0.5,0.3,0.2' or numbers. Raises ValueError for a
-    source named twice, a root or labels of no source, and shares that are no numbers or of another count.
+    roots, labels: 'coco=PATH,lspet=PATH' or a dict; shares: '0.5,0.3,0.2' or numbers. Raises ValueError for
+    an unknown dataset, a source named twice, a root or labels of no source, and shares that are no numbers or
+    of another count.
     """
     names = dataset.split("+")
+    for name in names:
+        if name not in NAMES:
+            raise near(name, NAMES, "dataset")
     if len(set(names)) < len(names):
         raise ValueError(f"{dataset} names a source twice")
     if isinstance(shares, str):

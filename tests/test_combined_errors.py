@@ -1,0 +1,215 @@
+"""Combinations and evaluations that are refused: in one line, before any work."""
+
+import shutil
+import sys
+
+import pytest
+
+from posebook import datasets, evaluation, models, skeletons, training
+from posebook.datasets import DatasetMissing, combined
+from posebook.datasets.combined import Source
+
+
+def refused(monkeypatch, capsys, main, *words: str) -> str:
+    """What a command line says on stderr: one line, and exit code 2."""
+    monkeypatch.setattr(sys, "argv", ["posebook", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and len(said.err.splitlines()) == 1 and said.err.startswith("error: ")
+    return said.err
+
+
+@pytest.mark.parametrize(
+    "dataset, roots, more, message",
+    [
+        ("own+synthetic+own", None, [], "own+synthetic+own names a source twice"),
+        (
+            "own+synthetic",
+            None,
+            ["--shares", "0,0"],
+            "all shares are zero: no source of own, synthetic would be used",
+        ),
+        (
+            "own+synthetic",
+            None,
+            ["--shares=-0.5,1"],
+            "shares must be finite numbers that are not negative, not [-0.5, 1.0]",
+        ),
+        ("own+synthetic", None, ["--shares", "nan,1"], "shares must be finite numbers that are not negative"),
+        (
+            "own+synthetic",
+            None,
+            ["--shares", "1"],
+            "1 shares for 2 sources (own+synthetic): give one for each",
+        ),
+        ("own+synthetic", None, ["--shares", "half,1"], "shares are written 0.5,0.3; got 'half,1'"),
+        ("own+synthetics", None, [], "unknown dataset 'synthetics'; did you mean synthetic"),
+        (
+            "synthetic",
+            "{small}",
+            ["--shares", "1"],
+            "shares and labels belong to several sources, such as coco+lspet",
+        ),
+        ("own+synthetic", "{small}", [], "data root of several sources is written own=PATH,...; got"),
+        (
+            "own+synthetic",
+            "coco={small}",
+            [],
+            "a data root is given for coco, which is no source of own+synthetic",
+        ),
+        ("own+synthetic", None, ["--labels", "lspet=x"], "a labels is given for lspet, which is no source"),
+        (
+            "own+synthetic",
+            None,
+            ["--val-split", "train"],
+            "which are evaluated on their own validation splits",
+        ),
+        (
+            "own+synthetic",
+            "own={own},synthetic={none}",
+            [],
+            "synthetic train is not in {none}; The folder must hold",
+        ),
+        ("own", "{none}", [], "split train is not in {none}; The folder must hold"),
+    ],
+)
+def test_a_training_says_in_one_line_why_it_does_not_start(
+    own, small, tmp_path, monkeypatch, capsys, dataset, roots, more, message
+):
+    places = {"own": own, "small": small, "none": tmp_path / "none"}
+    roots = (roots or "own={own},synthetic={small}").format(**places)
+    words = ["--dataset", dataset, "--data-root", roots, "--out-dir", str(tmp_path / "out"), *more]
+    assert message.format(**places) in refused(monkeypatch, capsys, training.main, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_joints_that_do_not_meet_are_refused(own, small):
+    hand = skeletons.own("hand", ["thumb", "wrist"], [], None)
+    with pytest.raises(
+        ValueError, match=f"own-{own.name} has no joint of the skeleton hand: its joints are .*, \\.\\.\\."
+    ):
+        combined.load_combined([Source("own", own, "train"), Source("synthetic", small, "train")], hand)
+    for shares in ((None,), (0.0, 1.0)):  # a source that is not used annotates nothing
+        sources = [Source("synthetic", small, "train", shares[0]), Source("own", own, "train", shares[-1])]
+        with pytest.raises(
+            ValueError, match="no source annotates nose of the skeleton coco: add a source that does"
+        ):
+            combined.load_combined(sources[-len(shares) :])
+    with pytest.raises(ValueError, match="shares are given for some sources but not for own"):
+        combined.load_combined([Source("synthetic", small, "train", 1.0), Source("own", own, "train")])
+    with pytest.raises(DatasetMissing, match="is not in .*nowhere"):
+        combined.load_combined(
+            [Source("synthetic", small, "train"), Source("own", small / "nowhere", "train")]
+        )
+
+
+def overlapping(small, folder) -> datasets.Path:
+    """The small dataset with two of the training images, by other names, among those to evaluate on."""
+    root = shutil.copytree(small, folder / "overlapping")
+    for place, image in ((5, 9), (7, 1)):
+        shutil.copy(root / "train" / f"{image}.jpg", root / "val" / f"{place}.jpg")
+    return root
+
+
+def test_the_same_image_in_train_and_val_is_refused(own, small, tmp_path, monkeypatch, capsys):
+    """By its content, of any source."""
+    root = overlapping(small, tmp_path)
+    message = "are among those that this run was trained on (5.jpg, 7.jpg): evaluate on other images"
+    for dataset, roots, total in (
+        ("synthetic", str(root), 24),
+        ("own+synthetic", f"own={own},synthetic={root}", 48),
+    ):
+        words = ["--dataset", dataset, "--data-root", roots, "--out-dir", str(tmp_path / "out")]
+        said = refused(monkeypatch, capsys, training.main, *words)
+        assert f"2 of {total} images to evaluate on {message}" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def weights(small, tmp_path_factory):
+    """Weights that say that they were trained on the images of `small`'s train split."""
+    path = tmp_path_factory.mktemp("weights") / "trained.safetensors"
+    model = models.build("starnet-pose-t", "coco", (64, 64), depths=(1, 1, 1, 1))
+    hashes = combined.image_hashes(datasets.load("synthetic", small, "train").persons)
+    models.save_weights(model, path, "starnet-pose-t", "synthetic", images=hashes, depths=(1, 1, 1, 1))
+    return path
+
+
+def test_weights_are_not_evaluated_on_images_they_were_trained_on(
+    small, tmp_path, weights, monkeypatch, capsys
+):
+    root, model = overlapping(small, tmp_path), models.load_weights(weights)
+    monkeypatch.setattr(evaluation, "predict", lambda *_, **__: pytest.fail("it was evaluated"))
+    message = (
+        "2 of 24 images to evaluate on are among those that trained.safetensors was trained on (5.jpg, 7.jpg)"
+    )
+    with pytest.raises(ValueError) as error:
+        evaluation.record(model, datasets.load("synthetic", root, "val"), weights)
+    assert str(error.value).startswith(message)
+    words = ["--weights", str(weights), "--data-root", str(root), "--out-dir", str(tmp_path / "out")]
+    assert message in refused(monkeypatch, capsys, evaluation.main, *words)
+    said = refused(monkeypatch, capsys, evaluation.main, *words, "--split", "train")
+    assert "24 of 24 images" in said and "(1.jpg, 10.jpg, 11.jpg, ...)" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_starts_from_weights_is_not_evaluated_on_their_images(own, small, tmp_path, weights):
+    root = overlapping(small, tmp_path)
+    shutil.copytree(own / "train", root / "train", dirs_exist_ok=True)  # now they are in val only
+    settings = dict(
+        init=str(weights), data_root=str(root), out_dir=str(tmp_path / "out"), input_size=[64, 64]
+    )
+    with pytest.raises(ValueError, match="2 of 24 images .* trained.safetensors was trained on"):
+        training.train(**settings, options={"depths": (1, 1, 1, 1)})
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_photographs_are_evaluated_and_hashed_only_where_weights_say_something(
+    small, tmp_path, weights, monkeypatch, capsys
+):
+    people = datasets.load("synthetic", small, "val")
+    written, _, _ = evaluation.record(models.load_weights(weights), people, weights)
+    assert "AP" in written["metrics"]
+    plain = tmp_path / "plain.safetensors"
+    models.save_weights(models.load_weights(weights), plain, "starnet-pose-t", depths=(1, 1, 1, 1))
+    assert models.trained_images(plain) == set() and len(models.trained_images(weights)) == 24
+    monkeypatch.setattr(combined, "image_hashes", lambda people: pytest.fail("images were hashed"))
+    evaluation.check_not_trained_on(plain, people)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--weights", "none.safetensors"], "none.safetensors"),
+        (["--weights", "{weights}", "--dataset", "synthetics"], "unknown dataset 'synthetics'"),
+        (
+            ["--weights", "{weights}", "--data-root", "{none}"],
+            "synthetic val is not in {none}; The folder must hold",
+        ),
+        (["--weights", "{weights}", "--model", "lapx"], "holds weights of starnet-pose-t, not of lapx"),
+    ],
+)
+def test_an_evaluation_says_in_one_line_why_it_does_not_start(
+    small, tmp_path, weights, monkeypatch, capsys, words, message
+):
+    places = {"weights": weights, "none": tmp_path / "none"}
+    words = [
+        "--data-root",
+        str(small),
+        "--out-dir",
+        str(tmp_path / "out"),
+        *(word.format(**places) for word in words),
+    ]
+    assert message.format(**places) in refused(monkeypatch, capsys, evaluation.main, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(training.recipes, "get", broken)
+    monkeypatch.setattr(sys, "argv", ["training"])
+    with pytest.raises(ZeroDivisionError):
+        training.main()
