@@ -1,0 +1,112 @@
+"""MoveNet and BlazePose: the joints' order and place in a crop, of stand-ins and of the published files."""
+
+import sys
+import types
+
+import cv2
+import numpy as np
+import pytest
+
+from posebook import metrics, peers, skeletons
+from posebook.datasets import Person, Persons, coco
+
+
+class Stand:
+    """A compiled model of given shapes that returns given outputs and keeps what it was asked."""
+
+    def __init__(self, side: int, outputs: list[np.ndarray], dtype=np.uint8):
+        self.side, self.given, self.dtype = side, outputs, dtype
+        self.outputs = [types.SimpleNamespace(shape=output.shape) for output in outputs]
+
+    def input(self, _: int):
+        kind = types.SimpleNamespace(to_dtype=lambda: self.dtype)
+        return types.SimpleNamespace(shape=(1, self.side, self.side, 3), element_type=kind)
+
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        self.asked = images
+        return self.given
+
+
+def loaded(stand: Stand, tmp_path, monkeypatch) -> peers.Peer:
+    """The peer of a stand-in."""
+    core = types.SimpleNamespace(compile_model=lambda *_: stand)
+    monkeypatch.setitem(sys.modules, "openvino", types.SimpleNamespace(Core=lambda: core))
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"0123456789")
+    peer = peers.load_peer(path)
+    assert (peer.name, peer.side, peer.size_bytes) == ("model", stand.side, 10)
+    return peer
+
+
+def test_movenet_gives_y_x_score_as_shares_of_the_square(tmp_path, monkeypatch):
+    output = np.random.default_rng(0).random((1, 1, 17, 3)).astype(np.float32)
+    stand = Stand(192, [output])
+    crop = np.random.default_rng(1).integers(0, 256, (192, 192, 3), dtype=np.uint8)
+    points, scores = loaded(stand, tmp_path, monkeypatch).run(crop)
+    assert stand.asked.dtype == np.uint8 and (stand.asked == crop).all()
+    for joint in range(17):
+        y, x, score = output[0, 0, joint]
+        assert (
+            points[joint] == pytest.approx([192 * x - 0.5, 192 * y - 0.5], abs=1e-4)
+            and scores[joint] == score
+        )
+
+
+def test_blazepose_gives_pixels_and_logits_of_39_landmarks(tmp_path, monkeypatch):
+    output = np.random.default_rng(0).normal(100, 50, (1, 195)).astype(np.float32)
+    output.reshape(39, 5)[:, 3] = np.linspace(-4, 4, 39)
+    stand = Stand(256, [np.zeros((1, 1), np.float32), output], np.float32)
+    crop = np.full((256, 256, 3), 51, np.uint8)
+    points, scores = loaded(stand, tmp_path, monkeypatch).run(crop)
+    assert stand.asked.dtype == np.float32 and stand.asked == pytest.approx(0.2)
+    landmarks = output.reshape(39, 5)
+    for joint, place in enumerate(peers.BLAZEPOSE_COCO):
+        assert points[joint] == pytest.approx(landmarks[place, :2] - 0.5)
+        assert scores[joint] == pytest.approx(1 / (1 + np.exp(-landmarks[place, 3])))
+
+
+def test_points_are_brought_back_to_the_picture(tmp_path, monkeypatch):
+    """A model that finds the crop's brightest spot: where that is in the picture."""
+    picture = np.zeros((300, 400, 3), np.uint8)
+    cv2.circle(picture, (230, 140), 6, (255, 255, 255), -1)
+    cv2.imwrite(str(tmp_path / "spot.png"), picture)
+    box = (150.0, 60.0, 120.0, 180.0)
+    person = Person(tmp_path / "spot.png", 1, 1, box, 1.0, np.zeros((17, 3)))
+
+    def run(crop):
+        weights = crop[..., 0].astype(float)
+        y, x = np.indices(weights.shape)
+        spot = np.array([(x * weights).sum(), (y * weights).sum()]) / weights.sum()
+        return np.tile(spot, (17, 1)), np.ones(17)
+
+    people = Persons("made", "val", skeletons.get("coco"), "0" * 64, (person,) * 2, None)
+    found = peers.predict(peers.Peer("spot", 192, run, 1), people)
+    assert found.keypoints.shape == (2, 17, 2) and found.scores.shape == (2, 17) and found.decoding == "spot"
+    np.testing.assert_allclose(found.keypoints, np.broadcast_to((230, 140), (2, 17, 2)), atol=0.2)
+
+
+def test_other_files_are_refused(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    with pytest.raises(FileNotFoundError, match="no model file at .*none.tflite"):
+        peers.load_peer(tmp_path / "none.tflite")
+    stand = Stand(64, [np.zeros((1, 10), np.float32)])
+    message = r"model.tflite is neither MoveNet nor BlazePose: its outputs are \[\(1, 10\)\]"
+    with pytest.raises(ValueError, match=message):
+        loaded(stand, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "name, least", [("movenet_lightning_int8", 0.2), ("pose_landmark_lite", 0.1), ("pose_landmark_full", 0.1)]
+)
+def test_the_published_files_find_real_people(test_data, name, least):
+    pytest.importorskip("openvino")
+    path = test_data / "peers" / f"{name}.tflite"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    people = coco.load(test_data / "coco_sample", "val2017")
+    found = peers.predict(peers.load_peer(path), people)
+    assert (
+        least < metrics.score(people, found)["AP"] < 0.8
+        and (0 <= found.scores).all()
+        and (found.scores <= 1).all()
+    )
