@@ -27,7 +27,8 @@ import browser  # noqa: E402
 import pages  # noqa: E402
 import run  # noqa: E402
 
-RECORD = "{}/reports/records/train-starnet-pose-t-synthetic-demo-seed0.json"
+TRAINED = "train-starnet-pose-t-synthetic-14-from-starnet-pose-t-synthetic-demo-seed0"
+RECORD = f"{{}}/reports/records/{TRAINED}.json"
 PROSE = r"""# A page: with a title
 
 See [the speeds](tables/speed.ipynb), [a page that is not here](learn/none.ipynb) and
