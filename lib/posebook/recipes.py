@@ -172,7 +172,7 @@ MILD = replace(
 )
 DEMO = replace(
     FAST,
-    epochs=3,
+    epochs=2,
     batch=16,
     base_batch=16,
     learning_rate=5e-4,
@@ -181,7 +181,7 @@ DEMO = replace(
     final_rate=0.02,
     stage1=MILD,
     stage2=MILD,
-    ema=0.02,  # of some 450 steps
+    ema=0.02,  # of some 300 steps
     ema_warmup=50.0,
     evaluate_every=1,
     input_size=(128, 96),
