@@ -111,9 +111,14 @@ def record(kind):
     return f"reports/records/{kind}-{PROFILE}.json"
 
 
+# In two minutes little is learnt from scratch: the demo starts from the shipped weights and learns other joints.
+FROM = WEIGHTS if PROFILE == "demo" else ""
+LEARNT = "synthetic-14" if FROM else "synthetic"
+START = f"from-{Path(FROM).stem}-" if FROM else ""
+
 RECORDS = {
     "dataset": record("dataset-synthetic"),
-    "train": f"reports/records/train-{MODEL}-synthetic-{PROFILE}-seed0.json",
+    "train": f"reports/records/train-{MODEL}-{LEARNT}-{START}{PROFILE}-seed0.json",
     "evaluate": f"reports/records/evaluate-{MODEL}-synthetic-128x96-{PROFILE}-seed0.json",
     "benchmark": record("benchmark"),
     "complexity": record("complexity"),
@@ -183,7 +188,7 @@ DATA = lib("datasets/__init__", "datasets/annotations", "datasets/coco", "transf
 MEASURE = lib("evaluation", "metrics", "uncertainty")
 
 LIFTERS = sorted(map(str, Path("data/weights").glob("lifter-*.safetensors")))
-PEOPLE = [f"data/synthetic/annotations/person_keypoints_{split}.json" for split in ("train", "val")]
+PEOPLE = [f"data/synthetic/annotations/person_keypoints_{split}.json" for split in ("train", "val", "14_train", "14_val")]
 PICTURES = {"train": 1200 if PROFILE == "demo" else 8000, "val": 400}  # as dataset.ipynb wants them
 
 # `exec`: the job is then snakemake's own child, and ends with it even when snakemake is killed.
@@ -233,13 +238,14 @@ rule dataset:
 rule train:
     input:
         notebook=notebook("train"),
-        code=NET + DATA + MEASURE + lib("losses", "recipes", "samples", "training", "checkpoints", "datasets/packed", "complexity"),
+        code=NET + DATA + MEASURE + lib("losses", "recipes", "samples", "training", "checkpoints", "datasets/packed", "datasets/combined", "models/transfer", "complexity"),
         people=PEOPLE,
+        weights=[FROM] if FROM else [],
     output:
         notebook=executed("train"),
         record=RECORDS["train"],
     params:
-        f"-p profile {PROFILE}",
+        f"-p profile {PROFILE} -p dataset {LEARNT} -p init '{FROM}'",
     threads: workflow.cores
     shell:
         EXECUTE
@@ -251,11 +257,12 @@ rule evaluate:
         code=NET + DATA + MEASURE + lib("diagnosis", "complexity", "plots"),
         weights=WEIGHTS,
         people=PEOPLE,
+        run=made("train"),
     output:
         notebook=executed("evaluate"),
         record=RECORDS["evaluate"],
     params:
-        f"-p profile {PROFILE}",
+        " ".join([f"-p profile {PROFILE}", *(f"-p run {path}" for path in made("train"))]),
     threads: workflow.cores
     shell:
         EXECUTE
@@ -541,7 +548,7 @@ rule index:
     output:
         notebook=executed("index"),
     params:
-        "",
+        f"-p profile {PROFILE} -p trained {Path(RECORDS['train']).stem}",
     shell:
         EXECUTE
 

@@ -21,13 +21,15 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from conftest import ROOT
+from posebook import training
 
 sys.path.insert(0, str(ROOT / "report"))
 import browser  # noqa: E402
 import pages  # noqa: E402
 import run  # noqa: E402
 
-RECORD = "{}/reports/records/train-starnet-pose-t-synthetic-demo-seed0.json"
+TRAINED = "train-starnet-pose-t-synthetic-14-from-starnet-pose-t-synthetic-demo-seed0"
+RECORD = f"{{}}/reports/records/{TRAINED}.json"
 PROSE = r"""# A page: with a title
 
 See [the speeds](tables/speed.ipynb), [a page that is not here](learn/none.ipynb) and
@@ -457,6 +459,33 @@ def test_a_change_of_net_data_or_training_trains_again(path, tree):
 def test_a_change_of_the_renderer_draws_and_trains_again(tree):
     with changed(tree / "lib/posebook/datasets/synthetic/__init__.py"):
         assert {"people", "train", "evaluate"} <= set(rules(tree))
+
+
+def test_the_front_page_says_what_training_changed(tree):
+    assert RECORD.format("").lstrip("/") in snakemake(tree, "--dry-run", "--forceall")
+    weights = "data/weights/starnet-pose-t-synthetic.safetensors"
+    assert training.run_name("starnet-pose-t", {}, "synthetic-14", [], weights, "demo-seed0") == TRAINED
+    cells = nbformat.read(ROOT / "notebooks/index.ipynb", as_version=4).cells
+    names = {}
+    exec(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), names)
+    assert names["trained"] == TRAINED
+    exec(next(cell.source for cell in cells if "def training(" in cell.source), names)
+    record = {
+        "wall_seconds": 121.0,
+        "evaluated": {"name": "synthetic-14", "split": "val", "persons": 756},
+        "before": {"metrics": {"AP": 0.3577}},
+        "metrics": {"AP": 0.5},
+        "difference": {"value": 0.1423, "interval": [0.12, 0.16], "images": 400},
+    }
+    assert names["training"](record) == (
+        "- **0.358 → 0.500 AP** by 2 min of training from the shipped weights: +0.142, "
+        "95 % interval +0.120 to +0.160, 756 people of synthetic-14 val"
+    )
+
+
+def test_other_initial_weights_train_again(tree):
+    with changed(tree / "data/weights/starnet-pose-t-synthetic.safetensors"):
+        assert {"train", "evaluate"} <= set(rules(tree))
 
 
 def test_after_a_failure_the_rest_is_made_from_what_there_is(tree):

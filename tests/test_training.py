@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,10 +148,56 @@ def test_a_run_starts_from_weights_it_is_given(small, tmp_path):
     after = models.load_weights(tmp_path / "second" / second["weights"]["file"])
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
         assert torch.equal(old, new), name
-    with pytest.raises(ValueError, match="holds weights of starnet-pose-t, not of starnet-pose-s"):
-        training.train("starnet-pose-s", data_root=str(small), out_dir=str(tmp_path), init=str(file), **SMALL)
+    (folder,) = (tmp_path / "first" / "runs").iterdir()
+    assert second["name"] == f"train-starnet-pose-t-synthetic-64x64-from-{folder.name}-demo-seed0"
+    assert second["before"]["metrics"] == pytest.approx(first["metrics"])
+    assert second["difference"]["images"] == 24
+    assert "before" not in first and "difference" not in first
     with pytest.raises(ValueError, match="name one of the two"):
         training.train(backbone="imagenet.safetensors", init=str(file), **SMALL)
+
+
+@pytest.fixture
+def small_14(small, tmp_path):
+    """The small dataset with CrowdPose's number of joints."""
+    root = tmp_path / "data"
+    shutil.copytree(small, root)
+    for split in ("train", "val"):
+        content = json.loads((root / f"annotations/person_keypoints_{split}.json").read_text())
+        for person in content["annotations"]:
+            person |= {"num_keypoints": 14, "keypoints": person["keypoints"][: 3 * 14]}
+        (root / f"annotations/person_keypoints_14_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+def test_other_joints_are_learnt_from_weights_and_measured_before_and_after(small_14, tmp_path):
+    shipped = ROOT / "data/weights/starnet-pose-t-synthetic.safetensors"
+    how = SMALL | {"epochs": 1, "input_size": [128, 96]}
+    record = training.train(
+        "starnet-pose-t", "synthetic-14", str(small_14), out_dir=str(tmp_path), init=str(shipped), **how
+    )
+    assert record["name"] == "train-starnet-pose-t-synthetic-14-from-starnet-pose-t-synthetic-demo-seed0"
+    assert record["weights"]["transfer"]["initialized"] == ["head", "neck"]
+    change = record["difference"]["value"]
+    assert change == pytest.approx(record["metrics"]["AP"] - record["before"]["metrics"]["AP"])
+    low, high = record["difference"]["interval"]
+    assert low <= change <= high
+    kept = {path.name for path in (tmp_path / "records").iterdir()}
+    assert {f"{record['name']}.npz", f"{record['name']}.before.npz"} <= kept
+
+
+def test_weights_that_cannot_be_started_from_are_refused_before_any_work(tmp_path):
+    shipped = ROOT / "data/weights/starnet-pose-t-synthetic.safetensors"
+    nowhere = {"data_root": str(tmp_path / "no data"), "out_dir": str(tmp_path / "out")}
+    with pytest.raises(FileNotFoundError, match="no weights to start from at .*gone.safetensors: init names"):
+        training.train(init=str(tmp_path / "gone.safetensors"), **nowhere)
+    with pytest.raises(ValueError, match="holds weights of starnet-pose-t, not of starnet-pose-s"):
+        training.train("starnet-pose-s", init=str(shipped), **nowhere)
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(shipped.read_bytes()[:100])
+    with pytest.raises(ValueError, match="torn.safetensors cannot be read as weights"):
+        training.train(init=str(torn), **nowhere)
+    assert not (tmp_path / "out").exists()
 
 
 def test_loader_processes_change_nothing(small, tmp_path):

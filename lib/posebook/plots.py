@@ -159,6 +159,28 @@ def curve(records: Sequence[dict]) -> Figure:
     return figure
 
 
+def legs(records: Sequence[dict]) -> Figure:
+    """The validation metric of one training in several runs, over the people seen, in the order given.
+
+    Each run starts from the weights of the one before it. Raises ValueError where no run has a metric.
+    """
+    figure, ax = plt.subplots(figsize=(8, 3.2))
+    seen, metric = 0, None
+    for number, record in enumerate(records, 1):
+        people, entries = record["dataset"]["persons"], record["curve"]
+        metric = metric or next((key for key in MAIN if any(key in entry for entry in entries)), None)
+        scored = [(seen + entry["epoch"] * people, entry[metric]) for entry in entries if metric in entry]
+        if scored:
+            ax.plot(*zip(*scored, strict=True), marker="o", markersize=3, label=f"run {number}")
+        seen += entries[-1]["epoch"] * people
+    if metric is None:
+        raise ValueError("no record here holds a learning curve with a metric")
+    ax.set(xlabel="training people seen, thousands", ylabel=metric, ylim=(0, 1))
+    ax.xaxis.set_major_formatter(lambda people, _: f"{people / 1000:,.0f}")
+    ax.legend(ncols=len(records), loc="upper left")
+    return figure
+
+
 def network(shapes: dict[str, tuple[int, ...]], width: float = 10.0) -> Figure:
     """Maps (C, H, W) in the order they are computed, as blocks: as high as H, as wide as C is large (log).
 

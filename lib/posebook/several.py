@@ -35,7 +35,8 @@ from posebook.training import How
 
 WAYS, SETS, MODEL = ("separate", "decoders", "experts"), ("synthetic", "synthetic-14"), "vitpose-s"
 NET = {"width": 96, "depth": 4, "heads": 4, "drop_path": 0.0, "decoder": "simple"}
-RECIPE = {"epochs": 4, "learning_rate": 2e-3, "warmup_steps": 300, "evaluate_every": 4}  # else profile demo's
+RECIPE = {"epochs": 4, "learning_rate": 2e-3, "warmup_steps": 300, "evaluate_every": 4}
+RECIPE |= {"cosine_from": 0.5, "final_rate": 0.05, "ema": 0.002, "ema_warmup": 200.0}  # else profile demo's
 NEAR = 0.1  # of a box's longer side
 
 

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
@@ -531,6 +531,33 @@ def evaluate_run(net: nn.Module, people: Persons, way: How, workers: int, path: 
     }
 
 
+def gain(people: Persons, before: Path, after: Path) -> dict:
+    """The main metric's change between two evaluations on the same people, from their kept predictions.
+
+    before, after: the records' paths, beside which `evaluate_run` has saved them. Value and 95 % interval are
+    fractions; the interval is drawn over images, the same ones for both. Of sources: one each, by name.
+    """
+
+    def beside(path: Path, source: Persons) -> Path:
+        return path.with_name(f"{path.stem}.{source.name}.json") if people.sources else path
+
+    found = {}
+    for source in people.sources or (people,):
+        units = [evaluation.load_units(beside(path, source)) for path in (before, after)]
+        value, low, high = uncertainty.difference(*units)
+        found[source.name] = {"value": value, "interval": [low, high], "images": len(units[0].images)}
+    return found if people.sources else found[people.name]
+
+
+def run_name(model: str, options: dict, data: str, more: Sequence[str], init: str | None, last: str) -> str:
+    """A run's default name, with its initial weights: by their file's name, or by the folder of their run."""
+    words = ["train", model, *(f"{key}={value}" for key, value in options.items()), data, *more]
+    if init:
+        file = Path(init)
+        words.append(f"from-{file.absolute().parent.name if file.stem == 'weights' else file.stem}")
+    return "-".join([*words, last])
+
+
 def train(
     model: str = "starnet-pose-t",
     dataset: str = "synthetic",
@@ -563,23 +590,26 @@ def train(
     of additional joints, 'lspet=PATH' (datasets/combined.py). hold_out: the share of the training images that
     is not trained on, on which the learning curve is then measured.
     options: the builder's keyword arguments; backbone: the backbone authors' ImageNet file, or init: weights
-    of this model to start from, also with other joints or another input size; val_split: the split to
-    evaluate on, 'none' for no evaluation; precision: float32, bf16 or fp16 in the forward pass; compile: by
-    torch.compile; parts: that each batch is taken in, for one that does not fit; save_every: steps between
-    checkpoints; pack: the form, jpeg or raw, in which canvases are packed first and read from then on, on a
-    GPU by the batch; canvases: such a file, to train on its people without the dataset's annotations and
-    images (dataset is then what is evaluated on); name: of the record; changes: fields of the profile's
-    recipe to set otherwise, such as epochs, batch or input_size. Weights and checkpoints go to
-    OUT_DIR/runs/NAME-HASH/; the same call goes on from there, and a call that differs in anything but the
-    device that moves the weights, the code included, has another folder.
-    Raises ValueError before any work for a name it does not know and for images that are in both splits,
-    RuntimeError where another process trains in that folder, FloatingPointError for a loss of NaN,
-    SystemExit(143) after SIGTERM.
+    of this model to start from, also with other joints or another input size: then they are evaluated before
+    training too, and the record holds the difference; val_split: the split to evaluate on, 'none' for no
+    evaluation; precision: float32, bf16 or fp16 in the forward pass; compile: by torch.compile; parts: that
+    each batch is taken in, for one that does not fit; save_every: steps between checkpoints; pack: the form,
+    jpeg or raw, in which canvases are packed first and read from then on, on a GPU by the batch; canvases:
+    such a file, to train on its people without the dataset's annotations and images (dataset is then what is
+    evaluated on); name: of the record; changes: fields of the profile's recipe to set otherwise, such as
+    epochs, batch or input_size. Weights and checkpoints go to OUT_DIR/runs/NAME-HASH/; the same call goes on
+    from there, and a call that differs in anything but the device that moves the weights, the code included,
+    has another folder.
+    Raises ValueError before any work for a name it does not know, for `init` of another model and for images
+    that are in both splits, FileNotFoundError for an `init` that is not there, RuntimeError where another
+    process trains in that folder, FloatingPointError for a loss of NaN, SystemExit(143) after SIGTERM.
     """
     options = options or {}
     models.check(model, options)
     if backbone and init:
         raise ValueError("a run starts from a backbone's weights or from a model's: name one of the two")
+    if init:
+        transfer.check_weights(init, model)
     recipe = recipes.get(profile, model, dataset, **changes)
     way = how(device, precision, workers=workers, compile=compile, parts=parts, save_every=save_every)
     watch = records.Stopwatch(way.device)
@@ -611,10 +641,16 @@ def train(
         print(f"{Path(init).name}: {done.summary()}")
         initialisation = f"weights {Path(init).name} sha256 {sha256(init)}"
         transferred = {"transfer": done.describe()}
-    words = ["train", model, *(f"{key}={value}" for key, value in options.items()), train_people.name]
-    if recipe.input_size != recipes.get(profile, model, dataset).input_size:
-        words.append("x".join(map(str, recipe.input_size)))
-    name = name or "-".join([*words, profile, f"seed{seed}"])
+    usual = recipe.input_size == recipes.get(profile, model, dataset).input_size
+    size = [] if usual else ["x".join(map(str, recipe.input_size))]
+    name = name or run_name(model, options, train_people.name, size, init, f"{profile}-seed{seed}")
+    ledger = Path(out_dir) / "records"
+    before, start = ledger / f"{name}.before.json", {}
+    if init and val_people and way.rank == 0:
+        ledger.mkdir(parents=True, exist_ok=True)
+        net.to(way.device, memory_format=torch.channels_last)
+        found = evaluate_run(net, val_people, way, workers, before)
+        start = {key: found[key] for key in ("metrics", "interval", "metrics_without_flip") if key in found}
 
     def people(wanted: bool) -> Samples:
         opened = file
@@ -651,17 +687,18 @@ def train(
     run, folder = fit(name, net, people, recipe, way, out_dir, identity, score)
     if way.rank > 0:  # the first process writes the record
         return {}
-    ledger = Path(out_dir) / "records"
     ledger.mkdir(exist_ok=True)
     if curve_people is not val_people:
         run.curve[-1] |= score(run.ema)
-    evaluated = {"protocol": {"input_size": list(recipe.input_size)}, "metrics": {}}
+    evaluated, change = {"protocol": {"input_size": list(recipe.input_size)}, "metrics": {}}, {}
     evaluated["not_evaluated"] = "no validation split (val_split none)"
     if val_people:
         evaluated = evaluate_run(run.ema, val_people, way, workers, ledger / f"{name}.json")
         if curve_people is val_people:
             single = evaluated["metrics_without_flip"]
             run.curve[-1] |= {key: single[key] for key in main_metrics_of(single)}
+        if init:
+            change = {"before": start, "difference": gain(val_people, before, ledger / f"{name}.json")}
     weights = folder / "weights.safetensors"
     digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, images=images, **options)
     return {
@@ -676,6 +713,7 @@ def train(
         | {"precision": precision, "compile": compile, "parts": parts, "pack": pack, "hold_out": hold_out}
         | ({"canvases": file.path.name} if file else {}),
         **evaluated,
+        **change,
         "complexity": complexity.count(run.ema, recipe.input_size),
         "curve": run.curve,
         "curve_measured_on": curve_people.describe() if curve_people else None,
@@ -739,7 +777,7 @@ def main() -> None:
     parser.add_argument(
         "--canvases", metavar="FILE", help="train on the people of a packed file, without the dataset's files"
     )
-    parser.add_argument("--name", help="of the record; default: from model, data, profile and seed")
+    parser.add_argument("--name", help="of the record; default: from model, data, init, profile and seed")
     parser.add_argument(
         "--options", type=json.loads, default={}, help='the builder\'s, as JSON: {"attention": "cbam"}'
     )

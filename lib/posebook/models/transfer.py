@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import safetensors
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,15 +49,30 @@ class Transfer:
         }
 
 
+def check_weights(path: str | Path, name: str) -> None:
+    """Check that `path` can be what a model called `name` starts from, before any work is done.
+
+    Raises FileNotFoundError where there is no such file, and ValueError for weights of another model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights to start from at {path}: init names a weights file")
+    try:
+        facts = models.describe_weights(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path.name} cannot be read as weights: {error}") from error
+    if facts.get("model", name) != name:
+        raise ValueError(f"{path.name} holds weights of {facts['model']}, not of {name}")
+
+
 def transfer_weights(model: nn.Module, path: str | Path, name: str) -> Transfer:
     """Initialize `model`, a model called `name`, from a weights file; returns what was done.
 
-    Raises ValueError for weights of another model and for weights that cannot be mapped or interpolated.
+    Raises as `check_weights` does, and ValueError for weights that cannot be mapped or interpolated.
     """
+    check_weights(path, name)
     path = Path(path)
     facts, state = models.describe_weights(path), models.read_checkpoint(path)
-    if facts.get("model", name) != name:
-        raise ValueError(f"{path.name} holds weights of {facts['model']}, not of {name}")
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     if not facts:  # an authors' file: it must fit as it is
         models.load_official(model, state)
