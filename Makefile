@@ -16,7 +16,7 @@ SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) --quiet rules host --resources gpu
 # What fails is left out of a second pass, so that there are pages, which say what stopped; a third, where a table of the
 # second fails for want of it.
 REPORT = $(SNAKEMAKE) report --keep-going --config profile=$(PROFILE)
-HEADLINE = $(BIN)/python report/run.py headline reports/executed reports/html/index.html
+HEADLINE = $(BIN)/python -m posebook.report headline reports/executed reports/html/index.html
 # One thread a test process: two of them, each with every core, would wait for each other. A file's tests stay
 # together, for they share what is costly to make.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -78,4 +78,5 @@ format: setup ## put the code into ruff's form
 	$(BIN)/ruff format .
 
 clean: ## remove what was made here: reports and the embedded dataset; .venv stays
-	rm -rf reports data/synthetic .snakemake .pytest_cache .ruff_cache
+	find reports -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+	rm -rf data/synthetic .snakemake .pytest_cache .ruff_cache

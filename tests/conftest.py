@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from posebook import skeletons
+from posebook.paths import ROOT  # noqa: F401 (tests import it from here)
 
 torch.set_num_threads(1)
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,23 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
-from posebook import audit, plots
+from posebook.papers.claims import (
+    CLAIMS,
+    UNTESTED,
+    VERDICTS,
+    audit_record,
+    check_margin,
+    check_reproduced,
+    load_claims,
+    make_finding,
+    match_findings,
+    rounds_to,
+    tally,
+)
+from posebook.report import html_tables
 
 PAGES = sorted((ROOT / "notebooks" / "audit").glob("*.ipynb"))
-LINES = pd.read_csv(audit.CLAIMS, dtype=str, keep_default_na=False)
+LINES = pd.read_csv(CLAIMS, dtype=str, keep_default_na=False)
 
 
 def sources(path, kind: str) -> list[str]:
@@ -25,7 +38,7 @@ def written(path) -> dict[str, list[str]]:
     """Of a page's code: the paper it audits, the ids it has findings for, and the evidence it links to."""
     said = {"paper": [], "ids": [], "evidence": []}
     for node in ast.walk(ast.parse("\n".join(sources(path, "code")))):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "audit.claims":
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "claims.load_claims":
             said["paper"].append(node.args[0].value)
         elif isinstance(node, ast.Constant) and re.match(r"#\w|\.\./", str(node.value)):
             said["evidence"].append(node.value)
@@ -50,7 +63,7 @@ def test_every_paper_of_the_claims_has_one_page():
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_every_claim_is_found_on_its_page_and_the_links_lead_somewhere(path):
     page = written(path)
-    assert set(audit.claims(page["paper"][0])) <= set(page["ids"])
+    assert set(load_claims(page["paper"][0])) <= set(page["ids"])
     headings = re.findall(r"^#+ (.+)$", "\n".join(sources(path, "markdown")), re.MULTILINE)
     anchors = {"#" + heading.replace(" ", "-") for heading in headings}
     for link in page["evidence"]:
@@ -59,39 +72,39 @@ def test_every_claim_is_found_on_its_page_and_the_links_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_a_claim_quoted_on_its_page_is_the_transcribed_one(path):
-    claims = audit.claims(written(path)["paper"][0]).values()
+    claims = load_claims(written(path)["paper"][0]).values()
     quoted = [source[2:] for source in sources(path, "markdown") if source.startswith("> ")]
     assert quoted and set(quoted) <= {f"{claim.text} ({claim.where})" for claim in claims}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_no_verdict_is_typed(path):
-    assert not [verdict for verdict in audit.VERDICTS if f'"{verdict}"' in "\n".join(sources(path, "code"))]
+    assert not [verdict for verdict in VERDICTS if f'"{verdict}"' in "\n".join(sources(path, "code"))]
 
 
 def test_claims_are_whole():
     assert (LINES[["paper", "id", "where", "claim"]] != "").all(axis=None)
     assert not LINES.duplicated(["paper", "id"]).any()
     for paper in LINES["paper"].unique():
-        assert 8 <= len(audit.claims(paper)) <= 25
-    assert audit.claims("LAPX")["row-3"].figures == {"channels": "190", "params": "2.25"}
+        assert 8 <= len(load_claims(paper)) <= 25
+    assert load_claims("LAPX")["row-3"].figures == {"channels": "190", "params": "2.25"}
 
 
 def test_claims_of_an_unknown_paper_and_ids_used_twice_are_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown paper 'LAPY'; did you mean LAPX"):
-        audit.claims("LAPY")
+        load_claims("LAPY")
     twice = "paper,id,where,claim,figures\nA,one,1,x,\nA,one,2,y,a=1; b=2\n"
     (tmp_path / "claims.csv").write_text(twice)
     with pytest.raises(ValueError, match="claims.csv has one of A twice"):
-        audit.claims("A", tmp_path / "claims.csv")
+        load_claims("A", tmp_path / "claims.csv")
 
 
 # verdicts
 
 
-@pytest.mark.parametrize("holds, verdict", [(True, "confirmed"), (False, "differs"), (None, audit.UNTESTED)])
+@pytest.mark.parametrize("holds, verdict", [(True, "confirmed"), (False, "differs"), (None, UNTESTED)])
 def test_a_verdict_follows_from_whether_the_claim_holds(holds, verdict):
-    found = audit.finding(holds, "1.0", "to the digit", "#Sizes", why="no record", would="`make it`")
+    found = make_finding(holds, "1.0", "to the digit", "#Sizes", why="no record", would="`make it`")
     assert found.verdict == verdict
     assert (found.why, found.would) == (("no record", "`make it`") if holds is None else ("", ""))
 
@@ -99,12 +112,12 @@ def test_a_verdict_follows_from_whether_the_claim_holds(holds, verdict):
 @pytest.mark.parametrize("known", [{}, {"why": "no record"}, {"would": "`make it`"}])
 def test_what_cannot_be_tested_says_why_and_what_would(known):
     with pytest.raises(ValueError, match="cannot be tested: say `why`, and what `would` test it"):
-        audit.finding(None, "1.0", "to the digit", "#Sizes", **known)
+        make_finding(None, "1.0", "to the digit", "#Sizes", **known)
 
 
 def test_an_unknown_basis_is_refused():
     with pytest.raises(ValueError, match="unknown basis 'nets'; did you mean net"):
-        audit.finding(True, "1.0", "to the digit", "#Sizes", "nets")
+        make_finding(True, "1.0", "to the digit", "#Sizes", "nets")
 
 
 @pytest.mark.parametrize(
@@ -113,13 +126,13 @@ def test_an_unknown_basis_is_refused():
     + [(2.35, "2.3", True), (2.35, "2.4", True), (2.3501, "2.3", False), (210, "210", True)],
 )
 def test_a_value_rounds_to_the_printed_digit(value, printed, same):
-    assert audit.rounds_to(value, printed) is same
+    assert rounds_to(value, printed) is same
 
 
 def test_an_accuracy_is_reproduced_once_all_its_cells_are_measured():
-    empty = audit.reproduced([cell(measured="70.2", boxes="detector"), cell("other")], 1.0, "#A")
-    assert (empty.verdict, empty.would) == (audit.UNTESTED, "`make it`")
-    near, far = (audit.reproduced([cell(measured=m, boxes="detector")], 1.0, "#A") for m in ("70.9", "68.9"))
+    empty = check_reproduced([cell(measured="70.2", boxes="detector"), cell("other")], 1.0, "#A")
+    assert (empty.verdict, empty.would) == (UNTESTED, "`make it`")
+    near, far = (check_reproduced([cell(measured=m, boxes="detector")], 1.0, "#A") for m in ("70.9", "68.9"))
     assert (near.verdict, far.verdict) == ("confirmed", "differs")
     assert near.found == "net: 70.9, detector boxes" and near.basis == "run"
 
@@ -127,51 +140,51 @@ def test_an_accuracy_is_reproduced_once_all_its_cells_are_measured():
 def test_two_nets_are_compared_in_the_same_boxes_only():
     first = cell("a", "72.0", "ground truth", "69.0", "detector", published="72.0")
     second = cell("b", "68.0", "detector", published="68.0")
-    found = audit.ahead(first, second, "#A")
+    found = check_margin(first, second, "#A")
     assert (found.verdict, found.found) == ("differs", "+1.00 for the printed +4.00, detector boxes")
-    assert audit.ahead(first | {"other": "70.0"}, second, "#A").verdict == "confirmed"
-    alone = audit.ahead(first | {"other": "", "other_boxes": ""}, second, "#A", ", one run each")
-    assert (alone.verdict, alone.found) == (audit.UNTESTED, "printed: +4.00, one run each")
+    assert check_margin(first | {"other": "70.0"}, second, "#A").verdict == "confirmed"
+    alone = check_margin(first | {"other": "", "other_boxes": ""}, second, "#A", ", one run each")
+    assert (alone.verdict, alone.found) == (UNTESTED, "printed: +4.00, one run each")
 
 
 def test_a_cell_that_nobody_can_measure_says_what_is_lacking():
-    found = audit.ahead(cell("a"), cell("b", command=""), "#A")
+    found = check_margin(cell("a"), cell("b", command=""), "#A")
     assert found.would == "`make it`; weights or a recipe of b"
 
 
 @pytest.mark.parametrize("differ, words", [(0, "0 differ"), (1, "1 differs"), (6, "6 differ")])
 def test_verdicts_are_counted_in_words(differ, words):
-    assert audit.tally({"confirmed": 1, "differs": differ}) == ["1 confirmed", words]
+    assert tally({"confirmed": 1, "differs": differ}) == ["1 confirmed", words]
 
 
 # the page's table and record
 
 
 def findings(paper="LAPX") -> dict:
-    known = dict.fromkeys(audit.claims(paper), audit.finding(True, "as printed <1>", "all", "#Sizes"))
-    untested = audit.finding(None, "-", "all", "../tables/speed.ipynb", "run", "no record", "`make it`")
+    known = dict.fromkeys(load_claims(paper), make_finding(True, "as printed <1>", "all", "#Sizes"))
+    untested = make_finding(None, "-", "all", "../tables/speed.ipynb", "run", "no record", "`make it`")
     return known | {"m2": untested}
 
 
 def test_a_page_without_a_finding_or_with_one_too_many_is_refused():
     with pytest.raises(ValueError, match="without a finding, or findings without a claim: m2"):
-        audit.checked("LAPX", {name: found for name, found in findings().items() if name != "m2"})
+        match_findings("LAPX", {name: found for name, found in findings().items() if name != "m2"})
     with pytest.raises(ValueError, match="without a claim: m3"):
-        audit.checked("LAPX", findings() | {"m3": findings()["m2"]})
+        match_findings("LAPX", findings() | {"m3": findings()["m2"]})
 
 
 def test_record_counts_the_verdicts():
-    record = audit.record("LAPX", findings(), "audit-lapx-demo")
-    assert record["metrics"] == {"confirmed": 21, "differs": 0, audit.UNTESTED: 1}
+    record = audit_record("LAPX", findings(), "audit-lapx-demo")
+    assert record["metrics"] == {"confirmed": 21, "differs": 0, UNTESTED: 1}
     assert record["findings"]["m2"]["why"] == "no record"
 
 
 def test_the_table_has_a_row_a_claim_with_its_evidence():
-    shown = plots.verdicts(audit.checked("LAPX", findings())).data
+    shown = html_tables.verdict_table(match_findings("LAPX", findings())).data
     assert shown.count("<tr>") == 1 + len(findings())
     assert "as printed &lt;1&gt;" in shown and "<code>make it</code>" in shown
     assert '<a href="#Sizes">Sizes</a>' in shown and '<a href="../tables/speed.ipynb">speed</a>' in shown
-    assert ">21 confirmed<" in shown and f">1 {audit.UNTESTED}<" in shown
+    assert ">21 confirmed<" in shown and f">1 {UNTESTED}<" in shown
 
 
 @pytest.mark.slow
@@ -179,7 +192,8 @@ def test_without_this_machines_records_a_page_says_what_it_lacks(tmp_path):
     page, out = ROOT / "notebooks/audit/starnet_pose.ipynb", tmp_path / "page.ipynb"
     command = [
         sys.executable,
-        "report/run.py",
+        "-m",
+        "posebook.report",
         "execute",
         str(page),
         str(out),
@@ -192,6 +206,6 @@ def test_without_this_machines_records_a_page_says_what_it_lacks(tmp_path):
     found = json.loads((tmp_path / "records/audit-starnet_pose-demo.json").read_text())["findings"]
     assert found["params"]["verdict"] == found["fps"]["verdict"] == "confirmed"
     for name in ("ap", "gain-t", "occlusion", "faster", "ultrafast"):
-        assert found[name]["verdict"] == audit.UNTESTED and found[name]["why"] and found[name]["would"]
+        assert found[name]["verdict"] == UNTESTED and found[name]["why"] and found[name]["would"]
     (table,) = (c for c in nbformat.read(out, as_version=4).cells if "summary = display" in c.source)
     assert "20 claims" in table.outputs[0].data["text/html"]  # filled by the last cell, at the top

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from posebook import models, published, recipes, records, samples, skeletons, training
-from posebook.datasets import DatasetMissing, Persons, coco, combined, lspet, packed
+from posebook import datasets, models, records, skeletons
+from posebook.datasets import DatasetMissing, PoseDataset, canvas_cache, coco, combined, lspet
+from posebook.papers import tables
+from posebook.training import data, recipes, trainer
 
 RECIPE = {"epochs": 2, "batch": 8, "input_size": [64, 64], "stage2_epochs": 1, "evaluate_every": 9}
 STAGES = (recipes.FAST.stage1, recipes.FAST.stage2)
@@ -44,21 +46,21 @@ def sources(own, small) -> list[combined.Source]:
 @pytest.mark.parametrize("several", [False, True])
 def test_the_people_of_a_file_are_those_packed(own, small, tmp_path, several):
     """Sources and shares too; with each source's people its own."""
-    people = combined.load_combined(sources(own, small)) if several else combined.load("own", own, "train")
-    file = packed.open_or_pack(people, tmp_path, (64, 64), STAGES)
-    found = packed.Packed(file.path).people()
+    people = combined.load_combined(sources(own, small)) if several else datasets.load("own", own, "train")
+    file = canvas_cache.open_or_create(people, tmp_path, (64, 64), STAGES)
+    found = canvas_cache.CanvasCache(file.path).people()
     alike(people, found)
     assert found.shares == people.shares and found.annotations == file.path
     assert file.image_hashes == combined.image_hashes(people.persons)
     recipe = recipes.get("fast", input_size=[64, 64])
-    one, other = (samples.Samples(persons, recipe, 0, file) for persons in (people, found))
+    one, other = (data.TrainDataset(persons, recipe, 0, file) for persons in (people, found))
     for index in (0, 5, len(one) - 1):
         assert all((a == b).all() for a, b in zip(one[1, index], other[1, index], strict=True))
 
 
 def test_other_keypoints_or_shares_are_packed_again(own, small, tmp_path):
     people = combined.load_combined(sources(own, small))
-    packed.open_or_pack(people, tmp_path, (64, 64), STAGES)
+    canvas_cache.open_or_create(people, tmp_path, (64, 64), STAGES)
     first, second = people.sources
     moved = replace(first.persons[0], keypoints=first.persons[0].keypoints + 1)
     others = [
@@ -66,19 +68,19 @@ def test_other_keypoints_or_shares_are_packed_again(own, small, tmp_path):
         combined.combine(people.sources, (0.5, 0.5)),
     ]
     for other in others:
-        alike(other, packed.open_or_pack(other, tmp_path, (64, 64), STAGES).people())
+        alike(other, canvas_cache.open_or_create(other, tmp_path, (64, 64), STAGES).people())
 
 
 def test_files_of_an_earlier_version_hold_no_people_and_are_packed_again(own, tmp_path, monkeypatch):
-    people = combined.load("own", own, "train")
+    people = datasets.load("own", own, "train")
     with monkeypatch.context() as patch:
-        patch.setattr(packed, "VERSION", 1)
-        patch.setattr(packed, "_people_bytes", lambda people: b"")
-        old = packed.open_or_pack(people, tmp_path, (64, 64), STAGES)
-    assert len(packed.Packed(old.path)) == 24  # its canvases can be read
+        patch.setattr(canvas_cache, "VERSION", 1)
+        patch.setattr(canvas_cache, "_people_bytes", lambda people: b"")
+        old = canvas_cache.open_or_create(people, tmp_path, (64, 64), STAGES)
+    assert len(canvas_cache.CanvasCache(old.path)) == 24  # its canvases can be read
     with pytest.raises(ValueError, match="packed by an earlier version and holds no people: pack it again"):
-        packed.Packed(old.path).people()
-    alike(people, packed.open_or_pack(people, tmp_path, (64, 64), STAGES).people())
+        canvas_cache.CanvasCache(old.path).people()
+    alike(people, canvas_cache.open_or_create(people, tmp_path, (64, 64), STAGES).people())
 
 
 @pytest.mark.parametrize("dataset", ["synthetic", "own+synthetic"])
@@ -88,7 +90,7 @@ def test_without_images_the_weights_are_the_same_bit_for_bit(copy, own, tmp_path
     settings = dict(profile="fast", **RECIPE)
     if several:
         settings["shares"] = "0.25,0.75"
-    packing = training.train(
+    packing = trainer.train(
         dataset=dataset,
         data_root=root,
         out_dir=str(tmp_path / "a"),
@@ -100,45 +102,45 @@ def test_without_images_the_weights_are_the_same_bit_for_bit(copy, own, tmp_path
     settings.pop("shares", None)
     settings |= {"canvases": str(file), "val_split": "none"}
     copy.rename(tmp_path / "moved away")
-    alone = training.train(dataset=dataset, out_dir=str(tmp_path / "c"), **settings)
+    alone = trainer.train(dataset=dataset, out_dir=str(tmp_path / "c"), **settings)
     assert alone["weights"]["sha256"] == packing["weights"]["sha256"]
     assert alone["dataset"] == packing["dataset"] and alone["parameters"]["canvases"] == file.name
     assert alone["metrics"] == {} and alone["not_evaluated"] == "no validation split (val_split none)"
     assert [point["epoch"] for point in alone["curve"]] == [1, 2]
     kept = records.load(records.write(alone, tmp_path / "c").parent)
-    assert kept[0]["metrics"] == {} and published.accuracies(kept).empty
+    assert kept[0]["metrics"] == {} and tables.all_accuracies(kept).empty
     weights = tmp_path / "c" / alone["weights"]["file"]
     assert len(models.trained_images(weights)) == (48 if several else 24)
     with pytest.raises(DatasetMissing, match=f"is not in {copy}"):
-        training.train(
+        trainer.train(
             dataset="own", data_root=str(copy), out_dir=str(tmp_path), **settings | {"val_split": None}
         )
 
 
 def test_the_validation_people_are_evaluated_where_they_are_there(copy, tmp_path):
-    people = combined.load("synthetic", copy, "train")
-    file = packed.open_or_pack(people, tmp_path / "carried", (64, 64), STAGES).path
+    people = datasets.load("synthetic", copy, "train")
+    file = canvas_cache.open_or_create(people, tmp_path / "carried", (64, 64), STAGES).path
     shutil.rmtree(copy / "train")
     settings = dict(profile="fast", canvases=str(file), data_root=str(copy), out_dir=str(tmp_path), **RECIPE)
-    record = training.train(**settings | {"epochs": 1})
+    record = trainer.train(**settings | {"epochs": 1})
     assert "AP" in record["metrics"] and "not_evaluated" not in record
     assert len(models.trained_images(tmp_path / record["weights"]["file"])) == 24
 
 
 def test_images_in_the_file_and_in_the_validation_set_are_refused(copy, tmp_path):
-    people = combined.load("synthetic", copy, "train")
-    file = packed.open_or_pack(people, tmp_path, (64, 64), STAGES).path
+    people = datasets.load("synthetic", copy, "train")
+    file = canvas_cache.open_or_create(people, tmp_path, (64, 64), STAGES).path
     shutil.copy(copy / "train" / "7.jpg", copy / "val" / "3.jpg")
     shutil.rmtree(copy / "train")
     with pytest.raises(ValueError, match=r"1 of 24 images .* that this run was trained on \(3.jpg\)"):
-        training.train(
+        trainer.train(
             profile="fast", canvases=str(file), data_root=str(copy), out_dir=str(tmp_path), **RECIPE
         )
 
 
 def test_canvases_that_do_not_serve_are_refused(small, tmp_path):
-    people = combined.load("synthetic", small, "train")
-    file = packed.open_or_pack(people, tmp_path, (64, 64), (recipes.DEMO.stage1,)).path
+    people = datasets.load("synthetic", small, "train")
+    file = canvas_cache.open_or_create(people, tmp_path, (64, 64), (recipes.DEMO.stage1,)).path
     foreign = tmp_path / "foreign.pack"
     foreign.write_bytes(b"PK")
     given = dict(
@@ -163,12 +165,14 @@ def test_canvases_that_do_not_serve_are_refused(small, tmp_path):
         ({"val_split": None, "dataset": "synthetic-14", "data_root": str(small)}, "is not in"),
     ]:
         with pytest.raises((ValueError, FileNotFoundError), match=message):
-            training.train(**given | changes)
+            trainer.train(**given | changes)
     assert not (tmp_path / "runs").exists()
 
 
 def test_people_to_evaluate_on_with_other_joints_are_refused(small, copy, tmp_path):
-    file = packed.open_or_pack(combined.load("synthetic", small, "train"), tmp_path, (64, 64), STAGES).path
+    file = canvas_cache.open_or_create(
+        datasets.load("synthetic", small, "train"), tmp_path, (64, 64), STAGES
+    ).path
     annotations = copy / "annotations" / "person_keypoints_val.json"
     content = json.loads(annotations.read_text())
     content["categories"][0]["keypoints"] = ["thumb", "wrist"]
@@ -178,7 +182,7 @@ def test_people_to_evaluate_on_with_other_joints_are_refused(small, copy, tmp_pa
     with pytest.raises(
         ValueError, match="own-people has other joints than synthetic: joint 0 is nose, not thumb"
     ):
-        training.train(
+        trainer.train(
             dataset="own",
             data_root=str(copy),
             profile="fast",
@@ -189,17 +193,19 @@ def test_people_to_evaluate_on_with_other_joints_are_refused(small, copy, tmp_pa
 
 
 def test_the_command_line_trains_from_a_file(small, tmp_path, monkeypatch, capsys):
-    file = packed.open_or_pack(combined.load("synthetic", small, "train"), tmp_path, (64, 64), STAGES).path
+    file = canvas_cache.open_or_create(
+        datasets.load("synthetic", small, "train"), tmp_path, (64, 64), STAGES
+    ).path
     words = ["--canvases", str(file), "--val-split", "none", "--profile", "fast", "--out-dir", str(tmp_path)]
     words += ["--set", json.dumps(RECIPE | {"epochs": 1})]
     monkeypatch.setattr(sys, "argv", ["training", *words])
-    training.main()
+    trainer.main()
     path = capsys.readouterr().out.splitlines()[-1]
     assert json.loads(open(path).read())["parameters"]["canvases"] == file.name
 
 
 @pytest.fixture(scope="module")
-def photographs(test_data) -> Persons:
+def photographs(test_data) -> PoseDataset:
     athletes = lspet.load(test_data / "lspet", "val")
     athletes = combined.map_joints(replace(athletes, persons=athletes.persons[:30]), skeletons.get("coco"))
     return combined.combine([athletes, coco.load(test_data / "coco_sample", "train2017")], (0.6, 0.4))
@@ -207,8 +213,10 @@ def photographs(test_data) -> Persons:
 
 def test_crops_from_canvases_are_those_of_the_pictures(photographs, tmp_path):
     recipe = recipes.get("fast")
-    file = packed.open_or_pack(photographs, tmp_path, (256, 192), (recipe.stage1, recipe.stage2), "raw")
-    plain, quick = samples.Samples(photographs, recipe, 0), samples.Samples(photographs, recipe, 0, file)
+    file = canvas_cache.open_or_create(
+        photographs, tmp_path, (256, 192), (recipe.stage1, recipe.stage2), "raw"
+    )
+    plain, quick = data.TrainDataset(photographs, recipe, 0), data.TrainDataset(photographs, recipe, 0, file)
     differences = []
     for i in range(0, len(plain), 4):
         (a, points, weights), (b, points_b, weights_b) = plain[1, i], quick[1, i]
@@ -220,12 +228,14 @@ def test_crops_from_canvases_are_those_of_the_pictures(photographs, tmp_path):
 @pytest.mark.parametrize("held", [True, False])
 def test_a_devices_batches_are_those_of_the_loader(photographs, tmp_path, held):
     recipe = recipes.get("fast", batch=20, input_size=[128, 96], epochs=2, stage2_epochs=1)
-    file = packed.open_or_pack(photographs, tmp_path, (128, 96), (recipe.stage1, recipe.stage2), "raw")
-    drawn, other = (samples.Samples(photographs, recipe, 3, file) for _ in range(2))
-    steps = samples.Steps(drawn, first_step=1)
-    device = samples.on_device(drawn, steps, "cpu", 0, file.tensor("cpu") if held else None)
+    file = canvas_cache.open_or_create(
+        photographs, tmp_path, (128, 96), (recipe.stage1, recipe.stage2), "raw"
+    )
+    drawn, other = (data.TrainDataset(photographs, recipe, 3, file) for _ in range(2))
+    steps = data.ResumableBatchSampler(drawn, first_step=1)
+    device = data.gpu_batches(drawn, steps, "cpu", 0, file.tensor("cpu") if held else None)
     count = 0
-    for one, two in zip(device, samples.loaded(other, steps, 0), strict=True):
+    for one, two in zip(device, data.make_loader(other, steps, 0), strict=True):
         count += 1
         assert torch.equal(one[1], two[1]) and torch.equal(one[2], two[2])
         assert (one[0].float() - two[0].float()).abs().mean() < 0.5  # OpenCV warps in 32nds of a pixel

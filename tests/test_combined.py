@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from posebook import datasets, metrics, models, recipes, samples, skeletons, training
-from posebook.datasets import Person, Persons, combined
+from posebook import datasets, models, skeletons
+from posebook.datasets import Person, PoseDataset, combined
 from posebook.datasets.combined import Source
-from posebook.metrics import Predictions
+from posebook.evaluation import metrics
+from posebook.evaluation.metrics import Predictions
+from posebook.training import data, loop, recipes, trainer
 
 COCO = skeletons.get("coco")
 RECIPE = {"epochs": 2, "batch": 8, "input_size": [64, 64], "stage2_epochs": 1, "evaluate_every": 1}
 
 
-def made(skeleton, count: int = 12, name: str = "made", seed: int = 0) -> Persons:
+def made(skeleton, count: int = 12, name: str = "made", seed: int = 0) -> PoseDataset:
     """People of drawn joints, a fifth of them not labelled, in images that are not there."""
     rng, joints = np.random.default_rng(seed), len(skeleton.keypoints)
     persons = []
@@ -27,7 +29,7 @@ def made(skeleton, count: int = 12, name: str = "made", seed: int = 0) -> Person
         points[rng.random(joints) < 0.2] = 0
         persons.append(Person(f"{name}/{number}.jpg", number, number, (0.0, 0.0, 200.0, 200.0), 4e4, points))
     persons = tuple(replace(person, image=datasets.Path(person.image)) for person in persons)
-    return Persons(name, "val", skeleton, "0" * 64, persons, None)
+    return PoseDataset(name, "val", skeleton, "0" * 64, persons, None)
 
 
 def both(own, small) -> list[Source]:
@@ -51,7 +53,7 @@ def test_joints_are_mapped_by_name(skeleton):
 
 def test_joints_that_a_source_lacks_have_weight_0_in_the_loss(own, small):
     people = combined.load_combined(both(own, small))
-    drawn = samples.Samples(people, recipes.get("fast", input_size=[64, 64]), 0)
+    drawn = data.TrainDataset(people, recipes.get("fast", input_size=[64, 64]), 0)
     drawn.draw(0)
     first = torch.from_numpy(drawn.instances(0) < 24)  # own's, which have no nose
     assert not drawn.weights[first, 0].any() and drawn.weights[~first, 0].any()
@@ -92,7 +94,7 @@ def test_a_plain_dataset_keeps_its_samples_and_their_order(small):
     assert (combined.epoch_instances(people, 3, 5) == np.arange(24)).all()
     alone = combined.combine([people], [None])
     recipe = recipes.get("fast", input_size=[64, 64])
-    plain, mixed = (samples.Samples(persons, recipe, 3) for persons in (people, alone))
+    plain, mixed = (data.TrainDataset(persons, recipe, 3) for persons in (people, alone))
     order = mixed.instances(1)
     assert sorted(order) == list(range(24)) and (order != np.arange(24)).any()
     assert plain.instances(1).tolist() == list(range(24))
@@ -120,7 +122,7 @@ def test_held_out_images_are_others_and_always_the_same(small):
 def test_lspet_on_cocos_joints_is_scored_by_pck_on_12_joints():
     source = made(skeletons.get("lspet"), 40, "lspet")
     mapped = combined.map_joints(source, COCO)
-    assert metrics.kind(mapped) == "pck" and mapped.describe()["joints"] == 12
+    assert metrics.metric_type(mapped) == "pck" and mapped.describe()["joints"] == 12
     rng = np.random.default_rng(1)
     found = rng.uniform(0, 200, (40, 17, 2))
     for i, person in enumerate(mapped.persons):
@@ -131,11 +133,11 @@ def test_lspet_on_cocos_joints_is_scored_by_pck_on_12_joints():
     places = [source.skeleton.keypoints.index(name) for name in shared]
     few = replace(
         source,
-        skeleton=skeletons.own("few", shared, [], None),
+        skeleton=skeletons.make_skeleton("few", shared, [], None),
         persons=tuple(replace(p, keypoints=p.keypoints[places]) for p in source.persons),
     )
     mine = found[:, [COCO.keypoints.index(name) for name in shared]]
-    assert scores == metrics.torso_normalised(few, Predictions(mine, np.ones((40, 12))))[0]
+    assert scores == metrics.pck(few, Predictions(mine, np.ones((40, 12))))[0]
     assert units.people.sum() == sum(
         (p.keypoints[:, 2] > 0).sum() for p in few.persons if not math.isnan(torso(p, shared))
     )
@@ -155,8 +157,8 @@ def test_fewer_joints_of_a_coco_file_are_scored_by_pycocotools(small):
 
     people = datasets.load("synthetic", small, "val")
     names = list(COCO.keypoints[5:])[::-1]
-    mapped = combined.map_joints(people, skeletons.own("twelve", names, [], None))
-    assert metrics.kind(mapped) == "oks"
+    mapped = combined.map_joints(people, skeletons.make_skeleton("twelve", names, [], None))
+    assert metrics.metric_type(mapped) == "oks"
     found = np.stack([person.keypoints[:, :2] for person in mapped.persons])
     found = found + np.random.default_rng(0).normal(0, 3, found.shape)
     scores = metrics.score(mapped, Predictions(found, np.ones((24, 12))))
@@ -206,7 +208,7 @@ def test_added_labels_fill_in_what_is_not_labelled(tmp_path):
 
 def command_line(monkeypatch, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["training", *words])
-    training.main()
+    trainer.main()
 
 
 def test_the_command_line_trains_on_two_sources(own, small, tmp_path, monkeypatch, capsys):
@@ -249,9 +251,9 @@ def test_a_resumed_run_ends_with_the_same_weights(own, small, tmp_path, monkeypa
     def run(folder):
         root = {"own": str(own), "synthetic": str(small)}
         how = dict(shares=[0.25, 0.75], val_split="none", save_every=1, out_dir=str(folder), profile="fast")
-        return training.train(dataset="own+synthetic", data_root=root, **how, **RECIPE)
+        return trainer.train(dataset="own+synthetic", data_root=root, **how, **RECIPE)
 
-    whole, real, calls = run(tmp_path / "whole"), training.take_step, []
+    whole, real, calls = run(tmp_path / "whole"), loop.train_step, []
 
     def stopped(*arguments):
         calls.append(1)
@@ -260,7 +262,7 @@ def test_a_resumed_run_ends_with_the_same_weights(own, small, tmp_path, monkeypa
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "take_step", stopped)
+        patch.setattr(trainer, "take_step", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "stopped")
     assert run(tmp_path / "stopped")["weights"]["sha256"] == whole["weights"]["sha256"]

@@ -5,9 +5,11 @@ import sys
 
 import pytest
 
-from posebook import datasets, evaluation, models, skeletons, training
+from posebook import datasets, models, skeletons
 from posebook.datasets import DatasetMissing, combined
 from posebook.datasets.combined import Source
+from posebook.evaluation import evaluator, predictions
+from posebook.training import recipes, trainer
 
 
 def refused(monkeypatch, capsys, main, *words: str) -> str:
@@ -80,12 +82,12 @@ def test_a_training_says_in_one_line_why_it_does_not_start(
     places = {"own": own, "small": small, "none": tmp_path / "none"}
     roots = (roots or "own={own},synthetic={small}").format(**places)
     words = ["--dataset", dataset, "--data-root", roots, "--out-dir", str(tmp_path / "out"), *more]
-    assert message.format(**places) in refused(monkeypatch, capsys, training.main, *words)
+    assert message.format(**places) in refused(monkeypatch, capsys, trainer.main, *words)
     assert not (tmp_path / "out").exists()
 
 
 def test_joints_that_do_not_meet_are_refused(own, small):
-    hand = skeletons.own("hand", ["thumb", "wrist"], [], None)
+    hand = skeletons.make_skeleton("hand", ["thumb", "wrist"], [], None)
     with pytest.raises(
         ValueError, match=f"own-{own.name} has no joint of the skeleton hand: its joints are .*, \\.\\.\\."
     ):
@@ -121,7 +123,7 @@ def test_the_same_image_in_train_and_val_is_refused(own, small, tmp_path, monkey
         ("own+synthetic", f"own={own},synthetic={root}", 48),
     ):
         words = ["--dataset", dataset, "--data-root", roots, "--out-dir", str(tmp_path / "out")]
-        said = refused(monkeypatch, capsys, training.main, *words)
+        said = refused(monkeypatch, capsys, trainer.main, *words)
         assert f"2 of {total} images to evaluate on {message}" in said
     assert not (tmp_path / "out").exists()
 
@@ -140,16 +142,16 @@ def test_weights_are_not_evaluated_on_images_they_were_trained_on(
     small, tmp_path, weights, monkeypatch, capsys
 ):
     root, model = overlapping(small, tmp_path), models.load_weights(weights)
-    monkeypatch.setattr(evaluation, "predict", lambda *_, **__: pytest.fail("it was evaluated"))
+    monkeypatch.setattr(predictions, "predict", lambda *_, **__: pytest.fail("it was evaluated"))
     message = (
         "2 of 24 images to evaluate on are among those that trained.safetensors was trained on (5.jpg, 7.jpg)"
     )
     with pytest.raises(ValueError) as error:
-        evaluation.record(model, datasets.load("synthetic", root, "val"), weights)
+        evaluator.evaluate_weights(model, datasets.load("synthetic", root, "val"), weights)
     assert str(error.value).startswith(message)
     words = ["--weights", str(weights), "--data-root", str(root), "--out-dir", str(tmp_path / "out")]
-    assert message in refused(monkeypatch, capsys, evaluation.main, *words)
-    said = refused(monkeypatch, capsys, evaluation.main, *words, "--split", "train")
+    assert message in refused(monkeypatch, capsys, evaluator.main, *words)
+    said = refused(monkeypatch, capsys, evaluator.main, *words, "--split", "train")
     assert "24 of 24 images" in said and "(1.jpg, 10.jpg, 11.jpg, ...)" in said
     assert not (tmp_path / "out").exists()
 
@@ -161,7 +163,7 @@ def test_a_run_that_starts_from_weights_is_not_evaluated_on_their_images(own, sm
         init=str(weights), data_root=str(root), out_dir=str(tmp_path / "out"), input_size=[64, 64]
     )
     with pytest.raises(ValueError, match="2 of 24 images .* trained.safetensors was trained on"):
-        training.train(**settings, options={"depths": (1, 1, 1, 1)})
+        trainer.train(**settings, options={"depths": (1, 1, 1, 1)})
     assert not (tmp_path / "out").exists()
 
 
@@ -169,13 +171,13 @@ def test_other_photographs_are_evaluated_and_hashed_only_where_weights_say_somet
     small, tmp_path, weights, monkeypatch, capsys
 ):
     people = datasets.load("synthetic", small, "val")
-    written, _, _ = evaluation.record(models.load_weights(weights), people, weights)
+    written, _, _ = evaluator.evaluate_weights(models.load_weights(weights), people, weights)
     assert "AP" in written["metrics"]
     plain = tmp_path / "plain.safetensors"
     models.save_weights(models.load_weights(weights), plain, "starnet-pose-t", depths=(1, 1, 1, 1))
     assert models.trained_images(plain) == set() and len(models.trained_images(weights)) == 24
     monkeypatch.setattr(combined, "image_hashes", lambda people: pytest.fail("images were hashed"))
-    evaluation.check_not_trained_on(plain, people)
+    predictions.check_not_trained_on(plain, people)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def test_an_evaluation_says_in_one_line_why_it_does_not_start(
         str(tmp_path / "out"),
         *(word.format(**places) for word in words),
     ]
-    assert message.format(**places) in refused(monkeypatch, capsys, evaluation.main, *words)
+    assert message.format(**places) in refused(monkeypatch, capsys, evaluator.main, *words)
     assert not (tmp_path / "out").exists()
 
 
@@ -209,7 +211,7 @@ def test_other_errors_keep_their_traceback(monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(training.recipes, "get", broken)
+    monkeypatch.setattr(recipes, "get", broken)
     monkeypatch.setattr(sys, "argv", ["training"])
     with pytest.raises(ZeroDivisionError):
-        training.main()
+        trainer.main()

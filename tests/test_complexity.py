@@ -105,7 +105,7 @@ def test_thop_leaves_out_bare_parameters():
 )
 def test_a_printed_figure_is_traced_to_its_counters(value, expected):
     figures = {"exact": 0.4323, "fvcore": 0.4349, "thop": 0.4374, "mmcv": 0.4416}
-    assert set(complexity.traced(value, figures)) == expected
+    assert set(complexity.matching_counters(value, figures)) == expected
 
 
 def test_shapes_along_the_way():

@@ -12,8 +12,9 @@ import scipy.io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from posebook import datasets, metrics, models, skeletons, transforms
-from posebook.datasets import Persons, annotations, detections, own
+from posebook import datasets, models, skeletons, transforms
+from posebook.datasets import PoseDataset, coco_json, custom, detector_boxes
+from posebook.evaluation import metrics
 
 COCO = "coco_sample"
 
@@ -265,11 +266,11 @@ def test_a_real_detectors_boxes(test_data, tmp_path, capsys):
     (root / "images").rename(root / "val2017")
     people = datasets.load("coco", root)
     file = test_data / "samples" / "coco" / "test_coco_det_AP_H_56.json"
-    found = detections.load(people, file)
+    found = detector_boxes.load_boxes(people, file)
     assert len(found.persons) > len(people.persons) and found.sha256 == people.sha256
     assert found.boxes == "detector: test_coco_det_AP_H_56.json" and len(found.boxes_sha256) == 64
     assert {p.image for p in found.persons} <= {p.image for p in people.persons}
-    assert 0 < len(detections.load(people, file, 0.9).persons) < len(found.persons)
+    assert 0 < len(detector_boxes.load_boxes(people, file, 0.9).persons) < len(found.persons)
     best = [p for p in found.persons if p.score > 0.9]
     for person in people.persons:  # most annotated people have a box near theirs
         x, y, w, h = person.bbox
@@ -286,15 +287,15 @@ def test_a_real_detectors_boxes(test_data, tmp_path, capsys):
     with pytest.raises(
         ValueError, match="other.json is of other images: .* are not in person_keypoints_val2017"
     ):
-        detections.load(people, tmp_path / "other.json")
+        detector_boxes.load_boxes(people, tmp_path / "other.json")
     (tmp_path / "one.json").write_text(json.dumps([*json.loads(file.read_text())[:4], other[0]]))
-    detections.load(people, tmp_path / "one.json")
+    detector_boxes.load_boxes(people, tmp_path / "one.json")
     said = capsys.readouterr().out
     assert (
         "leaving out 1 boxes on images that are not in" in said and "images have no box in one.json" in said
     )
     with pytest.raises(FileNotFoundError, match="no detections at"):
-        detections.load(people, tmp_path / "absent.json")
+        detector_boxes.load_boxes(people, tmp_path / "absent.json")
 
 
 @pytest.mark.parametrize(
@@ -310,19 +311,19 @@ def test_detections_that_are_none(made, tmp_path, content, words):
     people = datasets.load("synthetic", made())
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=words):
-        detections.load(people, tmp_path / "boxes.json")
+        detector_boxes.load_boxes(people, tmp_path / "boxes.json")
 
 
 def test_boxes_of_no_area_are_told(made, tmp_path, capsys):
     people = datasets.load("synthetic", made())
     boxes = [{"bbox": [1, 2, 30, 40 * i], "score": 0.9, "image_id": i, "category_id": 1} for i in range(5)]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
-    assert len(detections.load(people, tmp_path / "boxes.json").persons) == 4
+    assert len(detector_boxes.load_boxes(people, tmp_path / "boxes.json").persons) == 4
     boxes = [
         {"bbox": [1, 2, 30, 40 * (i - 1)], "score": 0.9, "image_id": i, "category_id": 1} for i in (1, 2)
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
-    assert len(detections.load(people, tmp_path / "boxes.json").persons) == 1
+    assert len(detector_boxes.load_boxes(people, tmp_path / "boxes.json").persons) == 1
     assert "leaving out 1 boxes of no area in boxes.json" in capsys.readouterr().out
 
 
@@ -501,10 +502,10 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused(tmp_path_factory, data)
     path = folder / "val.json"
     path.write_text(text)
     try:
-        read = annotations.read(path)
-        skeleton = own.category_skeleton(read, "own-fuzz")
-        found, images, skipped = annotations.people(read, folder / "val", skeleton)
-        people = Persons("own-fuzz", "val", skeleton, "", found, path, skipped, images)
+        read = coco_json.read_annotations(path)
+        skeleton = custom.category_skeleton(read, "own-fuzz")
+        found, images, skipped = coco_json.load_people(read, folder / "val", skeleton)
+        people = PoseDataset("own-fuzz", "val", skeleton, "", found, path, skipped, images)
         joints = np.stack([person.keypoints[:, :2] for person in found])
         result = metrics.score(people, metrics.Predictions(joints, np.ones(joints.shape[:2])))
     except ValueError as error:

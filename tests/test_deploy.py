@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,9 +13,11 @@ import torch
 from torch import nn
 
 import posebook
-from posebook import deploy, evaluation, models, transforms
+from conftest import ROOT
+from posebook import models, transforms
+from posebook.evaluation import predictions
+from posebook.inference import export
 
-ROOT = Path(__file__).parents[1]
 SIZE = (64, 64)
 
 
@@ -40,11 +41,11 @@ def live(name: str, size: tuple[int, int] = SIZE, **options) -> nn.Module:
 @pytest.mark.parametrize("name", ["starnet-pose-s", "amfacpose-r18", "lapx", "lite-hrnet-18", "lpn-50"])
 def test_a_folded_net_gives_the_same_answers(name):
     net, (a, b) = live(name), torch.randn(2, 1, 3, *SIZE)
-    folded = deploy.fold(net)
+    folded = export.fold(net)
     with torch.no_grad():
-        wanted, other, found = (deploy.outputs(m(x)) for m, x in ((net, a), (net, b), (folded, a)))
-    error = deploy.difference(wanted, found)
-    assert error <= deploy.TOLERANCE and 10 * error < deploy.difference(wanted, other)
+        wanted, other, found = (export.output_list(m(x)) for m, x in ((net, a), (net, b), (folded, a)))
+    error = export.max_difference(wanted, found)
+    assert error <= export.TOLERANCE and 10 * error < export.max_difference(wanted, other)
     before, after = (sum(isinstance(m, nn.BatchNorm2d) for m in each.modules()) for each in (net, folded))
     assert after < before / 2 and not any(p.requires_grad for p in folded.parameters())
 
@@ -52,7 +53,7 @@ def test_a_folded_net_gives_the_same_answers(name):
 def test_folding_leaves_the_model_alone_and_precomputes_coordinates():
     net = live("amfacpose-r18")
     state = copy.deepcopy(net.state_dict())
-    folded = deploy.fold(net)
+    folded = export.fold(net)
     assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
     kinds = [type(module).__name__ for module in folded.modules()]
     assert "CoordConv2d" not in kinds and kinds.count("Placed") == 3
@@ -80,21 +81,21 @@ class Shared(Twice):
 
 
 def test_what_cannot_be_merged_is_left_or_refused():
-    folded = deploy.fold(Twice().eval())
+    folded = export.fold(Twice().eval())
     assert isinstance(folded.a, nn.BatchNorm2d)
     net = Shared().eval()
     net.a.running_mean.fill_(1.0)
     with pytest.raises(
         ValueError, match="folding moved an output by .*: this net has a part that fold cannot"
     ):
-        deploy.fold(net)
+        export.fold(net)
 
 
 def test_difference_is_relative_for_small_answers_and_infinite_for_none():
-    assert deploy.difference([np.array([10.0])], [np.array([10.5])]) == 0.5
-    assert deploy.difference([np.array([0.01])], [np.array([0.015])]) == pytest.approx(0.5)
-    assert deploy.difference([np.ones(2)], [np.array([1, np.nan])]) == float("inf")
-    assert deploy.difference([np.ones(2)], [np.ones(3)]) == float("inf")
+    assert export.max_difference([np.array([10.0])], [np.array([10.5])]) == 0.5
+    assert export.max_difference([np.array([0.01])], [np.array([0.015])]) == pytest.approx(0.5)
+    assert export.max_difference([np.ones(2)], [np.array([1, np.nan])]) == float("inf")
+    assert export.max_difference([np.ones(2)], [np.ones(3)]) == float("inf")
 
 
 def test_a_file_must_be_called_onnx(tmp_path):
@@ -136,9 +137,9 @@ def test_every_model_exports(name, tmp_path):
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     images, others = torch.randn(2, 1, 3, *SIZE, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
-        wanted, other = deploy.outputs(net(images)), deploy.outputs(net(others))
-    error = deploy.difference(wanted, session.run(None, {"images": images.numpy()}))
-    assert error <= deploy.TOLERANCE and 10 * error < deploy.difference(wanted, other)
+        wanted, other = export.output_list(net(images)), export.output_list(net(others))
+    error = export.max_difference(wanted, session.run(None, {"images": images.numpy()}))
+    assert error <= export.TOLERANCE and 10 * error < export.max_difference(wanted, other)
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["input_size"]) == list(SIZE) and about["skeleton"] == "coco"
 
@@ -154,8 +155,8 @@ def test_a_free_batch_and_the_whole_way_from_picture_to_joints(name, tmp_path):
         crops = np.random.default_rng(count).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
         keypoints, scores = session.run(None, {"crops": crops})
         with torch.no_grad():
-            output = evaluation.forward(net, transforms.normalise(torch.from_numpy(crops)), flip_test=False)
-        wanted, score, _ = evaluation.decode(output, SIZE)
+            output = predictions.forward(net, transforms.normalize(torch.from_numpy(crops)), flip_test=False)
+        wanted, score, _ = predictions.decode(output, SIZE)
         assert keypoints.shape == (count, 17, 2) and np.abs(scores - score.numpy()).max() <= 1e-4
         assert (np.abs(keypoints - wanted.numpy()).max(-1) < 1e-3).mean() > 0.9  # but for ties
 
@@ -172,9 +173,9 @@ def test_the_readme_script_needs_onnxruntime_and_opencv_alone(tmp_path):
     assert "posebook" not in script and "torch" not in script
     net = models.load_weights(ROOT / "data/weights/starnet-pose-t-synthetic.safetensors")
     posebook.export(net, tmp_path / "pose.onnx", whole=True)
-    from posebook.datasets import synthetic
+    from posebook.datasets.synthetic import writing
 
-    image, people = synthetic.render(3)
+    image, people = writing.render(3)
     x, y, w, h = max(people, key=lambda person: person["area"])["bbox"]
     cv2.imwrite(str(tmp_path / "people.jpg"), image[..., ::-1])
     script = re.sub(r"^x, y, w, h = .*$", f"x, y, w, h = {x}, {y}, {w}, {h}", script, flags=re.M)
@@ -186,7 +187,7 @@ def test_the_readme_script_needs_onnxruntime_and_opencv_alone(tmp_path):
     matrix = transforms.crop_affine((x, y, w, h), net.input_size)
     crop = transforms.warp(cv2.imread(str(tmp_path / "people.jpg"))[..., ::-1], matrix, net.input_size)
     with torch.no_grad():
-        output = evaluation.forward(net, transforms.normalise(torch.from_numpy(crop)[None]), flip_test=False)
-    points = evaluation.decode(output, net.input_size)[0][0].double().numpy()
+        output = predictions.forward(net, transforms.normalize(torch.from_numpy(crop)[None]), flip_test=False)
+    points = predictions.decode(output, net.input_size)[0][0].double().numpy()
     wanted = transforms.apply_affine(transforms.invert(matrix), points)
     assert found.shape == (17, 2) and np.median(np.abs(found - wanted)) < 0.5

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from posebook import codecs, datasets, evaluation, metrics, models, predict, skeletons, transforms
-from posebook.datasets import Person, Persons
+from posebook import codecs, datasets, models, skeletons, transforms
+from posebook.datasets import Person, PoseDataset
+from posebook.evaluation import metrics, predictions
+from posebook.inference import predict
 
 
 def test_flip_test_of_a_mirror_symmetric_net_changes_nothing():
@@ -24,14 +26,14 @@ def test_flip_test_of_a_mirror_symmetric_net_changes_nothing():
             return codecs.SimCC(x, images.mean((1, 3)).repeat_interleave(2, -1)[:, None].repeat(1, 17, 1))
 
     net, images = Symmetric(), torch.randn(2, 3, 32, 64)
-    once, twice = evaluation.forward(net, images, False), evaluation.forward(net, images, True)
+    once, twice = predictions.forward(net, images, False), predictions.forward(net, images, True)
     assert torch.allclose(once.x, twice.x, atol=1e-6) and torch.allclose(once.y, twice.y, atol=1e-6)
 
 
 def test_a_few_crops_are_those_of_evaluation(small):
     people = datasets.load("synthetic", small, "val")
-    views, joints = evaluation.crops(people.persons[:3], (64, 48))
-    loaded = evaluation.Crops(people, (64, 48))
+    views, joints = predictions.crop_people(people.persons[:3], (64, 48))
+    loaded = predictions.CropDataset(people, (64, 48))
     for i, person in enumerate(people.persons[:3]):
         picture, matrix = loaded[i]
         assert (views[i] == picture.numpy()).all() and (joints[i, :, 2] == person.keypoints[:, 2]).all()
@@ -42,12 +44,12 @@ def test_a_few_crops_are_those_of_evaluation(small):
 def test_joints_that_are_not_the_models_are_refused():
     model = models.build("starnet-pose-t", "lspet", (64, 64))
     person = Person("nowhere.jpg", 1, 1, (0.0, 0.0, 9.0, 9.0), 81.0, np.zeros((17, 3)))
-    people = Persons("made", "val", skeletons.get("coco"), "0" * 64, (person,), None)
+    people = PoseDataset("made", "val", skeletons.get("coco"), "0" * 64, (person,), None)
     with pytest.raises(
         ValueError,
         match="lspet joints, made has coco joints: the model's joint 0 is right_ankle, not nose",
     ):
-        evaluation.predict(model, people)
+        predictions.predict(model, people)
 
 
 def test_the_command_line_writes_record_and_predictions(test_data, tmp_path):
@@ -60,7 +62,7 @@ def test_the_command_line_writes_record_and_predictions(test_data, tmp_path):
         if not e["iscrowd"]
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes + boxes[:5]))  # five people are found twice
-    command = [sys.executable, "-m", "posebook.evaluation", "--weights", str(predict.WEIGHTS)]
+    command = [sys.executable, "-m", "posebook.evaluation", "--weights", str(predict.DEFAULT_WEIGHTS)]
     command += ["--dataset", "coco", "--data-root", str(root), "--out-dir", str(tmp_path)]
     for more in ([], ["--boxes", str(tmp_path / "boxes.json")]):
         done = subprocess.run([*command, *more], capture_output=True, text=True)
@@ -76,8 +78,8 @@ def test_the_command_line_writes_record_and_predictions(test_data, tmp_path):
     assert (given["protocol"]["nms"], found["protocol"]["nms"]) == (None, "OKS 0.9")
     for record, end in ((given, ""), (found, "-detector")):
         assert record["weights"]["trained_on"] == "synthetic" and 0 <= record["metrics"]["AP"] < 0.5
-        units = evaluation.load_units(tmp_path / "records" / f"{name}{end}.json")
-        whole = metrics.precision_of(units, np.ones((1, len(units.images))))[0]
+        units = predictions.load_image_stats(tmp_path / "records" / f"{name}{end}.json")
+        whole = metrics.weighted_metric(units, np.ones((1, len(units.images))))[0]
         assert whole == pytest.approx(record["metrics"]["AP"])
         assert record["interval"][0] <= whole <= record["interval"][1]
     assert given["dataset"]["sha256"] == found["dataset"]["sha256"]

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from conftest import ROOT
-from posebook import codecs, explain, models, skeletons
+from posebook import codecs, models, skeletons
+from posebook.explain import attribution
 from posebook.models.starnet_pose import StarNet
 
 SIZE = (64, 64)
@@ -44,7 +45,7 @@ def images():
 def test_target_is_the_log_probability_of_both_bins(net, images):
     joint = net.skeleton.keypoints.index("left_wrist")
     with torch.no_grad():
-        found, output = explain.JointTarget(net, "left_wrist")(images, BINS), net(images)
+        found, output = attribution.JointTarget(net, "left_wrist")(images, BINS), net(images)
     for i, (x, y) in enumerate(BINS.tolist()):
         by_hand = 0.0
         for row, chosen in ((output.x[i, joint], x), (output.y[i, joint], y)):
@@ -61,7 +62,7 @@ def test_target_reaches_the_classifier_of_its_joint(net, images):
         layer.register_forward_hook(lambda _, inputs, output, axis=axis: logits.update({axis: output}))
         for axis, layer in (("x", net.head.cls_x), ("y", net.head.cls_y))
     ]
-    value = explain.JointTarget(net, "right_ankle")(images, BINS).sum()
+    value = attribution.JointTarget(net, "right_ankle")(images, BINS).sum()
     for handle in handles:
         handle.remove()
     for gradient in torch.autograd.grad(value, list(logits.values())):  # each (B, K, bins)
@@ -71,20 +72,20 @@ def test_target_reaches_the_classifier_of_its_joint(net, images):
 
 def test_target_puts_the_model_into_eval_mode(net):
     net.train()
-    explain.JointTarget(net, "nose")
+    attribution.JointTarget(net, "nose")
     assert not net.training
 
 
 def test_bins_of_a_decoded_joint_are_the_fullest():
     output = codecs.SimCC(*torch.randn(2, 4, 17, 128, generator=torch.Generator().manual_seed(2)))
     points, _ = codecs.decode_simcc(output)  # (B, K, 2)
-    bins = explain.bins_at(points[:, 5], SIZE)
+    bins = attribution.bins_at(points[:, 5], SIZE)
     assert torch.equal(bins, torch.stack([output.x[:, 5].argmax(-1), output.y[:, 5].argmax(-1)], 1))
 
 
 def test_bins_of_a_point_outside_are_at_the_edge():
     points = torch.tensor([[-9.0, 400.0], [63.9, 10.26]])
-    assert explain.bins_at(points, (96, 64)).tolist() == [[0, 191], [127, 21]]
+    assert attribution.bins_at(points, (96, 64)).tolist() == [[0, 191], [127, 21]]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ CELLS = torch.tensor([[3, 9], [15, 0]])  # (B, 2): x and y of two images, of LAP
 def test_target_of_a_heatmap_net_is_the_height_of_its_cell(lapx, images):
     joint = lapx.skeleton.keypoints.index("left_knee")
     with torch.no_grad():
-        found, maps = explain.JointTarget(lapx, "left_knee")(images, CELLS), lapx(images)[-1]
+        found, maps = attribution.JointTarget(lapx, "left_knee")(images, CELLS), lapx(images)[-1]
     assert found.tolist() == [maps[i, joint, y, x].item() for i, (x, y) in enumerate(CELLS.tolist())]
 
 
@@ -107,7 +108,7 @@ def test_target_of_a_heatmap_net_is_the_height_of_its_cell(lapx, images):
 def test_coordinate_of_a_heatmap_net_is_its_soft_argmax(lapx, images, axis):
     joint = lapx.skeleton.keypoints.index("nose")
     with torch.no_grad():
-        found, maps = explain.JointTarget(lapx, "nose", what=axis)(images, CELLS), lapx(images)[-1]
+        found, maps = attribution.JointTarget(lapx, "nose", what=axis)(images, CELLS), lapx(images)[-1]
     for i in range(2):
         powers = np.exp(10 * maps[i, joint].double().numpy())  # (h, w)
         rows, columns = np.indices(powers.shape)
@@ -118,14 +119,14 @@ def test_coordinate_of_a_heatmap_net_is_its_soft_argmax(lapx, images, axis):
 def test_an_axis_of_a_classifier_is_its_part_of_the_whole(net, images):
     with torch.no_grad():
         whole, x, y = (
-            explain.JointTarget(net, "nose", what=what)(images, BINS) for what in ("place", "x", "y")
+            attribution.JointTarget(net, "nose", what=what)(images, BINS) for what in ("place", "x", "y")
         )
     torch.testing.assert_close(x + y, whole)
 
 
 @pytest.mark.parametrize(("which", "expected"), [("net", [63, 20]), ("lapx", [8, 2])])
 def test_bins_follow_what_the_model_gives(request, which, expected):
-    target = explain.JointTarget(request.getfixturevalue(which), "nose")
+    target = attribution.JointTarget(request.getfixturevalue(which), "nose")
     assert target.bins(torch.tensor([[31.6, 10.0]])).tolist() == [expected]
 
 
@@ -133,7 +134,7 @@ def moved_most(net, images):
     """The target that the pictures move most, and by how much: nothing to attribute would prove nothing."""
     best, difference = None, torch.zeros(2)
     for name in net.skeleton.keypoints:
-        target = explain.JointTarget(net, name)
+        target = attribution.JointTarget(net, name)
         with torch.no_grad():
             moved = target(images, BINS) - target(torch.zeros_like(images), BINS)
         if moved.abs().min() > difference.abs().min():
@@ -144,16 +145,16 @@ def moved_most(net, images):
 
 def test_integrated_gradients_are_complete(net, images):
     target, difference = moved_most(net, images)
-    attributions, delta = explain.integrated_gradients(target, images, BINS, steps=48)
+    attributions, delta = attribution.integrated_gradients(target, images, BINS, steps=48)
     assert attributions.shape == (2, *SIZE)
     torch.testing.assert_close(attributions.sum((1, 2)) - difference, delta, atol=1e-4, rtol=1e-3)
     assert (delta.abs() < 0.05 * difference.abs()).all()
 
 
 def test_integrated_gradients_do_not_depend_on_the_batches_within(net, images):
-    target = explain.JointTarget(net, "nose")
-    whole, _ = explain.integrated_gradients(target, images, BINS, steps=8, internal_batch_size=64)
-    parts, _ = explain.integrated_gradients(target, images, BINS, steps=8, internal_batch_size=3)
+    target = attribution.JointTarget(net, "nose")
+    whole, _ = attribution.integrated_gradients(target, images, BINS, steps=8, internal_batch_size=64)
+    parts, _ = attribution.integrated_gradients(target, images, BINS, steps=8, internal_batch_size=3)
     torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-3)
 
 
@@ -166,14 +167,14 @@ def test_entropy_is_1_where_nothing_is_known_and_0_where_all_is():
         ([sharp.view(1, 2, 4, 8), flat.view(1, 2, 4, 8)], 1),  # the last stage counts
     ):
         torch.testing.assert_close(
-            explain.entropy(output), torch.full((1, 2), float(expected)), atol=1e-5, rtol=0
+            attribution.entropy(output), torch.full((1, 2), float(expected)), atol=1e-5, rtol=0
         )
 
 
 def test_beliefs_of_a_heatmap_are_its_sums_along_the_axes(lapx, images):
     with torch.no_grad():
         maps = lapx(images)
-    columns, rows = explain.beliefs(maps)
+    columns, rows = attribution.marginals(maps)
     whole = np.exp(10 * maps[-1].double().numpy())
     whole /= whole.sum((2, 3), keepdims=True)
     np.testing.assert_allclose(columns.numpy(), whole.sum(2), atol=1e-5)
@@ -190,14 +191,14 @@ def test_too_little_memory_means_smaller_steps_and_a_word():
         return "done"
 
     with pytest.warns(UserWarning) as said:
-        assert explain.within_memory(call, 16) == "done"
+        assert attribution.retry_on_oom(call, 16) == "done"
     assert str(said[0].message) == "not enough memory: going on with 8 pictures at once"
     assert tried == [16, 8, 4]
     with pytest.raises(MemoryError, match="none"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        explain.within_memory(lambda batch: (_ for _ in ()).throw(MemoryError("none")), 4)
+        attribution.retry_on_oom(lambda batch: (_ for _ in ()).throw(MemoryError("none")), 4)
     with pytest.raises(RuntimeError, match="shapes"):  # another error is nobody's to hide
-        explain.within_memory(lambda batch: (_ for _ in ()).throw(RuntimeError("shapes")), 4)
+        attribution.retry_on_oom(lambda batch: (_ for _ in ()).throw(RuntimeError("shapes")), 4)
 
 
 def test_grad_cam_is_what_autograd_gives(net, images):
@@ -205,13 +206,13 @@ def test_grad_cam_is_what_autograd_gives(net, images):
     handle = net.backbone.stages[2].register_forward_hook(
         lambda _, inputs, output: kept.update(features=output)
     )
-    target = explain.JointTarget(net, "left_knee")
+    target = attribution.JointTarget(net, "left_knee")
     value = target(images, BINS).sum()
     handle.remove()
     (gradient,) = torch.autograd.grad(value, kept["features"])  # (B, C, 4, 4)
     channels = gradient.mean((2, 3), keepdim=True)
     cells = torch.relu((channels * kept["features"]).sum(1)).detach().numpy()  # (B, 4, 4)
-    found = explain.grad_cam(target, images, BINS, layer="backbone.stages.2").numpy()
+    found = attribution.grad_cam(target, images, BINS, layer="backbone.stages.2").numpy()
     centres = np.arange(4) * 16
     for image in range(2):
         rows = np.stack(
@@ -223,11 +224,11 @@ def test_grad_cam_is_what_autograd_gives(net, images):
 
 
 def test_grad_cam_works_on_frozen_weights(net, images):
-    target = explain.JointTarget(net, "nose")
-    free = explain.grad_cam(target, images, BINS)
+    target = attribution.JointTarget(net, "nose")
+    free = attribution.grad_cam(target, images, BINS)
     net.requires_grad_(False)
     try:
-        torch.testing.assert_close(explain.grad_cam(target, images, BINS), free)
+        torch.testing.assert_close(attribution.grad_cam(target, images, BINS), free)
     finally:
         net.requires_grad_(True)
 
@@ -235,27 +236,27 @@ def test_grad_cam_works_on_frozen_weights(net, images):
 @pytest.mark.parametrize("name", ["starnet-pose-s", "amfacpose-r18", "lapx", "rtmpose-t"])
 def test_grad_cam_has_a_layer_for_the_papers_nets(name, images):
     net = models.build(name, input_size=SIZE)
-    assert explain.LAYERS[type(net).__name__] in dict(net.named_modules())
+    assert attribution.LAYERS[type(net).__name__] in dict(net.named_modules())
 
 
 def test_smooth_gradients_without_noise_are_gradient_times_input(net, images):
-    target = explain.JointTarget(net, "nose")
+    target = attribution.JointTarget(net, "nose")
     asked = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(target(asked, BINS).sum(), asked)
-    found = explain.smooth_gradients(target, images, BINS, noise=1e-9, samples=2)
+    found = attribution.smooth_gradients(target, images, BINS, noise=1e-9, samples=2)
     torch.testing.assert_close(found, (gradient * images).sum(1), atol=1e-4, rtol=1e-2)
 
 
 def test_smooth_gradients_repeat_and_leave_the_generator_alone(net, images):
-    target = explain.JointTarget(net, "nose")
+    target = attribution.JointTarget(net, "nose")
     state = torch.get_rng_state()
-    one, two = (explain.smooth_gradients(target, images, BINS, samples=2, seed=4) for _ in range(2))
+    one, two = (attribution.smooth_gradients(target, images, BINS, samples=2, seed=4) for _ in range(2))
     assert torch.equal(one, two) and torch.equal(torch.get_rng_state(), state)
 
 
 def test_occlusion_is_the_mean_over_the_squares_that_cover_a_pixel(net, images):
-    target, window = explain.JointTarget(net, "nose"), 32
-    found = explain.occlusion(target, images, BINS, window=window, batch=3)
+    target, window = attribution.JointTarget(net, "nose"), 32
+    found = attribution.occlusion_map(target, images, BINS, window=window, batch=3)
     by_hand, covered = torch.zeros(2, *SIZE), torch.zeros(SIZE)
     with torch.no_grad():
         whole = target(images, BINS)
@@ -277,10 +278,10 @@ def test_without_parts_is_captums_feature_ablation_for_every_joint(request, whic
     parts = torch.zeros(2, *SIZE, dtype=torch.long)
     parts[0, :20], parts[0, 20:40], parts[1, :, 30:] = 1, 2, 6
     bins = torch.randint(0, 16, (2, 17, 2), generator=torch.Generator().manual_seed(5))
-    found = explain.without_parts(model, images, bins, parts)  # (2, 17, 7)
+    found = attribution.part_ablation(model, images, bins, parts)  # (2, 17, 7)
     assert found.shape == (2, 17, 7)
     for joint in (0, 9):
-        target = explain.JointTarget(model, model.skeleton.keypoints[joint])
+        target = attribution.JointTarget(model, model.skeleton.keypoints[joint])
         mask = parts[:, None].expand(-1, 3, -1, -1)
         by_captum = FeatureAblation(target).attribute(
             images, baselines=0, additional_forward_args=bins[:, joint], feature_mask=mask
@@ -309,14 +310,14 @@ def standing(skeleton) -> np.ndarray:
 def test_body_parts_lie_where_their_joints_are(name):
     skeleton = skeletons.get(name)
     joints = standing(skeleton)
-    drawn = explain.body_parts(joints, skeleton, (128, 96))
+    drawn = attribution.body_part_masks(joints, skeleton, (128, 96))
     assert drawn.shape == (128, 96) and set(np.unique(drawn)) == set(range(7))
     expected = {"left_wrist": "left arm", "right_elbow": "right arm", "left_knee": "left leg"}
     expected |= {"right_ankle": "right leg"}
     for joint, part in expected.items():
         x, y = joints[skeleton.keypoints.index(joint), :2].astype(int)
-        assert explain.PARTS[drawn[y, x]] == part
-    assert explain.PARTS[drawn[48, 48]] == "trunk" and explain.PARTS[drawn[12, 48]] == "head"
+        assert attribution.PARTS[drawn[y, x]] == part
+    assert attribution.PARTS[drawn[48, 48]] == "trunk" and attribution.PARTS[drawn[12, 48]] == "head"
     assert drawn[0, 0] == 0
 
 
@@ -324,9 +325,11 @@ def test_body_parts_leave_out_what_is_not_labelled():
     skeleton = skeletons.get("coco")
     joints = standing(skeleton)
     joints[[i for i, name in enumerate(skeleton.keypoints) if "left" in name], 2] = 0
-    drawn = explain.body_parts(joints, skeleton, (128, 96))
-    assert not {explain.PARTS.index("left arm"), explain.PARTS.index("left leg")} & set(np.unique(drawn))
-    assert not explain.body_parts(joints * [1, 1, 0], skeleton, (128, 96)).any()
+    drawn = attribution.body_part_masks(joints, skeleton, (128, 96))
+    assert not {attribution.PARTS.index("left arm"), attribution.PARTS.index("left leg")} & set(
+        np.unique(drawn)
+    )
+    assert not attribution.body_part_masks(joints * [1, 1, 0], skeleton, (128, 96)).any()
 
 
 def test_a_cell_is_centred_on_a_multiple_of_its_stride():
@@ -340,7 +343,7 @@ def test_a_cell_is_centred_on_a_multiple_of_its_stride():
 
 def test_randomised_shuffles_a_copy(net, images):
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    other = explain.randomised(net, seed=3)
+    other = attribution.shuffle_weights(net, seed=3)
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name]), f"{name} of the original changed"
     for (name, mine), theirs in zip(net.named_parameters(), other.parameters(), strict=True):
@@ -350,29 +353,29 @@ def test_randomised_shuffles_a_copy(net, images):
             )
         if mine.ndim > 1:
             assert not torch.equal(mine, theirs), f"{name} is as it was"
-    again = explain.randomised(net, seed=3)
+    again = attribution.shuffle_weights(net, seed=3)
     with torch.no_grad():
         assert torch.equal(other(images).x, again(images).x)
         assert not torch.allclose(other(images).x, net(images).x)
 
 
 def test_through_keeps_what_goes_in_and_out(net, images):
-    kept = explain.through(net, images, ["backbone.stem", "head.cls_x"])
+    kept = attribution.capture_activations(net, images, ["backbone.stem", "head.cls_x"])
     assert torch.equal(kept["backbone.stem"][0], images)
     with torch.no_grad():
         assert torch.equal(kept["head.cls_x"][1], net(images).x)
     assert not net.backbone.stem._forward_hooks
     with pytest.raises(ValueError, match=r"layer of StarNetPose 'backbone.stam'.*backbone\.stem"):
-        explain.through(net, images, ["backbone.stam"])
+        attribution.capture_activations(net, images, ["backbone.stam"])
 
 
 def test_unknown_names_offer_near_ones(net, images):
     with pytest.raises(ValueError, match=r"layer of StarNetPose 'backbone.stage.3'.*backbone\.stages\.3"):
-        explain.grad_cam(explain.JointTarget(net, "nose"), images, BINS, layer="backbone.stage.3")
+        attribution.grad_cam(attribution.JointTarget(net, "nose"), images, BINS, layer="backbone.stage.3")
     with pytest.raises(ValueError, match=r"joint of coco 'left_wirst'.*left_wrist"):
-        explain.JointTarget(net, "left_wirst")
+        attribution.JointTarget(net, "left_wirst")
     with pytest.raises(ValueError, match=r"target 'plaice'.*place"):
-        explain.JointTarget(net, "nose", what="plaice")
+        attribution.JointTarget(net, "nose", what="plaice")
 
 
 def run_page(name: str, monkeypatch, **parameters: object) -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from posebook import codecs, explain, faithfulness, skeletons
+from posebook import codecs, skeletons
+from posebook.explain import attribution, faithfulness
 
 SIZE = (32, 24)
 POINT = torch.tensor([[9.0, 20.0]])  # where the toy net looks
@@ -29,7 +30,7 @@ class Corner(nn.Module):
 @pytest.fixture(scope="module")
 def case():
     """A target, two pictures, their bins, and the map that is right: what each pixel adds."""
-    target = explain.JointTarget(Corner(), "nose", beta=1.0)
+    target = attribution.JointTarget(Corner(), "nose", beta=1.0)
     images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0)) + 0.5
     bins = torch.tensor([[18, 40]]).expand(2, 2)
     right = torch.zeros(2, *SIZE)
@@ -42,7 +43,7 @@ def test_infidelity_is_captums_over_that_of_a_map_of_zeros(case):
 
     target, images, bins, right = case
     maps = right + torch.rand(right.shape, generator=torch.Generator().manual_seed(1))
-    taken, lost = faithfulness.squares(target, images, bins, window=8, samples=20)
+    taken, lost = faithfulness.random_occlusions(target, images, bins, window=8, samples=20)
     for i in range(2):
         turn = iter([*taken, *taken])
 
@@ -69,23 +70,23 @@ def test_infidelity_is_captums_over_that_of_a_map_of_zeros(case):
 
 def test_the_right_map_is_faithful_and_a_wrong_one_is_not(case):
     target, images, bins, right = case
-    taken, lost = faithfulness.squares(target, images, bins, window=8, samples=64)
+    taken, lost = faithfulness.random_occlusions(target, images, bins, window=8, samples=64)
     wrong = right.flip(1, 2)
     assert (faithfulness.infidelity(right, taken, lost) < 0.05).all()
     assert (faithfulness.infidelity(wrong, taken, lost) > 0.5).all()
     torch.testing.assert_close(faithfulness.infidelity(torch.zeros_like(right), taken, lost), torch.ones(2))
     for maps, low, high in ((right, 0, 0.2), (wrong, 0.3, 1)):
-        gone, come = faithfulness.curves(target, images, bins, maps, block=2, steps=16)
+        gone, come = faithfulness.deletion_insertion(target, images, bins, maps, block=2, steps=16)
         assert (low <= gone.mean(1)).all() and (gone.mean(1) <= high).all()
         torch.testing.assert_close(come[:, -1], torch.ones(2))
         torch.testing.assert_close(gone[:, -1], torch.zeros(2))
     points = POINT.expand(2, 2)
-    assert faithfulness.hits(right, points, radius=6).all()
-    assert not faithfulness.hits(wrong, points, radius=6).any()
+    assert faithfulness.pointing_game(right, points, radius=6).all()
+    assert not faithfulness.pointing_game(wrong, points, radius=6).any()
 
 
 def test_squares_take_all_pixels_alike(case):
-    taken, _ = faithfulness.squares(*case[:3], window=8, samples=3000)
+    taken, _ = faithfulness.random_occlusions(*case[:3], window=8, samples=3000)
     chances = taken.mean(0)
     assert chances.max() - chances.min() < 0.05
     assert chances.mean().item() == pytest.approx(64 / ((32 + 7) * (24 + 7)), rel=0.1)
@@ -94,7 +95,7 @@ def test_squares_take_all_pixels_alike(case):
 def test_curves_take_whole_blocks_in_the_maps_order(case):
     target, images, bins, right = case
     maps = torch.rand(2, *SIZE, generator=torch.Generator().manual_seed(2))
-    gone, come = faithfulness.curves(
+    gone, come = faithfulness.deletion_insertion(
         target, images, bins, maps, block=5, steps=7
     )  # blocks that do not divide
     with torch.no_grad():
@@ -127,11 +128,11 @@ def test_sensitivity_is_the_largest_move_over_the_maps_norm(case):
 def test_share_is_that_of_the_positive_part():
     maps = torch.tensor([[[3.0, -9.0], [1.0, 0.0]]])
     mask = torch.tensor([[[True, True], [False, False]]])
-    assert faithfulness.share(maps, mask).item() == 0.75
-    assert faithfulness.share(-maps.abs(), mask).isnan().all()
+    assert faithfulness.mass_in_mask(maps, mask).item() == 0.75
+    assert faithfulness.mass_in_mask(-maps.abs(), mask).isnan().all()
 
 
 def test_likeness_looks_at_ranks_without_signs():
     maps = torch.rand(1, 9, 9, generator=torch.Generator().manual_seed(3)) - 0.5
-    assert faithfulness.likeness(maps, -3 * maps) == [pytest.approx(1)]
-    assert faithfulness.likeness(maps, torch.zeros_like(maps)) == [0.0]
+    assert faithfulness.rank_correlation(maps, -3 * maps) == [pytest.approx(1)]
+    assert faithfulness.rank_correlation(maps, torch.zeros_like(maps)) == [0.0]

@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from posebook import checkpoints, grid, models, published, recipes, samples, skeletons, training
-from posebook.datasets import Person, Persons
+from posebook import models, skeletons
+from posebook.datasets import Person, PoseDataset
+from posebook.papers import ablations, commands, matching
+from posebook.papers.cells import all_options, load_cells, parse_options
+from posebook.training import checkpoints, data, loop, optimizer, recipes, runtime, trainer
 
 ABLATIONS = {"attention_ablation", "occlusion_ablation", "ablation"}
 HEADER = "id,paper,table,row,model,options,dataset,changes,backbone,seed\n"
@@ -18,7 +21,7 @@ LINE = 'lapx-{n},LAPX,ablation,x,{model},"{options}",mpii,"{changes}",,0\n'
 
 
 def test_every_run_of_the_documents_is_there():
-    counts = pd.Series([(row.paper, row.table) for row in grid.rows().values()]).value_counts().to_dict()
+    counts = pd.Series([(row.paper, row.table) for row in ablations.rows().values()]).value_counts().to_dict()
     assert counts == {
         ("LAPX", "ablation"): 13 + 3,  # row 12 is the mean of three runs
         ("AMFACPose", "ablation"): 6,
@@ -26,35 +29,37 @@ def test_every_run_of_the_documents_is_there():
         ("StarNet-Pose", "occlusion_ablation"): 5,
         ("StarNet-Pose", "occlusion_sweep"): 9,
     }
-    assert [row.seed for row in grid.matching("lapx-12-*")] == [0, 1, 2]
+    assert [row.seed for row in ablations.matching_rows("lapx-12-*")] == [0, 1, 2]
 
 
 def test_the_grid_and_the_printed_tables_agree():
     """Every row of an ablation has its runs: the same net, options, recipe, data and backbone."""
-    cells = published.load()
+    cells = load_cells()
     cells = cells[cells["table"].isin(ABLATIONS) & (cells["boxes"] != "")]  # accuracies
     printed = cells.drop_duplicates(["paper", "table", "row"]).to_dict("records")
-    runs = {(run.paper, run.table, run.row) for run in grid.rows().values() if run.row}
+    runs = {(run.paper, run.table, run.row) for run in ablations.rows().values() if run.row}
     assert runs == {(cell["paper"], cell["table"], cell["row"]) for cell in printed}
     for cell in printed:
-        for id in published._runs(cell):
-            run = grid.rows()[id]
+        for id in commands.ablation_runs(cell):
+            run = ablations.rows()[id]
             assert (run.model, run.dataset, run.backbone) == (
                 cell["model"],
                 cell["dataset"],
                 cell["pretrained"],
             )
-            assert published._settled(run.model, run.options) == published._settled(
-                cell["model"], published._options(cell["options"])
+            assert all_options(run.model, run.options) == all_options(
+                cell["model"], parse_options(cell["options"])
             )
-            assert recipes.get("paper", run.model, run.dataset, **run.changes) == published._recipe(cell), id
+            assert recipes.get("paper", run.model, run.dataset, **run.changes) == matching.cell_recipe(
+                cell
+            ), id
 
 
 def test_the_sweep_is_the_released_one():
     """All of S3 with coordinate attention, 100 epochs, the last ten with the second probability."""
     fixed, schedules = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], {(1.0, 0.5), (0.8, 0.2), (0.6, 0.0)}
     found = set()
-    for run in grid.matching("sweep-*"):
+    for run in ablations.matching_rows("sweep-*"):
         recipe = recipes.get("paper", run.model, run.dataset, **run.changes)
         assert (run.model, run.options) == ("starnet-pose-s", {"attention": "coordinate"})
         assert (recipe.epochs, recipe.stage2_epochs, run.backbone) == (100, 10, "starnet_s3.pth.tar")
@@ -63,23 +68,23 @@ def test_the_sweep_is_the_released_one():
 
 
 def test_a_smaller_profile_is_another_run_on_the_embedded_data():
-    run = grid.get("attention-cbam")
+    run = ablations.get_row("attention-cbam")
     paper, demo = run.settings("paper"), run.settings("demo")
     assert (paper["name"], paper["dataset"], paper["epochs"]) == ("attention-cbam", "coco-mini", 210)
     assert paper["backbone"].endswith("data/checkpoints/starnet_s3.pth.tar")
     assert (demo["name"], demo["dataset"]) == ("attention-cbam-demo", "synthetic")
     assert demo["options"] == paper["options"] and not {"epochs", "backbone"} & demo.keys()
-    assert grid.get("sweep-08-02").settings("demo")["stage1"] == {"dropout": 0.8}
-    assert grid.get("lapx-14").settings("fast")["context"] == 0.4
+    assert ablations.get_row("sweep-08-02").settings("demo")["stage1"] == {"dropout": 0.8}
+    assert ablations.get_row("lapx-14").settings("fast")["context"] == 0.4
 
 
 def test_globs_pick_rows_in_their_order_and_once():
-    ids = [row.id for row in grid.matching("lapx-12*, amfacpose-3,lapx-12-seed1")]
+    ids = [row.id for row in ablations.matching_rows("lapx-12*, amfacpose-3,lapx-12-seed1")]
     assert ids == ["lapx-12-seed0", "lapx-12-seed1", "lapx-12-seed2", "amfacpose-3"]
     with pytest.raises(ValueError, match="unknown row of the grid 'lapy-3'; did you mean lapx-3"):
-        grid.matching("amfacpose-3,lapy-3")
+        ablations.matching_rows("amfacpose-3,lapy-3")
     with pytest.raises(ValueError, match="unknown row of the grid 'lapx'; did you mean lapx-"):
-        grid.get("lapx")
+        ablations.get_row("lapx")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def test_a_wrong_line_is_named(wrong, message, tmp_path):
     path = tmp_path / "grid.csv"
     path.write_text(HEADER + LINE.format(**right) + LINE.format(**right | {"n": 2} | wrong))
     with pytest.raises(ValueError, match=message):
-        grid.rows(path)
+        ablations.rows(path)
 
 
 def test_the_command_line_takes_a_row(monkeypatch, tmp_path):
@@ -110,10 +115,10 @@ def test_the_command_line_takes_a_row(monkeypatch, tmp_path):
         asked.update(settings)
         return {}
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(trainer, "train", train)
     words = ["training", "--grid", "lapx-11", "--profile", "paper", "--device", "cuda", "--workers", "3"]
     monkeypatch.setattr(sys, "argv", words)
-    training.main()
+    trainer.main()
     wanted = {"name": "lapx-11", "model": "lapx", "dataset": "mpii", "context": 0.1, "seed": 0}
     assert wanted.items() <= asked.items() and (asked["device"], asked["workers"]) == ("cuda", 3)
     assert "grid" not in asked and "set" not in asked
@@ -127,26 +132,26 @@ def picture(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("id", grid.rows())
+@pytest.mark.parametrize("id", ablations.rows())
 def test_every_row_is_built_and_learns(id, picture):
     """One step at a small input: joints of the row's data, its recipe's loss, optimiser and augmentation."""
-    row = grid.get(id)
+    row = ablations.get_row(id)
     skeleton = skeletons.get("mpii" if row.dataset == "mpii" else "coco")
     joints = np.random.default_rng(1).uniform(8, 56, (len(skeleton.keypoints), 3))
     standing = tuple(Person(picture, 1, n, (4, 4, 56, 56), 3136.0, joints) for n in range(4))
-    persons = Persons(row.dataset, "train", skeleton, "", standing, picture)
+    persons = PoseDataset(row.dataset, "train", skeleton, "", standing, picture)
     recipe = recipes.get(
         "paper", row.model, row.dataset, **row.changes | {"input_size": [64, 64], "batch": 4}
     )
     recipe = dataclasses.replace(recipe, warmup_steps=0)
-    people, how = samples.Samples(persons, recipe, row.seed), training.How("cpu")
-    batch = next(iter(training.feed(people, 0, how, None)))
+    people, how = data.TrainDataset(persons, recipe, row.seed), runtime.RuntimeConfig("cpu")
+    batch = next(iter(loop.batch_iterator(people, 0, how, None)))
     net = models.build(row.model, skeleton, (64, 64), **row.options)
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    optimiser = kind(training.parameter_groups(net, recipe.weight_decay), lr=1e-3)
-    run = checkpoints.Run(net, net, optimiser, torch.amp.GradScaler(enabled=False), {})
+    optimiser = kind(optimizer.parameter_groups(net, recipe.weight_decay), lr=1e-3)
+    run = checkpoints.TrainState(net, net, optimiser, torch.amp.GradScaler(enabled=False), {})
     before = [parameter.detach().clone() for parameter in net.parameters()]
-    loss, _ = training.take_step(run, training.spread(run, recipe, 20, how), batch, 4, recipe, how, 1)
+    loss, _ = loop.train_step(run, loop.wrap_model(run, recipe, 20, how), batch, 4, recipe, how, 1)
     assert loss > 0 and loss.isfinite()
     moved = [not torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True)]
     assert sum(moved) > 0.9 * len(moved)

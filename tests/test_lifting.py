@@ -12,22 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import ROOT, apart, drawn
-from posebook import files
-from posebook.complexity import Unstarted
+from posebook import skeletons, utils
+from posebook.complexity import SkipInit
 from posebook.lifting import (
     camera,
+    clips,
     complexity,
-    data,
-    hourglass,
+    key_mapping,
     metrics,
     models,
-    motion,
+    pruning,
     recipes,
     skeleton,
+    synthetic_motion,
     training,
-    weights,
+    weights_io,
 )
-from posebook.lifting import files as lifter_files
 
 PARITY = ROOT / "tests" / "parity" / "lifting"
 HOT = {"hot-mixste": 3, "hot-motionbert": 1}  # before which layer frames are pruned
@@ -37,15 +37,15 @@ SMALL = {"width": 16, "depth": 3, "heads": 2}
 def small(name: str = "mixste", frames: int = 9, **options: object) -> models.Lifter:
     """A small lifter in eval mode whose every parameter shows in its answer."""
     torch.manual_seed(0)
-    net = hourglass.build(name, frames, **SMALL | options)
+    net = pruning.build_lifter(name, frames, **SMALL | options)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return net.eval()
 
 
 @pytest.fixture(scope="module")
-def clip() -> data.Clip:
-    return motion.clips(1, 60)[0]
+def clip() -> clips.Clip:
+    return synthetic_motion.make_clips(1, 60)[0]
 
 
 @pytest.mark.slow
@@ -53,8 +53,8 @@ def clip() -> data.Clip:
 def test_parity_with_the_authors_code(name):
     facts, stored = json.loads((PARITY / f"{name}.json").read_text()), np.load(PARITY / f"{name}.npz")
     prune = {HOT[name]: ("cluster", 81)} if name in HOT else None
-    net = hourglass.build(name.removeprefix("hot-"), prune=prune, recover="attend").double().eval()
-    weights.load_official(net, drawn(facts["keys"]))
+    net = pruning.build_lifter(name.removeprefix("hot-"), prune=prune, recover="attend").double().eval()
+    key_mapping.load_official(net, drawn(facts["keys"]))
     assert sum(parameter.numel() for parameter in net.parameters()) == facts["parameters"]
     x = torch.as_tensor(0.3 * np.random.default_rng(0).standard_normal(facts["input_shape"]))
     given = ({HOT[name]: torch.as_tensor(stored["index"]).long()},) if name in HOT else ()
@@ -78,14 +78,14 @@ COSTS = [
 
 @pytest.mark.parametrize("name, options, params, flops", COSTS)
 def test_costs_are_the_printed_ones(name, options, params, flops):
-    with torch.device("meta"), Unstarted():
-        counted = complexity.count(hourglass.build(name, **options))
+    with torch.device("meta"), SkipInit():
+        counted = complexity.count(pruning.build_lifter(name, **options))
     assert round(counted["params"] / 1e6, 3) == params
     assert round(counted["flops"] / 1e9, 2) == flops
     assert counted["macs"] > counted["flops"] / 2  # attention's own products are only in the exact count
 
 
-@pytest.mark.parametrize("name", models.ZOO)
+@pytest.mark.parametrize("name", models.LIFTERS)
 def test_a_lifter_is_its_parts_and_trains(name):
     net = small(name)
     x = torch.randn(2, 9, 17, net.channels)
@@ -141,16 +141,16 @@ def test_ktpformer_takes_another_graph():
 def test_keeping_all_frames_changes_nothing():
     x = torch.randn(2, 9, 17, 2)
     net = small()
-    for pruner in hourglass.PRUNERS.values():
+    for pruner in pruning.PRUNERS.values():
         for recover in ("keep", "interpolate"):
-            wrapped = hourglass.Hourglass(net, {1: pruner(9)}, recover).eval()
+            wrapped = pruning.FramePruning(net, {1: pruner(9)}, recover).eval()
             assert torch.allclose(wrapped(x), net(x), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", hourglass.PRUNERS)
+@pytest.mark.parametrize("name", pruning.PRUNERS)
 def test_a_pruner_keeps_frames_in_order_and_without_chance(name):
     tokens, keypoints = torch.randn(3, 9, 17, 8), torch.randn(3, 9, 17, 2)
-    pruner = hourglass.PRUNERS[name](4)
+    pruner = pruning.PRUNERS[name](4)
     index = pruner(tokens, keypoints)
     assert index.shape == (3, 4) and (index.diff(dim=1) > 0).all() and index.max() < 9
     assert torch.equal(index, pruner(tokens, keypoints))
@@ -171,22 +171,22 @@ def test_clusters_are_chosen_as_a_loop_would():
         denser = [apart[i][j] for j in range(12) if density[j] > density[i]]
         scores.append(density[i] * (min(denser) if denser else max(map(max, apart))))
     expected = sorted(np.argsort(scores)[::-1][:5].tolist())
-    assert hourglass.Cluster(5)(tokens, tokens)[0].tolist() == expected
-    assert 6 in hourglass.Cluster(3, centre=True)(tokens, tokens)[0].tolist()
+    assert pruning.ClusterPruner(5)(tokens, tokens)[0].tolist() == expected
+    assert 6 in pruning.ClusterPruner(3, centre=True)(tokens, tokens)[0].tolist()
 
 
 def test_motion_keeps_the_frames_that_jump():
     keypoints = torch.zeros(1, 10, 17, 2)
     keypoints[:, 4:] += 1.0
     keypoints[:, 7:] += 2.0
-    assert hourglass.Motion(2)(keypoints, keypoints)[0].tolist() == [4, 7]
+    assert pruning.MotionPruner(2)(keypoints, keypoints)[0].tolist() == [4, 7]
 
 
 def test_uniform_frames_hold_both_ends():
     tokens = torch.zeros(1, 243, 1, 1)
-    assert hourglass.Uniform(81)(tokens, tokens)[0, [0, -1]].tolist() == [0, 242]
-    assert hourglass.Uniform(243)(tokens, tokens)[0].tolist() == list(range(243))
-    assert hourglass.Uniform(1)(tokens, tokens)[0].tolist() == [0]
+    assert pruning.UniformPruner(81)(tokens, tokens)[0, [0, -1]].tolist() == [0, 242]
+    assert pruning.UniformPruner(243)(tokens, tokens)[0].tolist() == list(range(243))
+    assert pruning.UniformPruner(1)(tokens, tokens)[0].tolist() == [0]
 
 
 @given(st.sets(st.integers(0, 19), min_size=1), st.integers(0, 2**31))
@@ -194,7 +194,7 @@ def test_uniform_frames_hold_both_ends():
 def test_interpolation_is_numpys(kept, seed):
     kept = sorted(kept)
     poses = torch.as_tensor(np.random.default_rng(seed).standard_normal((1, len(kept), 2, 3)))
-    found = hourglass.interpolate(poses, torch.tensor([kept]), 20)[0]  # (F, J, 3)
+    found = pruning.interpolate(poses, torch.tensor([kept]), 20)[0]  # (F, J, 3)
     for joint in range(2):
         for axis in range(3):
             expected = np.interp(np.arange(20), kept, poses[0, :, joint, axis].numpy())
@@ -234,19 +234,19 @@ def test_what_the_hourglass_refuses():
         ({1: ("clusters", 3)}, "unknown pruner 'clusters'; did you mean cluster"),
     ):
         with pytest.raises(ValueError, match=message):
-            hourglass.build("mixste", 9, prune, **SMALL)
+            pruning.build_lifter("mixste", 9, prune, **SMALL)
     with pytest.raises(ValueError, match="recovered by attend, interpolate, keep, not 'guess'"):
-        hourglass.build("mixste", 9, {1: ("uniform", 3)}, "guess", **SMALL)
+        pruning.build_lifter("mixste", 9, {1: ("uniform", 3)}, "guess", **SMALL)
     with pytest.raises(ValueError, match="none left out of KTPFormer"):
-        hourglass.build("ktpformer", 9, {0: ("uniform", 3)}, **SMALL)
+        pruning.build_lifter("ktpformer", 9, {0: ("uniform", 3)}, **SMALL)
     with pytest.raises(ValueError, match="unknown lifter 'mixte'; did you mean mixste"):
-        models.build("mixte")
+        models.build_plain("mixte")
 
 
 @pytest.mark.parametrize("length, frames", [(27, 9), (100, 27), (9, 9), (10, 9), (17, 9)])
 def test_windows_count_every_frame_once(length, frames):
     counts = np.zeros(length)
-    for start, counted in data.windows(length, frames):
+    for start, counted in clips.window_starts(length, frames):
         assert len(counted) == frames and 0 <= start <= length - frames
         counts[start : start + frames] += counted
     assert (counts == 1).all()
@@ -254,40 +254,40 @@ def test_windows_count_every_frame_once(length, frames):
 
 def test_a_short_sequence_is_refused_or_padded(clip):
     with pytest.raises(ValueError, match="sequence has 5 frames and the window 9"):
-        data.windows(5, 9)
-    ((start, counted),) = data.windows(5, 9, pad=True)
+        clips.window_starts(5, 9)
+    ((start, counted),) = clips.window_starts(5, 9, pad=True)
     assert start == 0 and counted.tolist() == [True] * 5 + [False] * 4
-    found = training.lift(small(), data.inputs(clip)[:5], pad=True)
+    found = training.lift_sequence(small(), clips.clip_inputs(clip)[:5], pad=True)
     assert found.shape == (5, 17, 3)
 
 
 def test_lost_joints_lie_between_their_neighbours(clip):
     keypoints = clip.keypoints.copy()
     keypoints[10:13, 5] = np.nan
-    filled, lost = data.fill_gaps(keypoints)
+    filled, lost = clips.fill_gaps(keypoints)
     assert lost == 3 and not np.isnan(filled).any() and (filled[10:13, 5, 2] == 0).all()
     step = (keypoints[13, 5, :2] - keypoints[9, 5, :2]) / 4
     assert np.allclose(filled[11, 5, :2], keypoints[9, 5, :2] + 2 * step)
     keypoints[:, 3] = np.nan
     with pytest.raises(ValueError, match="right_ankle was detected in no frame"):
-        data.fill_gaps(keypoints)
+        clips.fill_gaps(keypoints)
     keypoints = clip.keypoints.copy()
     keypoints[: len(keypoints) * 2 // 3] = np.nan
     with pytest.raises(ValueError, match="67% of its joints were not detected, more than half"):
-        data.fill_gaps(keypoints, "a film")
+        clips.fill_gaps(keypoints, "a film")
 
 
 def test_another_order_of_joints_is_refused(clip):
-    coco = skeleton.skeleton_of("coco").keypoints
+    coco = skeletons.get("coco").keypoints
     with pytest.raises(ValueError, match="joint 0 is nose, not hip: .*from_coco turns COCO's"):
-        data.inputs(dataclasses.replace(clip, joints=coco))
+        clips.clip_inputs(dataclasses.replace(clip, joints=coco))
     with pytest.raises(ValueError, match="16 joints, not 17: reorder them"):
         skeleton.check_order(skeleton.H36M.keypoints[:16])
 
 
 def test_cocos_joints_become_human36ms():
     coco = np.zeros((17, 2))
-    names = skeleton.skeleton_of("coco").keypoints
+    names = skeletons.get("coco").keypoints
     for name, place in {"left_hip": (-1, 0), "right_hip": (1, 0), "left_shoulder": (-2, -4)}.items():
         coco[names.index(name)] = place
     coco[names.index("right_shoulder")], coco[names.index("nose")] = (2, -4), (0, -6)
@@ -298,7 +298,7 @@ def test_cocos_joints_become_human36ms():
 
 
 def test_a_mirror_is_its_own_inverse(clip):
-    x = data.inputs(clip, 3)
+    x = clips.clip_inputs(clip, 3)
     assert torch.equal(skeleton.mirror(skeleton.mirror(x)), x)
     left, right = skeleton.H36M.keypoints.index("left_wrist"), skeleton.H36M.keypoints.index("right_wrist")
     assert skeleton.mirror(x)[0, left].tolist() == [-x[0, right, 0], *x[0, right, 1:].tolist()]
@@ -356,7 +356,7 @@ def test_metrics_are_their_loops():
     ]
     assert float(metrics.mpjve(found, truth)[2]) == pytest.approx(1000 * step[0])
     bent = found[4] - 2 * found[3] + found[2] - (truth[4] - 2 * truth[3] + truth[2])
-    assert float(metrics.acceleration(found, truth)[2]) == pytest.approx(
+    assert float(metrics.acceleration_error(found, truth)[2]) == pytest.approx(
         1000 * float(bent.norm(dim=-1).mean())
     )
 
@@ -389,7 +389,7 @@ def test_frames_of_an_unknown_truth_count_in_nothing():
     assert means["MPJPE"] == pytest.approx(float(metrics.mpjpe(found[known], truth[known]).mean()), rel=1e-5)
     steps = metrics.mpjve(found, torch.zeros(7, 17, 3))[[0, 1, 4, 5]]
     assert means["MPJVE"] == pytest.approx(float(steps.mean()), rel=1e-5)
-    bends = metrics.acceleration(found, torch.zeros(7, 17, 3))[[0, 4]]
+    bends = metrics.acceleration_error(found, torch.zeros(7, 17, 3))[[0, 4]]
     assert means["ACC"] == pytest.approx(float(bends.mean()), rel=1e-5)
 
 
@@ -409,10 +409,14 @@ def test_the_loss_is_its_loop_and_leaves_out_what_does_not_count():
             scaled.append((best * found[0, f, j] - truth[0, f, j]).norm())
     parts = [torch.stack(part).mean() for part in (place, smooth, velocity, scaled)]
     expected = parts[0] + 0.5 * parts[1] + 2 * parts[2] + 0.5 * parts[3]
-    assert float(training.loss(found, truth, counted, recipe)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(training.lifting_loss(found, truth, counted, recipe)) == pytest.approx(
+        float(expected), rel=1e-5
+    )
     other = found.clone()
     other[:, 4] += 9.0
-    assert training.loss(other, truth, counted, recipe) == training.loss(found, truth, counted, recipe)
+    assert training.lifting_loss(other, truth, counted, recipe) == training.lifting_loss(
+        found, truth, counted, recipe
+    )
 
 
 def test_squaring_scales_the_gradient_by_the_loss():
@@ -420,11 +424,11 @@ def test_squaring_scales_the_gradient_by_the_loss():
     x = torch.randn(1, 4, 17, 3, requires_grad=True)
     truth, counted = torch.randn(1, 4, 17, 3), torch.ones(1, 4, dtype=torch.bool)
     plain, squared = recipes.get("demo", "mixste"), recipes.get("demo", "mixste", squared=True)
-    value = training.loss(x, truth, counted, plain)
+    value = training.lifting_loss(x, truth, counted, plain)
     value.backward(value.detach())
     theirs = x.grad.clone()
     x.grad = None
-    training.loss(x, truth, counted, squared).backward()
+    training.lifting_loss(x, truth, counted, squared).backward()
     assert torch.allclose(x.grad, theirs, atol=1e-6)
 
 
@@ -439,9 +443,9 @@ def test_lifting_a_clip_puts_every_frame_in_its_place(clip):
         def forward(self, x):
             return torch.cat([x, x[..., :1].abs()], -1) * self.one
 
-    x = data.inputs(clip)
+    x = clips.clip_inputs(clip)
     for flip in (False, True):
-        found = training.lift(Same(), x, flip)
+        found = training.lift_sequence(Same(), x, flip)
         assert found.shape == (len(x), 17, 3) and torch.allclose(found[..., :2], x - x[:, :1], atol=1e-6)
 
 
@@ -450,9 +454,9 @@ def test_paper_recipes_follow_their_codes():
     assert recipes.get("paper", "ktpformer").epochs == 200 and not recipes.get("paper", "ktpformer").squared
     rates = [1e-5 * 0.99**epoch for epoch in range(3)]
     recipe = recipes.get("paper", "mixste", learning_rate=1e-5)
-    from posebook import training as loop
+    from posebook.training import optimizer
 
-    found = [loop.learning_rate(epoch * 10, 1600, recipe) for epoch in range(3)]
+    found = [optimizer.lr_at_step(epoch * 10, 1600, recipe) for epoch in range(3)]
     assert found == pytest.approx(rates)
     with pytest.raises(ValueError, match="unknown recipe field 'epoch'; did you mean epochs"):
         recipes.get("demo", "mixste", epoch=3)
@@ -463,13 +467,15 @@ def test_paper_recipes_follow_their_codes():
 def test_training_a_lifter_goes_on_where_it_was_and_writes_a_record(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "EMBEDDED", {"train": 3, "val": 2})
     some = {"epochs": 2, "batch": 8, "frames": 27, "evaluate_every": 1}
-    record = training.train(
+    record = training.train_lifter(
         profile="demo", out_dir=tmp_path, prune={1: ("uniform", 9)}, options=SMALL, **some
     )
     assert record["kind"] == "lift" and [point["epoch"] for point in record["curve"]] == [1, 2]
     assert record["metrics"].keys() == metrics.METRICS.keys() and record["evaluated"]["clips"] == 2
     assert record["complexity"]["flops"] > 0 and record["evaluated"]["frames"] == 486
-    again = training.train(profile="demo", out_dir=tmp_path, prune={1: ("uniform", 9)}, options=SMALL, **some)
+    again = training.train_lifter(
+        profile="demo", out_dir=tmp_path, prune={1: ("uniform", 9)}, options=SMALL, **some
+    )
     assert again["weights"]["sha256"] == record["weights"]["sha256"]
     assert again["metrics"] == record["metrics"]
 
@@ -482,7 +488,7 @@ def test_what_training_refuses_before_any_work(tmp_path):
         ({"recover": "keep"}, "answers for the kept frames alone"),
     ):
         with pytest.raises(ValueError, match=message):
-            training.train(**arguments, out_dir=tmp_path)
+            training.train_lifter(**arguments, out_dir=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -492,8 +498,10 @@ def test_what_training_refuses_before_any_work(tmp_path):
 def test_a_shipped_lifter_is_as_good_as_its_card_says(path):
     """On four clips instead of forty, so within a fifth."""
     card = path.with_suffix(".md").read_text()
-    assert files.sha256(path) in card
+    assert utils.sha256(path) in card
     stated = float(re.search(r"\| MPJPE \| ([\d.]+)", card)[1])
-    net = lifter_files.load(path)
-    found = training.evaluate(net, motion.split("val", 4, frames=243, fps=25.0))[0]["MPJPE"]
+    net = weights_io.load_weights(path)
+    found = training.evaluate_lifter(net, synthetic_motion.load_split("val", 4, frames=243, fps=25.0))[0][
+        "MPJPE"
+    ]
     assert found == pytest.approx(stated, rel=0.2)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from posebook.lifting import diffusion
-from posebook.lifting.diffusion import Denoiser, History
-from posebook.lifting.hourglass import Hourglass, Uniform
+from posebook.lifting.diffusion import Denoiser, HistoryEncoder
 from posebook.lifting.models import MixSTE
+from posebook.lifting.pruning import FramePruning, UniformPruner
 from posebook.lifting.skeleton import PARENTS
 
 FRAMES = 9
@@ -39,7 +39,7 @@ def seen(pose: torch.Tensor, root: torch.Tensor = ROOT) -> torch.Tensor:
 
 def small(history: bool = True, **options) -> Denoiser:
     lifter = MixSTE(FRAMES, channels=5 + 8, width=8, depth=2, heads=2, drop_path=0.0)
-    return Denoiser(lifter, History(4, 8, heads=2) if history else None, **options)
+    return Denoiser(lifter, HistoryEncoder(4, 8, heads=2) if history else None, **options)
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -54,7 +54,7 @@ def _seeded():
 class Knows:
     """A denoiser that has the truth, whatever it is given; remembers with what it was asked."""
 
-    history = History(4, 8, heads=2)
+    history = HistoryEncoder(4, 8, heads=2)
 
     def __init__(self, truth):
         self.truth, self.asked = truth, []
@@ -66,7 +66,7 @@ class Knows:
 
 def test_the_schedule_falls_from_the_pose_to_noise_alone():
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
-    share = diffusion.kept(t)
+    share = diffusion.alpha_bar(t)
     assert share[0] == 1
     assert share[-1] < 1e-12
     assert (share.diff() < 0).all()
@@ -86,27 +86,27 @@ def test_noise_is_added_at_a_poses_own_size():
 def test_a_step_back_keeps_the_variance_that_diffusion_has_there(eta):
     clean, t, to = torch.zeros(1, 200, 17, 3), torch.tensor(0.8), torch.tensor(0.4)
     noisy = diffusion.add_noise(clean, t[None], torch.randn(clean.shape))
-    back = diffusion.step_back(noisy, clean, t, to, eta, torch.randn(clean.shape))
-    assert back.std().item() == pytest.approx(0.3 * (1 - diffusion.kept(to)).sqrt().item(), rel=0.03)
+    back = diffusion.ddim_step(noisy, clean, t, to, eta, torch.randn(clean.shape))
+    assert back.std().item() == pytest.approx(0.3 * (1 - diffusion.alpha_bar(to)).sqrt().item(), rel=0.03)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_a_denoiser_that_knows_the_truth_is_believed(steps):
     truth = turning()
-    *_, (_, _, clean) = diffusion.walk(Knows(truth), seen(truth), steps=steps, generator=rng())
+    *_, (_, _, clean) = diffusion.ddim_sample(Knows(truth), seen(truth), steps=steps, generator=rng())
     assert torch.equal(clean, truth)
 
 
 def test_the_last_noisy_poses_are_nearly_the_truth():
     truth, net = turning(), Knows(turning())
-    noisy = [noisy for _, noisy, _ in diffusion.walk(net, seen(truth), steps=20, generator=rng())]
+    noisy = [noisy for _, noisy, _ in diffusion.ddim_sample(net, seen(truth), steps=20, generator=rng())]
     off = [(x - truth).norm(dim=-1).mean() for x in noisy]
     assert off[-1] < 0.1 * off[0]
 
 
 def test_a_body_that_neither_bends_nor_stretches_has_no_energy_but_its_speed():
     pose = turning()
-    found = diffusion.energies(pose, seen(pose))
+    found = diffusion.energy_terms(pose, seen(pose))
     for name in ("reprojection", "symmetry", "lengths"):
         assert found[name].item() == pytest.approx(0, abs=1e-10), name
     assert found["speed"] > 0
@@ -127,7 +127,7 @@ def test_each_energy_sees_what_it_is_for(name, joint, frames, move):
     pose = turning()
     bent = pose.clone()
     bent[:, frames, joint] += torch.tensor(move)
-    before, after = diffusion.energies(pose, seen(pose)), diffusion.energies(bent, seen(pose))
+    before, after = diffusion.energy_terms(pose, seen(pose)), diffusion.energy_terms(bent, seen(pose))
     assert after[name] > before[name] + 1e-4
 
 
@@ -145,7 +145,7 @@ def test_guidance_lowers_its_own_energy_round_by_round():
     pose[..., 0, :] = 0
     values = [diffusion.energy(pose, seen(truth).expand(4, -1, -1, -1))]
     for _ in range(5):
-        pose = diffusion.guide(pose, seen(truth).expand(4, -1, -1, -1))
+        pose = diffusion.energy_guidance(pose, seen(truth).expand(4, -1, -1, -1))
         values.append(diffusion.energy(pose, seen(truth).expand(4, -1, -1, -1)))
     assert (torch.stack(values).diff(dim=0) < 0).all()
     assert values[-1].max() < 0.5 * values[0].min()
@@ -155,7 +155,7 @@ def test_guidance_lowers_its_own_energy_round_by_round():
 
 def test_guidance_leaves_a_plausible_pose_where_it_is():
     still = turning(turn=0.0)
-    assert torch.allclose(diffusion.guide(still, seen(still)), still, atol=1e-6)
+    assert torch.allclose(diffusion.energy_guidance(still, seen(still)), still, atol=1e-6)
 
 
 def test_where_the_person_stands_is_solved_for_and_never_told():
@@ -163,31 +163,34 @@ def test_where_the_person_stands_is_solved_for_and_never_told():
     # seen alike from twice as far, twice as large: nothing the sampler is given can tell
     near, far = seen(pose, ROOT), seen(2 * pose, 2 * ROOT)
     answers = [
-        diffusion.lift(net, rays, FRAMES, rays=rays, hypotheses=2, generator=rng()) for rays in (near, far)
+        diffusion.lift_sequences(net, rays, FRAMES, rays=rays, hypotheses=2, generator=rng())
+        for rays in (near, far)
     ]
     assert torch.allclose(*answers, atol=1e-5)
-    assert diffusion.energies(2 * pose, near)["reprojection"].item() == pytest.approx(0, abs=1e-9)
+    assert diffusion.energy_terms(2 * pose, near)["reprojection"].item() == pytest.approx(0, abs=1e-9)
 
 
 def test_the_same_seed_has_the_same_answer_and_another_seed_another():
     x, net = seen(turning(2 * FRAMES)), small().eval()
-    first, again, other = (diffusion.lift(net, x, FRAMES, generator=rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        diffusion.lift_sequences(net, x, FRAMES, generator=rng(seed)) for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
 
 
 def test_hypotheses_differ_where_there_is_noise_and_agree_where_there_is_none(monkeypatch):
     x, net = seen(turning()), small().eval()
-    answers = diffusion.lift(net, x, FRAMES, hypotheses=3, eta=0.0, generator=rng())[0]
+    answers = diffusion.lift_sequences(net, x, FRAMES, hypotheses=3, eta=0.0, generator=rng())[0]
     assert not torch.allclose(answers[0], answers[1])  # they set out from different noise
     monkeypatch.setattr(diffusion, "SPREAD", 0.0)
-    answers = diffusion.lift(net, x, FRAMES, hypotheses=3, generator=rng())[0]
+    answers = diffusion.lift_sequences(net, x, FRAMES, hypotheses=3, generator=rng())[0]
     assert torch.allclose(answers[0], answers[1])
 
 
 def test_fresh_noise_changes_the_way_and_not_the_start():
     x, net = seen(turning()), small().eval()
-    plain, drawn = (list(diffusion.walk(net, x, eta=eta, generator=rng())) for eta in (0.0, 1.0))
+    plain, drawn = (list(diffusion.ddim_sample(net, x, eta=eta, generator=rng())) for eta in (0.0, 1.0))
     assert torch.equal(plain[0][1], drawn[0][1])
     assert not torch.allclose(plain[1][1], drawn[1][1])
 
@@ -206,7 +209,7 @@ def test_a_history_shifts_the_answer():
 def test_the_history_is_what_was_answered_just_before():
     truth, x = turning(), seen(turning(24))
     net = Knows(truth)
-    answers = diffusion.lift(net, x, FRAMES, hypotheses=2, steps=1, generator=rng())
+    answers = diffusion.lift_sequences(net, x, FRAMES, hypotheses=2, steps=1, generator=rng())
     assert answers.shape == (1, 2, 24, 17, 3)
     starts = [0, 9, 15]  # the last window is moved back
     for start, (given, t, past) in zip(starts, net.asked, strict=True):
@@ -224,16 +227,16 @@ def test_the_history_is_what_was_answered_just_before():
 
 def test_without_history_each_window_stands_alone():
     net = Knows(turning())
-    diffusion.lift(net, seen(turning(18)), FRAMES, history=False, steps=1, generator=rng())
+    diffusion.lift_sequences(net, seen(turning(18)), FRAMES, history=False, steps=1, generator=rng())
     assert [past for _, _, past in net.asked] == [None, None]
-    alone = diffusion.lift(small(history=False).eval(), seen(turning(18)), FRAMES, generator=rng())
+    alone = diffusion.lift_sequences(small(history=False).eval(), seen(turning(18)), FRAMES, generator=rng())
     assert alone.isfinite().all()
 
 
 def test_the_hip_stays_at_nought():
     x = seen(turning())
     for rays in (None, x):
-        assert not diffusion.lift(small(), x, FRAMES, rays=rays, generator=rng())[..., 0, :].any()
+        assert not diffusion.lift_sequences(small(), x, FRAMES, rays=rays, generator=rng())[..., 0, :].any()
 
 
 def test_all_of_the_denoiser_learns():
@@ -259,8 +262,8 @@ def test_the_energy_can_be_a_loss_of_the_net():
 
 
 def test_an_hourglass_of_frames_samples_too():
-    lifter = Hourglass(MixSTE(FRAMES, channels=5 + 8, width=8, depth=2, heads=2), {1: Uniform(3)})
-    answers = diffusion.lift(
-        Denoiser(lifter, History(4, 8, heads=2)).eval(), seen(turning(18)), FRAMES, generator=rng()
+    lifter = FramePruning(MixSTE(FRAMES, channels=5 + 8, width=8, depth=2, heads=2), {1: UniformPruner(3)})
+    answers = diffusion.lift_sequences(
+        Denoiser(lifter, HistoryEncoder(4, 8, heads=2)).eval(), seen(turning(18)), FRAMES, generator=rng()
     )
     assert answers.shape == (1, 5, 18, 17, 3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from posebook.datasets.synthetic.anatomy import LIMITS
-from posebook.lifting import motion
+from posebook.lifting import synthetic_motion
 from posebook.lifting.skeleton import BONES, H36M, PARENTS
 
 FPS = 50
@@ -13,7 +13,7 @@ FPS = 50
 @pytest.fixture(scope="module")
 def clips():
     """Two clips of every activity, as the net is given them but without the detector's noise."""
-    return motion.clips(2 * len(motion.ACTIVITIES), frames=300, noise=0)
+    return synthetic_motion.make_clips(2 * len(synthetic_motion.ACTIVITIES), frames=300, noise=0)
 
 
 def world(clip) -> np.ndarray:
@@ -33,42 +33,51 @@ def bones(pose: np.ndarray) -> np.ndarray:
 
 
 def test_a_seed_gives_the_same_however_many_are_asked_for():
-    few, more = motion.clips(2, frames=60, seed=3), motion.clips(4, frames=60, seed=3)
+    few, more = (
+        synthetic_motion.make_clips(2, frames=60, seed=3),
+        synthetic_motion.make_clips(4, frames=60, seed=3),
+    )
     for one, other in zip(few, more, strict=False):
         assert one.name == other.name
         assert np.array_equal(one.keypoints, other.keypoints)
         assert np.array_equal(one.pose, other.pose)
-    assert not np.allclose(few[0].pose, motion.clips(1, frames=60, seed=4)[0].pose)
+    assert not np.allclose(few[0].pose, synthetic_motion.make_clips(1, frames=60, seed=4)[0].pose)
     assert few[0].keypoints.shape == few[0].pose.shape == (60, 17, 3)
 
 
 def test_noise_changes_what_is_seen_and_not_what_happens():
-    (clean,), (noisy,) = (motion.clips(1, frames=60, noise=noise) for noise in (0, 1))
+    (clean,), (noisy,) = (synthetic_motion.make_clips(1, frames=60, noise=noise) for noise in (0, 1))
     assert np.array_equal(clean.pose, noisy.pose)
     assert not np.allclose(clean.keypoints, noisy.keypoints)
 
 
 def test_splits_share_nobody():
-    train, val = motion.split("train", 3, frames=40), motion.split("val", 3, frames=40)
+    train, val = (
+        synthetic_motion.load_split("train", 3, frames=40),
+        synthetic_motion.load_split("val", 3, frames=40),
+    )
     assert not {clip.name for clip in train} & {clip.name for clip in val}
-    assert np.array_equal(motion.clips(1, frames=40, seed=motion.SPLITS["val"])[0].pose, val[0].pose)
+    assert np.array_equal(
+        synthetic_motion.make_clips(1, frames=40, seed=synthetic_motion.SPLITS["val"])[0].pose, val[0].pose
+    )
     for one, other in zip(train, val, strict=True):
         assert np.abs(bones(one.pose)[0] - bones(other.pose)[0]).max() > 0.002
 
 
 def test_short_clips_and_slow_cameras():
-    (short,) = motion.clips(1, frames=9)
+    (short,) = synthetic_motion.make_clips(1, frames=9)
     assert short.pose.shape == (9, 17, 3)
     fast, slow = (
-        motion.clips(1, frames=frames, noise=0, fps=fps)[0] for frames, fps in ((100, 50), (50, 25))
+        synthetic_motion.make_clips(1, frames=frames, noise=0, fps=fps)[0]
+        for frames, fps in ((100, 50), (50, 25))
     )
     ways = [np.linalg.norm(np.diff(clip.pose, axis=0), axis=-1).sum(0).mean() for clip in (fast, slow)]
     assert ways[0] == pytest.approx(ways[1], rel=0.3)  # as far in two seconds
 
 
 def test_every_activity_is_somebodys(clips):
-    found = {clip.action for clip in motion.clips(80, frames=60)}
-    assert found == set(motion.ACTIVITIES)
+    found = {clip.action for clip in synthetic_motion.make_clips(80, frames=60)}
+    assert found == set(synthetic_motion.ACTIVITIES)
     assert all(clip.fps == FPS and clip.joints == H36M.keypoints for clip in clips)
 
 
@@ -120,7 +129,7 @@ def test_knees_and_elbows_bend_as_they_can(clips):
 
 def test_arms_swing_against_the_legs():
     found = []
-    for clip in motion.clips(2 * len(motion.ACTIVITIES), frames=300, noise=0):
+    for clip in synthetic_motion.make_clips(2 * len(synthetic_motion.ACTIVITIES), frames=300, noise=0):
         if clip.action == "walk":
             pose = world(clip)
             across = pose[:, 4] - pose[:, 1]
@@ -144,7 +153,7 @@ def test_without_noise_the_keypoints_are_the_projection(clips):
         assert np.allclose(clip.camera.project(clip.pose), clip.keypoints[..., :2])
         assert (clip.keypoints[..., 2] == 1).all()
         assert (clip.pose[..., 2] > 0.5).all()
-        assert clip.keypoints[..., :2].min() > 0 and clip.keypoints[..., :2].max() < motion.SIZE
+        assert clip.keypoints[..., :2].min() > 0 and clip.keypoints[..., :2].max() < synthetic_motion.SIZE
         assert np.ptp(clip.keypoints[:, :, 1], axis=1).mean() > 120  # pixels
 
 
@@ -152,21 +161,21 @@ def test_the_detector_errs_as_it_says():
     rng = np.random.default_rng(0)
     exact = np.zeros((4000, 17, 2))
     exact[:, 0, 1] = 500  # a person of 500 pixels
-    error = motion.detect(rng, exact)[..., :2] - exact
+    error = synthetic_motion.simulate_detector(rng, exact)[..., :2] - exact
     assert np.median(abs(error[:, 7])) == pytest.approx(0.6745 * 0.008 * 500, rel=0.1)
     assert np.median(abs(error[:, 3])) == pytest.approx(1.5 * 0.6745 * 0.008 * 500, rel=0.1)
     calm = error[:, 7, 0][abs(error[:, 7, 0]) < 14]
     assert np.corrcoef(calm[:-1], calm[1:])[0, 1] == pytest.approx(0.8, abs=0.06)  # jitter that lasts
     size = np.linalg.norm(error, axis=-1)
     assert 0.002 < (size > 30).mean() < 0.03  # bursts
-    twice = motion.detect(np.random.default_rng(0), exact, 2.0)[..., :2] - exact
+    twice = synthetic_motion.simulate_detector(np.random.default_rng(0), exact, 2.0)[..., :2] - exact
     assert np.allclose(twice, 2 * error)
-    smaller = motion.detect(np.random.default_rng(0), exact / 2)[..., :2] - exact / 2
+    smaller = synthetic_motion.simulate_detector(np.random.default_rng(0), exact / 2)[..., :2] - exact / 2
     assert np.allclose(smaller, error / 2)
 
 
 def test_scores_fall_with_the_error():
-    (clean,), (noisy,) = (motion.clips(1, frames=400, noise=noise) for noise in (0, 1))
+    (clean,), (noisy,) = (synthetic_motion.make_clips(1, frames=400, noise=noise) for noise in (0, 1))
     size = np.linalg.norm((noisy.keypoints - clean.keypoints)[..., :2], axis=-1)
     score = noisy.keypoints[..., 2]
     worst = size > np.percentile(size, 99)

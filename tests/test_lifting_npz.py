@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from posebook.datasets import DatasetMissing
-from posebook.lifting import data, npz, pickles
+from posebook.lifting import h36m_3dhp, safe_pickle
+from posebook.lifting.clips import clip_inputs, clip_targets
 from posebook.lifting.skeleton import H36M
 
 LEFT, RIGHT = [4, 5, 6, 11, 12, 13], [1, 2, 3, 14, 15, 16]
@@ -29,8 +30,10 @@ def recording(seed: int = 0, frames: int = 30) -> tuple[dict, dict]:
         for action in ("Walking 1", "Walking", "SittingDown 2"):
             joints = (rng.uniform(-1, 1, (frames, 32, 3)) + [0, 0, 1]).astype(np.float32)
             world[subject][action] = joints
-            cameras = npz.cameras(subject).values()
-            seen[subject][action] = [camera.project(camera.see(joints[:, npz.KEPT])) for camera in cameras]
+            cameras = h36m_3dhp.cameras(subject).values()
+            seen[subject][action] = [
+                camera.project(camera.see(joints[:, h36m_3dhp.KEPT])) for camera in cameras
+            ]
     return world, seen
 
 
@@ -47,7 +50,7 @@ def files(tmp_path):
 
 
 def test_clips_are_what_the_cameras_see(files, capsys):
-    clips = npz.load("h36m-gt", files, "train")
+    clips = h36m_3dhp.load("h36m-gt", files, "train")
     assert len(clips) == 5 * 3 * 4
     assert {clip.action for clip in clips} == {"Walking", "SittingDown"}
     assert clips[0].name == "S1 Walking 1 54138969" and clips[0].fps == 50
@@ -55,29 +58,31 @@ def test_clips_are_what_the_cameras_see(files, capsys):
         assert clip.keypoints.shape == clip.pose.shape == (30, 17, 3)
         assert clip.pose[..., 2].min() > 2  # metres before the camera
         assert clip.camera.project(clip.pose) == pytest.approx(clip.keypoints[..., :2], abs=0.05)
-        assert data.inputs(clip).abs().max() < 3
-        assert data.targets(clip)[:, 0].abs().max() == 0
+        assert clip_inputs(clip).abs().max() < 3
+        assert clip_targets(clip)[:, 0].abs().max() == 0
     assert "2 of 15 actions" in capsys.readouterr().out
-    assert {clip.name.split()[0] for clip in npz.load("h36m-gt", files, "val")} == {"S9", "S11"}
+    assert {clip.name.split()[0] for clip in h36m_3dhp.load("h36m-gt", files, "val")} == {"S9", "S11"}
 
 
 def test_seventeen_joints_are_taken_as_they_are(files, tmp_path):
     world, seen = recording()
-    chosen = {s: {a: joints[:, npz.KEPT] for a, joints in actions.items()} for s, actions in world.items()}
-    few = npz.load("h36m", write(tmp_path / "few", chosen, seen, kind="cpn_ft_h36m_dbb"), "val")
-    for clip, other in zip(few, npz.load("h36m-gt", files, "val"), strict=True):
+    chosen = {
+        s: {a: joints[:, h36m_3dhp.KEPT] for a, joints in actions.items()} for s, actions in world.items()
+    }
+    few = h36m_3dhp.load("h36m", write(tmp_path / "few", chosen, seen, kind="cpn_ft_h36m_dbb"), "val")
+    for clip, other in zip(few, h36m_3dhp.load("h36m-gt", files, "val"), strict=True):
         np.testing.assert_array_equal(clip.pose, other.pose)
 
 
 def test_the_kept_joints_are_seventeen_of_32():
-    assert npz.KEPT == [0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27]
+    assert h36m_3dhp.KEPT == [0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27]
 
 
 def test_the_shorter_of_2d_and_3d_ends_both_and_it_is_said(tmp_path, capsys):
     world, seen = recording()
     seen["S9"]["Walking"][2] = seen["S9"]["Walking"][2][:-2]
     seen["S11"]["Walking"][0] = np.concatenate([seen["S11"]["Walking"][0]] + [seen["S11"]["Walking"][0][:1]])
-    clips = npz.load("h36m-gt", write(tmp_path / "h36m", world, seen), "val")
+    clips = h36m_3dhp.load("h36m-gt", write(tmp_path / "h36m", world, seen), "val")
     lengths = {clip.name: len(clip.pose) for clip in clips}
     assert lengths["S9 Walking 58860488"] == 28 and sorted(set(lengths.values())) == [28, 30]
     assert all(len(clip.keypoints) == len(clip.pose) for clip in clips)
@@ -86,7 +91,7 @@ def test_the_shorter_of_2d_and_3d_ends_both_and_it_is_said(tmp_path, capsys):
 
 def test_cameras_stand_around_the_room_and_look_into_it():
     for subject in SUBJECTS:
-        views = npz.cameras(subject)
+        views = h36m_3dhp.cameras(subject)
         assert list(views) == ["54138969", "55011271", "58860488", "60457274"]
         for camera in views.values():
             assert np.linalg.det(camera.rotation) == pytest.approx(1, abs=1e-6)
@@ -95,7 +100,7 @@ def test_cameras_stand_around_the_room_and_look_into_it():
             assert camera.rotation[2] @ -at / np.linalg.norm(at) > 0.98  # forward is inwards
             assert camera.rotation[1, 2] < -0.9  # down is down
     with pytest.raises(ValueError, match="no cameras for S2, only for S1, S5"):
-        npz.cameras("S2")
+        h36m_3dhp.cameras("S2")
 
 
 def test_the_lenses_are_those_of_real_frames(test_data):
@@ -103,7 +108,7 @@ def test_the_lenses_are_those_of_real_frames(test_data):
     sample = np.load(test_data / "samples" / "h36m" / "test_h36m_body3d.npz")
     for name, pixels, joints in zip(sample["imgname"], sample["part"], sample["S"], strict=True):
         number = re.search(r"\.(\d{8})_", name)[1]
-        camera = npz.cameras("S1")[number]  # a lens is the same on all subjects
+        camera = h36m_3dhp.cameras("S1")[number]  # a lens is the same on all subjects
         assert camera.project(joints[:, :3]) == pytest.approx(pixels[:, :2], abs=0.25)
 
 
@@ -130,31 +135,31 @@ def test_files_that_are_not_what_they_must_be(tmp_path, change, words):
     world, seen = recording()
     change(world, seen)
     with pytest.raises(ValueError, match=words):
-        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen), "val")
+        h36m_3dhp.load("h36m-gt", write(tmp_path / "h36m", world, seen), "val")
 
 
 def test_2d_in_another_order_is_told_by_its_sides(tmp_path):
     world, seen = recording()
     coco = {"keypoints_symmetry": [[1, 3, 5, 7, 9, 11, 13, 15], [2, 4, 6, 8, 10, 12, 14, 16]]}
     with pytest.raises(ValueError, match=r"another joint order: left \[1, 3, .*COCO's, and .*from_coco"):
-        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen, coco), "val")
+        h36m_3dhp.load("h36m-gt", write(tmp_path / "h36m", world, seen, coco), "val")
     swapped = {"keypoints_symmetry": [RIGHT, LEFT]}
     with pytest.raises(ValueError, match=r"another joint order: left \[1, 2, 3, 14, 15, 16\]") as told:
-        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen, swapped), "val")
+        h36m_3dhp.load("h36m-gt", write(tmp_path / "h36m", world, seen, swapped), "val")
     assert "COCO" not in str(told.value)
     with pytest.raises(ValueError, match="metadata has no keypoints_symmetry"):
-        npz.load("h36m-gt", write(tmp_path / "h36m", world, seen, {}), "val")
+        h36m_3dhp.load("h36m-gt", write(tmp_path / "h36m", world, seen, {}), "val")
 
 
 def test_names_and_folders_nobody_knows(tmp_path):
     with pytest.raises(ValueError, match="unknown dataset of motion 'h36m-cpn'; did you mean h36m"):
-        npz.load("h36m-cpn", tmp_path, "val")
+        h36m_3dhp.load("h36m-cpn", tmp_path, "val")
     with pytest.raises(ValueError, match="unknown split 'test'; did you mean"):
-        npz.load("h36m-gt", tmp_path, "test")
+        h36m_3dhp.load("h36m-gt", tmp_path, "test")
     with pytest.raises(DatasetMissing, match="data_3d_h36m.npz is not in .*\n.*gt.npz\nTo get it: register"):
-        npz.load("h36m-gt", tmp_path, "val")
+        h36m_3dhp.load("h36m-gt", tmp_path, "val")
     with pytest.raises(DatasetMissing, match="data_test_3dhp.npz is not in .*"):
-        npz.load("3dhp", tmp_path, "val")
+        h36m_3dhp.load("3dhp", tmp_path, "val")
 
 
 def test_a_git_lfs_pointer_is_called_one(files):
@@ -162,7 +167,7 @@ def test_a_git_lfs_pointer_is_called_one(files):
         "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 153173\n"
     )
     with pytest.raises(ValueError, match="data_3d_h36m.npz is a Git LFS pointer.*git lfs pull"):
-        npz.load("h36m-gt", files, "val")
+        h36m_3dhp.load("h36m-gt", files, "val")
 
 
 def test_a_file_that_is_no_npz_or_not_all_of_one(files):
@@ -170,13 +175,13 @@ def test_a_file_that_is_no_npz_or_not_all_of_one(files):
     for content in (b"<html>", b"", whole[: len(whole) // 2]):
         (files / "data_3d_h36m.npz").write_bytes(content)
         with pytest.raises(ValueError, match="is not an .npz file, or not all of one"):
-            npz.load("h36m-gt", files, "val")
+            h36m_3dhp.load("h36m-gt", files, "val")
     np.savez(files / "data_3d_h36m.npz", something=np.ones(3))
     with pytest.raises(ValueError, match="data_3d_h36m.npz has no positions_3d; it has something"):
-        npz.load("h36m-gt", files, "val")
+        h36m_3dhp.load("h36m-gt", files, "val")
     np.savez(files / "data_3d_h36m.npz", positions_3d=np.ones(3))
     with pytest.raises(ValueError, match="positions_3d is no dictionary: it is of type ndarray"):
-        npz.load("h36m-gt", files, "val")
+        h36m_3dhp.load("h36m-gt", files, "val")
 
 
 def write_3dhp(root, split, change=lambda entry: None):
@@ -200,13 +205,13 @@ def write_3dhp(root, split, change=lambda entry: None):
 
 def test_3dhp_in_the_order_of_human36m(tmp_path):
     write_3dhp(tmp_path, "train")
-    clips = npz.load("3dhp", tmp_path, "train")
+    clips = h36m_3dhp.load("3dhp", tmp_path, "train")
     assert [(clip.name, clip.fps) for clip in clips] == [
         ("S1 Seq1 0", 25),
         ("S1 Seq1 8", 25),
         ("S1 Seq2 4", 50),
     ]
-    raw = pickles.read(tmp_path / "data_train_3dhp.npz")["data"]["S1 Seq2"][0]["4"]
+    raw = safe_pickle.read(tmp_path / "data_train_3dhp.npz")["data"]["S1 Seq2"][0]["4"]
     order = ["head", "thorax", *(f"right_{j}" for j in ("shoulder", "elbow", "wrist"))]
     order += [
         *(f"left_{j}" for j in ("shoulder", "elbow", "wrist")),
@@ -221,7 +226,7 @@ def test_3dhp_in_the_order_of_human36m(tmp_path):
 
 def test_3dhp_frames_that_do_not_count_and_cameras_of_which_nothing_is_known(tmp_path):
     write_3dhp(tmp_path, "test")
-    first, last = npz.load("3dhp", tmp_path, "val")
+    first, last = h36m_3dhp.load("3dhp", tmp_path, "val")
     assert np.isfinite(first.pose).all((1, 2)).sum() == 4
     assert first.camera.size == (2048, 2048) and last.camera.size == (1080, 1920)
     with pytest.raises(ValueError, match="this camera has no intrinsics"):
@@ -241,7 +246,7 @@ def test_3dhp_frames_that_do_not_count_and_cameras_of_which_nothing_is_known(tmp
 def test_3dhp_files_that_are_not_what_they_must_be(tmp_path, change, words):
     write_3dhp(tmp_path, "test", change)
     with pytest.raises(ValueError, match=words):
-        npz.load("3dhp", tmp_path, "val")
+        h36m_3dhp.load("3dhp", tmp_path, "val")
 
 
 def archive(path, pickled: bytes):
@@ -283,7 +288,7 @@ def test_a_pickle_that_would_run_something_is_refused_by_name_and_runs_nothing(t
         nested = {"S1": [1.0, Calls(function, *arguments)]}
         path = archive(tmp_path / f"{name}.npz", pickle.dumps(nested, protocol))
         with pytest.raises(ValueError, match=rf"asks for [\w.]+\.{name}, no array.*nothing of it was run"):
-            pickles.read(path)
+            safe_pickle.read(path)
     assert not trace.exists()
 
 
@@ -296,7 +301,7 @@ def test_a_pickle_that_would_run_something_is_refused_by_name_and_runs_nothing(t
 def test_no_other_name_is_known(tmp_path, name):
     path = archive(tmp_path / "a.npz", names(*name.rsplit(".", 1)))
     with pytest.raises(ValueError, match=f"asks for {name}"):
-        pickles.read(path)
+        safe_pickle.read(path)
 
 
 def test_an_array_of_objects_is_made_of_no_bytes(tmp_path):
@@ -312,14 +317,14 @@ def test_an_array_of_objects_is_made_of_no_bytes(tmp_path):
     for protocol in (2, 4):
         path = archive(tmp_path / "a.npz", pickle.dumps(Forged(), protocol))
         with pytest.raises(ValueError, match="array of objects that is no list of them"):
-            pickles.read(path)
+            safe_pickle.read(path)
     structured = np.zeros(2, [("a", "f4"), ("b", "O")])
     path = archive(tmp_path / "b.npz", pickle.dumps([structured]))
     with pytest.raises(ValueError, match="holds values of type 'V"):
-        pickles.read(path)
+        safe_pickle.read(path)
     path = archive(tmp_path / "c.npz", names("numpy", "ndarray"))
     with pytest.raises(ValueError, match="makes no sense"):
-        pickles.read(path)
+        safe_pickle.read(path)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL))
@@ -347,7 +352,7 @@ def test_what_numpy_of_either_kind_has_written_is_read(tmp_path, protocol, core)
     elif core == "numpy.core":
         pickled = pickled.replace(b"\x8c\x16numpy._core.multiarray", b"\x8c\x15numpy.core.multiarray")
         pickled = unframed(pickled)
-    found = pickles.read(archive(tmp_path / "a.npz", pickled))["positions_3d"]
+    found = safe_pickle.read(archive(tmp_path / "a.npz", pickled))["positions_3d"]
     assert found["metadata"]["count"] == 7 and found["metadata"]["none"] is None
     np.testing.assert_equal(found["S1"], content["S1"])
     np.testing.assert_equal(found["big"], content["big"])
@@ -375,12 +380,12 @@ def test_what_python_2_has_written_is_read(tmp_path):
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I3\ntcnumpy\ndtype\n(S'f4'\n"
         b"I0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nU" + bytes([len(raw)]) + raw + b"tb."
     )
-    found = pickles.read(archive(tmp_path / "a.npz", pickled))["positions_3d"]
+    found = safe_pickle.read(archive(tmp_path / "a.npz", pickled))["positions_3d"]
     assert found.tolist() == [0, 1, 2]
 
 
 def test_the_cameras_say_where_they_are_from():
-    known = json.loads(npz.CAMERAS.read_text())
+    known = json.loads(h36m_3dhp.CAMERAS.read_text())
     assert "Human3.6M" in known["source"] and "millimetres" in known["units"]
     assert set(known["places"]) == set(SUBJECTS)
     views = [view for places in known["places"].values() for view in places.values()]

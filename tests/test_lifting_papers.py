@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from posebook import audit, plots, published
-from posebook.lifting import hourglass, metrics, papers, recipes, training
+from posebook.lifting import metrics, models, pruning, recipes, training
+from posebook.papers import claims, lifting, tables
+from posebook.papers.cells import load_cells
+from posebook.report import html_tables
 
 HOT = "prune=3:cluster:81;recover=attend"
 CELL = {"model": "mixste", "options": HOT, "dataset": "h36m", "split": "val", "column": "MPJPE"}
@@ -44,7 +46,7 @@ def lift(**changes) -> dict:
 
 
 def hot(*records: dict, row: str = "HoT w. MixSTE", column: str = "MPJPE") -> pd.Series:
-    table = published.table("HoT", "h36m_results", list(records))
+    table = tables.build_table("HoT", "h36m_results", list(records))
     return table[(table["row"] == row) & (table["column"] == column)].iloc[0]
 
 
@@ -52,7 +54,7 @@ def hot(*records: dict, row: str = "HoT w. MixSTE", column: str = "MPJPE") -> pd
 
 
 def test_printed_costs_are_counted():
-    table = published.table("HoT", "h36m_results", [])
+    table = tables.build_table("HoT", "h36m_results", [])
     giga = table[table["column"] == "FLOPs (G)"]
     assert len(giga) == 4 and (giga["measured"] == giga["published"]).all()
     saved = table[table["column"] == "FLOPs saved (%)"].set_index("row")["measured"]
@@ -60,10 +62,10 @@ def test_printed_costs_are_counted():
 
 
 def test_a_net_is_the_same_in_the_rows_and_among_the_nets():
-    cells = published.load()
-    cells = cells[cells["model"].isin(published.LIFTERS)]
+    cells = load_cells()
+    cells = cells[cells["model"].isin(models.LIFTERS)]
     for row, model, text in cells[["row", "model", "options"]].itertuples(index=False):
-        assert papers.NETS[row.removesuffix(", true 2D joints")] == (model, text)
+        assert lifting.PAPER_MODELS[row.removesuffix(", true 2D joints")] == (model, text)
 
 
 def test_a_training_on_its_dataset_fills_a_cell():
@@ -73,7 +75,7 @@ def test_a_training_on_its_dataset_fills_a_cell():
     older = lift(metrics__MPJPE=90.0, started="2025-01-01T00:00:00Z")
     several = hot(older, lift(), lift(seed=1, metrics__MPJPE=41.63))
     assert (several["measured"], several["spread"]) == ("41.4", "± 0.3, 2 runs")
-    page = plots.comparison(published.table("HoT", "h36m_results", [lift()])).data
+    page = html_tables.comparison_table(tables.build_table("HoT", "h36m_results", [lift()])).data
     assert "41.2" in page and "--lifter mixste --dataset h36m" in page
 
 
@@ -93,16 +95,18 @@ def test_a_training_on_its_dataset_fills_a_cell():
     ids=str,
 )
 def test_no_other_record_fills_it(changes):
-    assert not papers.runs(CELL, [lift(**changes)]) and papers.runs(CELL, [lift(**changes), lift()])
+    assert not lifting.matching_runs(CELL, [lift(**changes)]) and lifting.matching_runs(
+        CELL, [lift(**changes), lift()]
+    )
 
 
 def test_commands_are_those_that_would_fill_the_cell():
-    words = shlex.split(papers.command(CELL))
+    words = shlex.split(lifting.training_command(CELL))
     given = dict(zip(words[3::2], words[4::2], strict=True))
     made = {"prune": json.loads(given["--prune"]), "recover": given["--recover"]}
     assert made == lift()["options"] and given["--dataset"] in training.DATASETS
     assert words[:3] == ["python", "-m", "posebook.lifting.training"]
-    assert hot()["command"] == papers.command(CELL)
+    assert hot()["command"] == lifting.training_command(CELL)
 
 
 # runs that compare
@@ -124,32 +128,34 @@ def runs(*ways: str, seeds: int = 3, **figures: float) -> list[dict]:
 
 def test_runs_are_gathered_by_way_in_the_order_of_the_variants():
     made = runs("hot", "full", full=100.0, hot=90.0) + [lift(name="lift-mixste-motion-demo-seed0")]
-    table = papers.pruning(made)
+    table = lifting.pruning_table(made)
     assert list(table.index) == ["full", "hot"] and list(table["seeds"]) == [3, 3]
     assert table.loc["hot", ["MPJPE", "MPJPE ±", "multiply-adds (M)"]].tolist() == [91.0, 1.0, 2.0]
     longer = lift(name="lift-mixste-full-fast-seed7", dataset__name="motion", parameters__epochs=9)
     other = lift(name="lift-ktpformer-no-bones-fast-seed0", dataset__name="motion", model="ktpformer")
-    more = papers.pruning([*made, *(run | {"complexity": {"macs": 1}} for run in (longer, other))])
+    more = lifting.pruning_table([*made, *(run | {"complexity": {"macs": 1}} for run in (longer, other))])
     assert more["seeds"].to_dict() == {"full": 3, "hot": 3, "ktpformer, no-bones": 1}
-    assert papers.pruning([]).empty and papers.guidance([]).empty
+    assert lifting.pruning_table([]).empty and lifting.guidance_table([]).empty
 
 
 def test_ways_are_compared_by_the_larger_deviation():
-    table = papers.pruning(runs("full", "hot", "uniform", full=100.0, hot=100.9, uniform=102.0))
-    near, far = (papers.compared(table, [way], "full", "#A") for way in ("hot", "uniform"))
+    table = lifting.pruning_table(runs("full", "hot", "uniform", full=100.0, hot=100.9, uniform=102.0))
+    near, far = (lifting.compare_methods(table, [way], "full", "#A") for way in ("hot", "uniform"))
     assert (near.verdict, far.verdict) == ("confirmed", "differs")
     assert "3 seeds: hot: +0.9 ± 1.0 mm MPJPE" in near.found and near.basis == "run"
-    assert papers.compared(table, ["full"], "uniform", "#A", better=True).verdict == "confirmed"
-    assert papers.compared(table, ["full", "hot"], "uniform", "#A", better=True).verdict == "confirmed"
-    assert papers.compared(table, ["full"], "hot", "#A", better=True).verdict == "differs"
+    assert lifting.compare_methods(table, ["full"], "uniform", "#A", better=True).verdict == "confirmed"
+    assert (
+        lifting.compare_methods(table, ["full", "hot"], "uniform", "#A", better=True).verdict == "confirmed"
+    )
+    assert lifting.compare_methods(table, ["full"], "hot", "#A", better=True).verdict == "differs"
 
 
 def test_what_has_not_run_names_its_command():
-    found = papers.compared(papers.pruning(runs("full", full=1.0)), ["hot"], "full", "#A")
-    assert found.verdict == audit.UNTESTED
+    found = lifting.compare_methods(lifting.pruning_table(runs("full", full=1.0)), ["hot"], "full", "#A")
+    assert found.verdict == claims.UNTESTED
     assert "--lifter mixste --seed 0 --profile fast --variant hot`" in found.would
-    alone = papers.pruning(runs("full", "hot", seeds=1, full=1.0, hot=1.0))
-    assert papers.compared(alone, ["hot"], "full", "#A").verdict == audit.UNTESTED
+    alone = lifting.pruning_table(runs("full", "hot", seeds=1, full=1.0, hot=1.0))
+    assert lifting.compare_methods(alone, ["hot"], "full", "#A").verdict == claims.UNTESTED
 
 
 def test_a_training_is_asked_for_by_its_record(monkeypatch):
@@ -162,7 +168,7 @@ def test_a_training_is_asked_for_by_its_record(monkeypatch):
 
     monkeypatch.setattr(training, "train", train)
     for way in ("hot", "ktpformer, full", "ktpformer, no-bones"):
-        monkeypatch.setattr("sys.argv", shlex.split(papers.training_of(way))[2:])
+        monkeypatch.setattr("sys.argv", shlex.split(lifting.variant_command(way))[2:])
         training.main()
     names = [f"lift-{way}-fast-seed0" for way in ("mixste-hot", "ktpformer-full", "ktpformer-no-bones")]
     assert [arguments["name"] for arguments in asked] == names
@@ -171,13 +177,13 @@ def test_a_training_is_asked_for_by_its_record(monkeypatch):
 
 def test_layers_see_fewer_frames():
     small = {"width": 8, "depth": 4, "heads": 2}
-    net = hourglass.build("mixste", 9, **small, prune={1: ("uniform", 5), 3: ("uniform", 2)})
-    assert papers.lengths(net, torch.zeros(1, 9, 17, 2)) == [9, 5, 5, 2]
+    net = pruning.build_lifter("mixste", 9, **small, prune={1: ("uniform", 5), 3: ("uniform", 2)})
+    assert lifting.frames_per_layer(net, torch.zeros(1, 9, 17, 2)) == [9, 5, 5, 2]
 
 
 def test_starposes_rows_are_told_apart():
     rows = [{"net": "plain", "guided": False}, {"net": "starpose", "history": True, "guided": True}]
     figures = [[row | dict.fromkeys(metrics.METRICS, 1.0 + seed) for row in rows] for seed in range(2)]
     made = [{"kind": "starpose", "name": f"s{seed}", "metrics": each} for seed, each in enumerate(figures)]
-    table = papers.guidance(made)
+    table = lifting.guidance_table(made)
     assert list(table.index) == ["plain", "starpose + history + guided"] and list(table["seeds"]) == [2, 2]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from posebook import models, predict, skeletons
-from posebook.lifting import data, files, film, hourglass
-from posebook.lifting import models as lifters
-from posebook.lifting import predict as lifting
+from posebook import models, skeletons
+from posebook.inference import predict
+from posebook.lifting import clips, predict_3d, pruning, synthetic_video, weights_io
 from posebook.lifting.camera import Camera
+from posebook.lifting.models import LIFTERS, MixSTE, build_plain
 from posebook.lifting.skeleton import H36M, mirror
 
 TINY = {"width": 16, "depth": 2, "heads": 2}
@@ -22,35 +22,35 @@ TINY = {"width": 16, "depth": 2, "heads": 2}
 
 @pytest.fixture(scope="module")
 def net():
-    return models.load_weights(predict.WEIGHTS)
+    return models.load_weights(predict.DEFAULT_WEIGHTS)
 
 
 @pytest.fixture(scope="module")
 def walk():
-    return film.walk(16)
+    return synthetic_video.walk(16)
 
 
 @pytest.fixture(scope="module")
 def video(walk, tmp_path_factory):
     """The walk as a file, and the walker's boxes."""
-    return film.save(walk, tmp_path_factory.mktemp("film"))
+    return synthetic_video.save(walk, tmp_path_factory.mktemp("film"))
 
 
 @pytest.fixture
 def lifter():
     torch.manual_seed(0)
-    return lifters.build("mixste", 9, **TINY).eval()
+    return build_plain("mixste", 9, **TINY).eval()
 
 
 @pytest.fixture
 def clip():
     keypoints = np.random.default_rng(0).uniform(100, 900, (31, 17, 3))
     keypoints[..., 2] = 1
-    return data.Clip("a clip", "", keypoints, None, Camera(np.eye(3), np.zeros(3), (1000, 1000)))
+    return clips.Clip("a clip", "", keypoints, None, Camera(np.eye(3), np.zeros(3), (1000, 1000)))
 
 
 def boxes_of(video, frames):
-    return predict.listed(video[1], list(frames.pictures))
+    return predict.file_boxes(video[1], list(frames.pictures))
 
 
 def test_the_film_shows_one_walker_whose_joints_are_known(walk):
@@ -60,16 +60,16 @@ def test_the_film_shows_one_walker_whose_joints_are_known(walk):
     assert ((pixels > low - 4) & (pixels < high + 4)).all()
     lengths = np.linalg.norm(walk.pose[:, 2] - walk.pose[:, 3], axis=-1)  # a shank
     assert np.ptp(lengths) < 1e-6
-    steps = np.linalg.norm(np.diff(walk.pose[:, 0], axis=0), axis=-1) * film.FPS
+    steps = np.linalg.norm(np.diff(walk.pose[:, 0], axis=0), axis=-1) * synthetic_video.FPS
     assert 0.8 < steps.mean() < 1.4  # metres a second
-    feet = np.linalg.norm(np.diff(walk.pose[:, [3, 6]], axis=0), axis=-1).min(1) * film.FPS
+    feet = np.linalg.norm(np.diff(walk.pose[:, [3, 6]], axis=0), axis=-1).min(1) * synthetic_video.FPS
     assert feet.mean() < 0.4 * steps.mean()  # one foot always stands
-    np.testing.assert_array_equal(film.walk(2).pictures, walk.pictures[:2])
+    np.testing.assert_array_equal(synthetic_video.walk(2).pictures, walk.pictures[:2])
 
 
 def test_a_video_is_read_as_it_was_written(walk, video):
-    read = lifting.frames(video[0])
-    assert read.fps == film.FPS and len(read.pictures) == 16
+    read = predict_3d.open_frames(video[0])
+    assert read.fps == synthetic_video.FPS and len(read.pictures) == 16
     for _ in range(2):  # more than once
         found = [image for _, image in read]
         assert len(found) == 16
@@ -79,87 +79,87 @@ def test_a_video_is_read_as_it_was_written(walk, video):
 def test_pictures_come_in_the_order_of_their_numbers(tmp_path):
     for name in ("walk10_2.png", "walk9_10.png", "walk9_2.png", "walk1_3.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((4, 4, 3), np.uint8))
-    names = [path.name for path, _ in lifting.frames(tmp_path)]
+    names = [path.name for path, _ in predict_3d.open_frames(tmp_path)]
     assert names == ["walk1_3.png", "walk9_2.png", "walk9_10.png", "walk10_2.png"]
 
 
 def test_the_walker_is_followed_from_video_and_from_pictures(walk, video, net, tmp_path):
-    read = lifting.frames(video[0])
-    tracked = lifting.track(read, net, boxes_of(video, read))
+    read = predict_3d.open_frames(video[0])
+    tracked = predict_3d.track_person(read, net, boxes_of(video, read))
     assert tracked.clip.keypoints.shape == (16, 17, 3) and not tracked.lost.any()
-    assert tracked.clip.camera.size == (240, 320) and tracked.clip.fps == film.FPS
+    assert tracked.clip.camera.size == (240, 320) and tracked.clip.fps == synthetic_video.FPS
     np.testing.assert_allclose(tracked.boxes, walk.boxes)
     apart = np.linalg.norm(tracked.clip.keypoints[..., :2] - walk.camera.project(walk.pose), axis=-1)
     assert np.median(apart) < 4  # pixels
     for number, picture in enumerate(walk.pictures, 1):
         cv2.imwrite(str(tmp_path / f"{number:06d}.png"), picture[..., ::-1])
-    pictures = lifting.frames(tmp_path)
-    same = lifting.track(pictures, net, boxes_of(video, pictures))
+    pictures = predict_3d.open_frames(tmp_path)
+    same = predict_3d.track_person(pictures, net, boxes_of(video, pictures))
     assert np.median(np.abs(same.clip.keypoints - tracked.clip.keypoints)) < 1
 
 
 def test_the_nearest_box_is_followed_and_none_that_is_far_off():
     boxes = np.array([[0, 0, 10, 20], [100, 0, 30, 60], [110, 5, 30, 60.0]])
-    assert lifting.nearest(boxes, None) == 1  # the largest, the first of them
-    assert lifting.nearest(boxes, boxes[2] + 1) == 2
-    assert lifting.nearest(boxes[:1], boxes[1]) is None
-    assert lifting.nearest(boxes[:1], boxes[1], gone=3) == 0  # who has had the time
-    assert lifting.nearest(np.zeros((0, 4)), boxes[1]) is None
+    assert predict_3d.nearest_box(boxes, None) == 1  # the largest, the first of them
+    assert predict_3d.nearest_box(boxes, boxes[2] + 1) == 2
+    assert predict_3d.nearest_box(boxes[:1], boxes[1]) is None
+    assert predict_3d.nearest_box(boxes[:1], boxes[1], gone=3) == 0  # who has had the time
+    assert predict_3d.nearest_box(np.zeros((0, 4)), boxes[1]) is None
 
 
 def test_lost_frames_lie_between_those_around_them(video, net, walk):
-    read = lifting.frames(video[0])
+    read = predict_3d.open_frames(video[0])
     known = boxes_of(video, read)
 
     def boxes(path, image):
         gone = int(path.stem) in (5, 6, 7)
         return (np.zeros((0, 4)), np.zeros(0)) if gone else known(path, image)
 
-    tracked = lifting.track(read, net, boxes)
+    tracked = predict_3d.track_person(read, net, boxes)
     assert np.flatnonzero(tracked.lost).tolist() == [4, 5, 6]
     assert np.isnan(tracked.boxes[4:7]).all() and np.isfinite(tracked.clip.keypoints).all()
     points = tracked.clip.keypoints
     assert points[5, :, :2] == pytest.approx((points[3, :, :2] + points[7, :, :2]) / 2)
     assert (points[4:7, :, 2] == 0).all()
-    shown = lifting.drawn(read, tracked, 4)
+    shown = predict_3d.draw_frames(read, tracked, 4)
     assert list(shown)[::3] == [0, 15] and not set(shown) & {4, 5, 6}
     assert all((picture != walk.pictures[number]).any() for number, picture in shown.items())
 
 
 def test_nobody_in_any_frame(video, net, monkeypatch):
-    read = lifting.frames(video[0])
+    read = predict_3d.open_frames(video[0])
     with pytest.raises(ValueError, match="walk.avi: no person was found in any of 16 frames"):
-        lifting.track(read, net, lambda *_: (np.zeros((0, 4)), np.zeros(0)))
+        predict_3d.track_person(read, net, lambda *_: (np.zeros((0, 4)), np.zeros(0)))
     unsure = lambda _, pictures, *__: [(np.zeros((1, 17, 2)), np.full((1, 17), 0.1))] * len(pictures)  # noqa: E731
     monkeypatch.setattr(predict, "joints", unsure)
     with pytest.raises(ValueError, match="no person was found in any of 16 frames"):
-        lifting.track(read, net)
+        predict_3d.track_person(read, net)
 
 
 def test_a_person_who_is_mostly_gone(video, net):
-    read = lifting.frames(video[0])
+    read = predict_3d.open_frames(video[0])
     known = boxes_of(video, read)
     with pytest.raises(ValueError, match="walk.avi: 75% of its joints were not detected"):
-        lifting.track(read, net, lambda path, image: known(path, image) if int(path.stem) < 5 else
+        predict_3d.track_person(read, net, lambda path, image: known(path, image) if int(path.stem) < 5 else
                       (np.zeros((0, 4)), np.zeros(0)))  # fmt: skip
 
 
 def test_videos_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="no video and no folder of frames at .*absent.mp4"):
-        lifting.frames(tmp_path / "absent.mp4")
+        predict_3d.open_frames(tmp_path / "absent.mp4")
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(ValueError, match="text.mp4 cannot be opened as a video: .*folder with its frames"):
-        lifting.frames(tmp_path / "text.mp4")
+        predict_3d.open_frames(tmp_path / "text.mp4")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no picture in .*empty: wanted are .jpg"):
-        lifting.frames(tmp_path / "empty")
+        predict_3d.open_frames(tmp_path / "empty")
 
 
 def test_a_video_that_ends_early_and_a_picture_that_is_broken(video, walk, net, tmp_path, capsys):
     whole = video[0].read_bytes()
     (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
-    cut = lifting.frames(tmp_path / "cut.avi")
-    cut = lifting.Frames(cut.source, tuple(map(str, range(16))), cut.fps)  # what its header claimed
+    cut = predict_3d.open_frames(tmp_path / "cut.avi")
+    cut = predict_3d.Frames(cut.source, tuple(map(str, range(16))), cut.fps)  # what its header claimed
     assert 2 < len(list(cut)) < 16
     assert "of 16 frames: it is cut off" in capsys.readouterr().out
     folder = tmp_path / "folder"
@@ -167,73 +167,75 @@ def test_a_video_that_ends_early_and_a_picture_that_is_broken(video, walk, net, 
     for number in (1, 2, 4):
         cv2.imwrite(str(folder / f"{number}.png"), walk.pictures[number - 1][..., ::-1])
     (folder / "3.png").write_text("broken")
-    pictures = lifting.frames(folder)
-    tracked = lifting.track(pictures, net, boxes_of(video, pictures))
+    pictures = predict_3d.open_frames(folder)
+    tracked = predict_3d.track_person(pictures, net, boxes_of(video, pictures))
     assert tracked.lost.tolist() == [False, False, True, False]
     assert "left out: " in capsys.readouterr().out
     cv2.imwrite(str(folder / "5.png"), np.zeros((50, 60, 3), np.uint8))
     with pytest.raises(
         ValueError, match=r"5.png is of \(50, 60\) pixels, and the frames before it of \(240, 320\)"
     ):
-        lifting.track(lifting.frames(folder), net)
+        predict_3d.track_person(predict_3d.open_frames(folder), net)
 
 
 def test_nets_of_other_joints(video, monkeypatch):
-    read = lifting.frames(video[0])
+    read = predict_3d.open_frames(video[0])
     net = models.build("starnet-pose-t", "crowdpose", (64, 32)).eval()
     with pytest.raises(
         ValueError, match="lifters take Human3.6M's joints .* joint 0 is left_shoulder, not hip"
     ):
-        lifting.track(read, net)
-    own = skeletons.own("h36m", list(H36M.keypoints), [list(limb) for limb in H36M.limbs], None)
+        predict_3d.track_person(read, net)
+    own = skeletons.make_skeleton("h36m", list(H36M.keypoints), [list(limb) for limb in H36M.limbs], None)
     points = np.random.default_rng(0).uniform(0, 200, (1, 17, 2))
     monkeypatch.setattr(predict, "joints", lambda _, some, *__: [(points, np.full((1, 17), 0.9))] * len(some))
-    tracked = lifting.track(read, models.build("starnet-pose-t", own, (64, 32)).eval())
+    tracked = predict_3d.track_person(read, models.build("starnet-pose-t", own, (64, 32)).eval())
     assert (tracked.clip.keypoints[..., :2] == points).all()  # taken as they are
 
 
 def test_every_frame_is_lifted_and_a_mirrored_clip_to_the_mirrored_pose(lifter, clip):
-    pose = lifting.lift(lifter, clip)
+    pose = predict_3d.lift_clip(lifter, clip)
     assert pose.shape == (31, 17, 3) and np.isfinite(pose).all() and (pose[:, 0] == 0).all()
     turned = clip.keypoints.copy()
     turned[..., 0] = 1000 - turned[..., 0]
-    other = data.Clip("b", "", turned[:, H36M.flip_indices], None, clip.camera)
-    assert lifting.lift(lifter, other) == pytest.approx(mirror(pose), abs=1e-5)
-    alone = data.Clip("c", "", clip.keypoints[:9], None, clip.camera)
-    assert lifting.lift(lifter, alone) == pytest.approx(pose[:9], abs=1e-5)
-    assert lifting.lift(lifter, clip, flip_test=False) != pytest.approx(pose, abs=1e-3)
+    other = clips.Clip("b", "", turned[:, H36M.flip_indices], None, clip.camera)
+    assert predict_3d.lift_clip(lifter, other) == pytest.approx(mirror(pose), abs=1e-5)
+    alone = clips.Clip("c", "", clip.keypoints[:9], None, clip.camera)
+    assert predict_3d.lift_clip(lifter, alone) == pytest.approx(pose[:9], abs=1e-5)
+    assert predict_3d.lift_clip(lifter, clip, flip_test=False) != pytest.approx(pose, abs=1e-3)
 
 
 def test_a_clip_that_is_shorter_than_the_window(lifter, clip):
-    short = data.Clip("short.mp4", "", clip.keypoints[:8], None, clip.camera)
+    short = clips.Clip("short.mp4", "", clip.keypoints[:8], None, clip.camera)
     with pytest.raises(
         ValueError, match="short.mp4 has 8 frames, and the lifter's window is of 9: take a longer"
     ):
-        lifting.lift(lifter, short)
+        predict_3d.lift_clip(lifter, short)
 
 
 def test_a_lifters_file_builds_it_again_or_says_why_not(lifter, clip, tmp_path):
     path = tmp_path / "lifter.safetensors"
-    files.save(lifter, path, "mixste", "motion", **TINY)
-    again = files.load(path)
-    np.testing.assert_array_equal(lifting.lift(again, clip), lifting.lift(lifter, clip))
-    assert files.load(path, "mixste", 9).frames == 9
+    weights_io.save_weights(lifter, path, "mixste", "motion", **TINY)
+    again = weights_io.load_weights(path)
+    np.testing.assert_array_equal(predict_3d.lift_clip(again, clip), predict_3d.lift_clip(lifter, clip))
+    assert weights_io.load_weights(path, "mixste", 9).frames == 9
     with pytest.raises(ValueError, match="lifter.safetensors holds weights of mixste, not of ktpformer"):
-        files.load(path, "ktpformer")
+        weights_io.load_weights(path, "ktpformer")
     with pytest.raises(ValueError, match="a lifter of windows of 9 frames, not of 27"):
-        files.load(path, frames=27)
+        weights_io.load_weights(path, frames=27)
     with pytest.raises(ValueError, match="holds weights of starnet-pose-t, which is no lifter"):
-        files.load(predict.WEIGHTS)
+        weights_io.load_weights(predict.DEFAULT_WEIGHTS)
     with pytest.raises(FileNotFoundError, match="no weights at"):
-        files.load(tmp_path / "absent.safetensors")
+        weights_io.load_weights(tmp_path / "absent.safetensors")
     torch.save(lifter.state_dict(), tmp_path / "plain.pth")
     with pytest.raises(ValueError, match="does not say which lifter it is: name one of mixste, "):
-        files.load(tmp_path / "plain.pth")
+        weights_io.load_weights(tmp_path / "plain.pth")
     with pytest.raises(ValueError, match="the weights do not fit MixSTE"):  # not of the published size
-        files.load(tmp_path / "plain.pth", "mixste")
-    pruned = hourglass.build("mixste", 9, prune={1: ("uniform", 3)}, **TINY).eval()
-    files.save(pruned, path, "mixste", prune={1: ("uniform", 3)}, **TINY)
-    np.testing.assert_array_equal(lifting.lift(files.load(path), clip), lifting.lift(pruned, clip))
+        weights_io.load_weights(tmp_path / "plain.pth", "mixste")
+    pruned = pruning.build_lifter("mixste", 9, prune={1: ("uniform", 3)}, **TINY).eval()
+    weights_io.save_weights(pruned, path, "mixste", prune={1: ("uniform", 3)}, **TINY)
+    np.testing.assert_array_equal(
+        predict_3d.lift_clip(weights_io.load_weights(path), clip), predict_3d.lift_clip(pruned, clip)
+    )
 
 
 THEIRS = {
@@ -255,9 +257,9 @@ def theirs(key: str, names: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("recover", [None, "attend"])
 def test_an_authors_file_tells_its_window_and_whether_frames_are_pruned(recover, clip, tmp_path, monkeypatch):
-    monkeypatch.setitem(lifters.ZOO, "mixste", partial(lifters.MixSTE, width=16, depth=4, heads=2))
+    monkeypatch.setitem(LIFTERS, "mixste", partial(MixSTE, width=16, depth=4, heads=2))
     options = {"prune": {3: ("cluster", 3)}, "recover": recover} if recover else {}
-    lifter = hourglass.build("mixste", 9, **options).eval()
+    lifter = pruning.build_lifter("mixste", 9, **options).eval()
     for parameter in lifter.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     state = {}
@@ -266,15 +268,15 @@ def test_an_authors_file_tells_its_window_and_whether_frames_are_pruned(recover,
         around = recover and inner == key
         state[f"module.{theirs(inner, THEIRS_AROUND if around else THEIRS)}"] = value
     torch.save({"epoch": 3, "lr": 1e-4, "model_pos": state}, tmp_path / "theirs.bin")
-    again = files.load(tmp_path / "theirs.bin", "mixste")
-    assert again.frames == 9 and isinstance(again, hourglass.Hourglass) == bool(recover)
-    np.testing.assert_array_equal(lifting.lift(again, clip), lifting.lift(lifter, clip))
+    again = weights_io.load_weights(tmp_path / "theirs.bin", "mixste")
+    assert again.frames == 9 and isinstance(again, pruning.FramePruning) == bool(recover)
+    np.testing.assert_array_equal(predict_3d.lift_clip(again, clip), predict_3d.lift_clip(lifter, clip))
 
 
 def test_what_is_written_can_be_read_without_pickles(lifter, clip, tmp_path):
-    tracked = lifting.Track(clip, np.zeros((31, 4)), np.arange(31) == 3)
-    pose = lifting.lift(lifter, clip)
-    path = lifting.write(tmp_path / "out", tracked, pose, {"lifter": "mixste"})
+    tracked = predict_3d.Track(clip, np.zeros((31, 4)), np.arange(31) == 3)
+    pose = predict_3d.lift_clip(lifter, clip)
+    path = predict_3d.write_poses(tmp_path / "out", tracked, pose, {"lifter": "mixste"})
     held = np.load(path, allow_pickle=False)
     assert held["pose"] == pytest.approx(pose, abs=1e-3) and held["joints"].tolist() == list(H36M.keypoints)
     told = json.loads(path.with_suffix(".json").read_text())
@@ -284,8 +286,8 @@ def test_what_is_written_can_be_read_without_pickles(lifter, clip, tmp_path):
 
 
 def test_the_command_line_lifts_a_video(video, lifter, tmp_path):
-    files.save(lifter, tmp_path / "lifter.safetensors", "mixste", **TINY)
-    words = [sys.executable, "-m", "posebook.lifting.predict", str(video[0]), "--boxes", str(video[1])]
+    weights_io.save_weights(lifter, tmp_path / "lifter.safetensors", "mixste", **TINY)
+    words = [sys.executable, "-m", "posebook.lifting.predict_3d", str(video[0]), "--boxes", str(video[1])]
     words += ["--lifter-weights", str(tmp_path / "lifter.safetensors"), "--out-dir", str(tmp_path / "out")]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

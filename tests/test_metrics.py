@@ -13,24 +13,25 @@ import numpy as np
 import pytest
 import torch
 
-from posebook import codecs, datasets, diagnosis, evaluation, metrics, skeletons, transforms, uncertainty
-from posebook.datasets import Person, Persons
-from posebook.metrics import Predictions
+from posebook import codecs, datasets, skeletons, transforms
+from posebook.datasets import Person, PoseDataset
+from posebook.evaluation import bootstrap, error_analysis, metrics, predictions
+from posebook.evaluation.metrics import Predictions
 
 rng = np.random.default_rng(0)
 
 
-def people_of(skeleton: str, keypoints: np.ndarray, path=None) -> Persons:
+def people_of(skeleton: str, keypoints: np.ndarray, path=None) -> PoseDataset:
     """A little dataset around keypoints (N, K, 3)."""
     persons = tuple(
         Person(Path("nowhere.jpg"), i + 1, i + 1, (0.0, 0.0, 100.0, 100.0), 5000.0, points)
         for i, points in enumerate(keypoints)
     )
     name = "made" if skeleton == "coco" else skeleton
-    return Persons(name, "val", skeletons.get(skeleton), "0" * 64, persons, path)
+    return PoseDataset(name, "val", skeletons.get(skeleton), "0" * 64, persons, path)
 
 
-def annotated(tmp_path, keypoints: np.ndarray) -> Persons:
+def annotated(tmp_path, keypoints: np.ndarray) -> PoseDataset:
     """The same, with the COCO file pycocotools reads."""
     people = people_of("coco", keypoints, tmp_path / "truth.json")
     content = {
@@ -165,8 +166,8 @@ def test_a_bare_machine_is_told_before_any_work(monkeypatch):
         metrics.importlib.util, "find_spec", lambda name: None if name == "pycocotools" else find(name)
     )
     with pytest.raises(ModuleNotFoundError, match="made is scored by pycocotools, which is not installed"):
-        metrics.ready(people_of("coco", random_people(17, 1)))
-    metrics.ready(people_of("lspet", random_people(14, 1)))
+        metrics.check_dependencies(people_of("coco", random_people(17, 1)))
+    metrics.check_dependencies(people_of("lspet", random_people(14, 1)))
 
 
 def test_predictions_of_another_number_of_people_are_refused(tmp_path):
@@ -177,7 +178,7 @@ def test_predictions_of_another_number_of_people_are_refused(tmp_path):
         metrics.score(people, Predictions(np.zeros((19, 17, 2)), np.ones((19, 17))))
 
 
-def several(tmp_path, images: int = 40) -> tuple[Persons, Predictions]:
+def several(tmp_path, images: int = 40) -> tuple[PoseDataset, Predictions]:
     """Images of one to four people each, predicted with errors from none to hopeless, some scores equal."""
     draw = np.random.default_rng(3)
     people = annotated(tmp_path, random_people(17, 100))
@@ -198,13 +199,13 @@ def test_ap_from_the_kept_matches_is_pycocotools(tmp_path):
     result, units = metrics.measure(people, found)
     assert 0.2 < result["AP"] < 0.9
     once = np.ones((1, len(units.images)))
-    assert metrics.precision_of(units, once)[0] == pytest.approx(result["AP"], abs=1e-9)
+    assert metrics.weighted_metric(units, once)[0] == pytest.approx(result["AP"], abs=1e-9)
     # an image drawn twice, another not at all: what the scorer says of a file that has it so
     weights = once.copy()
     weights[0, [3, 7, 8]] = 0
     kept = np.flatnonzero(weights[0])
     part = replace(people, images={int(units.images[i]): Path("x.jpg") for i in kept})
-    assert metrics.precision_of(units, weights)[0] == pytest.approx(
+    assert metrics.weighted_metric(units, weights)[0] == pytest.approx(
         metrics.score(part, found)["AP"], abs=1e-9
     )
 
@@ -216,7 +217,7 @@ def test_suppression_against_a_loop(tmp_path):
     moved = found.keypoints + np.random.default_rng(1).uniform(0, 8, (100, 1, 1))
     both = Predictions(np.concatenate([found.keypoints, moved]), np.tile(found.scores, (2, 1)) * 0.9)
     totals = metrics.person_scores(twice, both.scores) - np.arange(200) * 1e-6  # no ties
-    stays = metrics.suppress(twice, both, totals)
+    stays = metrics.oks_nms(twice, both, totals)
     sigmas = skeletons.get("coco").sigmas
     area = (100 / 0.75) * 100 * 1.25**2  # boxes of 100 x 100, widened to 3:4, enlarged
     kept: list[int] = []
@@ -237,7 +238,7 @@ def test_suppression_against_a_loop(tmp_path):
             kept.append(i)
     assert sorted(kept) == np.flatnonzero(stays).tolist() and 100 < len(kept) < 200
     assert (
-        len(metrics.detections(replace(twice, boxes="ground truth"), both)) == 200
+        len(metrics.coco_results(replace(twice, boxes="ground truth"), both)) == 200
     )  # one a person: none goes
 
 
@@ -256,14 +257,14 @@ def test_crowdpose_agrees_with_another_evaluator(test_data, tmp_path):
         persons.append(Person(Path("x.jpg"), entry["image_id"], entry["id"], (x, y, w, h), w * h, joints))
         spread = draw.uniform(0, 0.08) * math.sqrt(w * h)
         points.append(joints[:, :2] + draw.normal(0, spread, (14, 2)))
-    people = Persons("crowdpose", "val", skeletons.get("crowdpose"), "0" * 64, tuple(persons), path)
+    people = PoseDataset("crowdpose", "val", skeletons.get("crowdpose"), "0" * 64, tuple(persons), path)
     found = Predictions(np.stack(points), draw.uniform(0.3, 1, (len(points), 14)))
     ours = metrics.score(people, found)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = evaluator.COCO(str(path))
         theirs = evaluator.COCOeval_faster(
             truth,
-            truth.loadRes(metrics.detections(people, found)),
+            truth.loadRes(metrics.coco_results(people, found)),
             "keypoints_crowd",
             use_area=False,
         )
@@ -306,7 +307,7 @@ def test_pckh_against_the_official_script_by_hand():
     assert result["PCKh@0.5 head"] == pytest.approx(rate[9])
     assert result["PCKh@0.5 wrist"] == pytest.approx((rate[10] + rate[15]) / 2)
     assert result["PCKh@0.5 ankle"] == pytest.approx((rate[0] + rate[5]) / 2)
-    assert metrics.precision_of(units, np.ones((1, 30)))[0] == pytest.approx(result["PCKh@0.5"])
+    assert metrics.weighted_metric(units, np.ones((1, 30)))[0] == pytest.approx(result["PCKh@0.5"])
 
 
 def test_pckh_without_head_sizes_says_what_is_missing():
@@ -319,15 +320,15 @@ def test_other_data_with_known_joints_is_scored_by_oks(tmp_path):
     """One's own people with MPII's joints have no head sizes, with CrowdPose's no crowd index."""
     for skeleton, joints in (("mpii", 16), ("crowdpose", 14)):
         people = replace(people_of(skeleton, random_people(joints)), name="own-people")
-        assert metrics.kind(people) == "oks"
-        assert metrics.kind(replace(people, name=f"{skeleton}-sample")) != "oks"
+        assert metrics.metric_type(people) == "oks"
+        assert metrics.metric_type(replace(people, name=f"{skeleton}-sample")) != "oks"
 
 
 def test_bootstrap_of_a_share_against_its_formula():
     """A thousand images of one joint each: the interval of a share is about 1.96 standard errors wide."""
     hit = (np.random.default_rng(2).random(1000) < 0.7).astype(float)
-    units = metrics.Units(np.arange(1000), np.ones(1000), hit)
-    low, high = uncertainty.interval(units)
+    units = metrics.ImageStats(np.arange(1000), np.ones(1000), hit)
+    low, high = bootstrap.interval(units)
     error = math.sqrt(0.7 * 0.3 / 1000)
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.1)
     assert low < hit.mean() < high
@@ -338,35 +339,35 @@ def test_paired_bootstrap_knows_the_same_from_the_better(tmp_path):
     truth = np.stack([p.keypoints for p in people.persons])[..., :2]
     better = replace(found, keypoints=(found.keypoints + truth) / 2)
     (_, a), (_, b) = metrics.measure(people, found), metrics.measure(people, better)
-    same, low, high = uncertainty.difference(a, a)
+    same, low, high = bootstrap.paired_difference(a, a)
     assert same == low == high == 0
-    gain, low, high = uncertainty.difference(a, b)
+    gain, low, high = bootstrap.paired_difference(a, b)
     assert 0 < low < gain < high
     assert gain == pytest.approx(metrics.score(people, better)["AP"] - metrics.score(people, found)["AP"])
-    one, other = uncertainty.interval(a), uncertainty.interval(b)
+    one, other = bootstrap.interval(a), bootstrap.interval(b)
     assert high - low < (one[1] - one[0]) + (other[1] - other[0])  # pairing helps
 
 
 def test_records_of_other_images_are_not_paired(tmp_path):
     _, units = metrics.measure(*several(tmp_path))
     with pytest.raises(ValueError, match="measured on other images: 100 and 99"):
-        uncertainty.difference(units, replace(units, images=units.images[:-1]))
+        bootstrap.paired_difference(units, replace(units, images=units.images[:-1]))
     with pytest.raises(ValueError, match="other metrics or on other annotations"):
-        uncertainty.difference(units, replace(units, people=units.people + 1))
+        bootstrap.paired_difference(units, replace(units, people=units.people + 1))
 
 
 def test_units_are_kept_beside_the_record(tmp_path):
     people, found = several(tmp_path)
     result, units = metrics.measure(people, found)
-    path = evaluation.save(tmp_path / "evaluate.json", people, found, units)
+    path = predictions.save_predictions(tmp_path / "evaluate.json", people, found, units)
     assert path.name == "evaluate.npz"
-    read = evaluation.load_units(tmp_path / "evaluate.json")
-    assert metrics.precision_of(read, np.ones((1, len(units.images))))[0] == pytest.approx(result["AP"])
+    read = predictions.load_image_stats(tmp_path / "evaluate.json")
+    assert metrics.weighted_metric(read, np.ones((1, len(units.images))))[0] == pytest.approx(result["AP"])
     with np.load(path) as arrays:
         assert arrays["keypoints"] == pytest.approx(found.keypoints, abs=0.0051)
         assert arrays["person"].tolist() == [p.id for p in people.persons]
     with pytest.raises(FileNotFoundError, match="no predictions beside other.json"):
-        evaluation.load_units(tmp_path / "other.json")
+        predictions.load_image_stats(tmp_path / "other.json")
 
 
 def test_each_kind_of_error_is_told_from_the_others():
@@ -387,13 +388,15 @@ def test_each_kind_of_error_is_told_from_the_others():
     for name, place in places.items():
         points = truth[..., :2].copy()
         points[0, 9] = place
-        kinds = diagnosis.kinds_of_error(people, Predictions(points, np.ones((2, 17))))
-        assert diagnosis.KINDS[kinds[0, 9]] == name
+        kinds = error_analysis.classify_errors(people, Predictions(points, np.ones((2, 17))))
+        assert error_analysis.ERROR_TYPES[kinds[0, 9]] == name
         assert (np.delete(kinds.ravel(), 9) == 0).all()
-    shares = diagnosis.shares_of_error(kinds)
+    shares = error_analysis.error_rates(kinds)
     assert shares["miss"] == pytest.approx(1 / 34) and sum(shares.values()) == pytest.approx(1)
     with pytest.raises(ValueError, match="annotated boxes"):
-        diagnosis.kinds_of_error(replace(people, boxes="detector"), Predictions(points, np.ones((2, 17))))
+        error_analysis.classify_errors(
+            replace(people, boxes="detector"), Predictions(points, np.ones((2, 17)))
+        )
 
 
 def test_hidden_joints_have_their_own_ap(tmp_path):
@@ -404,8 +407,11 @@ def test_hidden_joints_have_their_own_ap(tmp_path):
     people = annotated(tmp_path, truth)
     points = truth[..., :2] + np.where(truth[..., 2:] == 1, 60.0, 0.0)
     found = Predictions(points, np.ones((20, 17)))
-    assert diagnosis.by_visibility(people, found) == {"seen joints": (1.0, 18), "hidden joints": (0.0, 12)}
-    groups = diagnosis.by_occlusion(people, found)
+    assert error_analysis.by_visibility(people, found) == {
+        "seen joints": (1.0, 18),
+        "hidden joints": (0.0, 12),
+    }
+    groups = error_analysis.by_occlusion(people, found)
     assert {name: count for name, (_, count) in groups.items()} == {
         "none hidden": 8,
         "50% to 100% hidden": 12,

@@ -8,12 +8,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from conftest import apart, drawn
-from posebook import complexity, files, models
+from conftest import ROOT, apart, drawn
+from posebook import complexity, models, utils
 from posebook.models.layers import CBAM, CoordinateAttention
 
 PARITY = Path(__file__).parent / "parity"
-WEIGHTS = Path(__file__).parents[1] / "data" / "weights"
+WEIGHTS = ROOT / "data" / "weights"
 
 
 PUBLISHED_CODE = sorted(
@@ -90,7 +90,7 @@ def test_sizes_are_those_of_the_authors_code(name, size, params, giga):
     with torch.device("meta"):
         counted = complexity.count(models.build(name, input_size=size), size)
     assert counted["params"] == params
-    assert {tool: round(complexity.printed(counted, tool), 4) for tool in giga} == giga
+    assert {tool: round(complexity.in_tool_units(counted, tool), 4) for tool in giga} == giga
 
 
 def test_counting_leaves_the_model_as_it_was():
@@ -293,7 +293,7 @@ def test_save_and_load_give_the_same_net(tmp_path):
     )
     again, images = models.load_weights(tmp_path / "w.safetensors"), torch.randn(1, 3, 64, 96)
     assert torch.equal(again(images).x, model(images).x) and again.skeleton.name == "lspet"
-    assert digest == files.sha256(tmp_path / "w.safetensors")
+    assert digest == utils.sha256(tmp_path / "w.safetensors")
     said = models.describe_weights(tmp_path / "w.safetensors")
     assert said["trained_on"] == "lspet" and said["options"] == {"attention": "cbam"}
 
@@ -328,4 +328,4 @@ def test_shipped_weights_are_small_and_each_has_its_card():
     assert max(path.stat().st_size for path in shipped) <= 8e6
     assert sum(path.stat().st_size for path in shipped) <= 30e6
     for path in shipped:
-        assert files.sha256(path) in path.with_suffix(".md").read_text()
+        assert utils.sha256(path) in path.with_suffix(".md").read_text()

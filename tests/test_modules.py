@@ -70,7 +70,7 @@ def test_amfacpose_ablation_sizes(step):
     options = {name: number < step for number, name in enumerate(STEPS)}
     counted = complexity.count(built("amfacpose-r34", "coco", (384, 288), **options), (384, 288))
     assert round(counted["params"] / 1e6, 4) == SIZES[step][0]
-    assert round(complexity.printed(counted, "thop"), 4) == SIZES[step][1]
+    assert round(complexity.in_tool_units(counted, "thop"), 4) == SIZES[step][1]
 
 
 def test_amfacpose_of_fourteen_joints():

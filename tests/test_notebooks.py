@@ -149,7 +149,7 @@ def test_a_lesson_ends_with_what_to_read_next(lesson):
 @pytest.mark.parametrize("path", [LEARN / "index.ipynb", *LESSONS], ids=name)
 def test_lesson_runs(path, tmp_path):
     done = subprocess.run(
-        [sys.executable, "report/run.py", "execute", str(path), str(tmp_path / path.name)],
+        [sys.executable, "-m", "posebook.report", "execute", str(path), str(tmp_path / path.name)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from posebook import recipes, samples, skeletons, transforms
-from posebook.datasets import Person, Persons, coco, lspet, packed
-from posebook.recipes import STARNET_POSE
+from posebook import datasets, skeletons, transforms
+from posebook.datasets import Person, PoseDataset, canvas_cache, coco, lspet
+from posebook.training import data, recipes
+from posebook.training.recipes import STARNET_POSE
 
 SIZE = (64, 48)
 STAGES = (STARNET_POSE.stage1, STARNET_POSE.stage2)
 
 
 @pytest.fixture
-def people(tmp_path) -> Persons:
+def people(tmp_path) -> PoseDataset:
     """Two pictures, three people: far off, near, and half outside."""
     rng = np.random.default_rng(0)
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
@@ -32,14 +33,14 @@ def people(tmp_path) -> Persons:
         joints = np.hstack([points, np.full((17, 1), 2.0)])
         persons.append(Person(path, number, number, box, 100.0, joints))
     annotations = tmp_path / "people.json"
-    return Persons("made", "train", skeletons.get("coco"), "0" * 64, tuple(persons), annotations)
+    return PoseDataset("made", "train", skeletons.get("coco"), "0" * 64, tuple(persons), annotations)
 
 
-def pack(people: Persons, folder, format: str = "raw", stages=STAGES) -> packed.Packed:
-    return packed.open_or_pack(people, folder, SIZE, stages, format)
+def pack(people: PoseDataset, folder, format: str = "raw", stages=STAGES) -> canvas_cache.CanvasCache:
+    return canvas_cache.open_or_create(people, folder, SIZE, stages, format)
 
 
-@pytest.mark.parametrize("format", packed.FORMATS)
+@pytest.mark.parametrize("format", canvas_cache.FORMATS)
 def test_a_canvas_is_the_picture_about_the_box(people, tmp_path, format):
     found = pack(people, tmp_path, format)
     assert len(found) == 3 and found.facts["format"] == format
@@ -58,7 +59,7 @@ def test_a_canvas_is_the_picture_about_the_box(people, tmp_path, format):
 def test_what_is_not_shrunk_is_cut_out_pixel_by_pixel(people, tmp_path):
     found = pack(people, tmp_path)
     canvas, matrix = found[0], found.matrices[0]
-    image = samples.read_image(people.persons[0].image)
+    image = datasets.read_image(people.persons[0].image)
     left, top = (-matrix[:, 2]).astype(int)
     for y in range(len(canvas)):
         for x in range(len(canvas)):
@@ -73,7 +74,7 @@ def test_a_spot_lies_where_the_matrix_says(tmp_path):
     spot = 255 * np.exp(-((columns - 310.3) ** 2 + (rows - 280.7) ** 2) / (2 * 20.0**2))
     image = np.repeat(spot.round().astype(np.uint8)[..., None], 3, -1)
     person = Person(tmp_path, 1, 1, (200.0, 150.0, 150.0, 300.0), 1.0, np.zeros((17, 3)))
-    canvas, matrix = packed.canvas(image, person, SIZE, 60.0, 100)
+    canvas, matrix = canvas_cache.cut_canvas(image, person, SIZE, 60.0, 100)
     assert canvas.shape == (100, 100, 3) and matrix[0, 0] < 0.2
     weights, (y, x) = canvas[..., 0].astype(float), np.indices((100, 100))
     found = np.array([(x * weights).sum(), (y * weights).sum()]) / weights.sum()
@@ -85,12 +86,12 @@ def test_what_shrinks_does_not_alias():
     image = np.zeros((900, 900, 3), np.uint8)
     image[:, ::2] = 255
     person = Person(None, 1, 1, (300.0, 250.0, 300.0, 400.0), 1.0, np.zeros((17, 3)))
-    canvas, matrix = packed.canvas(image, person, SIZE, 40.0, 100)
+    canvas, matrix = canvas_cache.cut_canvas(image, person, SIZE, 40.0, 100)
     assert matrix[0, 0] < 0.25 and np.abs(canvas[20:-20, 20:-20].astype(int) - 127.5).max() < 30
 
 
 def test_nearly_all_augmented_crops_lie_inside():
-    half, rng = packed.reach((256, 192), STAGES), np.random.default_rng(0)
+    half, rng = canvas_cache.canvas_reach((256, 192), STAGES), np.random.default_rng(0)
     boxes = np.tile([0.0, 0.0, 192.0, 256.0], (5000, 1)) / transforms.PADDING  # scale 1: an input's pixels
     matrices, _ = transforms.random_affine_batch(
         boxes, np.zeros((5000, 17, 3)), skeletons.get("coco"), (256, 192), STAGES[0], rng
@@ -101,10 +102,10 @@ def test_nearly_all_augmented_crops_lie_inside():
     inside = (np.abs(places - centre) <= half).all((1, 2))  # (5000,)
     assert inside.mean() > 0.95
     mild = replace(STAGES[1], rotation=0, scale=(1, 1))
-    assert packed.reach((256, 192), (mild,)) == 128  # half the longer side, and no more
+    assert canvas_cache.canvas_reach((256, 192), (mild,)) == 128  # half the longer side, and no more
 
 
-def near(test_data) -> dict[str, Persons]:
+def near(test_data) -> dict[str, PoseDataset]:
     lsp = lspet.load(test_data / "lspet", "val")
     return {
         "lspet": replace(lsp, persons=lsp.persons[:40]),
@@ -119,10 +120,10 @@ def near(test_data) -> dict[str, Persons]:
 )
 def test_crops_of_real_people_are_those_of_their_pictures(test_data, tmp_path, name, format, most):
     people = near(test_data)[name]
-    found = packed.open_or_pack(people, tmp_path, (256, 192), STAGES, format)
+    found = canvas_cache.open_or_create(people, tmp_path, (256, 192), STAGES, format)
     recipe = recipes.get("paper")
-    plain = samples.Samples(people, recipe, 0)
-    quick = samples.Samples(people, recipe, 0, found)
+    plain = data.TrainDataset(people, recipe, 0)
+    quick = data.TrainDataset(people, recipe, 0, found)
     differences = []
     for i in range(0, len(found), 3):
         (a, points, weights), (b, points_b, weights_b) = plain[0, i], quick[0, i]
@@ -135,13 +136,13 @@ def test_crops_of_real_people_are_those_of_their_pictures(test_data, tmp_path, n
 def test_a_devices_batches_are_those_of_the_loader(test_data, tmp_path, held):
     people = near(test_data)["lspet"]
     recipe = recipes.get("fast", batch=9, input_size=[128, 96], epochs=2, stage2_epochs=1)
-    found = packed.open_or_pack(people, tmp_path, (128, 96), (recipe.stage1, recipe.stage2), "raw")
-    drawn = samples.Samples(people, recipe, 3, found)
-    steps = samples.Steps(drawn, first_step=2)
+    found = canvas_cache.open_or_create(people, tmp_path, (128, 96), (recipe.stage1, recipe.stage2), "raw")
+    drawn = data.TrainDataset(people, recipe, 3, found)
+    steps = data.ResumableBatchSampler(drawn, first_step=2)
     whole = found.tensor("cpu") if held else None
     pairs = zip(
-        samples.on_device(drawn, steps, "cpu", 0, whole),
-        samples.loaded(samples.Samples(people, recipe, 3, found), steps, 0),
+        data.gpu_batches(drawn, steps, "cpu", 0, whole),
+        data.make_loader(data.TrainDataset(people, recipe, 3, found), steps, 0),
         strict=True,
     )
     count = 0
@@ -188,7 +189,7 @@ def test_a_broken_write_leaves_nothing(people, tmp_path):
 def test_torn_and_foreign_files_are_refused(people, tmp_path):
     path = pack(people, tmp_path).path
     whole = path.read_bytes()
-    index = len(packed.MAGIC) + 8 + 32 + 5
+    index = len(canvas_cache.MAGIC) + 8 + 32 + 5
     for content, message in [
         (b"", "is no file of packed canvases"),
         (b"PK" + whole[2:], "is no file of packed canvases"),
@@ -214,7 +215,7 @@ def test_another_format_is_refused(people, tmp_path):
 
 
 def test_all_of_it_as_one_tensor(people, tmp_path):
-    for format in packed.FORMATS:
+    for format in canvas_cache.FORMATS:
         found = pack(people, tmp_path, format)
         whole = found.tensor("cpu")
         assert whole.shape == (3, found.side, found.side, 3) and whole.dtype == torch.uint8

@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from posebook import metrics, peers, skeletons
-from posebook.datasets import Person, Persons, coco
+from posebook import skeletons
+from posebook.datasets import Person, PoseDataset, coco
+from posebook.evaluation import metrics
+from posebook.inference import peers
 
 
 class Stand:
@@ -79,7 +81,7 @@ def test_points_are_brought_back_to_the_picture(tmp_path, monkeypatch):
         spot = np.array([(x * weights).sum(), (y * weights).sum()]) / weights.sum()
         return np.tile(spot, (17, 1)), np.ones(17)
 
-    people = Persons("made", "val", skeletons.get("coco"), "0" * 64, (person,) * 2, None)
+    people = PoseDataset("made", "val", skeletons.get("coco"), "0" * 64, (person,) * 2, None)
     found = peers.predict(peers.Peer("spot", 192, run, 1), people)
     assert found.keypoints.shape == (2, 17, 2) and found.scores.shape == (2, 17) and found.decoding == "spot"
     np.testing.assert_allclose(found.keypoints, np.broadcast_to((230, 140), (2, 17, 2)), atol=0.2)

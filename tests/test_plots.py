@@ -10,7 +10,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from posebook import plots, published, skeletons
+from posebook import skeletons
+from posebook.papers import tables
+from posebook.report import colors, figures, html_tables
 
 COCO = skeletons.get("coco")
 
@@ -18,7 +20,7 @@ COCO = skeletons.get("coco")
 @pytest.fixture(autouse=True)
 def style():
     with plt.rc_context():
-        plots.use_style()
+        figures.use_style()
         yield
     plt.close("all")
 
@@ -43,7 +45,7 @@ def pose() -> np.ndarray:
 
 def test_a_pose_is_drawn_in_the_colours_of_its_sides():
     figure, ax = plt.subplots(figsize=(4, 4))
-    plots.draw_pose(ax, np.full((64, 48, 3), 255, np.uint8), pose(), COCO)
+    figures.draw_pose(ax, np.full((64, 48, 3), 255, np.uint8), pose(), COCO)
     assert coloured(figure, skeletons.LEFT) > 100 and coloured(figure, skeletons.RIGHT) > 100
     assert len(ax.lines) == 17 + 2 * len(COCO.limbs)
 
@@ -52,11 +54,11 @@ def test_joints_without_a_label_are_left_out_and_doubtful_ones_are_faint():
     _, ax = plt.subplots()
     points = pose()
     points[:, 2] = 0
-    plots.draw_pose(ax, None, points, COCO)
+    figures.draw_pose(ax, None, points, COCO)
     assert len(ax.lines) == 0
     scores = np.full(17, 0.9)
     scores[0] = 0.1
-    plots.draw_pose(ax, None, pose()[:, :2], COCO, scores)
+    figures.draw_pose(ax, None, pose()[:, :2], COCO, scores)
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert [dot.get_alpha() < 0.5 for dot in dots] == [True] + [False] * 16
     assert dots[9].get_xdata()[0] == pytest.approx(pose()[9, 0])
@@ -67,19 +69,19 @@ def test_a_hidden_joint_is_hollow():
     points = np.zeros((17, 3))
     points[5] = (3, 4, 1)
     points[6] = (7, 8, 2)
-    plots.draw_pose(ax, None, points, COCO)
+    figures.draw_pose(ax, None, points, COCO)
     hidden, seen = (line for line in ax.lines if line.get_marker() == "o")
     assert hidden.get_markerfacecolor() == "white" and seen.get_markerfacecolor() == COCO.colours[6]
 
 
 def test_a_sheet_has_one_axes_a_picture():
     images = [np.full((20, 30, 3), 10 * i, np.uint8) for i in range(5)]
-    figure, axes = plots.sheet(images, [str(i) for i in range(5)], ncols=3)
+    figure, axes = figures.image_grid(images, [str(i) for i in range(5)], ncols=3)
     assert len(axes) == 5 and len(figure.axes) == 6
     assert axes[4].get_title(loc="left") == "4"
     assert len(np.unique(pixels(figure))) > 5
     with pytest.raises(ValueError, match="at least one"):
-        plots.sheet([])
+        figures.image_grid([])
 
 
 def curve_record(name: str, metric: str, *losses: float) -> dict:
@@ -95,21 +97,21 @@ def test_curves_show_the_loss_of_every_epoch_and_the_metric_where_it_was_taken()
         curve_record("b", "PCK@0.2", 1, 0.8, 0.7),
         {"name": "none"},
     ]
-    figure = plots.curve(records)
+    figure = figures.learning_curves(records)
     left, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines] == [[2, 1, 0.5], [1, 0.8, 0.7]]
     assert [list(line.get_xdata()) for line in right.lines] == [[2, 3]] * 2
     assert right.get_ylabel() == "AP or PCK@0.2"
-    assert coloured(figure, plots.TEAL) > 100 and coloured(figure, plots.ORANGE) > 100
+    assert coloured(figure, colors.TEAL) > 100 and coloured(figure, colors.ORANGE) > 100
     with pytest.raises(ValueError, match="no record"):
-        plots.curve(records[2:])
+        figures.learning_curves(records[2:])
 
 
 def test_distributions_stand_over_the_pixels_they_speak_of():
     _, ax = plt.subplots()
     x, y = np.zeros(96), np.zeros(128)
     x[40], y[100] = 1, 1  # two bins a pixel: pixel 20 and 50
-    top, side = plots.simcc(ax, np.zeros((64, 48, 3), np.uint8), x, y, point=(20, 50))
+    top, side = figures.simcc_marginals(ax, np.zeros((64, 48, 3), np.uint8), x, y, point=(20, 50))
     across = top.collections[0].get_paths()[0].vertices
     down = side.collections[0].get_paths()[0].vertices
     assert across[across[:, 1].argmax(), 0] == 20 and down[down[:, 0].argmax(), 1] == 50
@@ -117,27 +119,27 @@ def test_distributions_stand_over_the_pixels_they_speak_of():
 
 
 def test_printed_and_measured_points_are_apart():
-    table = published.table("StarNet-Pose", "lightweight_comparison", [])
-    figure = plots.scatter(table, "Params (M)", "AP")
+    table = tables.build_table("StarNet-Pose", "lightweight_comparison", [])
+    figure = figures.printed_and_measured_scatter(table, "Params (M)", "AP")
     labels = figure.axes[0].get_legend_handles_labels()[1]
     assert labels == ["printed, detector, 56.4 person AP", "printed, ground truth", "printed, not stated"]
     here = (table["row"] == "StarNet-Pose-T") & (table["column"] == "AP")
     table.loc[here, "measured"] = "70.00"
-    line = plots.scatter(table, "Params (M)", "AP").axes[0].lines[-1]
+    line = figures.printed_and_measured_scatter(table, "Params (M)", "AP").axes[0].lines[-1]
     assert line.get_label() == "measured here" and line.get_marker() == "D"
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([3.504], [70.0])
 
 
 def test_bars_have_a_second_panel_only_for_what_is_measured():
-    table = published.table("StarNet-Pose", "speed", [])
-    assert len(plots.bars(table, "Latency (ms)").axes) == 1
-    left, right = plots.bars(table, "Params (M)").axes
+    table = tables.build_table("StarNet-Pose", "speed", [])
+    assert len(figures.printed_and_measured_bars(table, "Latency (ms)").axes) == 1
+    left, right = figures.printed_and_measured_bars(table, "Params (M)").axes
     params = [bar.get_width() for bar in right.patches]
     assert len(left.patches) == len(params) == 6 and {3.504, 6.428} < set(params)
 
 
 def test_a_comparison_shows_both_figures_the_status_and_the_command():
-    page = plots.comparison(published.table("StarNet-Pose", "main_results", [])).data
+    page = html_tables.comparison_table(tables.build_table("StarNet-Pose", "main_results", [])).data
     assert page.count(">posebook<") == 2 and page.count(">not measured<") == 12
     assert "72.00" in page and "3.504<sup>a</sup>" in page
     assert "python -m posebook.training --model starnet-pose-t" in page and "RTX 5090" in page
@@ -146,25 +148,25 @@ def test_a_comparison_shows_both_figures_the_status_and_the_command():
 
 
 def test_a_row_of_a_model_that_is_not_built_has_no_second_line():
-    page = plots.comparison(published.table("StarNet-Pose", "lightweight_comparison", [])).data
+    page = html_tables.comparison_table(tables.build_table("StarNet-Pose", "lightweight_comparison", [])).data
     assert page.count("<tr>") == 1 + 8 + 5  # X-HRNet, LMFormer and LGM-Pose are published only
-    assert plots.box_colour("detector, 56.4 person AP") != plots.box_colour("ground truth") != plots.MUTED
+    assert colors.box_color("detector, 56.4 person AP") != colors.box_color("ground truth") != colors.MUTED
 
 
 def test_a_net_is_drawn_a_block_a_map():
-    figure = plots.network({"stem": (32, 64, 48), "neck": (256, 8, 6)})
+    figure = figures.feature_map_diagram({"stem": (32, 64, 48), "neck": (256, 8, 6)})
     tall, small = figure.axes[0].patches
     assert tall.get_height() == pytest.approx(8 * small.get_height()) and small.get_width() > tall.get_width()
     assert [text.get_text() for text in figure.axes[0].texts][::2] == ["32\n64×48", "256\n8×6"]
     with pytest.raises(ValueError, match="a map's shape"):
-        plots.network({"tokens": (17, 256)})
+        figures.feature_map_diagram({"tokens": (17, 256)})
 
 
 def test_a_live_figure_is_drawn_once_and_says_what_is_missing(capsys, monkeypatch):
     drawn = []
-    plots.live(lambda beta: drawn.append(beta), beta=(1, 20, 1))
+    figures.interactive(lambda beta: drawn.append(beta), beta=(1, 20, 1))
     assert len(drawn) == 1 and 1 <= drawn[0] <= 20
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    plots.live(lambda beta: drawn.append(beta), beta=(1, 20, 1))
+    figures.interactive(lambda beta: drawn.append(beta), beta=(1, 20, 1))
     assert len(drawn) == 1
     assert "pip install ipywidgets" in capsys.readouterr().out

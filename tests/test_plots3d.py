@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from posebook import plots3d
-from posebook.lifting import motion
+from posebook.lifting import synthetic_motion
 from posebook.lifting.camera import Camera
 from posebook.lifting.skeleton import BONES
+from posebook.report import figures_3d
 from posebook.skeletons import LEFT
 
 go = pytest.importorskip("plotly.graph_objects")
@@ -19,35 +19,35 @@ go = pytest.importorskip("plotly.graph_objects")
 
 @pytest.fixture(scope="module")
 def clip():
-    return motion.clips(1, frames=90, noise=0)[0]
+    return synthetic_motion.make_clips(1, frames=90, noise=0)[0]
 
 
 @pytest.fixture(scope="module")
 def poses(clip):
-    return plots3d.upright({"truth": clip.pose, "lifted": clip.pose + 0.01}, clip.camera)
+    return figures_3d.upright({"truth": clip.pose, "lifted": clip.pose + 0.01}, clip.camera)
 
 
 def test_upright_is_up_whatever_the_camera(clip):
-    (pose,) = plots3d.upright({"": clip.pose}, clip.camera).values()
+    (pose,) = figures_3d.upright({"": clip.pose}, clip.camera).values()
     world = (clip.pose - clip.camera.translation) @ clip.camera.rotation
     assert np.allclose(pose[..., 2], world[..., 1] - world[..., 1].min())
     away = pose[:, 0, 1] - pose[0, 0, 1]
     assert np.corrcoef(away, clip.pose[:, 0, 2])[0, 1] > 0.8  # what is farther is farther
     turned = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # a world whose z is up, as Human3.6M's
     other = Camera(clip.camera.rotation @ turned.T, clip.camera.translation, clip.camera.size)
-    (same,) = plots3d.upright({"": clip.pose}, other).values()
+    (same,) = figures_3d.upright({"": clip.pose}, other).values()
     assert np.allclose(same, pose)
 
 
 def test_a_mirror_image_is_never_shown(clip):
     """Left stays on the left of whoever looks along."""
-    (pose,) = plots3d.upright({"": clip.pose}).values()
+    (pose,) = figures_3d.upright({"": clip.pose}).values()
     assert np.allclose(pose[..., 0], clip.pose[..., 0])
     assert np.allclose(pose[..., 1], clip.pose[..., 2])
 
 
 def test_a_figure_has_equal_axes_a_floor_and_every_bone(clip, poses):
-    drawn = plots3d.figure(poses, clip.fps, beside=False)
+    drawn = figures_3d.figure(poses, clip.fps, beside=False)
     assert drawn.layout.scene.aspectmode == "data"
     assert [trace.meta for trace in drawn.data] == ["floor", *["left", "right", "middle"] * 2]
     assert drawn.data[1].line.color == LEFT
@@ -64,18 +64,18 @@ def test_a_figure_has_equal_axes_a_floor_and_every_bone(clip, poses):
 
 
 def test_frames_are_few_and_span_the_clip(clip, poses):
-    drawn = plots3d.figure(poses, clip.fps)
-    assert len(drawn.frames) == plots3d.FRAMES
+    drawn = figures_3d.figure(poses, clip.fps)
+    assert len(drawn.frames) == figures_3d.FRAMES
     assert drawn.frames[0].name == "0.00" and drawn.frames[-1].name == f"{89 / 50:.2f}"
-    assert drawn.layout.meta["pace"] * (plots3d.FRAMES - 1) == pytest.approx(1000 * 89 / 50)
+    assert drawn.layout.meta["pace"] * (figures_3d.FRAMES - 1) == pytest.approx(1000 * 89 / 50)
     assert {"play", "stop"} == {button.label for button in drawn.layout.updatemenus[0].buttons}
     assert len(drawn.layout.sliders[0].steps) == len(drawn.frames)
-    one = plots3d.figure({name: pose[:1] for name, pose in poses.items()}, clip.fps)
+    one = figures_3d.figure({name: pose[:1] for name, pose in poses.items()}, clip.fps)
     assert not one.layout.updatemenus and not one.layout.sliders  # nothing to play
 
 
 def test_side_by_side_nobody_overlaps(clip, poses):
-    drawn = plots3d.figure(poses, clip.fps)
+    drawn = figures_3d.figure(poses, clip.fps)
     words = next(trace for trace in drawn.data if trace.meta == "words")
     assert list(words.text) == ["truth", "lifted"]
     first, second = (
@@ -87,7 +87,7 @@ def test_side_by_side_nobody_overlaps(clip, poses):
 
 def test_a_still_has_a_row_a_pose(poses):
     for beside, rows in ((True, 2), (False, 1)):
-        drawn = plots3d.still(poses, beside)
+        drawn = figures_3d.still(poses, beside)
         assert len(drawn.axes) == rows
         assert len(drawn.axes[0].lines) == 6 * len(BONES) * (1 if beside else 2) + 1  # and the floor
         plt.close(drawn)
@@ -95,26 +95,26 @@ def test_a_still_has_a_row_a_pose(poses):
 
 def test_in_jupyterlab_it_is_plotlys_figure(clip, monkeypatch):
     monkeypatch.delenv("POSEBOOK_STILL", raising=False)
-    assert isinstance(plots3d.scene({"one": clip.pose}, clip.fps, clip.camera), go.Figure)
+    assert isinstance(figures_3d.scene({"one": clip.pose}, clip.fps, clip.camera), go.Figure)
 
 
 def test_without_plotly_a_sentence(clip, monkeypatch, capsys):
     monkeypatch.delenv("POSEBOOK_STILL", raising=False)
     monkeypatch.setitem(__import__("sys").modules, "plotly.graph_objects", None)
-    assert plots3d.scene({"one": clip.pose}) is None
+    assert figures_3d.scene({"one": clip.pose}) is None
     assert "pip install plotly" in capsys.readouterr().out
 
 
 def test_on_a_page_it_is_a_picture_and_data(clip, monkeypatch):
     monkeypatch.setenv("POSEBOOK_STILL", "1")
-    made = plots3d.scene({"a </script> & b": clip.pose}, clip.fps, alt='someone "walks"').data
+    made = figures_3d.scene({"a </script> & b": clip.pose}, clip.fps, alt='someone "walks"').data
     assert len(re.findall("</script>", made)) == 1
     page = BeautifulSoup(made, "html.parser")
     assert page.figure["class"] == ["scene"] and page.img["alt"] == 'someone "walks"'
     assert page.img["src"].startswith("data:image/png;base64,")
     data = json.loads(page.script.string)
-    assert len(data["frames"]) == plots3d.FRAMES
+    assert len(data["frames"]) == figures_3d.FRAMES
     assert not data["layout"].get("sliders") and not data["layout"].get("updatemenus")
     assert len(made) < 250_000
-    unsaid = plots3d.scene({"truth": clip.pose}, clip.fps).data
+    unsaid = figures_3d.scene({"truth": clip.pose}, clip.fps).data
     assert "truth: skeletons" in BeautifulSoup(unsaid, "html.parser").img["alt"]

@@ -8,15 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
-from posebook import datasets, detector, evaluation, models, predict, skeletons
-from posebook.datasets import detections
+from posebook import datasets, models, skeletons
+from posebook.datasets import detector_boxes
+from posebook.evaluation import predictions
+from posebook.inference import detectors, predict
 
-WORDS = [sys.executable, "-m", "posebook.predict"]
+WORDS = [sys.executable, "-m", "posebook.inference.predict"]
 
 
 @pytest.fixture(scope="module")
 def net():
-    return models.load_weights(predict.WEIGHTS)
+    return models.load_weights(predict.DEFAULT_WEIGHTS)
 
 
 @pytest.fixture
@@ -40,11 +42,13 @@ def test_the_joints_are_those_of_an_evaluation(net, test_data, tmp_path):
         (folder / "test_coco.json").read_text()
     )
     file = folder / "test_coco_det_AP_H_56.json"
-    people = detections.load(datasets.load("coco", root), file, 0.5)
-    found = evaluation.predict(net, people)
-    paths = predict.find([folder])
+    people = detector_boxes.load_boxes(datasets.load("coco", root), file, 0.5)
+    found = predictions.predict(net, people)
+    paths = predict.list_images([folder])
     assert len(paths) == 4
-    entries, failed = predict.run(net, paths, tmp_path / "out", predict.listed(file, paths, 0.5), batch=3)
+    entries, failed = predict.predict_images(
+        net, paths, tmp_path / "out", predict.file_boxes(file, paths, 0.5), batch=3
+    )
     assert not failed and len(entries) == len(people.persons) > 8
     for person, points in zip(people.persons, found.keypoints, strict=True):
         (entry,) = [
@@ -77,15 +81,15 @@ def test_a_broken_picture_is_named_and_left_out(pictures, tmp_path):
 
 def test_no_picture_at_all(tmp_path):
     with pytest.raises(ValueError, match="no picture in .*: wanted are .jpg"):
-        predict.find([tmp_path])
+        predict.list_images([tmp_path])
 
 
 def test_pictures_of_one_name_are_refused_and_of_one_stem_drawn_apart(pictures, tmp_path):
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "3.png").write_bytes((pictures / "3.png").read_bytes())
     with pytest.raises(ValueError, match="several pictures are called 3.png"):
-        predict.find([pictures, tmp_path / "more"])
-    assert predict.overlay("out", pictures / "3.png") != predict.overlay("out", pictures / "3.jpg")
+        predict.list_images([pictures, tmp_path / "more"])
+    assert predict.overlay_path("out", pictures / "3.png") != predict.overlay_path("out", pictures / "3.jpg")
 
 
 def test_boxes_are_found_by_file_name_or_number(pictures, net, tmp_path):
@@ -96,9 +100,9 @@ def test_boxes_are_found_by_file_name_or_number(pictures, net, tmp_path):
         {"image_id": 99, "bbox": [1, 2, 30, 40], "score": 0.8, "category_id": 1},
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
-    paths = predict.find([pictures])
-    where = predict.listed(tmp_path / "boxes.json", paths, 0.3)
-    entries, _ = predict.run(net, paths, tmp_path / "out", where, overlays=False)
+    paths = predict.list_images([pictures])
+    where = predict.file_boxes(tmp_path / "boxes.json", paths, 0.3)
+    entries, _ = predict.predict_images(net, paths, tmp_path / "out", where, overlays=False)
     assert [(entry["file_name"], entry["image_id"]) for entry in entries] == [("2.png", 2), ("3.png", 3)]
     assert not (tmp_path / "out" / "overlays").exists()
 
@@ -116,7 +120,7 @@ def test_boxes_are_found_by_file_name_or_number(pictures, net, tmp_path):
 def test_boxes_that_are_none(pictures, tmp_path, content, words):
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=words):
-        predict.listed(tmp_path / "boxes.json", predict.find([pictures]))
+        predict.file_boxes(tmp_path / "boxes.json", predict.list_images([pictures]))
 
 
 def onnx_file(path, outputs=("dets", "labels")):
@@ -142,7 +146,7 @@ def onnx_file(path, outputs=("dets", "labels")):
 
 def test_a_detectors_boxes_are_of_the_picture(tmp_path):
     pytest.importorskip("onnxruntime")
-    found = detector.Detector(onnx_file(tmp_path / "made.onnx"))
+    found = detectors.Detector(onnx_file(tmp_path / "made.onnx"))
     assert found.size == (64, 96)
     boxes, scores = found(np.zeros((128, 100, 3), np.uint8))  # halved to fit 64 rows
     assert boxes.tolist() == [[16, 8, 64, 112]] and scores == pytest.approx([0.9])
@@ -151,21 +155,21 @@ def test_a_detectors_boxes_are_of_the_picture(tmp_path):
 def test_files_that_are_no_detector(tmp_path):
     pytest.importorskip("onnxruntime")
     with pytest.raises(FileNotFoundError, match="no detector at"):
-        detector.Detector(tmp_path / "absent.onnx")
+        detectors.Detector(tmp_path / "absent.onnx")
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(ValueError, match="text.onnx is not a net that onnxruntime can run"):
-        detector.Detector(tmp_path / "text.onnx")
+        detectors.Detector(tmp_path / "text.onnx")
     other = onnx_file(tmp_path / "other.onnx", ("boxes", "classes"))
     with pytest.raises(ValueError, match="gives boxes, classes; a detector gives dets and labels"):
-        detector.Detector(other)
+        detectors.Detector(other)
 
 
 def test_a_pose_is_drawn_in_its_colours():
     skeleton = skeletons.get("lspet")
     people = np.random.default_rng(0).uniform(20, 80, (1, 14, 2))
     blank = np.zeros((100, 100, 3), np.uint8)
-    drawn = predict.draw(blank, people, np.ones((1, 14)), skeleton)
+    drawn = predict.draw_poses(blank, people, np.ones((1, 14)), skeleton)
     assert blank.max() == 0 and drawn.max() == 255
     x, y = people[0, 0].round().astype(int)
     assert drawn[y, x].tolist() == [0x2F, 0x66, 0x90]  # a right ankle is blue
-    assert predict.draw(blank, people, np.zeros((1, 14)), skeleton).max() == 0  # nothing is sure
+    assert predict.draw_poses(blank, people, np.zeros((1, 14)), skeleton).max() == 0  # nothing is sure

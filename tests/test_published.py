@@ -9,19 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from posebook import (
-    complexity,
-    datasets,
-    evaluation,
-    grid,
-    metrics,
-    models,
-    plots,
-    published,
-    recipes,
-    skeletons,
-)
-from posebook.datasets import Persons
+from posebook import complexity, datasets, models, skeletons
+from posebook.datasets import PoseDataset
+from posebook.evaluation import metrics, predictions
+from posebook.papers import ablations, commands, matching, size_trace, tables
+from posebook.papers.cells import SIZE_COLUMNS, SPEED_COLUMNS, load_cells, parse_size
+from posebook.report import html_tables
+from posebook.training import recipes
 
 PAPER = "StarNet-Pose"
 CELLS = {
@@ -57,7 +51,7 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def everything() -> pd.DataFrame:
-    return published.load()
+    return load_cells()
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +103,7 @@ def cell(table: pd.DataFrame, row: str, column: str) -> pd.Series:
 def ap(
     *records: dict, name: str = "main_results", row: str = "StarNet-Pose-T", column: str = "AP"
 ) -> pd.Series:
-    return cell(published.table(PAPER, name, list(records)), row, column)
+    return cell(tables.build_table(PAPER, name, list(records)), row, column)
 
 
 def test_every_table_is_whole(everything, cells):
@@ -124,13 +118,13 @@ def test_every_cell_has_its_source_and_a_value(everything):
     assert (cells["source"] != "").all() and (cells["value"] != "").all()
     numbers = cells[cells["unit"] != "text"]
     assert pd.to_numeric(numbers["value"], errors="coerce").notna().all()
-    accuracies = cells[(cells["dataset"] != "") & ~cells["column"].isin(published.SIZE)]
+    accuracies = cells[(cells["dataset"] != "") & ~cells["column"].isin(SIZE_COLUMNS)]
     assert (accuracies["boxes_basis"] != "").all()  # whose boxes, and how that is known
 
 
 def test_columns_agree_with_each_other(cells):
     """Frames a second are a thousand over the milliseconds, to the last digit printed of either."""
-    for _, table in cells[cells["column"].isin(published.SPEED)].groupby("table"):
+    for _, table in cells[cells["column"].isin(SPEED_COLUMNS)].groupby("table"):
         rows = table.pivot(index="row", columns="column", values="value").astype(float)
         rounding = 0.005 + 0.05 * 1000 / rows["FPS"] ** 2
         assert ((rows["Latency (ms)"] - 1000 / rows["FPS"]).abs() <= rounding).all()
@@ -165,9 +159,9 @@ def test_sizes_are_counted_on_the_built_models():
 
 
 def test_architecture_is_read_from_the_modules():
-    table = published.table(PAPER, "architecture", [])
+    table = tables.build_table(PAPER, "architecture", [])
     assert (table["measured"] == table["published"]).all()
-    other = published.architecture(models.build("starnet-pose-s", attention="none", depths=(1, 2, 3, 4)))
+    other = tables.architecture(models.build("starnet-pose-s", attention="none", depths=(1, 2, 3, 4)))
     assert other["Stage 1"] == "32 ch, depth 1, no CA" and other["Stage 3"] == "128 ch, depth 3, no CA"
 
 
@@ -222,50 +216,52 @@ def test_the_other_kind_of_boxes_stands_beside():
     found = ap(detector, record())
     assert (found["measured"], found["other"]) == ("71.23", "69.00")
     assert found["other_boxes"].startswith("detector") and ap(record())["other"] == ""
-    page = plots.comparison(published.table(PAPER, "main_results", [detector, record()])).data
+    page = html_tables.comparison_table(tables.build_table(PAPER, "main_results", [detector, record()])).data
     assert page.count(">posebook<") == 3 and "69.00" in page
 
 
 def test_the_main_figure_has_its_interval():
-    found = published.table(PAPER, "main_results", [record(interval=[0.701, 0.7234])])
+    found = tables.build_table(PAPER, "main_results", [record(interval=[0.701, 0.7234])])
     assert cell(found, "StarNet-Pose-T", "AP")["interval"] == "70.10 to 72.34"
     assert cell(found, "StarNet-Pose-T", "AP50")["interval"] == ""
-    assert "70.10 to 72.34" in plots.comparison(found).data
+    assert "70.10 to 72.34" in html_tables.comparison_table(found).data
 
 
 def test_measured_rows_are_paired_where_their_predictions_are_kept(tmp_path):
     hits = np.random.default_rng(0).random((2, 400)) < [[0.6], [0.7]]
     runs = []
     for name, hit in zip(("starnet-pose-t", "starnet-pose-s"), hits, strict=True):
-        units = metrics.Units(np.arange(400), np.ones(400), hit.astype(float))
-        people = Persons("made", "val", skeletons.get("coco"), "", (), None)
-        evaluation.save(
+        units = metrics.ImageStats(np.arange(400), np.ones(400), hit.astype(float))
+        people = PoseDataset("made", "val", skeletons.get("coco"), "", (), None)
+        predictions.save_predictions(
             tmp_path / name, people, metrics.Predictions(np.zeros((0, 17, 2)), np.zeros(0)), units
         )
         path = str(tmp_path / f"{name}.json")
         runs.append(record(model=name, interval=[0.5, 0.6], path=path))
-    paired = published.differences(published.table(PAPER, "main_results", runs))
+    paired = tables.paired_differences(tables.build_table(PAPER, "main_results", runs))
     (line,) = paired.to_dict("records")
     gain = 100 * (hits[0].mean() - hits[1].mean())
     assert line["difference"] == pytest.approx(gain) and line["low"] < gain < line["high"]
     (tmp_path / "starnet-pose-t.npz").unlink()
-    assert published.differences(published.table(PAPER, "main_results", runs)).empty
+    assert tables.paired_differences(tables.build_table(PAPER, "main_results", runs)).empty
 
 
 def test_rows_without_flip_test_are_paired_by_the_predictions_that_are_kept(tmp_path):
-    people, hits = Persons("made", "val", skeletons.get("mpii"), "", (), None), np.ones((2, 50))
+    people, hits = PoseDataset("made", "val", skeletons.get("mpii"), "", (), None), np.ones((2, 50))
     hits[1, :10] = 0
     runs = []
     for id, hit in zip(("lapx-1", "lapx-12-seed2"), hits, strict=True):
-        units = metrics.Units(np.arange(50), np.ones(50), hit)
+        units = metrics.ImageStats(np.arange(50), np.ones(50), hit)
         nothing = metrics.Predictions(np.zeros((0, 16, 2)), np.zeros(0))
-        evaluation.save(tmp_path / id, people, nothing, units)
+        predictions.save_predictions(tmp_path / id, people, nothing, units)
         runs.append(run_of(id, path=str(tmp_path / f"{id}.json")))
-    (line,) = published.differences(published.table("LAPX", "ablation", runs)).to_dict("records")
+    (line,) = tables.paired_differences(tables.build_table("LAPX", "ablation", runs)).to_dict("records")
     assert line["row"].startswith("1:") and line["less"].startswith("12:")
     assert line["difference"] == pytest.approx(20)
-    both = published.table("LAPX", "mpii_results", runs[1:])  # printed with flip test and without: one record
-    assert (both["record"] != "").sum() == 2 and published.differences(both).empty
+    both = tables.build_table(
+        "LAPX", "mpii_results", runs[1:]
+    )  # printed with flip test and without: one record
+    assert (both["record"] != "").sum() == 2 and tables.paired_differences(both).empty
 
 
 def test_a_training_that_is_asked_for_has_its_cost():
@@ -273,13 +269,13 @@ def test_a_training_that_is_asked_for_has_its_cost():
     run |= {"name": "train-made", "complexity": {"macs": {"exact": 432_300_000}}}
     run["parameters"] = {"epochs": 10}
     run["dataset"]["persons"] = 36_000  # 100 people a second
-    run["complexity"]["macs"]["exact"] = published.count(
+    run["complexity"]["macs"]["exact"] = size_trace.count(
         {"model": "lapx", "options": "", "input_size": "256x256", "dataset": "mpii"}, []
     )["macs"]["exact"]
     twelve = lapx("12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5", [run])
     assert f"about {3 * 200 * 22_246 / 100 / 3600:.0f} hours" in twelve["cost"]  # three runs of 200 epochs
     run["complexity"]["macs"]["exact"] = 432_300_000
-    found = cell(published.table(PAPER, "main_results", [run]), "StarNet-Pose-T", "AP")
+    found = cell(tables.build_table(PAPER, "main_results", [run]), "StarNet-Pose-T", "AP")
     hours = 210 * 149_813 / 100 / 3600
     assert f"about {hours:.0f} hours at the 100 people a second of train-made" in found["cost"]
     assert ap()["cost"] == ""
@@ -308,7 +304,7 @@ def test_ablations_ask_for_their_options_and_their_schedule():
     ]
 
     def filled(run: dict) -> list[str]:
-        table = published.table(PAPER, "occlusion_ablation", [run])
+        table = tables.build_table(PAPER, "occlusion_ablation", [run])
         return list(table.loc[table["status"] == "measured here", "row"])
 
     def mini(model: str = "starnet-pose-t", **changes) -> dict:
@@ -348,7 +344,7 @@ def test_latency_comes_from_a_benchmark_and_names_its_machine():
 
 
 def test_what_is_not_built_is_published_only_and_what_is_has_a_command():
-    table = published.table(PAPER, "lightweight_comparison", [])
+    table = tables.build_table(PAPER, "lightweight_comparison", [])
     unknown = table["row"].isin(["X-HRNet-30", "LMFormer-L", "LGM-Pose"])
     assert (table.loc[unknown, "status"] == "published").all() and (table.loc[unknown, "command"] == "").all()
     missing = table[table["status"] == "not measured"]
@@ -366,18 +362,18 @@ def test_the_commands_would_do_what_the_cells_ask_for(everything, tmp_path):
         everything["model"].isin(recipes.PAPER) & (everything["dataset"] != "")
     ].drop_duplicates(["paper", "table", "row", "dataset"])
     for cell in cells.to_dict("records"):
-        words = shlex.split(published._command(cell))
+        words = shlex.split(commands.measuring_command(cell))
         if words[:2] == ["make", "grid"]:
-            for run in grid.matching(words[3].removeprefix("ROWS=")):
+            for run in ablations.matching_rows(words[3].removeprefix("ROWS=")):
                 made = recipes.get("paper", run.model, run.dataset, **run.changes)
-                assert (run.row, run.model, made) == (cell["row"], cell["model"], published._recipe(cell))
+                assert (run.row, run.model, made) == (cell["row"], cell["model"], matching.cell_recipe(cell))
             asked += 1
         elif "posebook.training" in words:
             given = dict(zip(words[3::2], words[4::2], strict=True))
-            models.check(given["--model"], json.loads(given.get("--options", "{}")))
+            models.check_options(given["--model"], json.loads(given.get("--options", "{}")))
             changes = json.loads(given.get("--set", "{}"))
             recipe = recipes.get(given["--profile"], given["--model"], given["--dataset"], **changes)
-            assert recipe == published._recipe(cell)
+            assert recipe == matching.cell_recipe(cell)
             with pytest.raises(datasets.DatasetMissing):
                 datasets.load(given["--dataset"], tmp_path)
             asked += 1
@@ -385,11 +381,11 @@ def test_the_commands_would_do_what_the_cells_ask_for(everything, tmp_path):
 
 
 def test_the_scorecard_adds_up():
-    card = published.scorecard([])
+    card = tables.scorecard([])
     ours = card["paper"] == PAPER
     assert dict(zip(card.loc[ours, "table"], card.loc[ours, "cells"], strict=True)) == CELLS
     assert (card[["measured here", "not measured", "published only"]].sum(axis=1) == card["cells"]).all()
-    more = published.scorecard([record(), benchmark()])
+    more = tables.scorecard([record(), benchmark()])
     gained = more["measured here"] - card["measured here"]
     assert gained[~ours].sum() == 0
     assert dict(zip(card.loc[ours, "table"], gained[ours], strict=True)) == {
@@ -405,7 +401,7 @@ def test_the_scorecard_adds_up():
 def test_accuracies_say_what_they_were_measured_on():
     pck = record(metrics={"PCK@0.2": 0.6}, metrics_without_flip={"PCK@0.2": 0.5}, evaluated__name="lspet")
     plain = record(protocol__flip_test=False)
-    table = published.accuracies([pck, plain, benchmark()])
+    table = tables.all_accuracies([pck, plain, benchmark()])
     assert list(table["metric"]) == ["PCK@0.2", "AP"]
     assert table.loc[0, ["with flip test", "without"]].tolist() == [0.6, 0.5]
     assert pd.isna(table.loc[1, "with flip test"]) and table.loc[1, "without"] == pytest.approx(0.71234)
@@ -414,20 +410,20 @@ def test_accuracies_say_what_they_were_measured_on():
 
 def test_unknown_tables_are_named():
     with pytest.raises(ValueError, match=r"StarNet-Pose/speed"):
-        published.table(PAPER, "spede", [])
+        tables.build_table(PAPER, "spede", [])
     with pytest.raises(FileNotFoundError, match="one CSV file a paper"):
-        published.load("no/such/folder")
+        load_cells("no/such/folder")
 
 
 def lapx(row: str, column: str = "Params (M)", records: list[dict] = ()) -> pd.Series:
-    return cell(published.table("LAPX", "ablation", list(records)), row, column)
+    return cell(tables.build_table("LAPX", "ablation", list(records)), row, column)
 
 
 def test_ablations_are_built_with_their_keywords_and_their_joints():
     assert lapx("3: 4-stage (channels=190)")["measured"] == "2.25"
     assert lapx("1: 2-stage (channels=256)")["measured"] == "2.30"
     assert lapx("12: 10 + ECA-NonLocal, γ=0.2")["measured"] == "2.31"  # of MPII's 16 joints; printed 2.30
-    steps = published.table("AMFACPose", "ablation", [])
+    steps = tables.build_table("AMFACPose", "ablation", [])
     sizes = steps[steps["column"] == "Params (M)"]
     assert (sizes["measured"] == sizes["published"]).all() and len(sizes) == 6
 
@@ -435,10 +431,10 @@ def test_ablations_are_built_with_their_keywords_and_their_joints():
 def test_a_net_with_a_recipe_is_trained_and_another_evaluated():
     """LAP has neither a recipe here nor public weights."""
     assert lapx("2: 3-stage (channels=208)", "PCKh@0.5")["command"] == "make grid PROFILE=paper ROWS=lapx-2"
-    table = published.table("LAPX", "mpii_results", [])
+    table = tables.build_table("LAPX", "mpii_results", [])
     assert "--model lapx --dataset mpii --data-root data/mpii" in cell(table, "LAPX", "PCKh@0.5")["command"]
     assert cell(table, "LAP", "PCKh@0.5")[["status", "command"]].tolist() == ["published", ""]
-    table = published.table("AMFACPose", "coco_results", [])
+    table = tables.build_table("AMFACPose", "coco_results", [])
     small = cell(table, "AMFACPose, ResNet-18, 384×288", "AP")
     assert small["command"].endswith("""--set '{"input_size": [384, 288]}'""")
     hrnet = cell(table, "HRNet-W48", "AP")
@@ -447,7 +443,7 @@ def test_a_net_with_a_recipe_is_trained_and_another_evaluated():
 
 def run_of(id: str, profile: str = "paper", **changes) -> dict:
     """The record that a row of the grid would leave."""
-    how = grid.rows()[id].settings(profile)
+    how = ablations.rows()[id].settings(profile)
     named = {name: how.pop(name) for name in ("model", "options", "seed", "name", "profile", "dataset")}
     how.pop("backbone", None)
     recipe = parameters(profile, named["model"], named["dataset"], **how)
@@ -461,24 +457,24 @@ def run_of(id: str, profile: str = "paper", **changes) -> dict:
 
 
 def test_a_run_of_the_grid_fills_its_row_and_no_other():
-    for id in grid.rows():
-        row = grid.rows()[id]
-        filled = published.load()
+    for id in ablations.rows():
+        row = ablations.rows()[id]
+        filled = load_cells()
         filled = filled[(filled["table"] == row.table) & (filled["paper"] == row.paper)]
         for made, rows in ((run_of(id), [row.row] if row.row else []), (run_of(id, "demo"), [])):
             cells = filled[filled["column"].isin(["AP", "PCKh@0.5"])].to_dict("records")
-            found = [c for c in cells if published._matches(c, published._size(c["input_size"]), made)]
+            found = [c for c in cells if matching.matches(c, parse_size(c["input_size"]), made)]
             assert [c["row"] for c in found] == rows, id
-        swept = published.sweep([run_of(id)])
+        swept = tables.occlusion_sweep([run_of(id)])
         assert list(swept.loc[swept["AP"] != "", "run"]) == ([id] if row.table == "occlusion_sweep" else [])
 
 
 def test_a_demo_of_a_row_never_fills_its_cell():
     twelve = ("12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5")
-    filled = published.table("LAPX", "ablation", [run_of("lapx-12-seed0")])
+    filled = tables.build_table("LAPX", "ablation", [run_of("lapx-12-seed0")])
     assert cell(filled, *twelve)["measured"] == "90.00" and cell(filled, *twelve)["spread"] == ""
     assert "without flip test, seed 0" in cell(filled, *twelve)["where"]
-    demo = published.table("LAPX", "ablation", [run_of("lapx-12-seed0", "demo")])
+    demo = tables.build_table("LAPX", "ablation", [run_of("lapx-12-seed0", "demo")])
     assert cell(demo, *twelve)["status"] == "not measured"
 
 
@@ -488,16 +484,16 @@ def test_several_seeds_of_a_row_are_their_mean_and_spread():
     older = run_of("lapx-12-seed1", metrics_without_flip={"PCKh@0.5": 0.1}, started="2025-01-01T00:00:00Z")
     given = run_of("lapx-12-seed2", metrics_without_flip={"PCKh@0.5": 0.2}, started="2025-01-01T00:00:00Z")
     given["weights"] = {"initialisation": "weights from elsewhere"}
-    found = published.table("LAPX", "ablation", [older, given, *runs])
+    found = tables.build_table("LAPX", "ablation", [older, given, *runs])
     twelve = cell(found, "12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5")
     assert (twelve["measured"], twelve["spread"]) == ("87.97", "± 0.06, 3 runs")
     assert "seeds 0, 1, 2" in twelve["where"] and twelve["interval"] == ""
-    assert "± 0.06, 3 runs" in plots.comparison(found).data
+    assert "± 0.06, 3 runs" in html_tables.comparison_table(found).data
 
 
 def test_the_sweep_has_its_nine_runs_and_their_commands():
     made = run_of("sweep-08-02", interval=[0.48, 0.52])
-    table = published.sweep([made]).set_index("run")
+    table = tables.occlusion_sweep([made]).set_index("run")
     assert len(table) == 9
     measured = table.loc["sweep-08-02"]
     assert (measured["first"], measured["last"], measured["AP"]) == (0.8, 0.2, "50.00")
@@ -511,7 +507,7 @@ def test_a_row_without_augmentation_takes_the_figure_without_flip_test():
     )
     run["dataset"] = run.pop("evaluated")
     run["metrics_without_flip"] = {"AP": 0.69}
-    table = published.table("LAPX", "coco_results", [run])
+    table = tables.build_table("LAPX", "coco_results", [run])
     assert cell(table, "LAPX, 256×192", "AP")["measured"] == "70.0"
     plain = cell(table, "LAPX, without augmentation, 256×192", "AP")
     assert plain["measured"] == "69.0" and "without flip test" in plain["where"]
@@ -520,7 +516,7 @@ def test_a_row_without_augmentation_takes_the_figure_without_flip_test():
 def test_sizes_come_from_the_record_that_this_code_wrote():
     line = {"model": "lapx", "options": "", "input_size": "256x256", "dataset": "mpii"}
     row = {"model": "lapx", "options": "", "input_size": "256x256", "skeleton": "mpii", "params": 1}
-    kept = {"kind": "complexity", "parameters": {"code": complexity.code()}, "metrics": [row]}
-    assert published.count(line, [kept])["params"] == 1
+    kept = {"kind": "complexity", "parameters": {"code": complexity.code_hash()}, "metrics": [row]}
+    assert size_trace.count(line, [kept])["params"] == 1
     kept["parameters"]["code"] = "older"
-    assert published.count(line, [kept])["params"] == 2311111
+    assert size_trace.count(line, [kept])["params"] == 2311111

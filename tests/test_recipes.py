@@ -2,13 +2,14 @@
 
 import pytest
 
-from posebook import recipes, skeletons, training
+from posebook import skeletons
+from posebook.training import optimizer, recipes
 
 
 def rates(recipe, people, *epochs):
     """The learning rate at the beginning of these epochs."""
     steps = -(-people // recipe.batch)
-    return [training.learning_rate(epoch * steps, steps * recipe.epochs, recipe) for epoch in epochs]
+    return [optimizer.lr_at_step(epoch * steps, steps * recipe.epochs, recipe) for epoch in epochs]
 
 
 def test_starnet_poses_recipe():
@@ -45,7 +46,7 @@ def test_lapx_recipes():
 @pytest.mark.parametrize("gain", [0.1, 0.4])
 def test_lapxs_context_is_frozen_raised_over_fifty_epochs_and_free(dataset, gain):
     recipe = recipes.get("paper", "lapx", dataset, context=gain)
-    held = [recipes.context_gain(epoch, recipe) for epoch in range(recipe.epochs)]
+    held = [recipes.nonlocal_gain_at(epoch, recipe) for epoch in range(recipe.epochs)]
     assert held[:10] == pytest.approx([0] * 10) and held[60:] == [None] * (recipe.epochs - 60)
     assert held[10:60] == pytest.approx([gain * n / 50 for n in range(1, 51)])
 

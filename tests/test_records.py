@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from posebook import records
+from posebook import paths, records
 
 RECORD = {
     "kind": "train",
@@ -47,11 +47,11 @@ def test_a_file_that_is_no_record_is_named(tmp_path):
 
 def test_keep_copies_into_the_kept_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "KEPT", tmp_path / "measured")
-    kept = records.keep(records.write(RECORD, tmp_path))
+    kept = records.archive(records.write(RECORD, tmp_path))
     assert json.loads(kept.read_text())["metrics"] == {"AP": 0.5}
     assert records.load(tmp_path / "measured")[0]["kept"]
     with pytest.raises(FileNotFoundError, match="no record at"):
-        records.keep(tmp_path / "records" / "other.json")
+        records.archive(tmp_path / "records" / "other.json")
 
 
 def _many(task):
@@ -101,12 +101,10 @@ def test_writers_of_one_record_on_two_machines_do_not_share_a_file(tmp_path, mon
 
 
 def test_a_stamp_says_where_and_with_which_code():
-    stamp = records.Stopwatch().stamp(earlier_seconds=100)
+    stamp = records.RunMetadata().stamp(earlier_seconds=100)
     assert stamp["wall_seconds"] >= 100 and stamp["peak_memory_mib"] > 50
     assert stamp["machine"]["device"].startswith("cpu: ") and stamp["machine"]["torch"]
-    head = subprocess.run(
-        ["git", "-C", str(records.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
-    )
+    head = subprocess.run(["git", "-C", str(paths.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
     assert stamp["code"]["commit"] == (head.stdout.strip() or None)
 
 
@@ -130,13 +128,13 @@ def test_dirty_means_lib_or_notebooks_differ(tmp_path, monkeypatch):
         subprocess.run([*git, *arguments], check=True)
     monkeypatch.setattr(records, "ROOT", tmp_path)
     (tmp_path / "README.md").write_text("elsewhere\n")
-    assert records.code()["dirty"] is False
+    assert records.code_version()["dirty"] is False
     (tmp_path / "lib" / "a.py").write_text("a = 2\n")
-    assert records.code()["dirty"] is True
+    assert records.code_version()["dirty"] is True
 
 
 def test_kept_records_name_no_path_of_a_machine():
-    kept = records.load(records.KEPT)
+    kept = records.load(records.ARCHIVE)
     for record in kept:
         text = json.dumps({key: value for key, value in record.items() if key != "path"})
         assert "/home" not in text and "/work" not in text and "/tmp" not in text and "/root" not in text

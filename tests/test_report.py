@@ -21,12 +21,10 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from conftest import ROOT
-from posebook import training
-
-sys.path.insert(0, str(ROOT / "report"))
-import browser  # noqa: E402
-import pages  # noqa: E402
-import run  # noqa: E402
+from posebook.report import browser
+from posebook.report import html as pages
+from posebook.report import notebooks as run
+from posebook.training import trainer
 
 TRAINED = "train-starnet-pose-t-synthetic-14-from-starnet-pose-t-synthetic-demo-seed0"
 RECORD = f"{{}}/reports/records/{TRAINED}.json"
@@ -125,14 +123,14 @@ def test_page_loads_nothing(page):
 
 
 def with_a_scene() -> nbformat.NotebookNode:
-    """An executed notebook with a skeleton to turn, as posebook.plots3d.scene leaves it for a page."""
-    from posebook import plots3d
-    from posebook.lifting import motion
+    """An executed notebook with a skeleton to turn, as posebook.report.figures_3d.scene leaves it for a page."""
+    from posebook.lifting import synthetic_motion
+    from posebook.report import figures_3d
 
-    (clip,) = motion.clips(1, frames=40)
+    (clip,) = synthetic_motion.make_clips(1, frames=40)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POSEBOOK_STILL", "1")
-        made = plots3d.scene({"truth": clip.pose, "again": clip.pose}, clip.fps, clip.camera).data
+        made = figures_3d.scene({"truth": clip.pose, "again": clip.pose}, clip.fps, clip.camera).data
     notebook = executed_notebook()
     shown = new_output("display_data", {"text/html": made, "text/plain": "<HTML>"})
     notebook.cells.insert(1, new_code_cell("scene()", outputs=[shown], execution_count=9))
@@ -377,7 +375,7 @@ def test_without_a_browser_the_commands_that_need_one_say_so(tmp_path, monkeypat
 def tree(tmp_path_factory) -> Path:
     """A copy of what the Snakefile reads, with every output of the demo in place and up to date."""
     folder = tmp_path_factory.mktemp("tree")
-    for name in ("lib", "notebooks", "report"):
+    for name in ("lib", "notebooks", "workflow"):
         shutil.copytree(
             ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
         )
@@ -387,7 +385,6 @@ def tree(tmp_path_factory) -> Path:
         (folder / "data" / f"{name}.csv").touch()
     for path in (ROOT / "data" / "weights").glob("*-synthetic.safetensors"):
         (folder / "data" / "weights" / path.name).touch()
-    shutil.copy(ROOT / "Snakefile", folder)
     for name in ("dataset", "train", "evaluate", "benchmark", "attribution"):
         (folder / "notebooks" / f"{name}.ipynb").touch()
     planned = snakemake(folder, "--dry-run")
@@ -436,7 +433,7 @@ def test_nothing_changed_runs_nothing(tree):
     [
         ("notebooks/tables/speed.ipynb", ["export", "index", "report", "table"]),
         ("notebooks/index.ipynb", ["export", "index", "report"]),
-        ("report/template/style.css", ["export", "report"]),
+        ("lib/posebook/report/template/style.css", ["export", "report"]),
     ],
 )
 def test_a_change_runs_what_it_must(path, runs, tree):
@@ -445,12 +442,12 @@ def test_a_change_runs_what_it_must(path, runs, tree):
 
 
 def test_a_change_of_plots_does_not_train_again(tree):
-    with changed(tree / "lib/posebook/plots.py"):
+    with changed(tree / "lib/posebook/report/figures.py"):
         planned = rules(tree)
     assert "evaluate" in planned and "train" not in planned
 
 
-@pytest.mark.parametrize("path", ["models/layers.py", "transforms.py", "training.py"])
+@pytest.mark.parametrize("path", ["models/layers.py", "transforms.py", "training/loop.py"])
 def test_a_change_of_net_data_or_training_trains_again(path, tree):
     with changed(tree / "lib/posebook" / path):
         assert "train" in rules(tree)
@@ -464,7 +461,7 @@ def test_a_change_of_the_renderer_draws_and_trains_again(tree):
 def test_the_front_page_says_what_training_changed(tree):
     assert RECORD.format("").lstrip("/") in snakemake(tree, "--dry-run", "--forceall")
     weights = "data/weights/starnet-pose-t-synthetic.safetensors"
-    assert training.run_name("starnet-pose-t", {}, "synthetic-14", [], weights, "demo-seed0") == TRAINED
+    assert trainer.run_name("starnet-pose-t", {}, "synthetic-14", [], weights, "demo-seed0") == TRAINED
     cells = nbformat.read(ROOT / "notebooks/index.ipynb", as_version=4).cells
     names = {}
     exec(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), names)
@@ -641,14 +638,14 @@ def test_a_lost_dataset_is_made_again_once_it_is_needed(tree):
     annotations = tree / "data/synthetic/annotations"
     annotations.rename(annotations.with_name("gone"))
     try:
-        with changed(tree / "lib/posebook/explain.py"):
+        with changed(tree / "lib/posebook/explain/attribution.py"):
             assert {"people", "attribution"} <= set(rules(tree))
     finally:
         annotations.with_name("gone").rename(annotations)
 
 
 def test_the_dataset_page_finds_the_people_drawn_before_it():
-    text = (ROOT / "Snakefile").read_text() + (ROOT / "notebooks/dataset.ipynb").read_text()
+    text = (ROOT / "workflow" / "Snakefile").read_text() + (ROOT / "notebooks/dataset.ipynb").read_text()
     assert len(re.findall(r"1200 if profile == .{0,2}demo.{0,2} else 8000", text, re.IGNORECASE)) == 2
 
 
@@ -668,7 +665,7 @@ def test_an_unknown_profile_is_refused_before_any_work(tree):
 
 def execute(notebook: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "report/run.py", "execute", str(notebook), str(out), *arguments],
+        [sys.executable, "-m", "posebook.report", "execute", str(notebook), str(out), *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from posebook import complexity, datasets, losses, models, recipes, records, several, training
-from posebook.datasets import synthetic
-from posebook.metrics import Predictions
-from posebook.samples import Samples
+from posebook import codecs, complexity, datasets, losses, models, records, transforms
+from posebook.datasets.synthetic import writing
+from posebook.evaluation.metrics import Predictions
+from posebook.training import multi_dataset, objectives, recipes
+from posebook.training.data import TrainDataset
 
 TINY = {"width": 24, "depth": 2, "heads": 2}
 SHORT = {"epochs": 1, "batch": 8, "base_batch": 8, "input_size": (64, 48), "warmup_steps": 1}
@@ -17,22 +18,22 @@ SHORT = {"epochs": 1, "batch": 8, "base_batch": 8, "input_size": (64, 48), "warm
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     root = tmp_path_factory.mktemp("drawn")
-    synthetic.generate(root, train_images=6, val_images=3, seed=1, workers=1)
+    writing.generate(root, train_images=6, val_images=3, seed=1, workers=1)
     return root
 
 
 @pytest.fixture
 def sets(drawn):
-    return [datasets.load(name, drawn, "train") for name in several.SETS]
+    return [datasets.load(name, drawn, "train") for name in multi_dataset.DATASETS]
 
 
 def together(sets, **changes):
-    recipe = recipes.get("demo", several.MODEL, **SHORT | changes)
-    return several.Together([Samples(people, recipe, 0) for people in sets])
+    recipe = recipes.get("demo", multi_dataset.MODEL, **SHORT | changes)
+    return multi_dataset.ConcatPoseDataset([TrainDataset(people, recipe, 0) for people in sets])
 
 
 def test_halves_share_no_picture_and_lose_none(sets):
-    parts = several.halves(sets)
+    parts = multi_dataset.split_by_image(sets)
     pictures = [{person.image_id for person in part.persons} for part in parts]
     assert not pictures[0] & pictures[1]
     assert pictures[0] | pictures[1] == {person.image_id for person in sets[0].persons}
@@ -41,7 +42,7 @@ def test_halves_share_no_picture_and_lose_none(sets):
 
 
 def test_samples_of_both_sets_are_those_of_each_with_joints_that_do_not_count(sets):
-    both, parts = together(sets), [Samples(people, together(sets).recipe, 0) for people in sets]
+    both, parts = together(sets), [TrainDataset(people, together(sets).recipe, 0) for people in sets]
     first = len(parts[0])
     assert len(both) == first + len(parts[1])
     for index in range(len(both)):
@@ -57,16 +58,16 @@ def test_samples_of_both_sets_are_those_of_each_with_joints_that_do_not_count(se
 def test_a_batch_of_both_has_the_loss_of_each_alone(sets):
     """The loss is a mean over people, of whom those with 14 joints have three that are right anyway."""
     both = together(sets)
-    net = models.build(several.MODEL, "coco", (64, 48), **TINY, others=(14,), part=12).eval()
+    net = models.build(multi_dataset.MODEL, "coco", (64, 48), **TINY, others=(14,), part=12).eval()
     torch.nn.init.normal_(net.associate_keypoint_heads[0].final_layer.weight, std=0.1)
     batch = next(iter(DataLoader([both[0, index] for index in (0, 1, len(both) - 1)], 3)))
     assert batch[3].tolist() == [0, 0, 1]
-    found = training.pose_loss(net, batch, both.recipe)
+    found = objectives.pose_loss(net, batch, both.recipe)
     sum_ = 0.0
     for image, points, weights, number in (both[0, index] for index in (0, 1, len(both) - 1)):
         joints = net.joints[number]
-        maps = net(training.transforms.normalise(image[None]), number)
-        target = training.codecs.encode_heatmap(points[None, :joints], (64, 48), 4)
+        maps = net(transforms.normalize(image[None]), number)
+        target = codecs.encode_heatmap(points[None, :joints], (64, 48), 4)
         sum_ += losses.heatmap_mse(maps, target, weights[None, :joints]) * joints / 17
     assert found.item() == pytest.approx(sum_.item() / 3, rel=1e-5)
 
@@ -80,13 +81,13 @@ def test_the_share_of_near_joints_by_a_loop(sets):
         for (x, y, v), (a, b) in zip(person.keypoints, points, strict=True):
             if v > 0:
                 near.append(np.hypot(x - a, y - b) <= 0.1 * max(person.bbox[2], person.bbox[3]))
-    found = several.share_near(people, Predictions(guess, np.ones(guess.shape[:2])))
+    found = multi_dataset.pck(people, Predictions(guess, np.ones(guess.shape[:2])))
     assert 0.1 < found < 0.9 and found == pytest.approx(np.mean(near))
 
 
 def test_a_guess_is_the_median_place_in_a_box(sets):
     people = sets[1]
-    points = several.guess(people, people).keypoints
+    points = multi_dataset.median_baseline(people, people).keypoints
     k = people.skeleton.keypoints.index("neck")
     seen = []
     for person in people.persons:
@@ -100,11 +101,11 @@ def test_a_guess_is_the_median_place_in_a_box(sets):
 
 
 def test_every_way_costs_a_set_what_a_plain_net_costs(sets):
-    recipe = recipes.get("demo", several.MODEL, **SHORT)
+    recipe = recipes.get("demo", multi_dataset.MODEL, **SHORT)
     size, counts, sizes = recipe.input_size, {}, {}
-    for way in several.WAYS:
-        nets, _ = several.build(way, sets, recipe)
-        plains = [one for net in nets for one in several.plain(net, sets)][:2]
+    for way in multi_dataset.METHODS:
+        nets, _ = multi_dataset.build_models(way, sets, recipe)
+        plains = [one for net in nets for one in multi_dataset.plain_models(net, sets)][:2]
         if way == "separate":
             plains = nets
         assert [len(one.skeleton.keypoints) for one in plains] == [17, 14]
@@ -116,23 +117,25 @@ def test_every_way_costs_a_set_what_a_plain_net_costs(sets):
 
 @pytest.mark.parametrize("way, runs", [("separate", 2), ("experts", 1)])
 def test_a_way_is_trained_measured_and_recorded(drawn, tmp_path, monkeypatch, way, runs):
-    monkeypatch.setattr(several, "NET", several.NET | TINY)
-    record = several.train(way, drawn, out_dir=tmp_path, **SHORT)
+    monkeypatch.setattr(multi_dataset, "NET", multi_dataset.MODEL_OPTIONS | TINY)
+    record = multi_dataset.train(way, drawn, out_dir=tmp_path, **SHORT)
     assert set(record["metrics"]) == {
         f"{name}, {joints} joints" for name in ("PCK@0.1", "AP") for joints in (17, 14)
     }
     assert len(record["curves"]) == runs and all(len(curve) == 1 for curve in record["curves"])
-    assert [people["name"] for people in record["datasets"]] == list(several.SETS)
-    asked = [datasets.load(name, drawn) for name in several.SETS]
-    plain = several.plain(models.load_weights(tmp_path / record["weights"]["file"]), asked)
+    assert [people["name"] for people in record["datasets"]] == list(multi_dataset.DATASETS)
+    asked = [datasets.load(name, drawn) for name in multi_dataset.DATASETS]
+    plain = multi_dataset.plain_models(models.load_weights(tmp_path / record["weights"]["file"]), asked)
     for one, people in zip(plain, asked[-len(plain) :], strict=True):  # of separate nets the last
-        assert several.measured(one, people).items() <= record["metrics"].items()
+        assert multi_dataset.evaluate_dataset(one, people).items() <= record["metrics"].items()
     assert len(record["complexity"]["merged"]) == 2 and set(record["guess"]) < set(record["metrics"])
     assert records.load(records.write(record, tmp_path).parent)[0]["name"] == f"several-{way}-seed0"
-    again = several.train(way, drawn, out_dir=tmp_path, **SHORT)  # from its last checkpoint: nothing is left
+    again = multi_dataset.train(
+        way, drawn, out_dir=tmp_path, **SHORT
+    )  # from its last checkpoint: nothing is left
     assert again["metrics"] == record["metrics"] and again["curves"] == record["curves"]
 
 
 def test_an_unknown_way_is_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match="unknown way 'expert'; did you mean experts"):
-        several.train("expert", tmp_path)
+        multi_dataset.train("expert", tmp_path)

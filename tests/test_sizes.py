@@ -2,22 +2,28 @@
 
 import pytest
 
-from posebook import complexity, published, sizes
+from posebook import complexity
+from posebook.papers import size_trace
+from posebook.papers.cells import load_cells
 
 
 @pytest.fixture(scope="module")
 def record() -> dict:
     """A record as the complexity page writes it: every net counted once."""
-    return {"kind": "complexity", "parameters": {"code": complexity.code()}, "metrics": sizes.counts()}
+    return {
+        "kind": "complexity",
+        "parameters": {"code": complexity.code_hash()},
+        "metrics": size_trace.count_all(),
+    }
 
 
 @pytest.fixture(scope="module")
 def table(record):
-    return sizes.table([record]).set_index(["paper", "row"])
+    return size_trace.size_table([record]).set_index(["paper", "row"])
 
 
 def test_every_net_with_a_printed_size_is_there(table):
-    cells = published.load()
+    cells = load_cells()
     assert set(cells["model"]) & set(table["model"]) >= {"lapx", "amfacpose-r34", "hf-hrnet-30", "lpn-152"}
     assert not table.index.duplicated().any() and len(table) == 52
 
@@ -48,7 +54,7 @@ def test_only_the_impossible_figure_is_not_traced(table):
 
 
 def test_errata_carry_their_evidence(record):
-    text = "\n".join(sizes.errata([record]))
+    text = "\n".join(size_trace.errata([record]))
     for figure in ("2,253,709", "2,537,912", "2,311,111", "leaves out 8,114", "mmcv 2.997 G"):
         assert figure in text
-    assert text.count("**") == 2 * len(sizes.errata([record]))
+    assert text.count("**") == 2 * len(size_trace.errata([record]))

@@ -6,27 +6,28 @@ import cv2
 import numpy as np
 import pytest
 
-from posebook import datasets, metrics
-from posebook.datasets import synthetic
+from posebook import datasets
+from posebook.datasets.synthetic import anatomy, bodies, drawing, scenes, surfaces, writing
+from posebook.evaluation import metrics
 
-KEY = {name: number for number, name in enumerate(synthetic.KEYPOINTS)}
-REST = {name: 0.0 for name in synthetic.LIMITS} | {"family": "stand", "pitch": 0.0, "lift": 0.0}
+KEY = {name: number for number, name in enumerate(bodies.KEYPOINTS)}
+REST = {name: 0.0 for name in anatomy.LIMITS} | {"family": "stand", "pitch": 0.0, "lift": 0.0}
 
 
 def someone(yaw=180.0, place=(0.0, 3.0), pose=None, seed=3):
     rng = np.random.default_rng(seed)
-    return synthetic.person(rng, synthetic.sample_look(rng), pose or REST, yaw, place)
+    return bodies.person(rng, bodies.sample_look(rng), pose or REST, yaw, place)
 
 
 def scene_of(people, **things):
-    camera = synthetic.look(1.0, 0.0, 0.0, 260.0)
-    return synthetic.Scene(camera, people, room={"seed": 0}, **things)
+    camera = scenes.look(1.0, 0.0, 0.0, 260.0)
+    return scenes.Scene(camera, people, room={"seed": 0}, **things)
 
 
 def test_same_seed_same_picture_other_seed_other_picture():
-    image, annotations = synthetic.render(5)
-    again, same = synthetic.render(5)
-    other, _ = synthetic.render(6)
+    image, annotations = writing.render(5)
+    again, same = writing.render(5)
+    other, _ = writing.render(6)
     assert image.shape == (240, 320, 3) and image.dtype == np.uint8
     assert np.array_equal(image, again) and annotations == same
     assert np.abs(image.astype(int) - other).mean() > 5
@@ -34,8 +35,8 @@ def test_same_seed_same_picture_other_seed_other_picture():
 
 def test_the_pictures_are_those_of_this_version():
     """Whoever changes what is drawn changes VERSION, and these figures; rounding may differ by machine."""
-    image, people = synthetic.render(0)
-    assert synthetic.VERSION == "posebook-synthetic-1"
+    image, people = writing.render(0)
+    assert writing.VERSION == "posebook-synthetic-1"
     assert image.mean((0, 1)) == pytest.approx([129.77, 126.02, 120.36], abs=0.5)
     boxes = [[64, 0, 71, 232], [56, 0, 80, 97], [0, 0, 73, 139], [160, 56, 97, 140]]
     assert [who["bbox"] for who in people] == [pytest.approx(box, abs=1) for box in boxes]
@@ -49,18 +50,18 @@ def test_the_pictures_are_those_of_this_version():
 
 def test_angles_stay_within_limits_and_every_family_is_drawn():
     rng = np.random.default_rng(0)
-    poses = [synthetic.sample_pose(rng) for _ in range(600)]
+    poses = [anatomy.sample_pose(rng) for _ in range(600)]
     for pose in poses:
-        for name, (low, high) in synthetic.LIMITS.items():
+        for name, (low, high) in anatomy.LIMITS.items():
             assert low <= pose[name] <= high, (pose["family"], name)
-    assert {pose["family"] for pose in poses} == set(synthetic.FAMILIES)
+    assert {pose["family"] for pose in poses} == set(anatomy.FAMILIES)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_segments_have_the_lengths_of_the_table(seed):
     rng = np.random.default_rng(seed)
-    look = synthetic.sample_look(rng)
-    who = synthetic.person(rng, look, synthetic.sample_pose(rng), 40.0)
+    look = bodies.sample_look(rng)
+    who = bodies.person(rng, look, anatomy.sample_pose(rng), 40.0)
     for side in ("left", "right"):
         for a, b, segment in (
             ("shoulder", "elbow", "upper_arm"),
@@ -69,7 +70,7 @@ def test_segments_have_the_lengths_of_the_table(seed):
             ("knee", "ankle", "shank"),
         ):
             length = np.linalg.norm(who.joints[KEY[f"{side}_{a}"]] - who.joints[KEY[f"{side}_{b}"]])
-            assert length / look.stature == pytest.approx(synthetic.TABLE[segment], rel=1e-6)
+            assert length / look.stature == pytest.approx(anatomy.TABLE[segment], rel=1e-6)
 
 
 def test_an_upright_body_is_as_tall_as_its_stature_and_stands_on_the_floor():
@@ -79,12 +80,12 @@ def test_an_upright_body_is_as_tall_as_its_stature_and_stands_on_the_floor():
     assert heights.max() == pytest.approx(who.stature, rel=0.06)  # hair stands above it
     ankle = who.joints[KEY["left_ankle"], 1] / who.stature
     assert ankle == pytest.approx(
-        synthetic.TABLE["foot_height"], abs=0.012
+        anatomy.TABLE["foot_height"], abs=0.012
     )  # the pelvis may tilt, soles have corners
 
 
 def test_left_and_right_are_the_persons_own():
-    camera = synthetic.look(1.0, 0.0, 0.0, 260.0)
+    camera = scenes.look(1.0, 0.0, 0.0, 260.0)
     front, back = camera.project(someone(180.0).joints), camera.project(someone(0.0).joints)
     for part in ("eye", "ear", "shoulder", "hip", "ankle"):
         assert front[KEY[f"left_{part}"], 0] > front[KEY[f"right_{part}"], 0]
@@ -94,15 +95,15 @@ def test_left_and_right_are_the_persons_own():
 def test_visibility_is_the_depth_order():
     who = someone()
     plain = scene_of([who])
-    (alone,) = synthetic.annotate(plain, synthetic.rasterise(plain))
+    (alone,) = writing.annotate(plain, drawing.rasterise(plain))
     points = np.array(alone["keypoints"]).reshape(-1, 3)
     assert (points[:, 2] == 2).all()  # all of a standing person who faces the camera
 
     # A box before the legs hides knees and ankles and nothing else; behind the legs it hides nothing.
     picture = np.full((8, 8, 4), 255, np.uint8)
     for z, expected in ((2.2, 1), (3.9, 2)):
-        boxed = scene_of([who], quads=synthetic.box((0, 0, z), (2.0, 0.75, 0.2), 0.0, [picture]))
-        (hidden,) = synthetic.annotate(boxed, synthetic.rasterise(boxed))
+        boxed = scene_of([who], quads=surfaces.box((0, 0, z), (2.0, 0.75, 0.2), 0.0, [picture]))
+        (hidden,) = writing.annotate(boxed, drawing.rasterise(boxed))
         points = np.array(hidden["keypoints"]).reshape(-1, 3)
         for name in ("left_knee", "right_knee", "left_ankle", "right_ankle"):
             assert points[KEY[name], 2] == expected
@@ -111,7 +112,7 @@ def test_visibility_is_the_depth_order():
 
     # Too near for the picture: what lies outside is 0, 0, 0.
     close = scene_of([someone(place=(0.0, 1.2))])
-    (cut,) = synthetic.annotate(close, synthetic.rasterise(close))
+    (cut,) = writing.annotate(close, drawing.rasterise(close))
     points = np.array(cut["keypoints"]).reshape(-1, 3)
     assert (points[KEY["left_ankle"]] == 0).all() and (points[KEY["right_ankle"]] == 0).all()
     assert points[KEY["left_hip"], 2] == 2
@@ -120,14 +121,14 @@ def test_visibility_is_the_depth_order():
 
 def test_the_far_side_of_the_head_is_hidden():
     away = scene_of([someone(0.0)])
-    (back,) = synthetic.annotate(away, synthetic.rasterise(away))
+    (back,) = writing.annotate(away, drawing.rasterise(away))
     points = np.array(back["keypoints"]).reshape(-1, 3)
     assert (points[[KEY["nose"], KEY["left_eye"], KEY["right_eye"]], 2] == 1).all()
     assert (points[[KEY["left_shoulder"], KEY["right_shoulder"]], 2] == 2).all()
     side = scene_of(
         [someone(90.0)]
     )  # looks along +x, the picture's left: its right side is towards the camera
-    (profile,) = synthetic.annotate(side, synthetic.rasterise(side))
+    (profile,) = writing.annotate(side, drawing.rasterise(side))
     points = np.array(profile["keypoints"]).reshape(-1, 3)
     near, far = ("right", "left") if points[KEY["right_ear"], 2] == 2 else ("left", "right")
     assert points[KEY[f"{near}_ear"], 2] == 2 and points[KEY[f"{far}_ear"], 2] == 1
@@ -137,27 +138,27 @@ def test_the_far_side_of_the_head_is_hidden():
 def test_the_nearer_person_is_in_front():
     near, far = someone(place=(0.0, 2.4)), someone(place=(0.35, 3.6), seed=4)
     scene = scene_of([far, near])
-    buffers = synthetic.rasterise(scene)
-    first, second = synthetic.masks(buffers, 2)
-    alone = synthetic.masks(synthetic.rasterise(scene_of([near])), 1)[0]
+    buffers = drawing.rasterise(scene)
+    first, second = writing.masks(buffers, 2)
+    alone = writing.masks(drawing.rasterise(scene_of([near])), 1)[0]
     assert not (first & second).any()
     assert (second != alone).sum() < 0.01 * alone.sum()  # nobody hides the nearer one
-    assert first.sum() < synthetic.masks(synthetic.rasterise(scene_of([far])), 1)[0].sum()
+    assert first.sum() < writing.masks(drawing.rasterise(scene_of([far])), 1)[0].sum()
 
 
 def test_area_box_and_polygons_agree_with_the_mask():
     checked = 0
     for seed in range(5):
-        scene = synthetic.sample_scene(np.random.default_rng(seed))
-        buffers = synthetic.rasterise(scene)
-        masks = {int(m.sum()): m for m in synthetic.masks(buffers, len(scene.people))}
-        for who in synthetic.annotate(scene, buffers):
+        scene = scenes.sample_scene(np.random.default_rng(seed))
+        buffers = drawing.rasterise(scene)
+        masks = {int(m.sum()): m for m in writing.masks(buffers, len(scene.people))}
+        for who in writing.annotate(scene, buffers):
             mask = masks[who["area"]]
             x, y, w, h = who["bbox"]
             inside = mask[y : y + h, x : x + w]
             assert inside.sum() == mask.sum()
             assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
-            filled = np.zeros(synthetic.SIZE, np.uint8)
+            filled = np.zeros(scenes.SIZE, np.uint8)
             polygons = [np.array(p).reshape(-1, 2) for p in who["segmentation"]]
             cv2.fillPoly(filled, polygons, 1)
             outside = np.abs(filled.astype(int) - mask).sum()
@@ -168,14 +169,14 @@ def test_area_box_and_polygons_agree_with_the_mask():
 
 
 def test_generate_writes_coco_whatever_the_workers_and_only_once(tmp_path):
-    synthetic.generate(tmp_path / "one", 3, 2, seed=7, workers=1)
-    synthetic.generate(tmp_path / "two", 3, 2, seed=7, workers=2)
+    writing.generate(tmp_path / "one", 3, 2, seed=7, workers=1)
+    writing.generate(tmp_path / "two", 3, 2, seed=7, workers=2)
     for split, count in (("train", 3), ("val", 2)):
         files = [tmp_path / run / "annotations" / f"person_keypoints_{split}.json" for run in ("one", "two")]
         assert files[0].read_bytes() == files[1].read_bytes()
         content = json.loads(files[0].read_text())
-        assert len(content["images"]) == count and content["info"]["version"] == synthetic.VERSION
-        assert content["categories"][0]["keypoints"] == list(synthetic.KEYPOINTS)
+        assert len(content["images"]) == count and content["info"]["version"] == writing.VERSION
+        assert content["categories"][0]["keypoints"] == list(bodies.KEYPOINTS)
         for image in content["images"]:
             pictures = [(tmp_path / run / split / image["file_name"]).read_bytes() for run in ("one", "two")]
             assert pictures[0] == pictures[1]
@@ -184,23 +185,23 @@ def test_generate_writes_coco_whatever_the_workers_and_only_once(tmp_path):
         for who in content["annotations"]:
             points = np.array(who["keypoints"]).reshape(17, 3)
             assert who["image_id"] in {image["id"] for image in content["images"]}
-            assert who["iscrowd"] == 0 and who["category_id"] == 1 and who["area"] >= synthetic.MIN_AREA
+            assert who["iscrowd"] == 0 and who["category_id"] == 1 and who["area"] >= writing.MIN_AREA
             assert set(points[:, 2]) <= {0, 1, 2} and who["num_keypoints"] == (points[:, 2] > 0).sum()
             assert (points[points[:, 2] == 0] == 0).all()
             assert (points[:, 0] <= 319.5).all() and (points[:, 1] <= 239.5).all()
 
     picture = tmp_path / "one" / "train" / "000000.jpg"
     stamp = picture.stat().st_mtime_ns
-    synthetic.generate(tmp_path / "one", 3, 2, seed=7, workers=1)
+    writing.generate(tmp_path / "one", 3, 2, seed=7, workers=1)
     assert picture.stat().st_mtime_ns == stamp
     before = picture.read_bytes()
-    synthetic.generate(tmp_path / "one", 2, 1, seed=8, workers=1)
+    writing.generate(tmp_path / "one", 2, 1, seed=8, workers=1)
     assert picture.read_bytes() != before
     assert sorted(p.name for p in picture.parent.iterdir()) == ["000000.jpg", "000001.jpg"]
 
 
 def test_the_same_people_are_written_with_crowdposes_joints_too(tmp_path):
-    synthetic.generate(tmp_path, 3, 2, seed=7, workers=1)
+    writing.generate(tmp_path, 3, 2, seed=7, workers=1)
     for split in ("train", "val"):
         coco = json.loads((tmp_path / f"annotations/person_keypoints_{split}.json").read_text())
         crowd = json.loads((tmp_path / f"annotations/person_keypoints_14_{split}.json").read_text())
@@ -214,26 +215,26 @@ def test_the_same_people_are_written_with_crowdposes_joints_too(tmp_path):
             }
     people = [datasets.load(name, tmp_path, "val") for name in ("synthetic", "synthetic-14")]
     assert [len(some.skeleton.keypoints) for some in people] == [17, 14]
-    assert people[1].name == "synthetic-14" and metrics.kind(people[1]) == "oks"
+    assert people[1].name == "synthetic-14" and metrics.metric_type(people[1]) == "oks"
     assert [p.bbox for p in people[0].persons] == [p.bbox for p in people[1].persons]
 
 
 def test_a_folder_drawn_before_there_were_14_joints_is_drawn_again_the_same(tmp_path):
-    synthetic.generate(tmp_path, 1, 1, seed=7, workers=1)
+    writing.generate(tmp_path, 1, 1, seed=7, workers=1)
     old, new = (tmp_path / f"annotations/person_keypoints_{name}val.json" for name in ("", "14_"))
     before = old.read_bytes()
     new.unlink()
     with pytest.raises(datasets.DatasetMissing, match="person_keypoints_14_val.json and the folder val/"):
         datasets.load("synthetic-14", tmp_path)
-    synthetic.generate(tmp_path, 1, 1, seed=7, workers=1)
+    writing.generate(tmp_path, 1, 1, seed=7, workers=1)
     assert new.is_file() and old.read_bytes() == before
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_crown_and_the_neck_lie_where_a_body_has_them(seed):
     rng = np.random.default_rng(seed)
-    look = synthetic.sample_look(rng)
-    who = synthetic.person(rng, look, REST, 30.0)
+    look = bodies.sample_look(rng)
+    who = bodies.person(rng, look, REST, 30.0)
     crown, neck = who.joints[-2:]
     shoulders, ears, eyes = (
         who.joints[[KEY[f"left_{part}"], KEY[f"right_{part}"]]].mean(0) for part in ("shoulder", "ear", "eye")

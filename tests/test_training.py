@@ -17,7 +17,11 @@ import safetensors.torch
 import torch
 
 from conftest import ROOT
-from posebook import checkpoints, datasets, files, models, recipes, samples, training
+from posebook import datasets, models, utils
+from posebook import losses as training
+from posebook.losses import simcc_kl
+from posebook.models import starnet_pose
+from posebook.training import checkpoints, data, loop, optimizer, recipes, runtime, trainer
 
 SMALL = {
     "epochs": 3,
@@ -31,30 +35,30 @@ SMALL = {
 
 def test_each_epoch_holds_every_person_once_and_a_resume_sees_the_same_order():
     recipe = replace(recipes.FAST, epochs=3, batch=4)
-    all_of_it = list(samples.batches(10, recipe, 7, 0))
+    all_of_it = list(data.epoch_batches(10, recipe, 7, 0))
     assert len(all_of_it) == 9
     for epoch in range(3):
         keys = [key for batch in all_of_it[3 * epoch : 3 * epoch + 3] for key in batch]
         assert sorted(keys) == [(epoch, i) for i in range(10)]
     for step in range(9):
-        assert list(samples.batches(10, recipe, 7, step)) == all_of_it[step:]
-    assert list(samples.batches(10, recipe, 8, 0)) != all_of_it
+        assert list(data.epoch_batches(10, recipe, 7, step)) == all_of_it[step:]
+    assert list(data.epoch_batches(10, recipe, 8, 0)) != all_of_it
 
 
 def test_the_papers_learning_rate():
     recipe = recipes.get("paper")
     steps = 147  # of an epoch of COCO at batch 1024
     total = steps * recipe.epochs
-    rate = [training.learning_rate(step, total, recipe) for step in (0, 500, 1000, total // 2, total)]
+    rate = [optimizer.lr_at_step(step, total, recipe) for step in (0, 500, 1000, total // 2, total)]
     assert rate == pytest.approx([4e-8, 2e-3, 4e-3, 4e-3, 2e-4])
-    middle = training.learning_rate(round(0.75 * total), total, recipe)
+    middle = optimizer.lr_at_step(round(0.75 * total), total, recipe)
     assert middle == pytest.approx((4e-3 + 2e-4) / 2, rel=1e-3)
-    assert training.learning_rate(2000, total, replace(recipe, batch=256)) == pytest.approx(1e-3)
+    assert optimizer.lr_at_step(2000, total, replace(recipe, batch=256)) == pytest.approx(1e-3)
 
 
 def test_no_decay_on_norms_and_biases():
     model = models.build("starnet-pose-s", input_size=(64, 64))
-    decayed, plain = training.parameter_groups(model, 0.05)
+    decayed, plain = optimizer.parameter_groups(model, 0.05)
     names = {id(p): name for name, p in model.named_parameters()}
     assert decayed["weight_decay"] == 0.05 and plain["weight_decay"] == 0
     assert all(".bn." not in names[id(p)] and not names[id(p)].endswith("bias") for p in decayed["params"])
@@ -65,7 +69,7 @@ def test_no_decay_on_norms_and_biases():
 def test_each_layer_of_a_transformer_has_its_share_of_the_rate():
     """Rates fall by the layer from the head to the patches; no decay on norms, biases and positions."""
     model = models.build("vitpose-s", input_size=(64, 64), depth=3)
-    groups = training.parameter_groups(model, 0.1, 0.8)
+    groups = optimizer.parameter_groups(model, 0.1, 0.8)
     assert [group["rate"] for group in groups[::2]] == pytest.approx([0.8**4, 0.8**3, 0.8**2, 0.8, 1])
     of = {id(parameter): name for name, parameter in model.named_parameters()}
     rates = {of[id(p)]: (group["rate"], group["weight_decay"]) for group in groups for p in group["params"]}
@@ -83,7 +87,7 @@ def test_the_average_is_the_formula():
     model.running_mean.fill_(5.0)
     model.num_batches_tracked.fill_(7)
     recipe = replace(recipes.FAST, ema=0.1, ema_warmup=10.0)
-    training.average(ema, model, 4, recipe)
+    optimizer.update_ema(ema, model, 4, recipe)
     momentum = 0.9 * math.exp(-5 / 10) + 0.1
     assert ema.weight.tolist() == pytest.approx([1 + 2 * momentum] * 2)
     assert ema.running_mean.tolist() == pytest.approx([5 * momentum] * 2) and ema.num_batches_tracked == 7
@@ -92,7 +96,7 @@ def test_the_average_is_the_formula():
 def test_samples_depend_on_nothing_but_their_key(small):
     people = datasets.load("synthetic", small, "train")
     recipe = recipes.get("fast", input_size=[64, 64])
-    drawn = samples.Samples(people, recipe, 3)
+    drawn = data.TrainDataset(people, recipe, 3)
     first = drawn[5, 2]
     _ = drawn[0, 0], drawn[1, 7]
     assert all(torch.equal(a, b) for a, b in zip(first, drawn[5, 2], strict=True))
@@ -102,7 +106,7 @@ def test_samples_depend_on_nothing_but_their_key(small):
 
 
 def run(small, folder, **changes):
-    return training.train(
+    return trainer.train(
         "starnet-pose-t", "synthetic", str(small), "fast", out_dir=str(folder), **(SMALL | changes)
     )
 
@@ -113,7 +117,7 @@ def test_a_run_and_its_record(small, tmp_path):
     assert record["curve"][0]["loss"] > 0 and 0 <= record["metrics"]["AP"] <= 1
     assert record["protocol"]["flip_test"] and record["protocol"]["boxes"] == "ground truth"
     weights = tmp_path / record["weights"]["file"]
-    assert files.sha256(weights) == record["weights"]["sha256"] and models.load_weights(
+    assert utils.sha256(weights) == record["weights"]["sha256"] and models.load_weights(
         weights, "starnet-pose-t"
     )
     assert str(tmp_path) not in json.dumps(record) and str(small) not in json.dumps(record)
@@ -123,7 +127,7 @@ def test_a_run_and_its_record(small, tmp_path):
 
 def test_a_heatmap_net_is_trained_and_evaluated(small, tmp_path):
     how = SMALL | {"epochs": 4, "batch": 6, "learning_rate": 2e-3}
-    record = training.train("lpn-50", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
+    record = trainer.train("lpn-50", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
     losses = [point["loss"] for point in record["curve"]]
     assert record["protocol"]["decoding"] == "heatmap argmax, quarter offset" and losses[-1] < losses[0]
     weights = tmp_path / record["weights"]["file"]
@@ -135,14 +139,14 @@ def test_the_papers_profile_is_of_its_own_nets(small, tmp_path):
         ValueError,
         match="no paper's recipe for lapx on synthetic: profile paper is that of starnet-pose-t on coco",
     ):
-        training.train("lapx", "synthetic", str(small), "paper", out_dir=str(tmp_path))
+        trainer.train("lapx", "synthetic", str(small), "paper", out_dir=str(tmp_path))
 
 
 def test_a_run_starts_from_weights_it_is_given(small, tmp_path):
-    first = training.train(data_root=str(small), out_dir=str(tmp_path / "first"), **SMALL | {"epochs": 1})
+    first = trainer.train(data_root=str(small), out_dir=str(tmp_path / "first"), **SMALL | {"epochs": 1})
     file = tmp_path / "first" / first["weights"]["file"]
     still = SMALL | {"epochs": 1, "learning_rate": 0.0}
-    second = training.train(data_root=str(small), out_dir=str(tmp_path / "second"), init=str(file), **still)
+    second = trainer.train(data_root=str(small), out_dir=str(tmp_path / "second"), init=str(file), **still)
     assert second["weights"]["initialisation"] == f"weights {file.name} sha256 {first['weights']['sha256']}"
     before = models.load_weights(file)
     after = models.load_weights(tmp_path / "second" / second["weights"]["file"])
@@ -154,7 +158,7 @@ def test_a_run_starts_from_weights_it_is_given(small, tmp_path):
     assert second["difference"]["images"] == 24
     assert "before" not in first and "difference" not in first
     with pytest.raises(ValueError, match="name one of the two"):
-        training.train(backbone="imagenet.safetensors", init=str(file), **SMALL)
+        trainer.train(backbone="imagenet.safetensors", init=str(file), **SMALL)
 
 
 @pytest.fixture
@@ -173,7 +177,7 @@ def small_14(small, tmp_path):
 def test_other_joints_are_learnt_from_weights_and_measured_before_and_after(small_14, tmp_path):
     shipped = ROOT / "data/weights/starnet-pose-t-synthetic.safetensors"
     how = SMALL | {"epochs": 1, "input_size": [128, 96]}
-    record = training.train(
+    record = trainer.train(
         "starnet-pose-t", "synthetic-14", str(small_14), out_dir=str(tmp_path), init=str(shipped), **how
     )
     assert record["name"] == "train-starnet-pose-t-synthetic-14-from-starnet-pose-t-synthetic-demo-seed0"
@@ -190,13 +194,13 @@ def test_weights_that_cannot_be_started_from_are_refused_before_any_work(tmp_pat
     shipped = ROOT / "data/weights/starnet-pose-t-synthetic.safetensors"
     nowhere = {"data_root": str(tmp_path / "no data"), "out_dir": str(tmp_path / "out")}
     with pytest.raises(FileNotFoundError, match="no weights to start from at .*gone.safetensors: init names"):
-        training.train(init=str(tmp_path / "gone.safetensors"), **nowhere)
+        trainer.train(init=str(tmp_path / "gone.safetensors"), **nowhere)
     with pytest.raises(ValueError, match="holds weights of starnet-pose-t, not of starnet-pose-s"):
-        training.train("starnet-pose-s", init=str(shipped), **nowhere)
+        trainer.train("starnet-pose-s", init=str(shipped), **nowhere)
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(shipped.read_bytes()[:100])
     with pytest.raises(ValueError, match="torn.safetensors cannot be read as weights"):
-        training.train(init=str(torn), **nowhere)
+        trainer.train(init=str(torn), **nowhere)
     assert not (tmp_path / "out").exists()
 
 
@@ -217,7 +221,7 @@ def test_a_packed_run_goes_on_too(small, tmp_path):
     "precision", ["float32", *(pytest.param(p, marks=pytest.mark.slow) for p in ("bf16", "fp16"))]
 )
 def test_the_loss_falls_when_a_few_people_are_learnt_by_heart(small, tmp_path, precision):
-    record = training.train(
+    record = trainer.train(
         "starnet-pose-t",
         "synthetic",
         str(small),
@@ -237,13 +241,13 @@ def test_the_loss_falls_when_a_few_people_are_learnt_by_heart(small, tmp_path, p
 
 
 def test_nan_stops_the_run_and_names_the_step(small, tmp_path, monkeypatch):
-    real, calls = training.losses.simcc_kl, []
+    real, calls = simcc_kl, []
 
     def poisoned(*arguments):
         calls.append(1)
         return real(*arguments) * (math.nan if len(calls) == 5 else 1.0)
 
-    monkeypatch.setattr(training.losses, "simcc_kl", poisoned)
+    monkeypatch.setattr(training, "simcc_kl", poisoned)
     with pytest.raises(FloatingPointError, match="the loss is nan at step 5"):
         run(small, tmp_path)
     checkpoint = max(tmp_path.rglob("checkpoint-*.safetensors"))  # of the first epoch, before the fault
@@ -271,7 +275,7 @@ def test_nan_stops_the_run_and_names_the_step(small, tmp_path, monkeypatch):
 )
 def test_unknown_names_are_met_before_any_work(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        training.train(**({"out_dir": str(tmp_path), "data_root": str(tmp_path)} | arguments))
+        trainer.train(**({"out_dir": str(tmp_path), "data_root": str(tmp_path)} | arguments))
     assert not list(tmp_path.iterdir())
 
 
@@ -279,19 +283,21 @@ def test_another_run_starts_anew(small, tmp_path, monkeypatch):
     record = run(small, tmp_path, epochs=1)
     files = {record["weights"]["file"], run(small, tmp_path, epochs=1, batch=12)["weights"]["file"]}
     with monkeypatch.context() as patch:
-        patch.setattr(training, "sources", lambda net: "other code")
+        patch.setattr(trainer, "sources", lambda net: "other code")
         files.add(run(small, tmp_path, epochs=1)["weights"]["file"])
     assert len(files) == 3 and all((tmp_path / file).exists() for file in files)
 
 
 def test_a_torn_checkpoint_is_passed_over_and_the_last_one_refused(small, tmp_path, capsys):
     record = run(small, tmp_path)
-    older, newest = checkpoints.found((tmp_path / record["weights"]["file"]).parent)  # two are kept
+    older, newest = checkpoints.list_checkpoints(
+        (tmp_path / record["weights"]["file"]).parent
+    )  # two are kept
     newest.write_bytes(newest.read_bytes()[:1000])
     again = run(small, tmp_path)
     assert f"{newest} is no checkpoint of this run" in capsys.readouterr().out
     assert again["weights"]["sha256"] == record["weights"]["sha256"]
-    for path in checkpoints.found(older.parent):
+    for path in checkpoints.list_checkpoints(older.parent):
         path.write_bytes(b"{}")
     with pytest.raises(
         ValueError, match="is no checkpoint of this run .*, and none before it is; move it away"
@@ -301,8 +307,8 @@ def test_a_torn_checkpoint_is_passed_over_and_the_last_one_refused(small, tmp_pa
 
 def test_a_foreign_checkpoint_is_not_taken_up(small, tmp_path):
     first, second = run(small, tmp_path, epochs=1), run(small, tmp_path, epochs=1, batch=12)
-    path, *_ = checkpoints.found((tmp_path / first["weights"]["file"]).parent)
-    for other in checkpoints.found((tmp_path / second["weights"]["file"]).parent):
+    path, *_ = checkpoints.list_checkpoints((tmp_path / first["weights"]["file"]).parent)
+    for other in checkpoints.list_checkpoints((tmp_path / second["weights"]["file"]).parent):
         other.write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="it is of another run"):
         run(small, tmp_path, epochs=1, batch=12)
@@ -311,10 +317,10 @@ def test_a_foreign_checkpoint_is_not_taken_up(small, tmp_path):
 @pytest.mark.slow
 def test_lapxs_context_is_frozen_then_raised(small, tmp_path):
     how = SMALL | {"context_span": [1 / 3, 1.0]}  # an epoch frozen, two in which the gain is raised to 0.2
-    record = training.train("lapx", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
+    record = trainer.train("lapx", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
     after_two, after_three = (
         safetensors.torch.load_file(path)
-        for path in checkpoints.found((tmp_path / record["weights"]["file"]).parent)
+        for path in checkpoints.list_checkpoints((tmp_path / record["weights"]["file"]).parent)
     )
     torch.manual_seed(0)
     start = models.build("lapx", "coco", (64, 64)).state_dict()
@@ -322,10 +328,10 @@ def test_lapxs_context_is_frozen_then_raised(small, tmp_path):
     for tensors, gain in ((after_two, 0.1), (after_three, 0.2)):
         assert tensors[f"model.{branch}gamma"].item() == pytest.approx(gain)
         assert not torch.equal(tensors[f"model.{branch}g.weight"], start[f"{branch}g.weight"])
-    whole = training.train(
+    whole = trainer.train(
         "lapx", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how | {"context_span": [1.0, 2.0]}
     )
-    *_, frozen = checkpoints.found((tmp_path / whole["weights"]["file"]).parent)
+    *_, frozen = checkpoints.list_checkpoints((tmp_path / whole["weights"]["file"]).parent)
     assert torch.equal(
         safetensors.torch.load_file(frozen)[f"model.{branch}g.weight"], start[f"{branch}g.weight"]
     )
@@ -334,7 +340,7 @@ def test_lapxs_context_is_frozen_then_raised(small, tmp_path):
 def test_two_runs_in_one_folder_are_refused(small, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "PATIENCE", 1)
     folder = (tmp_path / run(small, tmp_path, epochs=1)["weights"]["file"]).parent
-    with checkpoints.locked(folder):
+    with checkpoints.run_lock(folder):
         with pytest.raises(
             RuntimeError, match=f"is being trained in by process {os.getpid()} on .*: wait for it"
         ):
@@ -344,7 +350,7 @@ def test_two_runs_in_one_folder_are_refused(small, tmp_path, monkeypatch):
 def test_weights_that_are_not_finite_are_not_kept(tmp_path):
     net = torch.nn.Linear(2, 1)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    state = checkpoints.Run(net, net, torch.optim.SGD(net.parameters(), lr=0.1), scaler, {}, step=7)
+    state = checkpoints.TrainState(net, net, torch.optim.SGD(net.parameters(), lr=0.1), scaler, {}, step=7)
     torch.nn.init.constant_(net.weight, math.nan)
     with pytest.raises(FloatingPointError, match="weight is not finite after step 7"):
         state.save(tmp_path)
@@ -360,42 +366,44 @@ def test_options_that_are_no_json_do_not_keep_a_run_from_going_on(small, tmp_pat
 def test_a_row_of_the_grid_says_it_all(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["training", "--grid", "lapx-3", "--seed", "1"])
     with pytest.raises(SystemExit):
-        training.main()
+        trainer.main()
     assert "--grid says it all: leave out --seed" in capsys.readouterr().err
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(small):
     people = datasets.load("synthetic", small, "train")
     recipe = recipes.get("fast", "lapx", input_size=[64, 64], batch=7, clip=0.01)
-    batch = next(iter(training.feed(samples.Samples(people, recipe, 0), 0, training.How("cpu"), None)))
+    batch = next(
+        iter(loop.batch_iterator(data.TrainDataset(people, recipe, 0), 0, runtime.RuntimeConfig("cpu"), None))
+    )
     gradients = []
     for parts in (1, 3):
         torch.manual_seed(0)
         net = models.build("lapx", people.skeleton, (64, 64)).eval()  # eval: batch norm sees no batch
         optimiser = torch.optim.SGD(net.parameters(), lr=0.0)
-        run = checkpoints.Run(net, net, optimiser, torch.amp.GradScaler(enabled=False), {})
-        training.take_step(run, net, batch, 7, recipe, training.How("cpu"), parts)
+        run = checkpoints.TrainState(net, net, optimiser, torch.amp.GradScaler(enabled=False), {})
+        loop.train_step(run, net, batch, 7, recipe, runtime.RuntimeConfig("cpu"), parts)
         gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-8)
     assert gradients[0].norm() == pytest.approx(0.01, rel=1e-3)  # clipped
 
 
 def test_a_batch_without_room_is_taken_in_parts(small, tmp_path, monkeypatch, capsys):
-    real = models.starnet_pose.StarNetPose.forward
+    real = starnet_pose.StarNetPose.forward
 
     def narrow(net, images):
         if net.training and len(images) > 3:
             raise torch.OutOfMemoryError
         return real(net, images)
 
-    monkeypatch.setattr(models.starnet_pose.StarNetPose, "forward", narrow)
+    monkeypatch.setattr(starnet_pose.StarNetPose, "forward", narrow)
     assert len(run(small, tmp_path)["curve"]) == 3
     said = "".join(capsys.readouterr())
     assert "no room for 8 people at once: taking each batch in 2 parts" in said and "in 4 parts" in said
 
 
 def test_a_loader_process_that_dies_is_replaced(small, tmp_path, monkeypatch, capsys):
-    real, parent, mark = samples.Samples.__getitems__, os.getpid(), tmp_path / "died"
+    real, parent, mark = data.TrainDataset.__getitems__, os.getpid(), tmp_path / "died"
 
     def fatal(people, keys):
         if keys[0][0] == 1 and os.getpid() != parent and not mark.exists():
@@ -404,7 +412,7 @@ def test_a_loader_process_that_dies_is_replaced(small, tmp_path, monkeypatch, ca
         return real(people, keys)
 
     whole = run(small, tmp_path / "a")
-    monkeypatch.setattr(samples.Samples, "__getitems__", fatal)
+    monkeypatch.setattr(data.TrainDataset, "__getitems__", fatal)
     helped = run(small, tmp_path / "b", workers=1)
     assert mark.exists() and "a loader process died" in "".join(capsys.readouterr())
     assert helped["weights"]["sha256"] == whole["weights"]["sha256"]

@@ -8,8 +8,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from posebook import codecs, evaluation, models, predict, skeletons, transforms
+from posebook import codecs, models, skeletons, transforms
 from posebook.datasets import coco
+from posebook.evaluation import predictions
+from posebook.inference import predict
 from posebook.models import transfer
 
 COCO = skeletons.get("coco")
@@ -18,7 +20,7 @@ COCO = skeletons.get("coco")
 def shuffled(skeleton: skeletons.Skeleton, seed: int = 0) -> skeletons.Skeleton:
     """The same joints in another order."""
     order = np.random.default_rng(seed).permutation(len(skeleton.keypoints))
-    return skeletons.own("shuffled", [skeleton.keypoints[i] for i in order], [], None)
+    return skeletons.make_skeleton("shuffled", [skeleton.keypoints[i] for i in order], [], None)
 
 
 def drawn(name: str, skeleton, size, seed: int = 1, **options) -> nn.Module:
@@ -96,7 +98,7 @@ class Table(nn.Module):
 
 
 def test_a_tensor_of_joints_and_input_size_is_mapped_and_interpolated(tmp_path, monkeypatch):
-    monkeypatch.setitem(models.ZOO, "table", Table)
+    monkeypatch.setitem(models.MODELS, "table", Table)
     old = Table(COCO, (32, 16))
     old.table.data[:] = torch.arange(17.0)[:, None]  # constant over the cells
     new = Table(skeletons.get("crowdpose"), (64, 48))
@@ -150,22 +152,22 @@ def test_bins_that_look_like_a_grid_are_interpolated_along_their_side(tmp_path):
 
 def test_starnet_pose_at_twice_the_size_peaks_at_twice_the_coordinates(test_data, tmp_path):
     """Its head, on the upsampled maps of real people: a backbone's own maps of a larger picture differ."""
-    old = models.load_weights(predict.WEIGHTS)
+    old = models.load_weights(predict.DEFAULT_WEIGHTS)
     height, width = old.input_size
     new = models.build("starnet-pose-t", old.skeleton, (2 * height, 2 * width)).eval()
-    done = transfer.transfer_weights(new, predict.WEIGHTS, "starnet-pose-t")
+    done = transfer.transfer_weights(new, predict.DEFAULT_WEIGHTS, "starnet-pose-t")
     assert set(done.interpolated) == {"head.mlp.1.weight", "head.cls_x.weight", "head.cls_y.weight"}
     assert not done.mapped and not done.initialized
     people = coco.load(test_data / "coco_sample", "val2017").persons[:12]
-    images = transforms.normalise(torch.from_numpy(evaluation.crops(people, old.input_size)[0]))
+    images = transforms.normalize(torch.from_numpy(predictions.crop_people(people, old.input_size)[0]))
     with torch.no_grad():
         maps = old.backbone(images)  # (B, C, h, w)
-        once = evaluation.decode(old.head(maps), old.input_size)[0]
+        once = predictions.decode(old.head(maps), old.input_size)[0]
         joints = old.head.final_layer(maps)  # (B, K, h, w)
         joints = nn.functional.interpolate(joints, scale_factor=2, mode="nearest").flatten(2)
         tokens = new.head.gau(new.head.mlp(joints))
         output = codecs.SimCC(new.head.cls_x(tokens), new.head.cls_y(tokens))
-        twice = evaluation.decode(output, new.input_size)[0]
+        twice = predictions.decode(output, new.input_size)[0]
     apart = (twice - (2 * once + 0.5)).norm(dim=-1)  # (B, K) pixels of 256 x 192
     assert apart.median() < 8
     others = (twice - (2 * once.roll(1, 0) + 0.5)).norm(dim=-1)
@@ -213,7 +215,7 @@ def test_amfacpose_is_refused_for_other_joints_and_sizes(tmp_path):
 def test_weights_that_do_not_belong_are_refused_and_change_nothing(tmp_path):
     old = drawn("starnet-pose-t", "coco", (64, 64))
     path = saved(old, tmp_path, "starnet-pose-t")
-    hands = skeletons.own("hand", ["wrist", "thumb"], [], None)
+    hands = skeletons.make_skeleton("hand", ["wrist", "thumb"], [], None)
     cases = [
         (
             drawn("starnet-pose-s", "coco", (64, 64)),

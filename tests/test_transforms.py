@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from posebook import codecs, skeletons, transforms
 from posebook.datasets import lspet, read_image
-from posebook.recipes import STARNET_POSE, Augmentation
+from posebook.training.recipes import STARNET_POSE
+from posebook.transforms import Augmentation
 
 SIZE = (256, 192)
 BOX = (40.0, 30.0, 60.0, 120.0)
@@ -67,7 +68,7 @@ def test_a_bright_dot_lands_where_its_joint_does(rotation, flip):
 
 def test_normalise_is_the_formula():
     image = torch.randint(0, 256, (1, 4, 5, 3), dtype=torch.uint8)
-    out = transforms.normalise(image)
+    out = transforms.normalize(image)
     assert out.shape == (1, 3, 4, 5)
     expected = (image[0, 2, 3, 1].item() - 116.28) / 57.12
     assert out[0, 1, 2, 3].item() == pytest.approx(expected, abs=1e-5)
@@ -106,7 +107,7 @@ def test_dropout_covers_what_it_says():
     only = Augmentation(hsv=(0, 0, 0), blur=0, median_blur=0, dropout=1)
     for seed in range(20):
         jitter = transforms.draw_jitter(1, (100, 80), only, np.random.default_rng(seed))
-        image = transforms.photometric(np.full((100, 80, 3), 200, np.uint8), jitter)
+        image = transforms.apply_photometric(np.full((100, 80, 3), 200, np.uint8), jitter)
         rows, columns = np.nonzero(image[..., 0] == 0)
         assert 20 <= np.ptp(rows) + 1 <= 40 and 16 <= np.ptp(columns) + 1 <= 32
         assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
@@ -119,9 +120,9 @@ def test_no_augmentation_changes_nothing():
         np.random.default_rng(1).integers(0, 256, (50, 40, 3), dtype=np.uint8),
     )
     jitter = transforms.draw_jitter(1, (50, 40), none, rng)
-    assert (transforms.photometric(image.copy(), jitter) == image).all()
+    assert (transforms.apply_photometric(image.copy(), jitter) == image).all()
     batch = torch.from_numpy(image)[None]
-    assert torch.equal(transforms.photometric_batch(batch, jitter), batch)
+    assert torch.equal(transforms.apply_photometric_batch(batch, jitter), batch)
     matrix, flip = transforms.random_affine(BOX, np.full((17, 3), 2.0), COCO, SIZE, none, rng)
     assert not flip and matrix == pytest.approx(transforms.crop_affine(BOX, SIZE))
 
@@ -172,7 +173,7 @@ def test_half_bodies_of_a_batch_are_those_of_each(name):
             assert found[i] == (one is not None) and (one is None or boxes[i] == pytest.approx(one))
             met.add(one is None)
     assert met == {False, True}
-    own = skeletons.own("mine", list(skeleton.keypoints), [], None)
+    own = skeletons.make_skeleton("mine", list(skeleton.keypoints), [], None)
     assert not transforms.half_body_boxes(keypoints, own, np.ones(len(keypoints), bool))[1].any()
 
 
@@ -223,7 +224,7 @@ def test_both_warps_give_one_picture(test_data):
 def test_small_and_large_images_are_warped_alike():
     image = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
     small = image[:300, :300]
-    assert small.shape[0] * small.shape[1] < transforms.SMALL < image.shape[0] * image.shape[1]
+    assert small.shape[0] * small.shape[1] < transforms.SMALL_IMAGE < image.shape[0] * image.shape[1]
     matrix = transforms.crop_affine((100, 100, 60, 80), SIZE, rotation=30)  # well within both
     assert (transforms.warp(small, matrix, SIZE) == transforms.warp(image, matrix, SIZE)).all()
 
@@ -238,7 +239,7 @@ def test_a_spot_and_its_joint_stay_together_to_a_hundredth_of_a_pixel(flip):
         image = np.repeat((255 * spot).round().astype(np.uint8)[..., None], 3, -1)
         matrix = transforms.crop_affine((100, 90, 90, 120), SIZE, rotation=rotation, flip=flip)
         keypoints = torch.tensor([*joint, 2.0], dtype=torch.float64).tile(1, 17, 1)
-        points, weights = transforms.joints_batch(
+        points, weights = transforms.transform_keypoints(
             keypoints, torch.from_numpy(matrix)[None], torch.tensor([flip]), COCO, SIZE
         )
         batch = transforms.warp_batch(torch.from_numpy(image)[None], torch.from_numpy(matrix)[None], SIZE)[0]
@@ -254,7 +255,7 @@ def test_joints_of_a_batch_are_those_of_each():
     boxes, keypoints = some(40)
     rng = np.random.default_rng(0)
     matrices, flips = transforms.random_affine_batch(boxes, keypoints, COCO, SIZE, STARNET_POSE.stage1, rng)
-    points, weights = transforms.joints_batch(
+    points, weights = transforms.transform_keypoints(
         *map(torch.from_numpy, (keypoints, matrices, flips)), COCO, SIZE
     )
     assert points.dtype == weights.dtype == torch.float32 and 0 < weights.mean() < 1
@@ -274,9 +275,9 @@ def test_both_ways_to_colour_and_blur_give_one_picture(test_data):
     often = Augmentation(hsv=(90, 60, 60), blur=0.5, median_blur=0.5, dropout=0.5)
     jitter = transforms.draw_jitter(40, (64, 48), often, np.random.default_rng(0))
     assert set(jitter.blur) == set(jitter.median) == {0, 3, 5, 7}
-    batch = transforms.photometric_batch(torch.from_numpy(images), jitter).numpy()
+    batch = transforms.apply_photometric_batch(torch.from_numpy(images), jitter).numpy()
     for i, image in enumerate(images):
-        difference = np.abs(batch[i].astype(int) - transforms.photometric(image.copy(), jitter, i))
+        difference = np.abs(batch[i].astype(int) - transforms.apply_photometric(image.copy(), jitter, i))
         # a hue at the edge of two levels turns by one of 180, and a channel by a thirtieth of the chroma
         assert difference.mean() < 0.5 and difference.max() <= 10, i
 
@@ -303,7 +304,7 @@ def test_hue_goes_round_and_the_others_stop():
                 h, s, v = hsv[y, x] + gains
                 hsv[y, x] = h % 180, min(max(s, 0), 255), min(max(v, 0), 255)
         expected = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
-        assert (transforms.photometric(image.copy(), jitter) == expected).all()
+        assert (transforms.apply_photometric(image.copy(), jitter) == expected).all()
 
 
 def test_jitter_is_drawn_as_often_and_as_far_as_the_recipe_says():

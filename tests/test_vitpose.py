@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from posebook import complexity, explain, models, skeletons
+from posebook import complexity, models, skeletons
+from posebook.explain import attribution
 from posebook.models import vitpose
 from posebook.models.transformer import Attention, DropPath
 
@@ -53,7 +54,7 @@ def test_merging_an_expert_is_exact():
     net, images = small().double(), torch.randn(2, 3, 64, 48, dtype=torch.double)
     for dataset, joints in enumerate(net.joints):
         skeleton = skeletons.get("coco") if joints == 17 else numbered(joints)
-        plain = vitpose.single(net, dataset, skeleton)
+        plain = vitpose.extract_dataset(net, dataset, skeleton)
         assert type(plain) is type(net) and not plain.experts
         assert torch.allclose(plain(images)[0], net(images, dataset)[0], rtol=0, atol=1e-12)
     assert not torch.allclose(net(images, 0)[0], net(images, 3)[0])  # both of 17 joints
@@ -61,7 +62,7 @@ def test_merging_an_expert_is_exact():
 
 def numbered(joints: int) -> skeletons.Skeleton:
     """So many joints without a meaning."""
-    return skeletons.own("numbered", [f"joint {k}" for k in range(joints)], [], [0.05] * joints)
+    return skeletons.make_skeleton("numbered", [f"joint {k}" for k in range(joints)], [], [0.05] * joints)
 
 
 def test_a_mixed_batch_is_each_of_its_datasets_alone():
@@ -77,9 +78,9 @@ def test_a_mixed_batch_is_each_of_its_datasets_alone():
 
 def test_decoders_without_experts_are_several_datasets_too():
     net, images = small("vitpose-s", others=(14,)), torch.randn(2, 3, 64, 48)
-    crowd = vitpose.single(net, 1, skeletons.get("crowdpose"))
+    crowd = vitpose.extract_dataset(net, 1, skeletons.get("crowdpose"))
     assert torch.allclose(crowd(images)[0], net(images, 1)[0], atol=1e-5)
-    assert torch.allclose(vitpose.single(net)(images)[0], net(images)[0], atol=1e-5)
+    assert torch.allclose(vitpose.extract_dataset(net)(images)[0], net(images)[0], atol=1e-5)
     (maps,) = net(images, torch.tensor([1, 0]))
     assert maps.shape[1] == 17 and maps[0, 14:].abs().sum() == 0
     assert torch.allclose(maps[:1, :14], net(images[:1], 1)[0], atol=1e-4)
@@ -149,21 +150,21 @@ def test_attention_weights_are_those_it_uses():
 
 def test_attention_rolled_out_is_a_distribution_over_patches():
     net, images = small("vitpose-s"), torch.randn(2, 3, 64, 48)
-    flow = explain.rollout(net, images)
+    flow = attribution.attention_rollout(net, images)
     assert flow.shape == (2, 12, 12) and torch.allclose(flow.sum(-1), torch.ones(2, 12), atol=1e-5)
     for block in net.backbone.blocks:  # with no keys each token looks at all alike
         torch.nn.init.zeros_(block.attn.qkv.weight)
     even = torch.full((12, 12), 1 / 12) / 2 + torch.eye(12) / 2
-    assert torch.allclose(explain.rollout(net, images)[0], even @ even, atol=1e-5)
+    assert torch.allclose(attribution.attention_rollout(net, images)[0], even @ even, atol=1e-5)
     with pytest.raises(ValueError, match="StarNetPose has no attention among tokens to follow"):
-        explain.rollout(models.build("starnet-pose-t", input_size=(64, 64)), images)
+        attribution.attention_rollout(models.build("starnet-pose-t", input_size=(64, 64)), images)
 
 
 def test_what_a_patch_looks_at_is_its_row_of_the_rollout():
     net, images = small("vitpose-s"), torch.randn(2, 3, 64, 48)
-    flow = explain.rollout(net, images)  # (2, 12, 12): patches of 16, 4 rows of 3
+    flow = attribution.attention_rollout(net, images)  # (2, 12, 12): patches of 16, 4 rows of 3
     points = torch.tensor([[21.5, 37.5], [0.0, 0.0]])  # the centres of row 2, column 1, and about the first
-    found = explain.looked_at(net, images, points)
+    found = attribution.rollout_map(net, images, points)
     assert found.shape == (2, 64, 48)
     for image, token in enumerate((2 * 3 + 1, 0)):
         rows = flow[image, token].unflatten(0, (4, 3))
@@ -172,7 +173,7 @@ def test_what_a_patch_looks_at_is_its_row_of_the_rollout():
         near = (31 * rows[0, 1] + (rows[0, 0] + rows[0, 2]) / 2) / 32
         assert middle == pytest.approx(float((31 * near + rows[1, 1]) / 32), rel=0.03)
     with pytest.raises(ValueError, match="no attention among tokens"):
-        explain.looked_at(models.build("starnet-pose-t", input_size=(64, 64)), images, points)
+        attribution.rollout_map(models.build("starnet-pose-t", input_size=(64, 64)), images, points)
 
 
 def test_what_vitpose_refuses():
@@ -181,11 +182,11 @@ def test_what_vitpose_refuses():
     with pytest.raises(ValueError, match=r"multiples of 16, not \(250, 192\)"):
         models.build("vitpose-s", input_size=(250, 192))
     with pytest.raises(ValueError, match="dataset 1 of this net has 14 joints; coco has 17"):
-        vitpose.single(small(), 1)
+        vitpose.extract_dataset(small(), 1)
     with pytest.raises(ValueError, match="neither experts nor further decoders: there is nothing to merge"):
-        vitpose.merged(small("vitpose-s").state_dict())
+        vitpose.merge_experts(small("vitpose-s").state_dict())
     with pytest.raises(ValueError, match="no decoder for dataset 7"):
-        vitpose.merged(small().state_dict(), 7)
+        vitpose.merge_experts(small().state_dict(), 7)
 
 
 @pytest.mark.parametrize("experts", [1, 6])
@@ -210,9 +211,9 @@ def test_transformers_version_gives_the_same_maps(experts):
     )
     with torch.no_grad():
         wanted = theirs(images, **which).heatmaps
-    state = vitpose.renamed(theirs.state_dict())
+    state = vitpose.remap_keys(theirs.state_dict())
     ours = models.build("vitpose-s", width=48, depth=2, heads=4)
-    models.load_official(ours, state if experts == 1 else vitpose.merged(state))
+    models.load_official(ours, state if experts == 1 else vitpose.merge_experts(state))
     with torch.no_grad():
         found = ours.eval()(images)[0]
     assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()

@@ -1,20 +1,31 @@
 """posebook: heatmap-free and lightweight human pose estimation, paper by paper.
 
-`import posebook` is quick: a module is imported when it is first asked for, as posebook.models, and so is
-`posebook.export`.
+`import posebook` is quick: a module is imported when it is first used, for example as posebook.models.
 """
 
-import importlib
+from posebook.utils import lazy_attributes
 
-
-def __getattr__(name: str) -> object:
-    if name == "export":
-        from posebook.deploy import export
-
-        return export
-    try:
-        return importlib.import_module(f"posebook.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"posebook.{name}":
-            raise
-        raise AttributeError(f"module 'posebook' has no attribute {name!r}") from None
+_FORMER_MODULES = {
+    "audit": "papers.claims",
+    "checkpoints": "training.checkpoints",
+    "deploy": "inference.export",
+    "detector": "inference.detectors",
+    "diagnosis": "evaluation.error_analysis",
+    "faithfulness": "explain.faithfulness",
+    "files": "utils",
+    "forms": "inference.runtimes",
+    "grid": "papers.ablations",
+    "latency": "benchmark.timing",
+    "metrics": "evaluation.metrics",
+    "plots": "report.figures",
+    "plots3d": "report.figures_3d",
+    "predict": "inference.predict",
+    "published": "papers.tables",
+    "recipes": "training.recipes",
+    "samples": "training.data",
+    "several": "training.multi_dataset",
+    "sizes": "papers.size_trace",
+    "throughput": "benchmark.training_throughput",
+    "uncertainty": "evaluation.bootstrap",
+}
+__getattr__ = lazy_attributes("posebook", {"export": "inference.export"}, _FORMER_MODULES)

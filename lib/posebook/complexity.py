@@ -38,7 +38,7 @@ POOL = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 Rule = Callable[[nn.Module, Tensor, Tensor], int]  # of a module, its input and its output
 
 
-def _each(weight: int, of_output: bool = False) -> Rule:
+def _per_element(weight: int, of_output: bool = False) -> Rule:
     """`weight` an element of the input, or of the output."""
     return lambda m, x, y: weight * (y if of_output else x).numel()
 
@@ -81,21 +81,21 @@ RULES: dict[str, dict[tuple | type, Rule]] = {
     "thop": {
         CONV: _conv,
         nn.ConvTranspose2d: _transposed_on_output_grid,
-        NORM: _each(4),
+        NORM: _per_element(4),
         nn.Linear: _linear,
         nn.Softmax: _softmax,
         nn.AdaptiveAvgPool2d: _mean(0, 1),
-        nn.AvgPool2d: _each(1, of_output=True),
+        nn.AvgPool2d: _per_element(1, of_output=True),
         nn.Upsample: lambda m, x, y: y.numel() * {"nearest": 1, "bilinear": 11}[m.mode],
     },
     "mmcv": {
         CONV: _conv_and_bias,
         nn.ConvTranspose2d: _transposed,
-        NORM: _each(2),
+        NORM: _per_element(2),
         nn.Linear: _linear,
-        RELU: _each(1, of_output=True),
-        POOL: _each(1),
-        nn.Upsample: _each(1, of_output=True),
+        RELU: _per_element(1, of_output=True),
+        POOL: _per_element(1),
+        nn.Upsample: _per_element(1, of_output=True),
     },
     "hrnet": {
         CONV: _conv,
@@ -105,9 +105,9 @@ RULES: dict[str, dict[tuple | type, Rule]] = {
     "torchstat": {
         nn.Conv2d: _conv_and_bias,
         nn.ConvTranspose2d: _transposed,
-        nn.BatchNorm2d: _each(2),
+        nn.BatchNorm2d: _per_element(2),
         nn.Linear: lambda m, x, y: _linear(m, x, y) if x.ndim == 2 else 0,
-        RELU: _each(1),
+        RELU: _per_element(1),
         (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d): _mean(1, 0),
         (nn.MaxPool2d, nn.AvgPool2d): lambda m, x, y: y.numel() * m.kernel_size**2,
         nn.Upsample: lambda m, x, y: len(y) * y[0, 0].numel(),
@@ -115,7 +115,7 @@ RULES: dict[str, dict[tuple | type, Rule]] = {
 }
 
 
-class Unstarted(TorchFunctionMode):
+class SkipInit(TorchFunctionMode):
     """Within it no layer draws its starting weights: for nets on the meta device, which are only counted."""
 
     def __torch_function__(self, function, types, arguments=(), options=None):
@@ -124,7 +124,7 @@ class Unstarted(TorchFunctionMode):
         return function(*arguments, **(options or {}))
 
 
-class _Beside(TorchFunctionMode):
+class _FvcoreExtras(TorchFunctionMode):
     """What fvcore counts beside the exact products, and the fused attention it does not see."""
 
     total = 0
@@ -146,7 +146,7 @@ class _Beside(TorchFunctionMode):
         return y
 
 
-def _by_module(model: nn.Module) -> tuple[dict, list]:
+def _module_hooks(model: nn.Module) -> tuple[dict, list]:
     """Hooks that fill {convention: {module: multiply-adds}}, and their handles."""
     seen: dict[str, dict[nn.Module, int]] = {convention: {} for convention in RULES}
 
@@ -170,10 +170,10 @@ def count(model: nn.Module, input_size: tuple[int, int]) -> dict:
     meta = {name: value.to("meta") for name, value in (*model.named_parameters(), *model.named_buffers())}
     training = model.training
     model.eval()
-    seen, handles = _by_module(model)
+    seen, handles = _module_hooks(model)
     try:
         image = torch.empty(1, 3, *input_size, device="meta")
-        with FlopCounterMode(display=False) as counter, _Beside() as beside, torch.no_grad():
+        with FlopCounterMode(display=False) as counter, _FvcoreExtras() as beside, torch.no_grad():
             torch.func.functional_call(model, meta, (image,))
     finally:
         model.train(training)
@@ -213,12 +213,12 @@ def shapes(model: nn.Module, names: list[str]) -> dict[str, tuple[int, ...]]:
     return {name: seen[name] for name in names}
 
 
-def printed(counted: dict, convention: str) -> float:
+def in_tool_units(counted: dict, convention: str) -> float:
     """The figure of `count` in giga, as the convention's tool prints it."""
     return counted["macs"][convention] / UNITS[convention]
 
 
-def traced(value: str, figures: dict[str, float]) -> list[tuple[str, str]]:
+def matching_counters(value: str, figures: dict[str, float]) -> list[tuple[str, str]]:
     """Ways to a printed value from figures by name: (name, "rounded" or "cut off"), both where both do.
 
     At the digits the value has; where the last of several is a zero, also without it.
@@ -235,7 +235,7 @@ def traced(value: str, figures: dict[str, float]) -> list[tuple[str, str]]:
 
 
 @functools.cache
-def code() -> str:
+def code_hash() -> str:
     """A hash of the code that counts depend on: this file and the models."""
     folder = Path(__file__).parent
     files = [Path(__file__), folder / "codecs.py", *sorted((folder / "models").glob("*.py"))]

@@ -19,18 +19,19 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-KEPT = ROOT / "data" / "measured"
+from posebook import paths
+
+ARCHIVE = paths.MEASURED
 FIELDS = {"kind", "name", "model", "dataset", "profile", "parameters", "protocol", "metrics", "seed"}
 
 
-def code() -> dict:
+def code_version() -> dict:
     """Commit, whether lib/ or notebooks/ differ from it, and the package's version."""
 
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+                ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True
             )
         except (OSError, subprocess.CalledProcessError):
             return None
@@ -78,12 +79,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
-class Stopwatch:
+class RunMetadata:
     """Started with a run; tells what every record says of it: start, time, code, machine, peak memory."""
 
     def __init__(self, device: str = "cpu"):
         self.device, self.started, self.start = device, datetime.now(UTC), time.perf_counter()
-        self.code = code()  # the tree may change while the run goes on
+        self.code = code_version()  # the tree may change while the run goes on
 
     def stamp(self, earlier_seconds: float = 0.0) -> dict:
         """The fields of a record that belong to the run itself; earlier_seconds: before a resume."""
@@ -124,7 +125,7 @@ def load(*folders: str | Path) -> list[dict]:
     Raises ValueError naming a file that is not a record.
     """
     found = []
-    for folder in map(Path, folders or (KEPT, ROOT / "reports" / "records")):
+    for folder in map(Path, folders or (ARCHIVE, paths.REPORTS / "records")):
         for path in sorted(folder.glob("*.json")):
             try:
                 record = json.loads(path.read_text())
@@ -133,23 +134,23 @@ def load(*folders: str | Path) -> list[dict]:
                 raise ValueError(f"{path} is not a record: {error}") from error
             if missing:
                 raise ValueError(f"{path} is not a record: it lacks {', '.join(sorted(missing))}")
-            found.append(record | {"path": str(path), "kept": folder.resolve() == KEPT})
+            found.append(record | {"path": str(path), "kept": folder.resolve() == ARCHIVE})
     return found
 
 
-def keep(path: str | Path) -> Path:
+def archive(path: str | Path) -> Path:
     """Copy a record into data/measured/, to be committed; returns where it lies now."""
     path = Path(path)
     record = next((r for r in load(path.parent) if Path(r["path"]) == path), None)
     if record is None:
         raise FileNotFoundError(f"no record at {path}")
-    KEPT.mkdir(parents=True, exist_ok=True)
-    kept = KEPT / path.name
+    ARCHIVE.mkdir(parents=True, exist_ok=True)
+    kept = ARCHIVE / path.name
     kept.write_text(path.read_text())
     predictions = path.with_suffix(".npz")  # what its intervals are drawn from
     kept.with_suffix(".npz").unlink(missing_ok=True)
     if predictions.is_file():
-        shutil.copy(predictions, KEPT)
+        shutil.copy(predictions, ARCHIVE)
     return kept
 
 
@@ -158,4 +159,4 @@ if __name__ == "__main__":
     parser.add_argument("keep", choices=["keep"])
     parser.add_argument("paths", nargs="+", type=Path)
     for path in parser.parse_args().paths:
-        print(keep(path).relative_to(ROOT))
+        print(archive(path).relative_to(paths.ROOT))

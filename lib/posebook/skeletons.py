@@ -12,7 +12,7 @@ Leeds Sports Pose Extended (Johnson and Everingham, CVPR 2011).
 import re
 from dataclasses import asdict, dataclass
 
-from posebook.names import near
+from posebook.utils import unknown_name_error
 
 LEFT, RIGHT, MIDDLE = "#d1603d", "#2f6690", "#0b7a75"
 
@@ -145,11 +145,13 @@ SKELETONS = {
 def get(name: str) -> Skeleton:
     """Return the skeleton called `name`; raises ValueError naming the near ones."""
     if name not in SKELETONS:
-        raise near(name, SKELETONS, "skeleton")
+        raise unknown_name_error(name, SKELETONS, "skeleton")
     return SKELETONS[name]
 
 
-def own(name: str, keypoints: list[str], limbs: list[list[int]], sigmas: list[float] | None) -> Skeleton:
+def make_skeleton(
+    name: str, keypoints: list[str], limbs: list[list[int]], sigmas: list[float] | None
+) -> Skeleton:
     """A skeleton of one's own. limbs: pairs that count from 0; sigmas: None for the default.
 
     Raises ValueError for names that repeat, a left joint without its right one, limbs or sigmas that do not
@@ -184,14 +186,14 @@ def describe(skeleton: Skeleton) -> str | dict:
     return skeleton.name if SKELETONS.get(skeleton.name) == skeleton else asdict(skeleton)
 
 
-def described(facts: str | dict) -> Skeleton:
+def from_description(facts: str | dict) -> Skeleton:
     """The skeleton that `describe` told of."""
     if isinstance(facts, str):
         return get(facts)
-    return own(facts["name"], facts["keypoints"], facts["limbs"], facts["sigmas"])
+    return make_skeleton(facts["name"], facts["keypoints"], facts["limbs"], facts["sigmas"])
 
 
-def difference(found: tuple[str, ...], wanted: tuple[str, ...]) -> str | None:
+def joint_difference(found: tuple[str, ...], wanted: tuple[str, ...]) -> str | None:
     """How one order of joints differs from another, in words; None where it does not."""
     for place, (a, b) in enumerate(zip(found, wanted, strict=False)):
         if a != b:

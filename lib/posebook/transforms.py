@@ -12,6 +12,7 @@ pixel centres at integers. Joints go through the same matrix as the pixels.
 """
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -21,13 +22,31 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor, nn
 
 from posebook import codecs
-from posebook.recipes import Augmentation
 from posebook.skeletons import Skeleton
 
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training sample. Probabilities 0 to 1, rotation in degrees."""
+
+    flip: float = 0.5  # config: RandomFlip, horizontal
+    half_body: float = 0.3  # mmpose's default probability
+    scale: tuple[float, float] = (0.6, 1.4)  # config, stage 1
+    rotation: float = 80.0  # config, stage 1
+    rotation_probability: float = 0.6  # mmpose's default
+    shift: float = 0.16  # share of the box; mmpose's default, stage 1
+    shift_probability: float = 0.3  # mmpose's default
+    hsv: tuple[float, float, float] = (5, 30, 30)  # YOLOX's hue, saturation and value ranges
+    blur: float = 0.1  # config
+    median_blur: float = 0.1  # config
+    dropout: float = 1.0  # config: CoarseDropout, one hole, stage 1
+    dropout_size: tuple[float, float] = (0.2, 0.4)  # config: share of each side
+
+
 MEAN = (123.675, 116.28, 103.53)
-DEVIATION = (58.395, 57.12, 57.375)
+STD = (58.395, 57.12, 57.375)
 PADDING = 1.25  # what a box is enlarged by
-SMALL = 150_000  # pixels of an image below which a fourth channel costs less than it saves in a warp
+SMALL_IMAGE = 150_000  # pixels of an image below which a fourth channel costs less than it saves in a warp
 TAIL = ndtr(-1)  # share of a normal's draws below one deviation
 
 
@@ -80,7 +99,7 @@ def from_canvas(matrices: np.ndarray, placed: np.ndarray) -> np.ndarray:
 def warp(image: np.ndarray, matrix: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
     """Resample an image (H', W', 3) uint8 bilinearly into input_size (H, W, 3); outside is black."""
     height, width = input_size
-    if image.shape[0] * image.shape[1] > SMALL:
+    if image.shape[0] * image.shape[1] > SMALL_IMAGE:
         return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
     image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)  # (H', W', 4): OpenCV's warp is quicker by a third
     return cv2.cvtColor(cv2.warpAffine(image, matrix, (width, height)), cv2.COLOR_RGBA2RGB)  # (H, W, 3)
@@ -109,13 +128,13 @@ def warp_batch(canvases: Tensor, matrices: Tensor, input_size: tuple[int, int]) 
     return out.round().byte()
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalize(images: Tensor) -> Tensor:
     """RGB uint8 (B, H, W, 3) to float (B, 3, H, W) with ImageNet's mean and deviation taken out."""
-    mean, deviation = images.new_tensor([MEAN, DEVIATION], dtype=torch.float32)
+    mean, deviation = images.new_tensor([MEAN, STD], dtype=torch.float32)
     return ((images.float() - mean) / deviation).permute(0, 3, 1, 2)  # (B, 3, H, W)
 
 
-def _spread(rng: np.random.Generator) -> float:
+def truncated_normal(rng: np.random.Generator) -> float:
     """A normal draw, truncated at one deviation."""
     while abs(draw := rng.standard_normal()) > 1:
         pass
@@ -162,11 +181,13 @@ def random_affine(
         bbox, padding = (half, 1.0) if half else (bbox, padding)
     shift = (0.0, 0.0)
     if rng.random() < augmentation.shift_probability:
-        shift = (augmentation.shift * _spread(rng), augmentation.shift * _spread(rng))
+        shift = (augmentation.shift * truncated_normal(rng), augmentation.shift * truncated_normal(rng))
     low, high = augmentation.scale
-    scale = (low + high) / 2 + _spread(rng) * (high - low) / 2
+    scale = (low + high) / 2 + truncated_normal(rng) * (high - low) / 2
     rotation = (
-        _spread(rng) * augmentation.rotation if rng.random() < augmentation.rotation_probability else 0.0
+        truncated_normal(rng) * augmentation.rotation
+        if rng.random() < augmentation.rotation_probability
+        else 0.0
     )
     return crop_affine(bbox, input_size, padding, scale, rotation, shift, flip), flip
 
@@ -253,7 +274,7 @@ def flip_joints(keypoints: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     return keypoints[skeleton.flip_indices]
 
 
-def joints_batch(
+def transform_keypoints(
     keypoints: Tensor, matrices: Tensor, flips: Tensor, skeleton: Skeleton, input_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Keypoints (B, K, 3) of images through their crops (B, 2, 3): points (B, K, 2), weights (B, K).
@@ -291,7 +312,7 @@ def draw_jitter(
     return Jitter(gains, blur, median, np.hstack([corner, sides]).astype(int))
 
 
-def photometric(image: np.ndarray, jitter: Jitter, i: int = 0) -> np.ndarray:
+def apply_photometric(image: np.ndarray, jitter: Jitter, i: int = 0) -> np.ndarray:
     """HSV jitter, blur, median blur and coarse dropout on an input (H, W, 3), in this order: draw i's."""
     gains, blur, median = jitter.gains[i], int(jitter.blur[i]), int(jitter.median[i])
     if gains.any():
@@ -317,7 +338,7 @@ def photometric(image: np.ndarray, jitter: Jitter, i: int = 0) -> np.ndarray:
     return image
 
 
-def photometric_batch(images: Tensor, jitter: Jitter) -> Tensor:
+def apply_photometric_batch(images: Tensor, jitter: Jitter) -> Tensor:
     """`photometric` of a batch on its device: images (B, H, W, 3) uint8 to the same."""
 
     def on_device(values: np.ndarray) -> Tensor:
@@ -325,7 +346,7 @@ def photometric_batch(images: Tensor, jitter: Jitter) -> Tensor:
 
     if jitter.gains.any():
         gains = on_device(jitter.gains)[:, :, None, None]  # (B, 3, 1, 1)
-        images = torch.where(gains[:, :, None].any(1), _turn_hsv(images, gains), images)
+        images = torch.where(gains[:, :, None].any(1), _shift_hsv(images, gains), images)
     for sizes, filtered in ((jitter.blur, _mean), (jitter.median, _median)):
         for size in sorted(set(sizes[sizes > 0].tolist())):
             chosen = on_device(np.flatnonzero(sizes == size))  # found on the CPU: no waiting for the device
@@ -336,7 +357,7 @@ def photometric_batch(images: Tensor, jitter: Jitter) -> Tensor:
     return images.masked_fill((high[:, :, None] & wide[:, None, :])[..., None], 0)
 
 
-def _turn_hsv(images: Tensor, gains: Tensor) -> Tensor:
+def _shift_hsv(images: Tensor, gains: Tensor) -> Tensor:
     """Add gains (B, 3, 1, 1) to hue, saturation and value of images (B, H, W, 3), in OpenCV's levels."""
     red, green, blue = images.float().unbind(-1)  # each (B, H, W)
     value = torch.maximum(torch.maximum(red, green), blue)

@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from posebook.names import near
+from posebook import paths
 from posebook.skeletons import Skeleton
+from posebook.utils import unknown_name_error
 
 NAMES = ("coco", "coco-mini", "crowdpose", "mpii", "lspet", "synthetic", "synthetic-14", "own")  # of `load`
 SAME_FOLDER = {"coco-mini": "coco", "synthetic-14": "synthetic"}  # whose files lie in another's
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Persons:
+class PoseDataset:
     """The people of one split, and what a record says of them."""
 
     name: str
@@ -51,7 +51,7 @@ class Persons:
     mapped_metric: str | None = None  # metric_type before the mapping
     labels: str | None = None  # name and SHA-256 of the file of added labels (combined.add_labels)
     # of a combined dataset (combined.combine), whose `persons` are the sources' one after another:
-    sources: tuple["Persons", ...] = ()
+    sources: tuple["PoseDataset", ...] = ()
     shares: tuple[float, ...] = ()  # each source's part of an epoch's samples; they sum to 1
 
     @property
@@ -87,7 +87,7 @@ class DatasetMissing(FileNotFoundError):
     """No such dataset here; the message names the folder, the layout and how to get it."""
 
 
-def missing(root: Path, wanted: str, layout: str, how: str) -> DatasetMissing:
+def missing_dataset(root: Path, wanted: str, layout: str, how: str) -> DatasetMissing:
     """The one form of the error for a dataset that is not there."""
     return DatasetMissing(f"{wanted} is not in {root}\nThe folder must hold: {layout}\nTo get it: {how}")
 
@@ -107,7 +107,7 @@ def read_image(path: str | Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # (H, W, 3)
 
 
-def complete(path: Path) -> bool:
+def is_complete_jpeg(path: Path) -> bool:
     """Whether a JPEG has its end marker: OpenCV decodes a truncated one to grey without a word."""
     with open(path, "rb") as file:
         file.seek(0, os.SEEK_END)
@@ -128,7 +128,7 @@ def usable_images(
     for name in names:
         if name not in present and not ("/" in name and (folder / name).is_file()):
             broken.append(f"{name} (missing)")
-        elif name.lower().endswith((".jpg", ".jpeg")) and not complete(folder / name):
+        elif name.lower().endswith((".jpg", ".jpeg")) and not is_complete_jpeg(folder / name):
             broken.append(f"{name} (truncated)")
     limit = max(5, len(names) // 100) if limit is None else limit
     if len(broken) > limit:
@@ -144,10 +144,10 @@ def usable_images(
 
 def default_root(name: str) -> Path:
     """$POSEBOOK_DATA/NAME, or data/NAME of this checkout."""
-    return Path(os.environ.get("POSEBOOK_DATA", ROOT / "data")) / name
+    return Path(os.environ.get("POSEBOOK_DATA", paths.DATA)) / name
 
 
-def load(name: str, root: str | Path | None = None, split: str | None = None) -> Persons:
+def load(name: str, root: str | Path | None = None, split: str | None = None) -> PoseDataset:
     """Load a dataset's people. root: the folder that holds its annotations, by default `default_root(name)`.
 
     coco and coco-mini: split train2017 or val2017; crowdpose: train, val, trainval or test; mpii, lspet and
@@ -155,7 +155,13 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
     COCO-format file: whatever its files are called. The default is what the dataset is evaluated on. Raises
     ValueError for a name or split it does not know and DatasetMissing for files.
     """
-    from posebook.datasets import coco, crowdpose, lspet, mpii, own  # each of them builds on this file
+    from posebook.datasets import (
+        coco,
+        crowdpose,
+        custom,  # each of them builds on this file
+        lspet,
+        mpii,
+    )
 
     loaders = dict(
         zip(
@@ -168,18 +174,18 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
                 lspet.load,
                 coco.load_synthetic,
                 coco.load_synthetic_14,
-                own.load,
+                custom.load,
             ),
             strict=True,
         )
     )
     if name not in loaders:
-        raise near(name, loaders, "dataset")
+        raise unknown_name_error(name, loaders, "dataset")
     root = Path(root) if root else default_root(SAME_FOLDER.get(name, name))
     return loaders[name](root, split) if split else loaders[name](root)
 
 
-def load_combined(sources: Sequence, skeleton: str | Skeleton = "coco") -> Persons:
+def load_combined(sources: Sequence, skeleton: str | Skeleton = "coco") -> PoseDataset:
     """Several datasets as one, see combined.py; `sources` are its `Source`s."""
     from posebook.datasets import combined
 

@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from posebook import skeletons
-from posebook.datasets import NAMES, Person, Persons, load
-from posebook.files import sha256
-from posebook.names import near
+from posebook.datasets import NAMES, Person, PoseDataset, load
 from posebook.skeletons import Skeleton
+from posebook.utils import sha256, unknown_name_error
 
 HASH_LENGTH = 12  # hexadecimal digits of an image's SHA-256: 48 bits
 LABEL_SCORE = 0.4  # added labels below this score are not used
@@ -38,7 +37,7 @@ class Source:
     labels: str | Path | None = None  # JSON file of `read_labels`
 
 
-def load_combined(sources: Sequence[Source], skeleton: str | Skeleton = "coco") -> Persons:
+def load_combined(sources: Sequence[Source], skeleton: str | Skeleton = "coco") -> PoseDataset:
     """Load several datasets as one, mapped onto `skeleton`.
 
     Raises ValueError for a source without any joint of the skeleton, a joint that no source annotates, and
@@ -65,7 +64,7 @@ def check_shares(shares: Sequence[float | None], names: Sequence[str]) -> None:
         raise ValueError(f"all shares are zero: no source of {', '.join(names)} would be used")
 
 
-def combine(people: Sequence[Persons], shares: Sequence[float | None]) -> Persons:
+def combine(people: Sequence[PoseDataset], shares: Sequence[float | None]) -> PoseDataset:
     """Join datasets that have the same skeleton; shares as in `Source`, checked by `check_shares`."""
     skeleton = people[0].skeleton
     used = [source for source, share in zip(people, shares, strict=True) if share != 0]
@@ -80,7 +79,7 @@ def combine(people: Sequence[Persons], shares: Sequence[float | None]) -> Person
     weights = sizes if shares[0] is None else np.array(shares, float)
     weights /= weights.sum()
     described = json.dumps([[source.describe() for source in people], weights.tolist(), skeleton.keypoints])
-    return Persons(
+    return PoseDataset(
         name="+".join(source.name for source in people),
         split="+".join(source.split for source in people),
         skeleton=skeleton,
@@ -93,12 +92,12 @@ def combine(people: Sequence[Persons], shares: Sequence[float | None]) -> Person
     )
 
 
-def _labelled(people: Persons) -> np.ndarray:
+def _labelled(people: PoseDataset) -> np.ndarray:
     """Whether anyone of a source has each joint, (K,)."""
     return (np.stack([person.keypoints for person in people.persons])[..., 2] > 0).any(0)
 
 
-def map_joints(people: Persons, skeleton: Skeleton) -> Persons:
+def map_joints(people: PoseDataset, skeleton: Skeleton) -> PoseDataset:
     """The same people with `skeleton`'s joints, by name; those they do not have get visibility 0.
 
     Raises ValueError where there is no common joint.
@@ -138,7 +137,7 @@ def read_labels(path: str | Path) -> dict[str, dict[str, list[float]]]:
     return content["labels"]
 
 
-def add_labels(people: Persons, path: str | Path) -> Persons:
+def add_labels(people: PoseDataset, path: str | Path) -> PoseDataset:
     """Fill in joints without a label from a file of `read_labels`, where its score is above LABEL_SCORE."""
     added, names = read_labels(path), people.skeleton.keypoints
     persons = []
@@ -151,7 +150,7 @@ def add_labels(people: Persons, path: str | Path) -> Persons:
     return replace(people, persons=tuple(persons), labels=f"{Path(path).name} sha256 {sha256(path)}")
 
 
-def epoch_instances(people: Persons, seed: int, epoch: int) -> np.ndarray:
+def epoch_instances(people: PoseDataset, seed: int, epoch: int) -> np.ndarray:
     """Indices into `people.persons` of an epoch's samples, (N,) with N the number of people.
 
     Without sources: all people once, in order. With sources: each has its share of the samples. A source's
@@ -185,7 +184,7 @@ def split_epoch(shares: Sequence[float], total: int) -> list[int]:
     return counts.tolist()
 
 
-def hold_out(people: Persons, share: float) -> tuple[Persons, Persons]:
+def hold_out(people: PoseDataset, share: float) -> tuple[PoseDataset, PoseDataset]:
     """Split by images, decided by a hash of each file name: the rest, and about `share` of the images.
 
     Raises ValueError where nothing would be left on one side.
@@ -239,7 +238,7 @@ def parse_sources(
     names = dataset.split("+")
     for name in names:
         if name not in NAMES:
-            raise near(name, NAMES, "dataset")
+            raise unknown_name_error(name, NAMES, "dataset")
     if len(set(names)) < len(names):
         raise ValueError(f"{dataset} names a source twice")
     if isinstance(shares, str):

@@ -11,28 +11,27 @@
 from pathlib import Path
 
 from posebook import skeletons
-from posebook.datasets import Persons, annotations, missing
-from posebook.files import sha256
-from posebook.names import near
+from posebook.datasets import PoseDataset, coco_json, missing_dataset
+from posebook.utils import sha256, unknown_name_error
 
 IMAGES = {"train": 10000, "val": 2000, "trainval": 12000, "test": 8000}
 AREA = 0.53  # of the box: the official evaluation's
 HOW = "https://github.com/Jeff-sjtu/CrowdPose, or python -m posebook.datasets.download crowdpose"
 
 
-def load(root: Path, split: str = "test") -> Persons:
+def load(root: Path, split: str = "test") -> PoseDataset:
     """People of a split; raises DatasetMissing, and ValueError naming a broken file or entry."""
     if split not in IMAGES:
-        raise near(split, IMAGES, "split of crowdpose")
+        raise unknown_name_error(split, IMAGES, "split of crowdpose")
     names = [f"{prefix}crowdpose_{split}.json" for prefix in ("mmpose_", "")]
     paths = [root / "annotations" / name for name in names]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        raise missing(
+        raise missing_dataset(
             root, f"crowdpose {split}", f"annotations/{' or '.join(names)} and the folder images/", HOW
         )
-    content = annotations.read(path)
+    content = coco_json.read_annotations(path)
     name = "crowdpose" if len(content.images) == IMAGES[split] else "crowdpose-sample"
     skeleton = skeletons.get("crowdpose")
-    persons, images, skipped = annotations.people(content, root / "images", skeleton, AREA)
-    return Persons(name, split, skeleton, sha256(path), persons, path, skipped, images)
+    persons, images, skipped = coco_json.load_people(content, root / "images", skeleton, AREA)
+    return PoseDataset(name, split, skeleton, sha256(path), persons, path, skipped, images)

@@ -23,8 +23,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from posebook.datasets import default_root
-from posebook.files import sha256
-from posebook.names import near
+from posebook.utils import sha256, unknown_name_error
 
 ATTEMPTS = 5  # transfers that may break off before a file is given up; each goes on where the last stopped
 BLOCK = 1 << 14  # bytes written at once, and at most lost when a transfer breaks off
@@ -112,7 +111,7 @@ def get(name: str, root: str | Path | None = None, source: Source | None = None)
     that cannot be had.
     """
     if source is None and name not in SOURCES:
-        raise near(name, SOURCES, "dataset to download")
+        raise unknown_name_error(name, SOURCES, "dataset to download")
     source, root = source or SOURCES[name], Path(root) if root else default_root(name)
     for archive in source.archives:
         absent = [place for place in archive.places if not (root / place).exists()]

@@ -15,21 +15,22 @@ import numpy as np
 from scipy.io import loadmat
 
 from posebook import skeletons
-from posebook.datasets import Person, Persons, missing, usable_images
-from posebook.files import sha256
-from posebook.names import near
+from posebook.datasets import Person, PoseDataset, missing_dataset, usable_images
+from posebook.utils import sha256, unknown_name_error
 
 SPLITS = {"train": range(1, 3501), "val": range(3501, 4001)}
 SOURCE = "http://sam.johnson.io/research/lspet.html"
 
 
-def load(root: Path, split: str = "val") -> Persons:
+def load(root: Path, split: str = "val") -> PoseDataset:
     """People of a split; raises DatasetMissing, and ValueError for a file that is not LSPET's."""
     if split not in SPLITS:
-        raise near(split, SPLITS, "split of lspet")
+        raise unknown_name_error(split, SPLITS, "split of lspet")
     path = root / "joints.mat"
     if not path.is_file() or not (root / "images").is_dir():
-        raise missing(root, "lspet", "joints.mat and the folder images/ with im00001.jpg and so on", SOURCE)
+        raise missing_dataset(
+            root, "lspet", "joints.mat and the folder images/ with im00001.jpg and so on", SOURCE
+        )
     try:
         joints = loadmat(path)["joints"]  # (14, 3, N)
     except Exception as error:  # scipy raises many kinds for a file that is not MATLAB's
@@ -52,4 +53,4 @@ def load(root: Path, split: str = "val") -> Persons:
         w, h = np.maximum(high - low, 1.0)
         keypoints[keypoints[:, 2] == 0, :2] = 0
         persons.append(Person(root / "images" / names[n], n, n, (*low, w, h), w * h, keypoints))
-    return Persons("lspet", split, skeleton, sha256(path), tuple(persons), path, broken)
+    return PoseDataset("lspet", split, skeleton, sha256(path), tuple(persons), path, broken)

@@ -16,26 +16,25 @@ import numpy as np
 from scipy.io import loadmat
 
 from posebook import skeletons
-from posebook.datasets import Person, Persons, annotations, missing, usable_images
-from posebook.files import sha256
-from posebook.names import near
+from posebook.datasets import Person, PoseDataset, coco_json, missing_dataset, usable_images
+from posebook.utils import sha256, unknown_name_error
 
 PEOPLE = {"train": 22246, "val": 2958}
 HEAD = 0.6
 HOW = "http://human-pose.mpi-inf.mpg.de (images), or python -m posebook.datasets.download mpii"
 
 
-def load(root: Path, split: str = "val") -> Persons:
+def load(root: Path, split: str = "val") -> PoseDataset:
     """People of a split; val with head sizes where mpii_gt_val.mat is there, which PCKh needs.
 
     Raises DatasetMissing, and ValueError naming a file or an entry that is not MPII's.
     """
     if split not in PEOPLE:
-        raise near(split, PEOPLE, "split of mpii")
+        raise unknown_name_error(split, PEOPLE, "split of mpii")
     path = root / "annotations" / f"mpii_{split}.json"
     if not path.is_file():
-        raise missing(root, f"mpii {split}", f"annotations/{path.name} and the folder images/", HOW)
-    content, skeleton = annotations.read_json(path), skeletons.get("mpii")
+        raise missing_dataset(root, f"mpii {split}", f"annotations/{path.name} and the folder images/", HOW)
+    content, skeleton = coco_json.read_json(path), skeletons.get("mpii")
     if not isinstance(content, list) or not content:
         raise ValueError(f"{path} is not an MPII annotation file: it is not a list of people")
     people = [_person(f"{path}, person {place}", entry) for place, entry in enumerate(content)]
@@ -52,7 +51,7 @@ def load(root: Path, split: str = "val") -> Persons:
         head = float(heads[place]) if heads is not None else float("nan")
         persons.append(Person(root / "images" / name, names[name], place, box, side**2, points, head=head))
     whole = "mpii" if len(people) == PEOPLE[split] else "mpii-sample"
-    return Persons(whole, split, skeleton, sha256(path), tuple(persons), path, broken)
+    return PoseDataset(whole, split, skeleton, sha256(path), tuple(persons), path, broken)
 
 
 def _person(what: str, entry: object) -> tuple[str, np.ndarray, float, np.ndarray]:

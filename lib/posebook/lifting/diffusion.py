@@ -38,8 +38,8 @@ import torch
 from torch import Tensor, nn
 
 from posebook.lifting.camera import solve_root
-from posebook.lifting.data import windows
-from posebook.lifting.models import Lifter, over_frames, over_joints
+from posebook.lifting.clips import window_starts
+from posebook.lifting.models import Lifter, attend_frames, attend_joints
 from posebook.lifting.skeleton import BONES, H36M, adjacency, bones
 from posebook.models.transformer import Attention, Block
 
@@ -51,7 +51,7 @@ _MIRRORED = [tuple(H36M.flip_indices[joint] for joint in bone) for bone in BONES
 PAIRS = [(i, BONES.index(_MIRRORED[i])) for i in range(len(BONES)) if BONES.index(_MIRRORED[i]) > i]  # 6
 
 
-def kept(t: Tensor) -> Tensor:
+def alpha_bar(t: Tensor) -> Tensor:
     """The share of a pose's variance that is left at times t, from 1 at t = 0 to 0 at t = 1; choice 1."""
     angle = (t + 0.008) / 1.008 * math.pi / 2
     return (angle.cos() / math.cos(0.008 / 1.008 * math.pi / 2)) ** 2
@@ -59,29 +59,29 @@ def kept(t: Tensor) -> Tensor:
 
 def add_noise(pose: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """Poses (B, F, J, 3) at times t (B,), given unit noise of their shape."""
-    share = kept(t)[:, None, None, None]
+    share = alpha_bar(t)[:, None, None, None]
     return share.sqrt() * pose + (1 - share).sqrt() * SPREAD * noise
 
 
-def step_back(noisy: Tensor, clean: Tensor, t: Tensor, to: Tensor, eta: float, noise: Tensor) -> Tensor:
+def ddim_step(noisy: Tensor, clean: Tensor, t: Tensor, to: Tensor, eta: float, noise: Tensor) -> Tensor:
     """From time t to an earlier one, given a guess of the clean pose (Song et al., "DDIM", ICLR 2021).
 
     eta: how much of the noise is drawn anew, 0 none, 1 as much as diffusion would.
     """
-    here, there = kept(t), kept(to)
+    here, there = alpha_bar(t), alpha_bar(to)
     inside = (noisy - here.sqrt() * clean) / (1 - here).sqrt()  # the noise that the guess leaves, metres
     fresh = eta * ((1 - there) / (1 - here) * (1 - here / there)).sqrt()
     return there.sqrt() * clean + (1 - there - fresh**2).clamp(min=0).sqrt() * inside + fresh * SPREAD * noise
 
 
-def sinusoid(t: Tensor, width: int) -> Tensor:
+def time_embedding(t: Tensor, width: int) -> Tensor:
     """Times (B,) from 0 to 1 as sines and cosines (B, C), as in D3DP."""
     rates = torch.exp(torch.arange(width // 2, device=t.device) * (-math.log(10000) / (width // 2)))
     angles = 1000 * t[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-class Stage(nn.Module):
+class GraphAttentionBlock(nn.Module):
     """A graph convolution and attention beside each other on nodes (B, L, 2J, C); choice 5."""
 
     def __init__(self, width: int, heads: int, graph: Tensor, over_frames: bool):
@@ -96,10 +96,10 @@ class Stage(nn.Module):
         y = self.norm(x)
         before = torch.cat([y[:, :1], y[:, :-1]], 1)  # (B, L, 2J, C); the first frame is before itself
         linked = self.graph(torch.cat([self.links @ y, before], -1)).relu()
-        return x + linked + (over_frames if self.over_frames else over_joints)(self.attn, y)
+        return x + linked + (attend_frames if self.over_frames else attend_joints)(self.attn, y)
 
 
-class History(nn.Module):
+class HistoryEncoder(nn.Module):
     """The last L poses, seen (B, L, J, 2) and answered (B, L, J, 3), as an embedding (B, 1, J, C); HPIM."""
 
     def __init__(self, length: int, width: int, heads: int = 4):
@@ -112,14 +112,16 @@ class History(nn.Module):
         twins = [(joint, joint + joints) for joint in range(joints)]
         links = [*BONES, *((a + joints, b + joints) for a, b in BONES), *twins]
         graph = adjacency(links, 2 * joints)
-        self.stages = nn.ModuleList(Stage(width, heads, graph, over_frames) for over_frames in (False, True))
+        self.stages = nn.ModuleList(
+            GraphAttentionBlock(width, heads, graph, over_frames) for over_frames in (False, True)
+        )
         self.out = nn.Linear(2 * width, width)
 
     def forward(self, keypoints: Tensor, pose: Tensor) -> Tensor:
         joints = keypoints.shape[2]
         halves = torch.cat([self.seen(keypoints), self.answered(pose)], 2) + self.joint_pos_embed
         pairs = zip(self.spatial, halves.split(joints, 2), strict=True)
-        mixed = [over_joints(block, half) for block, half in pairs]  # each (B, L, J, C)
+        mixed = [attend_joints(block, half) for block, half in pairs]  # each (B, L, J, C)
         x = torch.cat(mixed, 2) + self.frame_pos_embed  # (B, L, 2J, C)
         for stage in self.stages:
             x = stage(x)
@@ -129,7 +131,7 @@ class History(nn.Module):
 class Denoiser(nn.Module):
     """Noisy poses to clean ones (B, F, J, 3), by a lifter of 5 + C channels; choice 4."""
 
-    def __init__(self, lifter: Lifter, history: History | None = None):
+    def __init__(self, lifter: Lifter, history: HistoryEncoder | None = None):
         super().__init__()
         self.lifter, self.history = lifter, history
         self.width = lifter.channels - 5
@@ -138,12 +140,12 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, past: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """For poses seen and noisy (B, F, J, 2 + 3) at times t (B,), with the past as History takes it."""
-        told = self.time(sinusoid(t, self.width))[:, None, None]  # (B, 1, 1, C)
+        told = self.time(time_embedding(t, self.width))[:, None, None]  # (B, 1, 1, C)
         told = told if past is None else told + self.history(*past)  # (B, 1, J, C)
         return self.lifter(torch.cat([x, told.expand(*x.shape[:-1], -1)], -1))  # from (B, F, J, 5 + C)
 
 
-def energies(pose: Tensor, rays: Tensor) -> dict[str, Tensor]:
+def energy_terms(pose: Tensor, rays: Tensor) -> dict[str, Tensor]:
     """What is wrong with poses (B, F, J, 3) seen along rays (B, F, J, 2): (B,), m^2 a frame; choice 9."""
     root = solve_root(pose, rays)[..., None, :]  # (B, F, 1, 3)
     depth = (pose + root)[..., 2:].clamp(min=NEAREST)
@@ -160,10 +162,10 @@ def energies(pose: Tensor, rays: Tensor) -> dict[str, Tensor]:
 
 def energy(pose: Tensor, rays: Tensor) -> Tensor:
     """The weighted sum of the energies of poses, (B,)."""
-    return sum(WEIGHTS[name] * value for name, value in energies(pose, rays).items())
+    return sum(WEIGHTS[name] * value for name, value in energy_terms(pose, rays).items())
 
 
-def guide(pose: Tensor, rays: Tensor, rounds: int = 1) -> Tensor:
+def energy_guidance(pose: Tensor, rays: Tensor, rounds: int = 1) -> Tensor:
     """Poses (B, F, J, 3) after so many steps down the energy's gradient, the hip kept at 0; choice 8."""
     for _ in range(rounds):
         with torch.enable_grad():
@@ -175,7 +177,7 @@ def guide(pose: Tensor, rays: Tensor, rounds: int = 1) -> Tensor:
 
 
 @torch.no_grad()
-def walk(
+def ddim_sample(
     net: nn.Module,
     x: Tensor,
     past: tuple[Tensor, Tensor] | None = None,
@@ -197,12 +199,12 @@ def walk(
     for t, to in zip(times[:-1], times[1:], strict=True):
         clean = net(torch.cat([x, noisy], -1), t.expand(len(x)), past).clone()
         clean[..., 0, :] = 0
-        clean = clean if rays is None else guide(clean, rays)
+        clean = clean if rays is None else energy_guidance(clean, rays)
         yield t, noisy, clean
-        noisy = step_back(noisy, clean, t, to, eta, drawn())
+        noisy = ddim_step(noisy, clean, t, to, eta, drawn())
 
 
-def lift(
+def lift_sequences(
     net: nn.Module,
     x: Tensor,
     frames: int,
@@ -221,12 +223,12 @@ def lift(
     def spread(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.repeat_interleave(hypotheses, 0)
 
-    for start, counted in windows(x.shape[1], frames):
+    for start, counted in window_starts(x.shape[1], frames):
         here, past = slice(start, start + frames), None
         if history and net.history and start >= net.history.length:
             before = slice(start - net.history.length, start)
             past = (spread(x[:, before]), spread(answers[:, :, before].mean(1)))
         seen = None if rays is None else spread(rays[:, here])
-        *_, (_, _, clean) = walk(net, spread(x[:, here]), past, seen, generator=generator, **how)
+        *_, (_, _, clean) = ddim_sample(net, spread(x[:, here]), past, seen, generator=generator, **how)
         answers[:, :, here][:, :, counted] = clean.unflatten(0, (len(x), hypotheses))[:, :, counted]
     return answers

@@ -23,7 +23,7 @@ def mpjpe(found: Tensor, truth: Tensor) -> Tensor:
     return MM * (found - truth).norm(dim=-1).mean(-1)
 
 
-def aligned(found: Tensor, truth: Tensor) -> Tensor:
+def procrustes_align(found: Tensor, truth: Tensor) -> Tensor:
     """Poses (..., J, 3) moved, turned and scaled onto the truth, frame by frame, as close as can be.
 
     Umeyama, TPAMI 1991; a mirror image is not allowed.
@@ -40,7 +40,7 @@ def aligned(found: Tensor, truth: Tensor) -> Tensor:
 
 def p_mpjpe(found: Tensor, truth: Tensor) -> Tensor:
     """MPJPE after each frame's best similarity transform, by the frame (...), in mm."""
-    return mpjpe(aligned(found, truth), truth)
+    return mpjpe(procrustes_align(found, truth), truth)
 
 
 def mpjve(found: Tensor, truth: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def mpjve(found: Tensor, truth: Tensor) -> Tensor:
     return mpjpe(found.diff(dim=-3), truth.diff(dim=-3))
 
 
-def acceleration(found: Tensor, truth: Tensor) -> Tensor:
+def acceleration_error(found: Tensor, truth: Tensor) -> Tensor:
     """The mean error of acceleration of clips (..., T, J, 3), by the frame (..., T - 2), in mm a frame^2."""
     return mpjpe(found.diff(n=2, dim=-3), truth.diff(n=2, dim=-3))
 
@@ -57,7 +57,7 @@ METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "MPJPE": mpjpe,
     "P-MPJPE": p_mpjpe,
     "MPJVE": mpjve,
-    "ACC": acceleration,
+    "ACC": acceleration_error,
 }
 
 

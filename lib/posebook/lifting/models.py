@@ -21,17 +21,17 @@ from torch import Tensor, nn
 
 from posebook.lifting.skeleton import BONES, adjacency
 from posebook.models.transformer import Attention, Block, DropPath, FeedForward
-from posebook.names import near
+from posebook.utils import unknown_name_error
 
 
-def over_joints(block: nn.Module, x: Tensor) -> Tensor:
+def attend_joints(block: nn.Module, x: Tensor) -> Tensor:
     """A block among the joints of each frame: (B, F, J, C) to the same."""
     return block(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # through (B F, J, C)
 
 
-def over_frames(block: nn.Module, x: Tensor) -> Tensor:
+def attend_frames(block: nn.Module, x: Tensor) -> Tensor:
     """A block among the frames of each joint: (B, F, J, C) to the same."""
-    return over_joints(block, x.transpose(1, 2)).transpose(1, 2)  # through (B J, F, C)
+    return attend_joints(block, x.transpose(1, 2)).transpose(1, 2)  # through (B J, F, C)
 
 
 class Lifter(nn.Module):
@@ -95,10 +95,10 @@ class MixSTE(Lifter):
         return self.start(x) + self.places  # (B, F, J, C)
 
     def layer(self, i: int, x: Tensor) -> Tensor:
-        x = self.spatial_norm(over_joints(self.spatial[i], x))
+        x = self.spatial_norm(attend_joints(self.spatial[i], x))
         if i == 0:
             x = x + self.times[:, : x.shape[1], None]
-        return self.temporal_norm(over_frames(self.temporal[i], x))
+        return self.temporal_norm(attend_frames(self.temporal[i], x))
 
 
 class GraphConv(nn.Module):
@@ -132,7 +132,7 @@ class GraphConv(nn.Module):
         return torch.relu(self.norm(x.transpose(1, 2))).transpose(1, 2)
 
 
-class Prior(nn.Module):
+class GraphPriorBlock(nn.Module):
     """A transformer block whose tokens (B, N, C) first pass a graph that is known beforehand."""
 
     def __init__(self, graph: nn.Module, nodes: int, width: int, heads: int, residual: bool):
@@ -168,23 +168,23 @@ class KTPFormer(Lifter):
         super().__init__(frames, joints, channels, width, depth)
         path = adjacency([(t, t + 1) for t in range(frames - 1)], frames)
         body = GraphConv(adjacency(links, joints), channels, width)
-        self.kinematic = Prior(nn.Sequential(body), joints, width, heads, residual=False)
+        self.kinematic = GraphPriorBlock(nn.Sequential(body), joints, width, heads, residual=False)
         paths = nn.Sequential(*(GraphConv(path, width, width) for _ in range(2)))
-        self.trajectory = Prior(paths, frames, width, heads, residual=True)
+        self.trajectory = GraphPriorBlock(paths, frames, width, heads, residual=True)
         self.spatial = blocks(width, depth, heads, drop_path, 2 * width)[1:]
         self.temporal = blocks(width, depth, heads, drop_path, 2 * width)[1:]
         self.spatial_norm, self.temporal_norm = nn.LayerNorm(width, 1e-6), nn.LayerNorm(width, 1e-6)
         self.head = regression(width)
 
     def embed(self, x: Tensor) -> Tensor:
-        return over_joints(self.kinematic, x)  # (B, F, J, C)
+        return attend_joints(self.kinematic, x)  # (B, F, J, C)
 
     def layer(self, i: int, x: Tensor) -> Tensor:
-        x = self.spatial_norm(over_joints(self.spatial[i - 1], x) if i else x)
-        return self.temporal_norm(over_frames(self.temporal[i - 1] if i else self.trajectory, x))
+        x = self.spatial_norm(attend_joints(self.spatial[i - 1], x) if i else x)
+        return self.temporal_norm(attend_frames(self.temporal[i - 1] if i else self.trajectory, x))
 
 
-class Stream(nn.Module):
+class DualAttentionStream(nn.Module):
     """One of MotionBERT's two ways through a layer: joints first and then frames, or the other way round."""
 
     def __init__(self, width: int, heads: int, hidden: int, rate: float, order: str):
@@ -199,7 +199,7 @@ class Stream(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for part in self.order:
-            over = over_joints if part == "s" else over_frames
+            over = attend_joints if part == "s" else attend_frames
             attention, norm = getattr(self, f"attn_{part}"), getattr(self, f"norm1_{part}")
             x = x + self.drop_path(over(attention, norm(x)))
             x = x + self.drop_path(getattr(self, f"mlp_{part}")(getattr(self, f"norm2_{part}")(x)))
@@ -226,8 +226,12 @@ class MotionBERT(Lifter):
         self.places = nn.Parameter(torch.zeros(1, joints, width))
         self.times = nn.Parameter(torch.zeros(1, frames, 1, width))
         rates = rates_of(drop_path, depth)
-        self.spatial_first = nn.ModuleList(Stream(width, heads, hidden, rate, "st") for rate in rates)
-        self.temporal_first = nn.ModuleList(Stream(width, heads, hidden, rate, "ts") for rate in rates)
+        self.spatial_first = nn.ModuleList(
+            DualAttentionStream(width, heads, hidden, rate, "st") for rate in rates
+        )
+        self.temporal_first = nn.ModuleList(
+            DualAttentionStream(width, heads, hidden, rate, "ts") for rate in rates
+        )
         self.fusion = nn.ModuleList(nn.Linear(2 * width, 2) for _ in rates)
         self.norm = nn.LayerNorm(width, 1e-6)
         parts = {"features": nn.Linear(width, features), "act": nn.Tanh(), "out": nn.Linear(features, 3)}
@@ -252,14 +256,14 @@ class MotionBERT(Lifter):
         return self.norm(x) if i == self.depth - 1 else x
 
 
-ZOO = {"mixste": MixSTE, "motionbert": MotionBERT, "ktpformer": KTPFormer}
+LIFTERS = {"mixste": MixSTE, "motionbert": MotionBERT, "ktpformer": KTPFormer}
 
 
-def build(name: str, frames: int = 243, **options: object) -> Lifter:
+def build_plain(name: str, frames: int = 243, **options: object) -> Lifter:
     """A lifter, untrained, for sequences of so many frames; options: its own keyword arguments.
 
     Raises ValueError, with the near names, for one it does not know.
     """
-    if name not in ZOO:
-        raise near(name, ZOO, "lifter")
-    return ZOO[name](frames=frames, **options)
+    if name not in LIFTERS:
+        raise unknown_name_error(name, LIFTERS, "lifter")
+    return LIFTERS[name](frames=frames, **options)

@@ -11,7 +11,7 @@ on the embedded motion: ours.
 
 from dataclasses import asdict, dataclass, replace
 
-from posebook.names import near
+from posebook.utils import unknown_name_error
 
 # By joint, wrists and ankles most; MixSTE's code, and with it HoT's and KTPFormer's.
 JOINTS = (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4)
@@ -76,7 +76,7 @@ DEMO = Recipe(
 )
 FAST = replace(DEMO, epochs=2)  # the comparison of VARIANTS
 PROFILES = ("demo", "fast", "paper")
-SMALL = {"width": 32, "depth": 4, "heads": 2}  # of the nets that the profiles demo and fast train
+SMALL_MODEL = {"width": 32, "depth": 4, "heads": 2}  # of the nets that the profiles demo and fast train
 
 # Ways to prune a small net of 27 frames and 4 layers, by name: pruners by layer, and how frames come back.
 VARIANTS = {
@@ -102,10 +102,10 @@ def get(profile: str, lifter: str, **changes: object) -> Recipe:
     Profile paper is the lifter's own; the others are one recipe for all, so that lifters can be compared.
     """
     if profile not in PROFILES:
-        raise near(profile, PROFILES, "profile")
+        raise unknown_name_error(profile, PROFILES, "profile")
     recipe = PAPER[lifter] if profile == "paper" else {"demo": DEMO, "fast": FAST}[profile]
     for name in changes:
         if name not in asdict(recipe):
-            raise near(name, asdict(recipe), "recipe field")
+            raise unknown_name_error(name, asdict(recipe), "recipe field")
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
     return replace(recipe, **lists)

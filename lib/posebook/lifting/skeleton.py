@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posebook.skeletons import Skeleton, difference
+from posebook.skeletons import Skeleton, joint_difference
 from posebook.skeletons import get as skeleton_of
 
 _JOINTS = (
@@ -65,7 +65,7 @@ def from_coco(keypoints: np.ndarray) -> np.ndarray:
 
 def check_order(joints: Sequence[str]) -> None:
     """Raise ValueError where joints do not come in Human3.6M's order; offers `from_coco` for COCO's."""
-    wrong = difference(tuple(joints), _JOINTS)
+    wrong = joint_difference(tuple(joints), _JOINTS)
     if wrong:
         coco = tuple(joints) == skeleton_of("coco").keypoints
         way = "posebook.lifting.skeleton.from_coco turns COCO's joints into these" if coco else "reorder them"

@@ -21,15 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from posebook import records, training
-from posebook.files import sha256
-from posebook.lifting import diffusion, metrics, motion, recipes
-from posebook.lifting.data import Clip, Windows, fill_gaps, inputs, targets, windows
-from posebook.lifting.diffusion import Denoiser, History
+from posebook import records
+from posebook.lifting import diffusion, metrics, recipes, synthetic_motion
+from posebook.lifting.clips import Clip, WindowDataset, clip_inputs, clip_targets, fill_gaps, window_starts
+from posebook.lifting.diffusion import Denoiser, HistoryEncoder
 from posebook.lifting.models import MixSTE
 from posebook.lifting.recipes import Recipe
 from posebook.lifting.skeleton import mirror
-from posebook.lifting.training import digest
+from posebook.lifting.training import clips_hash
+from posebook.training import loop, runtime
+from posebook.utils import sha256
 
 FRAMES, PAST, WIDTH = 27, 9, 32
 FPS = 25.0
@@ -48,14 +49,17 @@ def rays(clip: Clip) -> Tensor:
     return torch.as_tensor(clip.camera.rays(keypoints[..., :2]), dtype=torch.float32)
 
 
-class Sights(Dataset):
+class RayWindows(Dataset):
     """The samples of `Windows`, each with its rays (F, J, 2)."""
 
     packed = None
 
     def __init__(self, clips: list[Clip], recipe: Recipe, seed: int):
         self.recipe, self.seed = recipe, seed
-        self.windows, self.rays = Windows(clips, recipe, seed, recipe.frames), [rays(clip) for clip in clips]
+        self.windows, self.rays = (
+            WindowDataset(clips, recipe, seed, recipe.frames),
+            [rays(clip) for clip in clips],
+        )
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -67,20 +71,20 @@ class Sights(Dataset):
         return *self.windows[key], mirror(seen) if mirrored else seen
 
 
-def distance(answer: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
+def mean_distance(answer: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
     """The mean distance of joints (B, F, J, 3) in the frames that count (B, F), metres."""
     return (answer - truth).norm(dim=-1)[counted].mean()
 
 
-def plain_loss(net: nn.Module, batch: list[Tensor], recipe: Recipe) -> Tensor:
+def lifter_loss(net: nn.Module, batch: list[Tensor], recipe: Recipe) -> Tensor:
     """A plain lifter's: both windows, each by itself."""
     x, y, counted, _ = batch
     halves = (part.unflatten(1, (2, -1)).flatten(0, 1) for part in (x, y, counted))  # (2 B, F, ...)
     x, y, counted = halves
-    return distance(net(x), y, counted)
+    return mean_distance(net(x), y, counted)
 
 
-def star_loss(net: nn.Module, batch: list[Tensor], recipe: Recipe) -> Tensor:
+def starpose_loss(net: nn.Module, batch: list[Tensor], recipe: Recipe) -> Tensor:
     """StarPose's: two windows on their own or, every other time, the second told of the first; choice 4."""
     x, y, counted, seen = batch
     told, answers = bool(torch.rand(()) < 0.5), []
@@ -94,53 +98,54 @@ def star_loss(net: nn.Module, batch: list[Tensor], recipe: Recipe) -> Tensor:
         noisy = diffusion.add_noise(y[:, here], t, torch.randn_like(y[:, here]))
         answers.append(net(torch.cat([x[:, here], noisy], -1), t, past))
     answer = torch.cat(answers, 1)
-    return distance(answer, y, counted) + GUIDED * diffusion.energy(answer, seen).mean()
+    return mean_distance(answer, y, counted) + GUIDED * diffusion.energy(answer, seen).mean()
 
 
-def plain() -> MixSTE:
+def build_plain_lifter() -> MixSTE:
     """The plain lifter, untrained."""
     return MixSTE(FRAMES, channels=2, width=WIDTH, depth=4, heads=2, drop_path=0.0)
 
 
-def starpose() -> Denoiser:
+def build_starpose() -> Denoiser:
     """The same as a denoiser with a history, untrained."""
     lifter = MixSTE(FRAMES, channels=5 + WIDTH, width=WIDTH, depth=4, heads=2, drop_path=0.0)
-    return Denoiser(lifter, History(PAST, WIDTH, heads=2))
+    return Denoiser(lifter, HistoryEncoder(PAST, WIDTH, heads=2))
 
 
-def together(clips: list[Clip]) -> tuple[Tensor, Tensor, Tensor]:
+def stack_clips(clips: list[Clip]) -> tuple[Tensor, Tensor, Tensor]:
     """Clips of one length: what is seen (N, T, J, 2), the truth (N, T, J, 3), the rays (N, T, J, 2)."""
-    return tuple(torch.stack([part(clip) for clip in clips]) for part in (inputs, targets, rays))
+    return tuple(torch.stack([part(clip) for clip in clips]) for part in (clip_inputs, clip_targets, rays))
 
 
-def alone(net: MixSTE, x: Tensor) -> Tensor:
+def lift_windows(net: MixSTE, x: Tensor) -> Tensor:
     """Sequences (N, T, J, 2) by a plain lifter, window by window: (N, T, J, 3), the hip at 0."""
     answer = x.new_zeros(*x.shape[:-1], 3)
-    for start, counted in windows(x.shape[1], FRAMES):
+    for start, counted in window_starts(x.shape[1], FRAMES):
         here = slice(start, start + FRAMES)
         answer[:, here][:, counted] = net(x[:, here])[:, counted]
     answer[..., 0, :] = 0
     return answer
 
 
-def figures(answer: Tensor, truth: Tensor) -> dict[str, float]:
+def sequence_metrics(answer: Tensor, truth: Tensor) -> dict[str, float]:
     """The metrics of sequences (N, T, J, 3), mm: means over all frames, for every clip is an action's own."""
     return {name: float(metric(answer, truth).mean()) for name, metric in metrics.METRICS.items()}
 
 
 @torch.no_grad()
-def rows(star: Denoiser, lifter: MixSTE, clips: list[Clip], seed: int) -> list[dict]:
+def compare_methods(star: Denoiser, lifter: MixSTE, clips: list[Clip], seed: int) -> list[dict]:
     """Every way to answer, with its figures; history and guidance off and on."""
-    x, y, seen = together(clips)
-    single = alone(lifter, x)
+    x, y, seen = stack_clips(clips)
+    single = lift_windows(lifter, x)
     found = [
-        {"net": "plain", "guided": False} | figures(single, y),
-        {"net": "plain", "guided": True} | figures(diffusion.guide(single, seen, STEPS), y),
+        {"net": "plain", "guided": False} | sequence_metrics(single, y),
+        {"net": "plain", "guided": True}
+        | sequence_metrics(diffusion.energy_guidance(single, seen, STEPS), y),
     ]
     for history in (False, True):
         for guided in (False, True):
             start = time.perf_counter()
-            answers = diffusion.lift(
+            answers = diffusion.lift_sequences(
                 star, x, FRAMES, seen if guided else None, history,
                 generator=torch.Generator().manual_seed(seed),
             )  # fmt: skip
@@ -148,38 +153,41 @@ def rows(star: Denoiser, lifter: MixSTE, clips: list[Clip], seed: int) -> list[d
             off = (answers - y[:, None]).norm(dim=-1)  # (N, H, T, J)
             found.append(
                 {"net": "starpose", "history": history, "guided": guided}
-                | figures(answers.mean(1), y)
+                | sequence_metrics(answers.mean(1), y)
                 | {"one hypothesis": metrics.MM * float(off[:, 0].mean())}
                 | {"best by joint": metrics.MM * float(off.amin(1).mean()), "seconds": round(seconds, 1)}
             )
     return found
 
 
-def compare(seed: int, out_dir: str | Path = "reports", **changes: object) -> dict:
+def train_and_compare(seed: int, out_dir: str | Path = "reports", **changes: object) -> dict:
     """Train both nets and score them: the record. StarPose's weights are left in its run's folder."""
-    watch, recipe = records.Stopwatch(), replace(RECIPE, **changes)
-    clips = motion.split("train", TRAIN, 8 * FRAMES, fps=FPS)
-    val = motion.split("val", VAL, 6 * FRAMES, fps=FPS)
-    way, trained, seconds = training.how("cpu", "float32"), {}, {}
-    for name, build, loss in (("plain", plain, plain_loss), ("starpose", starpose, star_loss)):
+    watch, recipe = records.RunMetadata(), replace(RECIPE, **changes)
+    clips = synthetic_motion.load_split("train", TRAIN, 8 * FRAMES, fps=FPS)
+    val = synthetic_motion.load_split("val", VAL, 6 * FRAMES, fps=FPS)
+    way, trained, seconds = runtime.make_runtime("cpu", "float32"), {}, {}
+    for name, build, loss in (
+        ("plain", build_plain_lifter, lifter_loss),
+        ("starpose", build_starpose, starpose_loss),
+    ):
         torch.manual_seed(seed)
-        run, folder = training.fit(
-            f"lift-{name}-motion-seed{seed}", build(), lambda _: Sights(clips, recipe, seed), recipe, way,
-            out_dir, {"net": name, "data": digest(clips), "seed": seed}, lambda _: {}, loss,
+        run, folder = loop.fit(
+            f"lift-{name}-motion-seed{seed}", build(), lambda _: RayWindows(clips, recipe, seed), recipe, way,
+            out_dir, {"net": name, "data": clips_hash(clips), "seed": seed}, lambda _: {}, loss,
         )  # fmt: skip
         trained[name], seconds[name] = run, run.seconds
-    save(trained["starpose"].ema, folder / "weights.safetensors")
+    save_starpose(trained["starpose"].ema, folder / "weights.safetensors")
     return {
         "kind": "starpose",
         "name": f"lift-starpose-motion-seed{seed}",
         "model": "starpose",
-        "dataset": {"name": "motion", "split": "train", "clips": TRAIN, "sha256": digest(clips)},
+        "dataset": {"name": "motion", "split": "train", "clips": TRAIN, "sha256": clips_hash(clips)},
         "profile": "demo",
         "parameters": {"frames": FRAMES, "past": PAST, "width": WIDTH, "guided": GUIDED}
         | {field: getattr(recipe, field) for field in ("epochs", "batch", "learning_rate", "weight_decay")},
         "protocol": {"answer": "mean of 5 hypotheses, 5 steps", "flip_test": False},
-        "evaluated": {"name": "motion", "split": "val", "clips": VAL, "sha256": digest(val)},
-        "metrics": rows(trained["starpose"].ema.eval(), trained["plain"].ema.eval(), val, seed),
+        "evaluated": {"name": "motion", "split": "val", "clips": VAL, "sha256": clips_hash(val)},
+        "metrics": compare_methods(trained["starpose"].ema.eval(), trained["plain"].ema.eval(), val, seed),
         "curves": {name: run.curve for name, run in trained.items()},
         "weights": {
             "file": f"runs/{folder.name}/weights.safetensors",
@@ -195,14 +203,14 @@ def compare(seed: int, out_dir: str | Path = "reports", **changes: object) -> di
     }
 
 
-def save(net: Denoiser, path: Path) -> None:
+def save_starpose(net: Denoiser, path: Path) -> None:
     """Write a StarPose's weights, float16."""
     safetensors.torch.save_file({key: value.half() for key, value in net.state_dict().items()}, path)
 
 
-def load(path: str | Path) -> Denoiser:
+def load_starpose(path: str | Path) -> Denoiser:
     """A small StarPose with the weights that `save` wrote, ready to answer."""
-    net = starpose()
+    net = build_starpose()
     net.load_state_dict({key: value.float() for key, value in safetensors.torch.load_file(path).items()})
     return net.eval()
 
@@ -216,7 +224,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
     parser.add_argument("--out-dir", default="reports")
     arguments = parser.parse_args()
-    record = compare(arguments.seed, arguments.out_dir, epochs=arguments.epochs)
+    record = train_and_compare(arguments.seed, arguments.out_dir, epochs=arguments.epochs)
     path = records.write(record, arguments.out_dir)
     for row in record["metrics"]:
         print({key: round(value, 1) if isinstance(value, float) else value for key, value in row.items()})

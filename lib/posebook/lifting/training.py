@@ -15,28 +15,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from posebook import records, training
-from posebook.lifting import complexity, files, hourglass, metrics, motion, npz, recipes
-from posebook.lifting.data import Clip, Windows, inputs, targets, windows
-from posebook.lifting.models import ZOO, Lifter
+from posebook import records
+from posebook.lifting import complexity, h36m_3dhp, metrics, pruning, recipes, synthetic_motion, weights_io
+from posebook.lifting.clips import Clip, WindowDataset, clip_inputs, clip_targets, window_starts
+from posebook.lifting.models import LIFTERS, Lifter
 from posebook.lifting.recipes import Recipe
 from posebook.lifting.skeleton import mirror
-from posebook.names import near
+from posebook.training import loop, runtime
+from posebook.utils import unknown_name_error
 
-DATASETS = ("motion", *npz.NAMES)
-EMBEDDED = {"train": 240, "val": 40}  # clips of 243 frames at 25 a second
+DATASETS = ("motion", *h36m_3dhp.NAMES)
+SYNTHETIC_CLIPS = {"train": 240, "val": 40}  # clips of 243 frames at 25 a second
 
 
-def clips_of(dataset: str, root: str | Path | None, split: str) -> list[Clip]:
+def load_clips(dataset: str, root: str | Path | None, split: str) -> list[Clip]:
     """The clips of a dataset's split: motion, which is made here, or those of files."""
     if dataset not in DATASETS:
-        raise near(dataset, DATASETS, "dataset")
+        raise unknown_name_error(dataset, DATASETS, "dataset")
     if dataset == "motion":
-        return motion.split(split, EMBEDDED[split], frames=243, fps=25.0)
-    return npz.load(dataset, root, split)
+        return synthetic_motion.load_split(split, SYNTHETIC_CLIPS[split], frames=243, fps=25.0)
+    return h36m_3dhp.load(dataset, root, split)
 
 
-def digest(clips: list[Clip]) -> str:
+def clips_hash(clips: list[Clip]) -> str:
     """What tells these clips from others: a hash of all that nets are given and asked."""
     found = hashlib.sha256()
     for clip in clips:
@@ -44,7 +45,7 @@ def digest(clips: list[Clip]) -> str:
     return found.hexdigest()
 
 
-def loss(found: Tensor, truth: Tensor, counted: Tensor, recipe: Recipe) -> Tensor:
+def lifting_loss(found: Tensor, truth: Tensor, counted: Tensor, recipe: Recipe) -> Tensor:
     """The recipe's loss of poses (B, F, J, 3) in metres, over the frames that count (B, F) bool."""
     frames = counted.to(found.dtype)  # (B, F)
     steps = frames[:, 1:]  # a velocity counts with its later frame
@@ -66,20 +67,22 @@ def loss(found: Tensor, truth: Tensor, counted: Tensor, recipe: Recipe) -> Tenso
     return total.square() / 2 if recipe.squared else total
 
 
-def objective(net: Callable, batch: list[Tensor], recipe: Recipe) -> Tensor:
+def lifter_objective(net: Callable, batch: list[Tensor], recipe: Recipe) -> Tensor:
     """`loss` of a net on inputs (B, F, J, C), targets (B, F, J, 3) and counted frames (B, F)."""
     x, truth, counted = batch
-    return loss(net(x).float(), truth, counted, recipe)
+    return lifting_loss(net(x).float(), truth, counted, recipe)
 
 
 @torch.no_grad()
-def lift(net: Lifter, x: Tensor, flip_test: bool = True, pad: bool = False, batch: int = 64) -> Tensor:
+def lift_sequence(
+    net: Lifter, x: Tensor, flip_test: bool = True, pad: bool = False, batch: int = 64
+) -> Tensor:
     """A whole sequence (T, J, C) to poses (T, J, 3), metres relative to the hip, every frame once.
 
     flip_test: averaged with the answer for the mirrored sequence; pad: a sequence shorter than the net's
     window repeats its last frame. Raises ValueError for one, without it.
     """
-    device, places = next(net.parameters()).device, windows(len(x), net.frames, pad)
+    device, places = next(net.parameters()).device, window_starts(len(x), net.frames, pad)
     x, length = x.to(device), len(x)
     if length < net.frames:
         x = torch.cat([x, x[-1:].expand(net.frames - length, -1, -1)])
@@ -97,13 +100,13 @@ def lift(net: Lifter, x: Tensor, flip_test: bool = True, pad: bool = False, batc
     return poses[:length].cpu()
 
 
-def evaluate(net: Lifter, clips: list[Clip], flip_test: bool = True) -> tuple[dict, dict]:
+def evaluate_lifter(net: Lifter, clips: list[Clip], flip_test: bool = True) -> tuple[dict, dict]:
     """Metrics in mm of a net on clips: the mean over actions, and by action."""
-    found = [lift(net, inputs(clip, net.channels), flip_test) for clip in clips]
-    return metrics.measure(found, [targets(clip) for clip in clips], [clip.action for clip in clips])
+    found = [lift_sequence(net, clip_inputs(clip, net.channels), flip_test) for clip in clips]
+    return metrics.measure(found, [clip_targets(clip) for clip in clips], [clip.action for clip in clips])
 
 
-def train(
+def train_lifter(
     lifter: str = "mixste",
     dataset: str = "motion",
     data_root: str | None = None,
@@ -124,36 +127,36 @@ def train(
     OUT_DIR/runs/NAME-HASH; the same call goes on from there. Raises ValueError before any work for what it
     does not know, and as posebook.training.train does.
     """
-    if lifter not in ZOO:
-        raise near(lifter, ZOO, "lifter")
+    if lifter not in LIFTERS:
+        raise unknown_name_error(lifter, LIFTERS, "lifter")
     if recover == "keep":
         raise ValueError("a net that answers for the kept frames alone is not trained here: recover them")
     recipe = recipes.get(profile, lifter, **changes)
-    options = ({} if profile == "paper" else recipes.SMALL) | (options or {})
+    options = ({} if profile == "paper" else recipes.SMALL_MODEL) | (options or {})
     if prune:
         options |= {"prune": prune, "recover": recover}
-    way = training.how(device, "float32")
-    watch = records.Stopwatch(way.device)
+    way = runtime.make_runtime(device, "float32")
+    watch = records.RunMetadata(way.device)
     torch.manual_seed(seed)
-    net = hourglass.build(lifter, recipe.frames, **options)
-    train_clips, val_clips = (clips_of(dataset, data_root, split) for split in ("train", "val"))
+    net = pruning.build_lifter(lifter, recipe.frames, **options)
+    train_clips, val_clips = (load_clips(dataset, data_root, split) for split in ("train", "val"))
     name = name or f"lift-{lifter}-{dataset}-{profile}-seed{seed}"
-    identity = {"lifter": lifter, "options": options, "data": digest(train_clips), "seed": seed}
+    identity = {"lifter": lifter, "options": options, "data": clips_hash(train_clips), "seed": seed}
 
-    def people(_: bool) -> Windows:
-        return Windows(train_clips, recipe, seed, recipe.frames, net.channels)
+    def people(_: bool) -> WindowDataset:
+        return WindowDataset(train_clips, recipe, seed, recipe.frames, net.channels)
 
     def score(ema: Lifter) -> dict:
-        return evaluate(ema, val_clips, flip_test=False)[0]
+        return evaluate_lifter(ema, val_clips, flip_test=False)[0]
 
-    run, folder = training.fit(name, net, people, recipe, way, out_dir, identity, score, objective)
+    run, folder = loop.fit(name, net, people, recipe, way, out_dir, identity, score, lifter_objective)
     if way.rank > 0:  # the first process writes the record
         return {}
-    means, actions = evaluate(run.ema, val_clips)
-    plain = evaluate(run.ema, val_clips, flip_test=False)[0]
+    means, actions = evaluate_lifter(run.ema, val_clips)
+    plain = evaluate_lifter(run.ema, val_clips, flip_test=False)[0]
     run.curve[-1] |= plain
     weights = folder / "weights.safetensors"
-    sha256 = files.save(run.ema.cpu(), weights, lifter, dataset, **options)
+    sha256 = weights_io.save_weights(run.ema.cpu(), weights, lifter, dataset, **options)
     return {
         "kind": "lift",
         "name": name,
@@ -162,7 +165,7 @@ def train(
         "dataset": {
             "name": dataset,
             "split": "train",
-            "sha256": digest(train_clips),
+            "sha256": clips_hash(train_clips),
             "clips": len(train_clips),
         },
         "profile": profile,
@@ -175,7 +178,7 @@ def train(
         "evaluated": {
             "name": dataset,
             "split": "val",
-            "sha256": digest(val_clips),
+            "sha256": clips_hash(val_clips),
             "clips": len(val_clips),
             "frames": sum(len(clip.pose) for clip in val_clips),
         },
@@ -198,9 +201,9 @@ def train(
 def main() -> None:
     """Train from the command line; writes the record and says where."""
     parser = argparse.ArgumentParser(
-        prog="python -m posebook.lifting.training", description=train.__doc__.splitlines()[0]
+        prog="python -m posebook.lifting.training", description=train_lifter.__doc__.splitlines()[0]
     )
-    parser.add_argument("--lifter", default="mixste", help=", ".join(ZOO))
+    parser.add_argument("--lifter", default="mixste", help=", ".join(LIFTERS))
     parser.add_argument("--dataset", default="motion", help=", ".join(DATASETS))
     parser.add_argument("--data-root", help="the folder of the dataset's npz files")
     parser.add_argument("--profile", default="demo", help=", ".join(recipes.PROFILES))
@@ -221,12 +224,12 @@ def main() -> None:
     changes = arguments.pop("set")
     if variant := arguments.pop("variant"):
         if variant not in recipes.VARIANTS:
-            raise near(variant, recipes.VARIANTS, "variant")
+            raise unknown_name_error(variant, recipes.VARIANTS, "variant")
         arguments["prune"], arguments["recover"] = recipes.VARIANTS[variant]
         arguments["name"] = (
             f"lift-{arguments['lifter']}-{variant}-{arguments['profile']}-seed{arguments['seed']}"
         )
-    record = train(**arguments | changes)
+    record = train_lifter(**arguments | changes)
     if not record:  # one of several processes, and not the one that writes
         return
     path = records.write(record, arguments["out_dir"])

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from posebook import skeletons
-from posebook.files import sha256
 from posebook.models.amfacpose import AMFACPose
 from posebook.models.hf_hrnet import HFHRNet
 from posebook.models.hrformer import HRFormer
@@ -24,11 +23,11 @@ from posebook.models.lpn import LPN
 from posebook.models.rtmpose import RTMPose
 from posebook.models.simplebaseline import SimpleBaseline
 from posebook.models.starnet_pose import StarNetPose
-from posebook.models.vitpose import OTHERS, ViTPose, from_mae
-from posebook.names import near
+from posebook.models.vitpose import EXTRA_NUM_JOINTS, ViTPose, from_mae
 from posebook.skeletons import Skeleton
+from posebook.utils import sha256, unknown_name_error
 
-ZOO = {
+MODELS = {
     "starnet-pose-t": partial(StarNetPose, width=24, depths=(2, 2, 8, 3)),
     "starnet-pose-s": partial(StarNetPose, width=32, depths=(2, 2, 8, 4), attention="coordinate"),
     "amfacpose-r34": partial(AMFACPose, depth=34),
@@ -59,34 +58,34 @@ ZOO = {
     "vitpose-b": partial(ViTPose, width=768, drop_path=0.3),
     "vitpose-l": partial(ViTPose, width=1024, depth=24, heads=16, drop_path=0.5),
     "vitpose-h": partial(ViTPose, width=1280, depth=32, heads=16, drop_path=0.55),
-    "vitpose-plus-s": partial(ViTPose, width=384, part=192, others=OTHERS),
-    "vitpose-plus-b": partial(ViTPose, width=768, drop_path=0.3, part=192, others=OTHERS),
+    "vitpose-plus-s": partial(ViTPose, width=384, part=192, others=EXTRA_NUM_JOINTS),
+    "vitpose-plus-b": partial(ViTPose, width=768, drop_path=0.3, part=192, others=EXTRA_NUM_JOINTS),
     "vitpose-plus-l": partial(
-        ViTPose, width=1024, depth=24, heads=16, drop_path=0.5, part=256, others=OTHERS
+        ViTPose, width=1024, depth=24, heads=16, drop_path=0.5, part=256, others=EXTRA_NUM_JOINTS
     ),
     "vitpose-plus-h": partial(
-        ViTPose, width=1280, depth=32, heads=16, drop_path=0.55, part=320, others=OTHERS
+        ViTPose, width=1280, depth=32, heads=16, drop_path=0.55, part=320, others=EXTRA_NUM_JOINTS
     ),
 }
 
 
 def names() -> list[str]:
     """Names that `build` knows, in the order they were added."""
-    return list(ZOO)
+    return list(MODELS)
 
 
-def check(name: str, options: dict) -> None:
+def check_options(name: str, options: dict) -> None:
     """Raise ValueError, with the near names, for a model or a builder's option nobody knows."""
-    if name not in ZOO:
-        raise near(name, names(), "model")
+    if name not in MODELS:
+        raise unknown_name_error(name, names(), "model")
     known = [
         option
-        for option in inspect.signature(ZOO[name]).parameters
+        for option in inspect.signature(MODELS[name]).parameters
         if option not in ("skeleton", "input_size")
     ]
     for option in options:
         if option not in known:
-            raise near(option, known, f"option of {name}")
+            raise unknown_name_error(option, known, f"option of {name}")
 
 
 def build(
@@ -97,12 +96,12 @@ def build(
 
     Raises ValueError for a name, a skeleton, an option or an input size it does not know, before any work.
     """
-    check(name, options)
+    check_options(name, options)
     joints = skeleton if isinstance(skeleton, Skeleton) else skeletons.get(skeleton)
-    return ZOO[name](skeleton=joints, input_size=tuple(input_size), **options)
+    return MODELS[name](skeleton=joints, input_size=tuple(input_size), **options)
 
 
-class _PassedOver:
+class _Inert:
     """In place of what a checkpoint holds beside weights: takes anything, is nothing."""
 
     def __init__(self, *_: object):
@@ -113,8 +112,8 @@ class _PassedOver:
 
 
 # A training script's random state (KTPFormer's files hold one) is made of these; none of them is ever called.
-PASSED_OVER = [
-    (_PassedOver, name)
+INERT_GLOBALS = [
+    (_Inert, name)
     for name in (
         "numpy.random._pickle.__randomstate_ctor",
         "numpy.random._pickle.__bit_generator_ctor",
@@ -142,7 +141,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
-            with torch.serialization.safe_globals(PASSED_OVER):
+            with torch.serialization.safe_globals(INERT_GLOBALS):
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
         head = path.read_bytes()[:64].lstrip()
@@ -174,7 +173,7 @@ def load_official(model: nn.Module, source: str | Path | dict[str, Tensor]) -> n
             what += " and are those of another model"
         elif not keys and hasattr(model, "skeleton"):
             joints = len(model.skeleton.keypoints)
-            other = _joints(shapes.values(), joints)
+            other = _other_joint_count(shapes.values(), joints)
             what += f" for {joints} joints and are for {other}" if other else ""
         more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise ValueError(f"{what}: {'; '.join(faults[:4])}{more}")
@@ -182,7 +181,7 @@ def load_official(model: nn.Module, source: str | Path | dict[str, Tensor]) -> n
     return model
 
 
-def _joints(shapes: Iterable[tuple[torch.Size, torch.Size]], joints: int) -> int | None:
+def _other_joint_count(shapes: Iterable[tuple[torch.Size, torch.Size]], joints: int) -> int | None:
     """The number of joints in whose place (ours, theirs) differ, where that explains every difference."""
     counts = set()
     for ours, theirs in shapes:
@@ -276,7 +275,7 @@ def load_weights(
     if name and built.get("model", name) != name:
         raise ValueError(f"{path.name} holds weights of {built['model']}, not of {name}")
     built = {"model": name, "skeleton": "coco", "input_size": input_size, "options": {}} | built
-    joints = skeletons.described(built["skeleton"])
+    joints = skeletons.from_description(built["skeleton"])
     model = build(built["model"], joints, tuple(built["input_size"]), **built["options"])
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     return load_official(model, state).eval()

@@ -27,7 +27,7 @@ from posebook.models.layers import check_sides
 from posebook.skeletons import Skeleton
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-DEPTH = 8  # channels a joint
+DGCB_REPEATS = 8  # channels a joint
 
 
 class CoordConv2d(nn.Module):
@@ -51,10 +51,10 @@ class CoordConv2d(nn.Module):
 
     def fixed(self, height: int, width: int) -> nn.Module:
         """The same for inputs of one size only: what the grids give is a constant that is added."""
-        return Placed(self, height, width)
+        return FixedSizeCoordConv(self, height, width)
 
 
-class Placed(nn.Module):
+class FixedSizeCoordConv(nn.Module):
     """A coordinate convolution at one input size: a convolution, plus a constant map (1, C, H, W)."""
 
     def __init__(self, coordinates: CoordConv2d, height: int, width: int):
@@ -239,14 +239,14 @@ class AMFACPose(nn.Module):
             self.stages.append(nn.Sequential(*layers, *([SE(outputs)] if se else [])))
             inputs = outputs
         if afpn:
-            self.neck = AFPN((128, 256, 512), joints * DEPTH, dgcb, modulate)
+            self.neck = AFPN((128, 256, 512), joints * DGCB_REPEATS, dgcb, modulate)
         else:
             self.neck = nn.Sequential(
-                nn.Conv2d(512, joints * DEPTH, 1, bias=False), nn.BatchNorm2d(joints * DEPTH)
+                nn.Conv2d(512, joints * DGCB_REPEATS, 1, bias=False), nn.BatchNorm2d(joints * DGCB_REPEATS)
             )
         stride = 4 if afpn else 16
-        self.mlp_x = classifier(DEPTH * width // stride, split_ratio * width)
-        self.mlp_y = classifier(DEPTH * height // stride, split_ratio * height)
+        self.mlp_x = classifier(DGCB_REPEATS * width // stride, split_ratio * width)
+        self.mlp_y = classifier(DGCB_REPEATS * height // stride, split_ratio * height)
 
     def forward(self, images: Tensor) -> SimCC:
         x, features = self.stem(images), []  # (B, 64, H/2, W/2)
@@ -254,6 +254,6 @@ class AMFACPose(nn.Module):
             x = stage(x)  # (B, 64 .. 512, H/2 .. H/16, W/2 .. W/16)
             features.append(x)
         x = self.neck(features[1:] if isinstance(self.neck, AFPN) else x)  # (B, 8K, h, w)
-        x = x.unflatten(1, (-1, DEPTH))  # (B, K, 8, h, w)
+        x = x.unflatten(1, (-1, DGCB_REPEATS))  # (B, K, 8, h, w)
         along_x, along_y = x.mean(3).flatten(2), x.mean(4).flatten(2)  # (B, K, 8w), (B, K, 8h)
         return SimCC(self.mlp_x(along_x), self.mlp_y(along_y))  # (B, K, Wx), (B, K, Wy)

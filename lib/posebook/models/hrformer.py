@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad, softmax
 
 from posebook.models.hrnet import advance, fuse, transition
-from posebook.models.layers import Bottleneck, check_sides, residual_blocks, start_small
+from posebook.models.layers import Bottleneck, check_sides, init_weights, residual_blocks
 from posebook.models.lite_hrnet import Head, exchange
 from posebook.skeletons import Skeleton
 
@@ -145,7 +145,7 @@ class Backbone(nn.Module):
             outputs = [stage] * modules if stage < 4 else [stage, 1]
             setattr(self, f"stage{stage}", nn.Sequential(*(TransformerModule(widths, n) for n in outputs)))
             before = widths
-        start_small(self)
+        init_weights(self)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(images)))  # (B, 64, H/2, W/2)

@@ -14,7 +14,7 @@ Where the text is silent, from the released code and configurations:
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import BasicBlock, Bottleneck, check_sides, residual_blocks, start_small
+from posebook.models.layers import BasicBlock, Bottleneck, check_sides, init_weights, residual_blocks
 from posebook.skeletons import Skeleton
 
 MODULES = (1, 4, 3)  # of stages 2, 3 and 4
@@ -118,7 +118,7 @@ class HRNet(nn.Module):
             height, columns = input_size
             self.mlp_head_x = nn.Linear(height * columns // 16, int(columns * split_ratio))
             self.mlp_head_y = nn.Linear(height * columns // 16, int(height * split_ratio))
-        start_small(self)
+        init_weights(self)
 
     def forward(self, images: Tensor) -> list[Tensor] | SimCC:
         x = self.relu(self.bn1(self.conv1(images)))  # (B, 64, H/2, W/2)

@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate, max_pool2d
 from posebook.models.layers import check_sides
 from posebook.skeletons import Skeleton
 
-DEPTH = 4  # halvings in an hourglass
+HOURGLASS_DEPTH = 4  # halvings in an hourglass
 
 
 class Bottleneck(nn.Module):
@@ -147,18 +147,18 @@ class Hourglass(nn.Module):
 
         # level 0 is the smallest: beside, down, up, and there alone the neck
         self.hg = nn.ModuleList(
-            nn.ModuleList(block() for _ in range(3 if level else 4)) for level in range(DEPTH)
+            nn.ModuleList(block() for _ in range(3 if level else 4)) for level in range(HOURGLASS_DEPTH)
         )
         self.attention = attention(width) if attention else nn.Identity()
 
-    def forward(self, x: Tensor, level: int = DEPTH - 1) -> Tensor:
+    def forward(self, x: Tensor, level: int = HOURGLASS_DEPTH - 1) -> Tensor:
         layers = self.hg[level]
         low = layers[1](max_pool2d(x, 2))  # (B, C, H/2, W/2)
         low = self(low, level - 1) if level else self.attention(layers[3](low))
         return layers[0](x) + interpolate(layers[2](low), size=x.shape[-2:])  # (B, C, H, W)
 
 
-class Mix(nn.Module):
+class MergeConv(nn.Module):
     """A 1x1 convolution; with `act`, batch norm and ELU after it."""
 
     def __init__(self, width: int, act: bool):
@@ -219,9 +219,9 @@ class LAPX(nn.Module):
             Hourglass(width, soft_gate, outer if stage in (0, 2) else middle) for stage in range(stages)
         )
         self.res = nn.ModuleList(nn.Sequential(Bottleneck(width, half)) for _ in range(stages))
-        self.fc = nn.ModuleList(Mix(width, act=True) for _ in range(stages))
+        self.fc = nn.ModuleList(MergeConv(width, act=True) for _ in range(stages))
         self.score = nn.ModuleList(nn.Conv2d(width, joints, 1) for _ in range(stages))
-        self.fc_ = nn.ModuleList(Mix(width, act=False) for _ in range(stages - 1))
+        self.fc_ = nn.ModuleList(MergeConv(width, act=False) for _ in range(stages - 1))
         self.score_ = nn.ModuleList(nn.Conv2d(joints, width, 1) for _ in range(stages - 1))
 
     def set_context(self, gain: float | None) -> None:

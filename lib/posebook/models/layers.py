@@ -202,7 +202,7 @@ def residual_blocks(
     return nn.Sequential(first, *(block(outputs, width) for _ in range(number - 1)))
 
 
-def start_small(model: nn.Module, deviation: float = 0.001) -> None:
+def init_weights(model: nn.Module, deviation: float = 0.001) -> None:
     """Start every convolution from a normal of this deviation, its bias at zero: HRNet's code and its kin."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from posebook.models.hrnet import advance
-from posebook.models.layers import check_sides, start_small
+from posebook.models.layers import check_sides, init_weights
 from posebook.skeletons import Skeleton
 
 WIDTHS = (40, 80, 160, 320)
@@ -214,7 +214,7 @@ class Backbone(nn.Module):
             setattr(self, f"stage{number}", nn.Sequential(*modules))
             branches = wanted
         self.head_layer = IterativeHead(widths)
-        start_small(self)
+        init_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [self.stem(x)]
@@ -229,7 +229,7 @@ class Head(nn.Module):
     def __init__(self, inputs: int, joints: int):
         super().__init__()
         self.final_layer = nn.Conv2d(inputs, joints, 1)
-        start_small(self)
+        init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return [self.final_layer(x)]  # (B, K, H/4, W/4)

@@ -12,7 +12,7 @@ Where the text is silent, from the released code and configurations:
 import torch
 from torch import Tensor, nn
 
-from posebook.models.layers import check_sides, residual_blocks, start_small
+from posebook.models.layers import check_sides, init_weights, residual_blocks
 from posebook.models.simplebaseline import BLOCKS
 from posebook.skeletons import Skeleton
 
@@ -89,7 +89,7 @@ class LPN(nn.Module):
             layers += [nn.Conv2d(256, 256, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU()]
         self.deconv_layers = nn.Sequential(*layers)
         self.final_layer = nn.Conv2d(256, len(skeleton.keypoints), 1)
-        start_small(self)
+        init_weights(self)
         for module in self.modules():
             if isinstance(module, GlobalContext):
                 nn.init.zeros_(module.channel_add_conv[-1].weight)

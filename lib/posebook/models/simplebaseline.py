@@ -12,7 +12,7 @@ Where the texts are silent:
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import Bottleneck, check_sides, residual_blocks, start_small
+from posebook.models.layers import Bottleneck, check_sides, init_weights, residual_blocks
 from posebook.skeletons import Skeleton
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -56,7 +56,7 @@ class SimpleBaseline(nn.Module):
             height, width = input_size
             self.mlp_head_x = nn.Linear(height * width // 16, width * split_ratio)
             self.mlp_head_y = nn.Linear(height * width // 16, height * split_ratio)
-        start_small(self)
+        init_weights(self)
 
     def forward(self, images: Tensor) -> list[Tensor] | SimCC:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))  # (B, 64, H/4, W/4)

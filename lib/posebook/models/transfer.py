@@ -77,7 +77,7 @@ def transfer_weights(model: nn.Module, path: str | Path, name: str) -> Transfer:
     if not facts:  # an authors' file: it must fit as it is
         models.load_official(model, state)
         return Transfer(copied=list(state))
-    options, joints = facts["options"], skeletons.described(facts["skeleton"])
+    options, joints = facts["options"], skeletons.from_description(facts["skeleton"])
     old_size, new_size = tuple(facts["input_size"]), model.input_size
     theirs = _shapes(name, joints, old_size, options)
     if theirs != {key: tuple(value.shape) for key, value in state.items()}:
@@ -91,7 +91,9 @@ def transfer_weights(model: nn.Module, path: str | Path, name: str) -> Transfer:
         )
     more_joints = taller = wider = theirs
     if joints.keypoints != wanted:
-        probe = skeletons.own("probe", [f"joint {k}" for k in range(len(joints.keypoints) + 1)], [], None)
+        probe = skeletons.make_skeleton(
+            "probe", [f"joint {k}" for k in range(len(joints.keypoints) + 1)], [], None
+        )
         more_joints = _shapes(name, probe, old_size, options)
     if old_size != new_size:
         height, width = old_size

@@ -26,10 +26,16 @@ from posebook.models.transformer import Block
 from posebook.skeletons import Skeleton
 
 GRID = (16, 12)  # patches of the table of positions
-OTHERS = (14, 16, 17, 17, 133)  # joints of AIC, MPII, AP-10K, APT-36K, COCO-WholeBody; COCO's come first
+EXTRA_NUM_JOINTS = (
+    14,
+    16,
+    17,
+    17,
+    133,
+)  # joints of AIC, MPII, AP-10K, APT-36K, COCO-WholeBody; COCO's come first
 
 
-class Experts(nn.Module):
+class ExpertMlp(nn.Module):
     """A feed-forward (B, N, C) whose second layer has a slice for all datasets and one for each."""
 
     def __init__(self, width: int, part: int, datasets: int):
@@ -57,7 +63,7 @@ class ViT(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + GRID[0] * GRID[1], width))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, 16, 16, 2)})
         self.blocks = nn.ModuleList(
-            Block(width, heads, 4 * width, rate, mlp=Experts(width, part, datasets) if part else None)
+            Block(width, heads, 4 * width, rate, mlp=ExpertMlp(width, part, datasets) if part else None)
             for rate in (drop_path * layer / max(1, depth - 1) for layer in range(depth))
         )
         self.last_norm = nn.LayerNorm(width, 1e-6)
@@ -80,7 +86,7 @@ class ViT(nn.Module):
         return self.last_norm(x).transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
 
 
-class Classic(nn.Module):
+class ClassicDecoder(nn.Module):
     """Features (B, C, h, w) to heatmaps (B, K, 4 h, 4 w) by two transposed convolutions."""
 
     def __init__(self, width: int, joints: int):
@@ -95,7 +101,7 @@ class Classic(nn.Module):
         return self.final_layer(self.deconv_layers(x))
 
 
-class Simple(nn.Module):
+class SimpleDecoder(nn.Module):
     """Features (B, C, h, w) to heatmaps (B, K, 4 h, 4 w): enlarged as they are, then one convolution."""
 
     def __init__(self, width: int, joints: int):
@@ -106,7 +112,7 @@ class Simple(nn.Module):
         return self.final_layer(functional.interpolate(x.relu(), scale_factor=4, mode="bilinear"))
 
 
-DECODERS = {"classic": Classic, "simple": Simple}
+DECODERS = {"classic": ClassicDecoder, "simple": SimpleDecoder}
 
 
 class ViTPose(nn.Module):
@@ -178,7 +184,7 @@ class ViTPose(nn.Module):
         return int(parts[2]) + 1 if parts[1] == "blocks" else len(self.backbone.blocks) + 1
 
 
-def merged(state: dict[str, Tensor], dataset: int = 0) -> dict[str, Tensor]:
+def merge_experts(state: dict[str, Tensor], dataset: int = 0) -> dict[str, Tensor]:
     """The plain ViTPose's weights for one dataset, out of those of a ViTPose++ by their names; exact.
 
     An expert's rows follow the shared rows of its layer, and the dataset's decoder is the only one left: a
@@ -200,7 +206,7 @@ def merged(state: dict[str, Tensor], dataset: int = 0) -> dict[str, Tensor]:
     return plain
 
 
-def single(model: ViTPose, dataset: int = 0, skeleton: Skeleton | None = None) -> ViTPose:
+def extract_dataset(model: ViTPose, dataset: int = 0, skeleton: Skeleton | None = None) -> ViTPose:
     """The plain ViTPose that answers as `model`, a ViTPose++, does for one of its datasets.
 
     skeleton: the dataset's, the model's own where dataset is 0. Raises ValueError where it has other joints
@@ -216,7 +222,7 @@ def single(model: ViTPose, dataset: int = 0, skeleton: Skeleton | None = None) -
     decoder = next(name for name, kind in DECODERS.items() if isinstance(head, kind))
     width, rate = model.backbone.pos_embed.shape[-1], blocks[-1].drop_path.probability
     plain = ViTPose(skeleton, model.input_size, width, len(blocks), blocks[0].attn.heads, rate, decoder)
-    plain.load_state_dict(merged(model.state_dict(), dataset))
+    plain.load_state_dict(merge_experts(model.state_dict(), dataset))
     return plain.to(model.backbone.pos_embed).train(model.training)
 
 
@@ -245,7 +251,7 @@ def from_mae(state: dict[str, Tensor], backbone: ViT) -> dict[str, Tensor]:
     return taken
 
 
-def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def remap_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights by the names of transformers' VitPoseForPoseEstimation, under the authors' names."""
     names = {
         "backbone.embeddings.patch_embeddings.projection": "backbone.patch_embed.proj",

@@ -1,0 +1,1 @@
+"""Inference: prediction on images, detectors, export to ONNX, and runtimes."""

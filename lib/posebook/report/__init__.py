@@ -1,0 +1,1 @@
+"""The report: figures, HTML tables, notebook execution and HTML pages."""

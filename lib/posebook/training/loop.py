@@ -1,0 +1,257 @@
+"""The training loop: one optimizer step, the epochs, and resuming."""
+
+import copy
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from posebook.training import checkpoints, recipes
+from posebook.training.checkpoints import TrainState
+from posebook.training.data import (
+    ResumableBatchSampler,
+    TrainDataset,
+    gpu_batches,
+    make_loader,
+    preload_canvases,
+)
+from posebook.training.objectives import Objective, pose_loss
+from posebook.training.optimizer import lr_at_step, parameter_groups, update_ema
+from posebook.training.recipes import Recipe
+from posebook.training.runtime import PRECISIONS, RuntimeConfig, SigtermGuard
+
+CHECK_EVERY = 20  # steps between looks at the loss for NaN: looking waits for the device
+
+
+def code_hash(net: nn.Module) -> str:
+    """A hash of the code that decides a run's weights: of the zoo, only the files this net is made of."""
+    package = Path(__file__).parent
+    names = ["training", "samples", "recipes", "transforms", "codecs", "losses", "skeletons"]
+    files = {package / f"{name}.py" for name in names} | set((package / "datasets").glob("*.py"))
+    modules = {sys.modules[type(module).__module__] for module in net.modules()}
+    files |= {Path(module.__file__) for module in modules if module.__name__.startswith("posebook.")}
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
+
+
+def train_step(
+    run: TrainState,
+    net: nn.Module,
+    batch: list[Tensor],
+    people: int,
+    recipe: Recipe,
+    how: RuntimeConfig,
+    parts: int,
+    objective: Objective = pose_loss,
+) -> tuple[Tensor, int]:
+    """Move the weights by one batch, taken in so many parts; in twice as many where the device has no room.
+
+    batch: this process's tensors (B, ...), as the objective takes them; people: the batch's of all processes.
+    Returns the loss and in how many parts it was had.
+    """
+    batch = [tensor.to(how.device, non_blocking=True) for tensor in batch]
+    kind, narrow = torch.device(how.device).type, PRECISIONS[how.precision]
+
+    def called(*inputs: Tensor) -> object:
+        with torch.autocast(kind, narrow, enabled=narrow is not None):
+            return net(*inputs)
+
+    while True:
+        run.optimiser.zero_grad(set_to_none=True)
+        count = len(batch[0])
+        loss, ends = torch.zeros((), device=how.device), range(0, count, math.ceil(count / parts))
+        mean = None  # what a try without room left behind would take up the next one's
+        try:
+            for first in ends:
+                part = [tensor[first : first + ends.step] for tensor in batch]
+                last = first + ends.step >= count  # processes exchange gradients once a step
+                with nullcontext() if last or how.world == 1 else net.no_sync():
+                    mean = objective(called, part, recipe)
+                    mean = mean * len(part[0]) * how.world / people  # processes' gradients are averaged
+                    run.scaler.scale(mean).backward()
+                loss += mean.detach()
+            break
+        except torch.OutOfMemoryError:
+            if ends.step == 1 or how.world > 1:  # the other processes would wait for this one
+                raise
+            parts *= 2
+        mean = None
+        run.optimiser.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        tqdm.write(f"no room for {ends.step} people at once: taking each batch in {parts} parts from here on")
+    if recipe.clip:
+        run.scaler.unscale_(run.optimiser)
+        nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip)
+    run.scaler.step(run.optimiser)
+    run.scaler.update()
+    return loss, parts
+
+
+def batch_iterator(
+    people: TrainDataset, first_step: int, how: RuntimeConfig, whole: Tensor | None
+) -> Iterable[list[Tensor]]:
+    """This process's share of every batch from a step to the end; `whole` as in data.gpu_batches."""
+    steps, on_gpu = (
+        ResumableBatchSampler(people, first_step, how.rank, how.world),
+        how.device.startswith("cuda"),
+    )
+    if people.packed and on_gpu:
+        return gpu_batches(people, steps, how.device, how.workers, whole)
+    return make_loader(people, steps, how.workers, on_gpu)
+
+
+def wrap_model(run: TrainState, recipe: Recipe, epoch: int, how: RuntimeConfig) -> nn.Module:
+    """The net as an epoch trains it: LAPX's context set for it, and over all processes."""
+    if hasattr(run.model, "set_context"):
+        run.model.set_context(recipes.nonlocal_gain_at(epoch, recipe))
+    net = torch.compile(run.model, dynamic=False) if how.compile else run.model
+    # wrapped anew, for what learns may have changed
+    return how.accelerator.prepare_model(net) if how.accelerator else net
+
+
+def train_epochs(
+    run: TrainState,
+    people: TrainDataset,
+    recipe: Recipe,
+    how: RuntimeConfig,
+    folder: Path,
+    bar: tqdm,
+    objective: Objective,
+) -> Iterator[tuple[int, float]]:
+    """Train to the end, yielding each epoch's number and mean loss when it is over.
+
+    Raises FloatingPointError that names the step for a loss of NaN, and SystemExit(143) after SIGTERM, with
+    a checkpoint written.
+    """
+    steps, stop = math.ceil(len(people) / recipe.batch), SigtermGuard()
+    total, waiting, parts, lost, net = steps * recipe.epochs, [], how.parts, 0, None
+    on_gpu = people.packed and how.device.startswith("cuda")
+    whole = preload_canvases(people.packed, how.device) if on_gpu else None
+    try:
+        while run.step < total:
+            try:
+                for batch in batch_iterator(people, run.step, how, whole):
+                    if net is None or run.step % steps == 0:
+                        net = wrap_model(run, recipe, run.step // steps, how)
+                        run.model.train()
+                    for group in run.optimiser.param_groups:
+                        group["lr"] = group["rate"] * lr_at_step(run.step, total, recipe)
+                    size = min(recipe.batch, len(people) - run.step % steps * recipe.batch)
+                    shared = size * how.world if size < how.world else size  # then all take all of it
+                    loss, parts = train_step(run, net, batch, shared, recipe, how, parts, objective)
+                    update_ema(run.ema, run.model, run.step, recipe)
+                    waiting.append(loss)
+                    run.step += 1
+                    bar.update(size)
+                    over, ended = run.step % steps == 0, stop.yes and not how.accelerator
+                    if over or len(waiting) == CHECK_EVERY or run.step % how.save_every == 0 or ended:
+                        run.losses, waiting = run.losses + check_finite(waiting, run.step), []
+                        bar.set_postfix(loss=f"{run.losses[-1]:.5f}", refresh=False)
+                        ended = ended or how.any(stop.yes)
+                    if over:
+                        mean, run.losses = float(np.mean(run.losses)), []
+                        yield run.step // steps, mean
+                        run.model.train()
+                    elif (run.step % how.save_every == 0 or ended) and how.rank == 0:
+                        run.save(folder)
+                    if ended:
+                        print(
+                            f"stopped by SIGTERM after step {run.step}; the same command goes on from there"
+                        )
+                        raise SystemExit(143)
+            except RuntimeError as error:
+                lost += 1
+                if not str(error).startswith("DataLoader worker (pid") or lost > 3 or how.world > 1:
+                    raise
+                # told by a signal, anywhere in a step: what the step left is thrown away
+                before, enabled = run.seconds, run.scaler.is_enabled()
+                run.scaler = torch.amp.GradScaler(torch.device(how.device).type, enabled=enabled)
+                run.resume(folder)
+                run.seconds, net = before, None
+                waiting, bar.n = [], samples_seen(run.step, len(people), recipe)
+                tqdm.write(
+                    f"a loader process died ({str(error).splitlines()[0]}); "
+                    f"others take its place, from step {run.step}"
+                )
+    finally:
+        stop.over()
+
+
+def samples_seen(step: int, people: int, recipe: Recipe) -> int:
+    """How many samples the steps up to `step` have had."""
+    epochs, steps = divmod(step, math.ceil(people / recipe.batch))
+    return epochs * people + steps * recipe.batch
+
+
+def check_finite(waiting: list[Tensor], step: int) -> list[float]:
+    """The losses of the steps up to `step` as numbers; raises FloatingPointError naming one that is none."""
+    values = torch.stack(waiting).tolist()
+    for offset, value in enumerate(values):
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value} at step {step - len(values) + offset + 1}")
+    return values
+
+
+def fit(
+    name: str,
+    net: nn.Module,
+    people: Callable[[bool], TrainDataset],
+    recipe: Recipe,
+    way: RuntimeConfig,
+    out_dir: str | Path,
+    identity: dict,
+    score: Callable[[nn.Module], dict],
+    objective: Objective = pose_loss,
+) -> tuple[TrainState, Path]:
+    """Train a net to its recipe's end, from its last checkpoint where there is one.
+
+    people: makes the samples, told whether any are still to be trained on; identity: what makes it this run;
+    score: metrics of the averaged weights for the curve, every `evaluate_every` epochs. Returns the run and
+    its folder, OUT_DIR/runs/NAME-HASH; raises as `train` does.
+    """
+    net.to(way.device, memory_format=torch.channels_last)  # 1.5 times as many people a second on a CPU
+    torch.backends.cudnn.benchmark = True  # all batches but an epoch's last are of one shape
+    ema = copy.deepcopy(net).requires_grad_(False)
+    # as a checkpoint gives it back
+    identity = json.loads(json.dumps(identity | {"recipe": asdict(recipe), "code": code_hash(net)}))
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+    folder = Path(out_dir) / "runs" / f"{name}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    optimiser = kind(parameter_groups(net, recipe.weight_decay, recipe.layer_decay), lr=0.0, fused=True)
+    scaler = torch.amp.GradScaler(torch.device(way.device).type, enabled=way.precision == "fp16")
+    run = TrainState(net, ema, optimiser, scaler, identity)
+    with checkpoints.run_lock(folder) if way.rank == 0 else nullcontext():
+        going_on = run.resume(folder)
+        way.wait()
+        if going_on:
+            print(f"going on from step {run.step}, after {len(run.curve)} epochs of {recipe.epochs}")
+        elif way.rank == 0:  # before any work: a full disk shows now
+            run.save(folder)
+        samples = people(len(run.curve) < recipe.epochs)
+        bar = tqdm(
+            total=len(samples) * recipe.epochs,
+            initial=samples_seen(run.step, len(samples), recipe),
+            unit="person",
+            desc=name,
+            disable=way.rank > 0,
+        )
+        with bar:
+            for epoch, loss in train_epochs(run, samples, recipe, way, folder, bar, objective):
+                point = {"epoch": epoch, "loss": loss}
+                if way.rank == 0 and epoch % recipe.evaluate_every == 0 and epoch < recipe.epochs:
+                    point |= score(run.ema)
+                    bar.write(" ".join(f"{key} {value:.4f}" for key, value in point.items()))
+                run.curve.append(point)
+                if way.rank == 0:
+                    run.save(folder)
+                way.wait()
+    return run, folder
