@@ -152,20 +152,20 @@ def test_a_page_alone_says_what_its_search_is_missing(report, chromium, tmp_path
 def test_light_or_dark_is_remembered(system, chosen, report, chromium):
     context = chromium.new_context(color_scheme=system)
     tab = context.new_page()
-    colour = "getComputedStyle(document.body).backgroundColor"
+    color = "getComputedStyle(document.body).backgroundColor"
     tab.goto((report / "index.html").as_uri())
-    before = tab.evaluate(colour)
+    before = tab.evaluate(color)
     tab.get_by_role("button", name=chosen).click()
-    after = tab.evaluate(colour)
+    after = tab.evaluate(color)
     tab.wait_for_timeout(500)  # what a page stores reaches the next page's process a little later
     tab.goto((report / "tables/speed.html").as_uri())
-    assert tab.evaluate(colour) == after != before
+    assert tab.evaluate(color) == after != before
     tab.get_by_role("button", name=system).click()
     assert tab.evaluate("[document.documentElement.dataset.theme, localStorage['posebook-theme']]") == [
         "",
         "",
     ]
-    assert tab.evaluate(colour) == before  # and follows the system again
+    assert tab.evaluate(color) == before  # and follows the system again
     context.close()
 
 
@@ -260,9 +260,9 @@ def test_a_skeleton_turns_and_plays_by_keyboard(scheme, in_space, drawing):
     assert tab.inner_text(".live output") == stopped
 
     line = "document.querySelector('.live > div').data.find(trace => trace.meta === 'left').line.color"
-    colour = tab.evaluate(line)
+    color = tab.evaluate(line)
     tab.get_by_role("button", name={"light": "dark", "dark": "light"}[scheme]).click()
-    tab.wait_for_function(f"{line} !== {colour!r}")
+    tab.wait_for_function(f"{line} !== {color!r}")
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-playwright-python here")
     assert not [
         (one["id"], one["nodes"][0]["html"][:200]) for one in axe.Axe().run(tab).response["violations"]

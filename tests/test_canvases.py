@@ -15,7 +15,7 @@ from posebook.datasets import DatasetMissing, PoseDataset, canvas_cache, coco, c
 from posebook.papers import tables
 from posebook.training import data, recipes, trainer
 
-RECIPE = {"epochs": 2, "batch": 8, "input_size": [64, 64], "stage2_epochs": 1, "evaluate_every": 9}
+RECIPE = {"epochs": 2, "batch_size": 8, "input_size": [64, 64], "stage2_epochs": 1, "evaluate_every": 9}
 STAGES = (recipes.FAST.stage1, recipes.FAST.stage2)
 
 
@@ -227,7 +227,7 @@ def test_crops_from_canvases_are_those_of_the_pictures(photographs, tmp_path):
 
 @pytest.mark.parametrize("held", [True, False])
 def test_a_devices_batches_are_those_of_the_loader(photographs, tmp_path, held):
-    recipe = recipes.get("fast", batch=20, input_size=[128, 96], epochs=2, stage2_epochs=1)
+    recipe = recipes.get("fast", batch_size=20, input_size=[128, 96], epochs=2, stage2_epochs=1)
     file = canvas_cache.open_or_create(
         photographs, tmp_path, (128, 96), (recipe.stage1, recipe.stage2), "raw"
     )

@@ -1,4 +1,4 @@
-"""Codecs: encode then decode gives the joint back; vectorised code against plain loops."""
+"""Codecs: encode then decode gives the joint back; vectorized code against plain loops."""
 
 import math
 
@@ -47,7 +47,7 @@ def test_simcc_target_is_the_formula():
     assert target.x.shape == (1, 2, 192) and target.y.shape == (1, 2, 128)
 
 
-def test_heatmap_quarter_offset_points_to_the_higher_neighbour():
+def test_heatmap_quarter_offset_points_to_the_higher_neighbor():
     heatmap = torch.zeros(1, 1, 8, 8)
     heatmap[0, 0, 3, 4] = 1.0
     heatmap[0, 0, 3, 5] = 0.5
@@ -106,7 +106,7 @@ def test_kl_against_a_plain_loop():
     assert losses.simcc_kl(logits, target, weights).item() == pytest.approx(total, rel=1e-9)
 
 
-def test_kl_is_zero_at_the_target_and_blind_to_unlabelled_joints():
+def test_kl_is_zero_at_the_target_and_blind_to_unlabeled_joints():
     target = codecs.encode_simcc(torch.tensor([[[5.0, 6.0], [7.0, 8.0]]]), (24, 32))
     assert losses.simcc_kl(target, target, torch.ones(1, 2)).item() == pytest.approx(0, abs=1e-7)
     wild = codecs.SimCC(target.x.clone(), target.y.clone())

@@ -17,11 +17,11 @@ from posebook.evaluation.metrics import Predictions
 from posebook.training import data, loop, recipes, trainer
 
 COCO = skeletons.get("coco")
-RECIPE = {"epochs": 2, "batch": 8, "input_size": [64, 64], "stage2_epochs": 1, "evaluate_every": 1}
+RECIPE = {"epochs": 2, "batch_size": 8, "input_size": [64, 64], "stage2_epochs": 1, "evaluate_every": 1}
 
 
 def made(skeleton, count: int = 12, name: str = "made", seed: int = 0) -> PoseDataset:
-    """People of drawn joints, a fifth of them not labelled, in images that are not there."""
+    """People of drawn joints, a fifth of them not labeled, in images that are not there."""
     rng, joints = np.random.default_rng(seed), len(skeleton.keypoints)
     persons = []
     for number in range(count):
@@ -181,7 +181,7 @@ def test_fewer_joints_of_a_coco_file_are_scored_by_pycocotools(small):
     assert 0.1 < scores["AP"] == pytest.approx(scorer.stats[0])
 
 
-def test_added_labels_fill_in_what_is_not_labelled(tmp_path):
+def test_added_labels_fill_in_what_is_not_labeled(tmp_path):
     people = combined.map_joints(made(skeletons.get("lspet")), COCO)
     point = {
         "nose": [5.0, 6.0, 0.9],
@@ -262,7 +262,7 @@ def test_a_resumed_run_ends_with_the_same_weights(own, small, tmp_path, monkeypa
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "take_step", stopped)
+        patch.setattr(loop, "train_step", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "stopped")
     assert run(tmp_path / "stopped")["weights"]["sha256"] == whole["weights"]["sha256"]

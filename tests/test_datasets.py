@@ -218,15 +218,15 @@ def test_real_mpii_people(test_data, tmp_path):
     assert len(people.persons) == 5 and all(math.isnan(person.head) for person in people.persons)
     content = json.loads((root / "annotations" / "mpii_val.json").read_text())
     for entry, person in zip(content, people.persons, strict=True):
-        labelled = person.keypoints[:, 2] > 0
-        assert labelled.tolist() == [v == 1 for v in entry["joints_vis"]]
-        moved = np.array(entry["joints"])[labelled] - 1
-        assert person.keypoints[labelled, :2] == pytest.approx(moved)  # MATLAB counts from 1
+        labeled = person.keypoints[:, 2] > 0
+        assert labeled.tolist() == [v == 1 for v in entry["joints_vis"]]
+        moved = np.array(entry["joints"])[labeled] - 1
+        assert person.keypoints[labeled, :2] == pytest.approx(moved)  # MATLAB counts from 1
         x, y, w, h = person.bbox
         assert w == h == pytest.approx(200 * entry["scale"])
         assert y + h / 2 == pytest.approx(entry["center"][1] + 15 * entry["scale"] - 1)
         matrix = transforms.crop_affine(person.bbox, (256, 256))  # the crop holds the body
-        inside = transforms.apply_affine(matrix, person.keypoints[labelled, :2])
+        inside = transforms.apply_affine(matrix, person.keypoints[labeled, :2])
         assert ((inside > 0) & (inside < 256)).mean() > 0.9
     boxes = np.zeros((2, 2, 5))
     boxes[1] = [[30.0] * 5, [40.0] * 5]  # diagonals of 50 pixels

@@ -56,7 +56,7 @@ def test_folding_leaves_the_model_alone_and_precomputes_coordinates():
     folded = export.fold(net)
     assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
     kinds = [type(module).__name__ for module in folded.modules()]
-    assert "CoordConv2d" not in kinds and kinds.count("Placed") == 3
+    assert "CoordConv2d" not in kinds and kinds.count("FixedSizeCoordConv") == 3
 
 
 class Twice(nn.Module):

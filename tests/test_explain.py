@@ -213,12 +213,12 @@ def test_grad_cam_is_what_autograd_gives(net, images):
     channels = gradient.mean((2, 3), keepdim=True)
     cells = torch.relu((channels * kept["features"]).sum(1)).detach().numpy()  # (B, 4, 4)
     found = attribution.grad_cam(target, images, BINS, layer="backbone.stages.2").numpy()
-    centres = np.arange(4) * 16
+    centers = np.arange(4) * 16
     for image in range(2):
         rows = np.stack(
-            [np.interp(np.arange(64), centres, column) for column in cells[image].T], 1
+            [np.interp(np.arange(64), centers, column) for column in cells[image].T], 1
         )  # (64, 4)
-        by_hand = np.stack([np.interp(np.arange(64), centres, row) for row in rows])  # (64, 64)
+        by_hand = np.stack([np.interp(np.arange(64), centers, row) for row in rows])  # (64, 64)
         np.testing.assert_allclose(found[image], by_hand, atol=1e-5 * cells.max(), rtol=1e-4)
     assert cells.max() > 0
 
@@ -321,7 +321,7 @@ def test_body_parts_lie_where_their_joints_are(name):
     assert drawn[0, 0] == 0
 
 
-def test_body_parts_leave_out_what_is_not_labelled():
+def test_body_parts_leave_out_what_is_not_labeled():
     skeleton = skeletons.get("coco")
     joints = standing(skeleton)
     joints[[i for i, name in enumerate(skeleton.keypoints) if "left" in name], 2] = 0
@@ -332,7 +332,7 @@ def test_body_parts_leave_out_what_is_not_labelled():
     assert not attribution.body_part_masks(joints * [1, 1, 0], skeleton, (128, 96)).any()
 
 
-def test_a_cell_is_centred_on_a_multiple_of_its_stride():
+def test_a_cell_is_centered_on_a_multiple_of_its_stride():
     net = StarNet(8, (0, 0, 0, 0), "none", ())  # five strided convolutions and no block
     image = torch.randn(1, 3, 160, 160, requires_grad=True)
     net.eval()(image)[0, :, 2, 3].sum().backward()
@@ -341,7 +341,7 @@ def test_a_cell_is_centred_on_a_multiple_of_its_stride():
     assert (columns.min() + columns.max()) / 2 == 3 * 32
 
 
-def test_randomised_shuffles_a_copy(net, images):
+def test_randomized_shuffles_a_copy(net, images):
     before = {name: value.clone() for name, value in net.state_dict().items()}
     other = attribution.shuffle_weights(net, seed=3)
     for name, value in net.state_dict().items():

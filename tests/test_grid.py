@@ -75,7 +75,7 @@ def test_a_smaller_profile_is_another_run_on_the_embedded_data():
     assert (demo["name"], demo["dataset"]) == ("attention-cbam-demo", "synthetic")
     assert demo["options"] == paper["options"] and not {"epochs", "backbone"} & demo.keys()
     assert ablations.get_row("sweep-08-02").settings("demo")["stage1"] == {"dropout": 0.8}
-    assert ablations.get_row("lapx-14").settings("fast")["context"] == 0.4
+    assert ablations.get_row("lapx-14").settings("fast")["nonlocal_gain"] == 0.4
 
 
 def test_globs_pick_rows_in_their_order_and_once():
@@ -119,7 +119,7 @@ def test_the_command_line_takes_a_row(monkeypatch, tmp_path):
     words = ["training", "--grid", "lapx-11", "--profile", "paper", "--device", "cuda", "--workers", "3"]
     monkeypatch.setattr(sys, "argv", words)
     trainer.main()
-    wanted = {"name": "lapx-11", "model": "lapx", "dataset": "mpii", "context": 0.1, "seed": 0}
+    wanted = {"name": "lapx-11", "model": "lapx", "dataset": "mpii", "nonlocal_gain": 0.1, "seed": 0}
     assert wanted.items() <= asked.items() and (asked["device"], asked["workers"]) == ("cuda", 3)
     assert "grid" not in asked and "set" not in asked
 
@@ -134,22 +134,22 @@ def picture(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("id", ablations.rows())
 def test_every_row_is_built_and_learns(id, picture):
-    """One step at a small input: joints of the row's data, its recipe's loss, optimiser and augmentation."""
+    """One step at a small input: joints of the row's data, its recipe's loss, optimizer and augmentation."""
     row = ablations.get_row(id)
     skeleton = skeletons.get("mpii" if row.dataset == "mpii" else "coco")
     joints = np.random.default_rng(1).uniform(8, 56, (len(skeleton.keypoints), 3))
     standing = tuple(Person(picture, 1, n, (4, 4, 56, 56), 3136.0, joints) for n in range(4))
     persons = PoseDataset(row.dataset, "train", skeleton, "", standing, picture)
     recipe = recipes.get(
-        "paper", row.model, row.dataset, **row.changes | {"input_size": [64, 64], "batch": 4}
+        "paper", row.model, row.dataset, **row.changes | {"input_size": [64, 64], "batch_size": 4}
     )
     recipe = dataclasses.replace(recipe, warmup_steps=0)
     people, how = data.TrainDataset(persons, recipe, row.seed), runtime.RuntimeConfig("cpu")
     batch = next(iter(loop.batch_iterator(people, 0, how, None)))
     net = models.build(row.model, skeleton, (64, 64), **row.options)
-    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    optimiser = kind(optimizer.parameter_groups(net, recipe.weight_decay), lr=1e-3)
-    run = checkpoints.TrainState(net, net, optimiser, torch.amp.GradScaler(enabled=False), {})
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(optimizer.parameter_groups(net, recipe.weight_decay), lr=1e-3)
+    run = checkpoints.TrainState(net, net, optimizer, torch.amp.GradScaler(enabled=False), {})
     before = [parameter.detach().clone() for parameter in net.parameters()]
     loss, _ = loop.train_step(run, loop.wrap_model(run, recipe, 20, how), batch, 4, recipe, how, 1)
     assert loss > 0 and loss.isfinite()

@@ -110,7 +110,7 @@ def test_a_form_that_cannot_be_had_says_why(tmp_path, monkeypatch):
         runtimes.cuda_graph(net, **about)
     with pytest.raises(runtimes.Unavailable, match="nowhere is not installed: pip install nothing"):
         runtimes.require("nowhere", "nothing")
-    monkeypatch.setattr(runtimes, "need", lambda *names: None)
+    monkeypatch.setattr(runtimes, "require", lambda *names: None)
     with pytest.raises(runtimes.Unavailable, match="int8 needs calibration pictures"):
         runtimes.openvino_int8(net, **about)
 
@@ -206,7 +206,7 @@ def test_a_stopped_benchmark_goes_on_where_it_was(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return [{"form": sweep.BASELINE}]
 
-    monkeypatch.setattr(sweep, "one", one)
+    monkeypatch.setattr(sweep, "measure_model", one)
     sizes, folder = [(64, 64), (96, 96)], tmp_path / "unfinished"
     with pytest.raises(KeyboardInterrupt):
         sweep.run_sweep(["rtmpose-t"], sizes, unfinished=folder, **asked)

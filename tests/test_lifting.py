@@ -101,7 +101,7 @@ def test_a_lifter_is_its_parts_and_trains(name):
 
 
 def test_a_graph_convolution_is_its_sum():
-    """Against a loop over nodes and neighbours, in double precision."""
+    """Against a loop over nodes and neighbors, in double precision."""
     torch.manual_seed(0)
     conv = models.GraphConv(skeleton.adjacency(skeleton.BONES, 17), 2, 5).double().eval()
     for parameter in conv.parameters():
@@ -172,7 +172,7 @@ def test_clusters_are_chosen_as_a_loop_would():
         scores.append(density[i] * (min(denser) if denser else max(map(max, apart))))
     expected = sorted(np.argsort(scores)[::-1][:5].tolist())
     assert pruning.ClusterPruner(5)(tokens, tokens)[0].tolist() == expected
-    assert 6 in pruning.ClusterPruner(3, centre=True)(tokens, tokens)[0].tolist()
+    assert 6 in pruning.ClusterPruner(3, center=True)(tokens, tokens)[0].tolist()
 
 
 def test_motion_keeps_the_frames_that_jump():
@@ -261,7 +261,7 @@ def test_a_short_sequence_is_refused_or_padded(clip):
     assert found.shape == (5, 17, 3)
 
 
-def test_lost_joints_lie_between_their_neighbours(clip):
+def test_lost_joints_lie_between_their_neighbors(clip):
     keypoints = clip.keypoints.copy()
     keypoints[10:13, 5] = np.nan
     filled, lost = clips.fill_gaps(keypoints)
@@ -465,8 +465,8 @@ def test_paper_recipes_follow_their_codes():
 
 
 def test_training_a_lifter_goes_on_where_it_was_and_writes_a_record(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "EMBEDDED", {"train": 3, "val": 2})
-    some = {"epochs": 2, "batch": 8, "frames": 27, "evaluate_every": 1}
+    monkeypatch.setattr(training, "SYNTHETIC_CLIPS", {"train": 3, "val": 2})
+    some = {"epochs": 2, "batch_size": 8, "frames": 27, "evaluate_every": 1}
     record = training.train_lifter(
         profile="demo", out_dir=tmp_path, prune={1: ("uniform", 9)}, options=SMALL, **some
     )

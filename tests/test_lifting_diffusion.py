@@ -12,7 +12,7 @@ from posebook.lifting.pruning import FramePruning, UniformPruner
 from posebook.lifting.skeleton import PARENTS
 
 FRAMES = 9
-# where each joint lies from its parent, metres: x right of the camera, y down
+# where each joint lies from its parent, meters: x right of the camera, y down
 OFFSETS = torch.tensor([
     [0, 0, 0], [-0.13, 0, 0], [0, 0.44, 0.05], [0, 0.44, -0.05], [0.13, 0, 0], [0, 0.44, 0.05],
     [0, 0.44, -0.05], [0, -0.23, 0], [0, -0.25, 0], [0, -0.1, 0.05], [0, -0.11, 0], [0.15, 0, 0],

@@ -56,7 +56,7 @@ def test_clips_are_what_the_cameras_see(files, capsys):
     assert clips[0].name == "S1 Walking 1 54138969" and clips[0].fps == 50
     for clip in clips[:8]:
         assert clip.keypoints.shape == clip.pose.shape == (30, 17, 3)
-        assert clip.pose[..., 2].min() > 2  # metres before the camera
+        assert clip.pose[..., 2].min() > 2  # meters before the camera
         assert clip.camera.project(clip.pose) == pytest.approx(clip.keypoints[..., :2], abs=0.05)
         assert clip_inputs(clip).abs().max() < 3
         assert clip_targets(clip)[:, 0].abs().max() == 0
@@ -96,7 +96,7 @@ def test_cameras_stand_around_the_room_and_look_into_it():
         for camera in views.values():
             assert np.linalg.det(camera.rotation) == pytest.approx(1, abs=1e-6)
             at = -camera.rotation.T @ camera.translation
-            assert 1.4 < at[2] < 1.7 and 4 < np.linalg.norm(at) < 6  # metres
+            assert 1.4 < at[2] < 1.7 and 4 < np.linalg.norm(at) < 6  # meters
             assert camera.rotation[2] @ -at / np.linalg.norm(at) > 0.98  # forward is inwards
             assert camera.rotation[1, 2] < -0.9  # down is down
     with pytest.raises(ValueError, match="no cameras for S2, only for S1, S5"):
@@ -124,7 +124,7 @@ def test_the_lenses_are_those_of_real_frames(test_data):
          r"54138969 has the shape \(30, 16, 2\), not \(frames, 17 joints, 2\)"),
         (lambda w, s: w["S9"].update(Walking=np.ones((30, 25, 3))),
          r"S9 Walking has the shape \(30, 25, 3\), not \(frames, 32 or 17 joints, 3\)"),
-        (lambda w, s: w["S9"].update(Walking=w["S9"]["Walking"] * 1000), "wanted in metres"),
+        (lambda w, s: w["S9"].update(Walking=w["S9"]["Walking"] * 1000), "wanted in meters"),
         (lambda w, s: s["S9"].update(Walking=[v / 1000 for v in s["S9"]["Walking"]]), "wanted in pixels"),
         (lambda w, s: w["S9"].update(Walking=w["S9"]["Walking"] * np.nan), "no finite numbers"),
         (lambda w, s: s["S9"].update(Walking=[v[::2] for v in s["S9"]["Walking"]]),
@@ -238,7 +238,7 @@ def test_3dhp_frames_that_do_not_count_and_cameras_of_which_nothing_is_known(tmp
     [
         (lambda e: e.pop("data_2d"), "TS1 has no data_2d; it has data_3d, valid"),
         (lambda e: e.pop("valid"), "TS1 has no valid"),
-        (lambda e: e.update(data_3d=e["data_3d"] / 1000), "it is wanted in millimetres"),
+        (lambda e: e.update(data_3d=e["data_3d"] / 1000), "it is wanted in millimeters"),
         (lambda e: e.update(data_3d=e["data_3d"][1:]), "20 frames in 2D, 19 in 3D, and 20 in valid"),
         (lambda e: e.update(data_2d=np.ones((20, 28, 2))), "not .frames, 17 joints, 2"),
     ],
@@ -386,7 +386,7 @@ def test_what_python_2_has_written_is_read(tmp_path):
 
 def test_the_cameras_say_where_they_are_from():
     known = json.loads(h36m_3dhp.CAMERAS.read_text())
-    assert "Human3.6M" in known["source"] and "millimetres" in known["units"]
+    assert "Human3.6M" in known["source"] and "millimeters" in known["units"]
     assert set(known["places"]) == set(SUBJECTS)
     views = [view for places in known["places"].values() for view in places.values()]
     views += list(known["lenses"].values())

@@ -166,7 +166,7 @@ def test_a_training_is_asked_for_by_its_record(monkeypatch):
         asked.append(arguments)
         return {}
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "train_lifter", train)
     for way in ("hot", "ktpformer, full", "ktpformer, no-bones"):
         monkeypatch.setattr("sys.argv", shlex.split(lifting.variant_command(way))[2:])
         training.main()

@@ -61,7 +61,7 @@ def test_the_film_shows_one_walker_whose_joints_are_known(walk):
     lengths = np.linalg.norm(walk.pose[:, 2] - walk.pose[:, 3], axis=-1)  # a shank
     assert np.ptp(lengths) < 1e-6
     steps = np.linalg.norm(np.diff(walk.pose[:, 0], axis=0), axis=-1) * synthetic_video.FPS
-    assert 0.8 < steps.mean() < 1.4  # metres a second
+    assert 0.8 < steps.mean() < 1.4  # meters a second
     feet = np.linalg.norm(np.diff(walk.pose[:, [3, 6]], axis=0), axis=-1).min(1) * synthetic_video.FPS
     assert feet.mean() < 0.4 * steps.mean()  # one foot always stands
     np.testing.assert_array_equal(synthetic_video.walk(2).pictures, walk.pictures[:2])
@@ -131,7 +131,7 @@ def test_nobody_in_any_frame(video, net, monkeypatch):
     with pytest.raises(ValueError, match="walk.avi: no person was found in any of 16 frames"):
         predict_3d.track_person(read, net, lambda *_: (np.zeros((0, 4)), np.zeros(0)))
     unsure = lambda _, pictures, *__: [(np.zeros((1, 17, 2)), np.full((1, 17), 0.1))] * len(pictures)  # noqa: E731
-    monkeypatch.setattr(predict, "joints", unsure)
+    monkeypatch.setattr(predict, "predict_keypoints", unsure)
     with pytest.raises(ValueError, match="no person was found in any of 16 frames"):
         predict_3d.track_person(read, net)
 
@@ -187,7 +187,9 @@ def test_nets_of_other_joints(video, monkeypatch):
         predict_3d.track_person(read, net)
     own = skeletons.make_skeleton("h36m", list(H36M.keypoints), [list(limb) for limb in H36M.limbs], None)
     points = np.random.default_rng(0).uniform(0, 200, (1, 17, 2))
-    monkeypatch.setattr(predict, "joints", lambda _, some, *__: [(points, np.full((1, 17), 0.9))] * len(some))
+    monkeypatch.setattr(
+        predict, "predict_keypoints", lambda _, some, *__: [(points, np.full((1, 17), 0.9))] * len(some)
+    )
     tracked = predict_3d.track_person(read, models.build("starnet-pose-t", own, (64, 32)).eval())
     assert (tracked.clip.keypoints[..., :2] == points).all()  # taken as they are
 

@@ -29,7 +29,7 @@ def test_a_mirrored_sample_is_seen_along_mirrored_rays():
     _, y, _, seen = batch(exact)
     assert len(y) == 2
     assert not torch.allclose(seen[0], seen[1])
-    # float32, at some metres
+    # float32, at some meters
     assert (diffusion.energy_terms(y, seen)["reprojection"] < 1e-8).all()
 
 

@@ -82,7 +82,7 @@ def test_a_spot_lies_where_the_matrix_says(tmp_path):
 
 
 def test_what_shrinks_does_not_alias():
-    """Lines finer than a canvas pixel become grey, not other lines."""
+    """Lines finer than a canvas pixel become gray, not other lines."""
     image = np.zeros((900, 900, 3), np.uint8)
     image[:, ::2] = 255
     person = Person(None, 1, 1, (300.0, 250.0, 300.0, 400.0), 1.0, np.zeros((17, 3)))
@@ -98,8 +98,8 @@ def test_nearly_all_augmented_crops_lie_inside():
     )
     corners = np.array([[0, 0], [192, 0], [0, 256], [192, 256.0]])
     places = np.array([transforms.apply_affine(transforms.invert(matrix), corners) for matrix in matrices])
-    centre = boxes[0, 2:] / 2
-    inside = (np.abs(places - centre) <= half).all((1, 2))  # (5000,)
+    center = boxes[0, 2:] / 2
+    inside = (np.abs(places - center) <= half).all((1, 2))  # (5000,)
     assert inside.mean() > 0.95
     mild = replace(STAGES[1], rotation=0, scale=(1, 1))
     assert canvas_cache.canvas_reach((256, 192), (mild,)) == 128  # half the longer side, and no more
@@ -113,7 +113,7 @@ def near(test_data) -> dict[str, PoseDataset]:
     }
 
 
-# mean grey levels by which crops differ from the pictures' own; large COCO people are shrunk without aliasing
+# mean gray levels by which crops differ from the pictures' own; large COCO people are shrunk without aliasing
 @pytest.mark.parametrize(
     "name, format, most",
     [("lspet", "raw", 0.2), ("lspet", "jpeg", 2.0), ("coco", "raw", 1.5), ("coco", "jpeg", 3.5)],
@@ -135,7 +135,7 @@ def test_crops_of_real_people_are_those_of_their_pictures(test_data, tmp_path, n
 @pytest.mark.parametrize("held", [True, False])
 def test_a_devices_batches_are_those_of_the_loader(test_data, tmp_path, held):
     people = near(test_data)["lspet"]
-    recipe = recipes.get("fast", batch=9, input_size=[128, 96], epochs=2, stage2_epochs=1)
+    recipe = recipes.get("fast", batch_size=9, input_size=[128, 96], epochs=2, stage2_epochs=1)
     found = canvas_cache.open_or_create(people, tmp_path, (128, 96), (recipe.stage1, recipe.stage2), "raw")
     drawn = data.TrainDataset(people, recipe, 3, found)
     steps = data.ResumableBatchSampler(drawn, first_step=2)

@@ -31,9 +31,9 @@ def pixels(figure: plt.Figure) -> np.ndarray:
     return np.asarray(figure.canvas.buffer_rgba())[..., :3]
 
 
-def coloured(figure: plt.Figure, colour: str) -> int:
-    """How many pixels have very nearly this colour."""
-    target = np.round(np.array(matplotlib.colors.to_rgb(colour)) * 255)
+def colored(figure: plt.Figure, color: str) -> int:
+    """How many pixels have very nearly this color."""
+    target = np.round(np.array(matplotlib.colors.to_rgb(color)) * 255)
     return int((np.abs(pixels(figure) - target).max(-1) <= 2).sum())
 
 
@@ -43,10 +43,10 @@ def pose() -> np.ndarray:
     return np.c_[rng.uniform(4, 44, 17), rng.uniform(4, 60, 17), np.full(17, 2)]
 
 
-def test_a_pose_is_drawn_in_the_colours_of_its_sides():
+def test_a_pose_is_drawn_in_the_colors_of_its_sides():
     figure, ax = plt.subplots(figsize=(4, 4))
     figures.draw_pose(ax, np.full((64, 48, 3), 255, np.uint8), pose(), COCO)
-    assert coloured(figure, skeletons.LEFT) > 100 and coloured(figure, skeletons.RIGHT) > 100
+    assert colored(figure, skeletons.LEFT) > 100 and colored(figure, skeletons.RIGHT) > 100
     assert len(ax.lines) == 17 + 2 * len(COCO.limbs)
 
 
@@ -71,7 +71,7 @@ def test_a_hidden_joint_is_hollow():
     points[6] = (7, 8, 2)
     figures.draw_pose(ax, None, points, COCO)
     hidden, seen = (line for line in ax.lines if line.get_marker() == "o")
-    assert hidden.get_markerfacecolor() == "white" and seen.get_markerfacecolor() == COCO.colours[6]
+    assert hidden.get_markerfacecolor() == "white" and seen.get_markerfacecolor() == COCO.colors[6]
 
 
 def test_a_sheet_has_one_axes_a_picture():
@@ -102,7 +102,7 @@ def test_curves_show_the_loss_of_every_epoch_and_the_metric_where_it_was_taken()
     assert [list(line.get_ydata()) for line in left.lines] == [[2, 1, 0.5], [1, 0.8, 0.7]]
     assert [list(line.get_xdata()) for line in right.lines] == [[2, 3]] * 2
     assert right.get_ylabel() == "AP or PCK@0.2"
-    assert coloured(figure, colors.TEAL) > 100 and coloured(figure, colors.ORANGE) > 100
+    assert colored(figure, colors.TEAL) > 100 and colored(figure, colors.ORANGE) > 100
     with pytest.raises(ValueError, match="no record"):
         figures.learning_curves(records[2:])
 

@@ -164,7 +164,7 @@ def test_files_that_are_no_detector(tmp_path):
         detectors.Detector(other)
 
 
-def test_a_pose_is_drawn_in_its_colours():
+def test_a_pose_is_drawn_in_its_colors():
     skeleton = skeletons.get("lspet")
     people = np.random.default_rng(0).uniform(20, 80, (1, 14, 2))
     blank = np.zeros((100, 100, 3), np.uint8)

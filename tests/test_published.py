@@ -80,7 +80,7 @@ def record(**changes) -> dict:
         "metrics": {"AP": 0.71234, "AP50": 0.9, "AP75": 0.79, "AR": 0.74},
         "curve": [{"epoch": 10, "loss": 1.0, "AP": 0.5}, {"epoch": 20, "loss": 0.9, "AP": 0.4}],
         "seed": 0,
-        "weights": {"initialisation": "scratch"},
+        "weights": {"initialization": "scratch"},
         "machine": {"device": "cuda: made-up"},
         "started": "2026-01-01T00:00:00Z",
     }
@@ -175,7 +175,7 @@ def test_a_coco_record_fills_its_cell():
     assert "cuda: made-up" in found["where"] and "seed 0" in found["where"] and "scratch" in found["where"]
     assert ap(record(), row="StarNet-Pose-S")["status"] == "not measured"
     seen_more_often = record(parameters__evaluate_every=50)
-    del seen_more_often["parameters"]["clip"]  # of a posebook that had no such field
+    del seen_more_often["parameters"]["max_grad_norm"]  # of a posebook that had no such field
     assert ap(seen_more_often)["status"] == "measured here"
 
 
@@ -206,7 +206,7 @@ def test_no_other_record_fills_a_coco_cell(changes):
 
 
 def test_given_weights_fill_a_cell_when_the_record_tells_their_data():
-    given = record(kind="evaluate", weights={"trained_on": "coco", "initialisation": "authors' file"})
+    given = record(kind="evaluate", weights={"trained_on": "coco", "initialization": "authors' file"})
     given["dataset"] = given.pop("evaluated")
     assert ap(given)["measured"] == "71.23" and "authors' file" in ap(given)["where"]
 
@@ -483,7 +483,7 @@ def test_several_seeds_of_a_row_are_their_mean_and_spread():
     runs = [run_of(id, metrics_without_flip={"PCKh@0.5": value}) for id, value in figures.items()]
     older = run_of("lapx-12-seed1", metrics_without_flip={"PCKh@0.5": 0.1}, started="2025-01-01T00:00:00Z")
     given = run_of("lapx-12-seed2", metrics_without_flip={"PCKh@0.5": 0.2}, started="2025-01-01T00:00:00Z")
-    given["weights"] = {"initialisation": "weights from elsewhere"}
+    given["weights"] = {"initialization": "weights from elsewhere"}
     found = tables.build_table("LAPX", "ablation", [older, given, *runs])
     twelve = cell(found, "12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5")
     assert (twelve["measured"], twelve["spread"]) == ("87.97", "± 0.06, 3 runs")

@@ -8,13 +8,13 @@ from posebook.training import optimizer, recipes
 
 def rates(recipe, people, *epochs):
     """The learning rate at the beginning of these epochs."""
-    steps = -(-people // recipe.batch)
+    steps = -(-people // recipe.batch_size)
     return [optimizer.lr_at_step(epoch * steps, steps * recipe.epochs, recipe) for epoch in epochs]
 
 
 def test_starnet_poses_recipe():
     recipe = recipes.get("paper")
-    assert (recipe.epochs, recipe.stage2_epochs, recipe.batch, recipe.input_size) == (
+    assert (recipe.epochs, recipe.stage2_epochs, recipe.batch_size, recipe.input_size) == (
         210,
         15,
         1024,
@@ -31,7 +31,7 @@ def test_starnet_poses_recipe():
 
 def test_lapx_recipes():
     coco, mpii = recipes.get("paper", "lapx", "coco"), recipes.get("paper", "lapx", "mpii")
-    assert (coco.epochs, mpii.epochs, coco.batch, coco.optimiser) == (210, 200, 32, "adam")
+    assert (coco.epochs, mpii.epochs, coco.batch, coco.optimizer) == (210, 200, 32, "adam")
     assert rates(coco, 149813, 0, 119, 120, 160, 190) == pytest.approx(
         [2e-4, 2e-4, 8e-5, 3.2e-5, 1.28e-5], rel=1e-6
     )
@@ -45,7 +45,7 @@ def test_lapx_recipes():
 @pytest.mark.parametrize("dataset", ["coco", "mpii"])
 @pytest.mark.parametrize("gain", [0.1, 0.4])
 def test_lapxs_context_is_frozen_raised_over_fifty_epochs_and_free(dataset, gain):
-    recipe = recipes.get("paper", "lapx", dataset, context=gain)
+    recipe = recipes.get("paper", "lapx", dataset, nonlocal_gain=gain)
     held = [recipes.nonlocal_gain_at(epoch, recipe) for epoch in range(recipe.epochs)]
     assert held[:10] == pytest.approx([0] * 10) and held[60:] == [None] * (recipe.epochs - 60)
     assert held[10:60] == pytest.approx([gain * n / 50 for n in range(1, 51)])
@@ -53,7 +53,7 @@ def test_lapxs_context_is_frozen_raised_over_fifty_epochs_and_free(dataset, gain
 
 def test_amfacposes_recipe():
     recipe = recipes.get("paper", "amfacpose-r34", "coco")
-    assert (recipe.epochs, recipe.batch, recipe.loss, recipe.input_size) == (
+    assert (recipe.epochs, recipe.batch_size, recipe.loss, recipe.input_size) == (
         140,
         32,
         "kl_discrete",
@@ -78,7 +78,7 @@ def test_amfacposes_recipe():
 
 
 def test_the_rate_follows_the_batch_and_labels_the_input():
-    doubled = recipes.get("paper", "lapx", "coco", batch=64)
+    doubled = recipes.get("paper", "lapx", "coco", batch_size=64)
     assert rates(doubled, 149813, 0) == [4e-4]
     assert recipes.sigma_for(recipes.get("paper")) == (4.9, 5.66)
     assert recipes.sigma_for(recipes.get("fast", input_size=[64, 48])) == pytest.approx((2.45, 2.83))
@@ -87,7 +87,7 @@ def test_the_rate_follows_the_batch_and_labels_the_input():
 def test_one_budget_for_all_each_with_its_own_loss():
     starnet, amfac, lapx = (recipes.get("fast", name) for name in ("starnet-pose-t", "amfacpose-r18", "lapx"))
     assert starnet == lapx and (starnet.loss, amfac.loss) == ("simcc_kl", "kl_discrete")
-    same = {"loss", "sigma", "limbs"}
+    same = {"loss", "sigma", "limb_weights"}
     assert {k: v for k, v in vars(amfac).items() if k not in same} == {
         k: v for k, v in vars(starnet).items() if k not in same
     }
@@ -104,9 +104,9 @@ def test_a_paper_has_no_recipe_for_other_data():
     "changes, message",
     [
         ({"loss": "kl_discret"}, "unknown loss 'kl_discret'; did you mean kl_discrete"),
-        ({"optimiser": "adamww"}, "unknown optimiser 'adamww'; did you mean adamw"),
+        ({"optimizer": "adamww"}, "unknown optimizer 'adamww'; did you mean adamw"),
         ({"epochs": 0}, "epochs is 0, not a whole number from 1 on"),
-        ({"batch": 0}, "batch is 0, not a whole number"),
+        ({"batch_size": 0}, "batch_size is 0, not a whole number"),
         ({"evaluate_every": 1.5}, "evaluate_every is 1.5, not a whole number"),
         ({"input_size": 64}, "input_size is 64, not a height and a width"),
     ],

@@ -46,7 +46,7 @@ def test_a_file_that_is_no_record_is_named(tmp_path):
 
 
 def test_keep_copies_into_the_kept_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "KEPT", tmp_path / "measured")
+    monkeypatch.setattr(records, "ARCHIVE", tmp_path / "measured")
     kept = records.archive(records.write(RECORD, tmp_path))
     assert json.loads(kept.read_text())["metrics"] == {"AP": 0.5}
     assert records.load(tmp_path / "measured")[0]["kept"]
@@ -126,7 +126,7 @@ def test_dirty_means_lib_or_notebooks_differ(tmp_path, monkeypatch):
     (tmp_path / "lib" / "a.py").write_text("a = 1\n")
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *arguments], check=True)
-    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     (tmp_path / "README.md").write_text("elsewhere\n")
     assert records.code_version()["dirty"] is False
     (tmp_path / "lib" / "a.py").write_text("a = 2\n")

@@ -12,7 +12,7 @@ from posebook.training import multi_dataset, objectives, recipes
 from posebook.training.data import TrainDataset
 
 TINY = {"width": 24, "depth": 2, "heads": 2}
-SHORT = {"epochs": 1, "batch": 8, "base_batch": 8, "input_size": (64, 48), "warmup_steps": 1}
+SHORT = {"epochs": 1, "batch_size": 8, "base_batch_size": 8, "input_size": (64, 48), "warmup_steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,9 @@ def test_samples_of_both_sets_are_those_of_each_with_joints_that_do_not_count(se
 def test_a_batch_of_both_has_the_loss_of_each_alone(sets):
     """The loss is a mean over people, of whom those with 14 joints have three that are right anyway."""
     both = together(sets)
-    net = models.build(multi_dataset.MODEL, "coco", (64, 48), **TINY, others=(14,), part=12).eval()
+    net = models.build(
+        multi_dataset.MODEL, "coco", (64, 48), **TINY, extra_num_joints=(14,), expert_dim=12
+    ).eval()
     torch.nn.init.normal_(net.associate_keypoint_heads[0].final_layer.weight, std=0.1)
     batch = next(iter(DataLoader([both[0, index] for index in (0, 1, len(both) - 1)], 3)))
     assert batch[3].tolist() == [0, 0, 1]
@@ -117,7 +119,7 @@ def test_every_way_costs_a_set_what_a_plain_net_costs(sets):
 
 @pytest.mark.parametrize("way, runs", [("separate", 2), ("experts", 1)])
 def test_a_way_is_trained_measured_and_recorded(drawn, tmp_path, monkeypatch, way, runs):
-    monkeypatch.setattr(multi_dataset, "NET", multi_dataset.MODEL_OPTIONS | TINY)
+    monkeypatch.setattr(multi_dataset, "MODEL_OPTIONS", multi_dataset.MODEL_OPTIONS | TINY)
     record = multi_dataset.train(way, drawn, out_dir=tmp_path, **SHORT)
     assert set(record["metrics"]) == {
         f"{name}, {joints} joints" for name in ("PCK@0.1", "AP") for joints in (17, 14)

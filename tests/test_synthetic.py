@@ -95,7 +95,7 @@ def test_left_and_right_are_the_persons_own():
 def test_visibility_is_the_depth_order():
     who = someone()
     plain = scene_of([who])
-    (alone,) = writing.annotate(plain, drawing.rasterise(plain))
+    (alone,) = writing.annotate(plain, drawing.rasterize(plain))
     points = np.array(alone["keypoints"]).reshape(-1, 3)
     assert (points[:, 2] == 2).all()  # all of a standing person who faces the camera
 
@@ -103,7 +103,7 @@ def test_visibility_is_the_depth_order():
     picture = np.full((8, 8, 4), 255, np.uint8)
     for z, expected in ((2.2, 1), (3.9, 2)):
         boxed = scene_of([who], quads=surfaces.box((0, 0, z), (2.0, 0.75, 0.2), 0.0, [picture]))
-        (hidden,) = writing.annotate(boxed, drawing.rasterise(boxed))
+        (hidden,) = writing.annotate(boxed, drawing.rasterize(boxed))
         points = np.array(hidden["keypoints"]).reshape(-1, 3)
         for name in ("left_knee", "right_knee", "left_ankle", "right_ankle"):
             assert points[KEY[name], 2] == expected
@@ -112,7 +112,7 @@ def test_visibility_is_the_depth_order():
 
     # Too near for the picture: what lies outside is 0, 0, 0.
     close = scene_of([someone(place=(0.0, 1.2))])
-    (cut,) = writing.annotate(close, drawing.rasterise(close))
+    (cut,) = writing.annotate(close, drawing.rasterize(close))
     points = np.array(cut["keypoints"]).reshape(-1, 3)
     assert (points[KEY["left_ankle"]] == 0).all() and (points[KEY["right_ankle"]] == 0).all()
     assert points[KEY["left_hip"], 2] == 2
@@ -121,14 +121,14 @@ def test_visibility_is_the_depth_order():
 
 def test_the_far_side_of_the_head_is_hidden():
     away = scene_of([someone(0.0)])
-    (back,) = writing.annotate(away, drawing.rasterise(away))
+    (back,) = writing.annotate(away, drawing.rasterize(away))
     points = np.array(back["keypoints"]).reshape(-1, 3)
     assert (points[[KEY["nose"], KEY["left_eye"], KEY["right_eye"]], 2] == 1).all()
     assert (points[[KEY["left_shoulder"], KEY["right_shoulder"]], 2] == 2).all()
     side = scene_of(
         [someone(90.0)]
     )  # looks along +x, the picture's left: its right side is towards the camera
-    (profile,) = writing.annotate(side, drawing.rasterise(side))
+    (profile,) = writing.annotate(side, drawing.rasterize(side))
     points = np.array(profile["keypoints"]).reshape(-1, 3)
     near, far = ("right", "left") if points[KEY["right_ear"], 2] == 2 else ("left", "right")
     assert points[KEY[f"{near}_ear"], 2] == 2 and points[KEY[f"{far}_ear"], 2] == 1
@@ -138,19 +138,19 @@ def test_the_far_side_of_the_head_is_hidden():
 def test_the_nearer_person_is_in_front():
     near, far = someone(place=(0.0, 2.4)), someone(place=(0.35, 3.6), seed=4)
     scene = scene_of([far, near])
-    buffers = drawing.rasterise(scene)
+    buffers = drawing.rasterize(scene)
     first, second = writing.masks(buffers, 2)
-    alone = writing.masks(drawing.rasterise(scene_of([near])), 1)[0]
+    alone = writing.masks(drawing.rasterize(scene_of([near])), 1)[0]
     assert not (first & second).any()
     assert (second != alone).sum() < 0.01 * alone.sum()  # nobody hides the nearer one
-    assert first.sum() < writing.masks(drawing.rasterise(scene_of([far])), 1)[0].sum()
+    assert first.sum() < writing.masks(drawing.rasterize(scene_of([far])), 1)[0].sum()
 
 
 def test_area_box_and_polygons_agree_with_the_mask():
     checked = 0
     for seed in range(5):
         scene = scenes.sample_scene(np.random.default_rng(seed))
-        buffers = drawing.rasterise(scene)
+        buffers = drawing.rasterize(scene)
         masks = {int(m.sum()): m for m in writing.masks(buffers, len(scene.people))}
         for who in writing.annotate(scene, buffers):
             mask = masks[who["area"]]

@@ -21,7 +21,7 @@ def people(test_data):
 
 
 def test_plain_and_packed_batches_are_alike_where_nothing_is_drawn(people, tmp_path):
-    recipe = recipes.get("overfit", batch=5, input_size=[128, 96], stage1={"flip": 0})
+    recipe = recipes.get("overfit", batch_size=5, input_size=[128, 96], stage1={"flip": 0})
     canvases = canvas_cache.open_or_create(people, tmp_path, SIZE, (recipe.stage1,), "raw")
     both = training_throughput.pipelines(people, {"raw": canvases}, recipe, 0)
     plain, quick = both["plain"](), both["raw"]()
@@ -34,11 +34,11 @@ def test_plain_and_packed_batches_are_alike_where_nothing_is_drawn(people, tmp_p
         weights = a[3]
         assert torch.equal(weights, b[3]) and 0 < weights.mean() <= 1
         for x, y in ((a[1], b[1]), (a[2], b[2])):
-            labelled = weights > 0
-            assert torch.allclose(x[labelled], y[labelled], atol=1e-6)
+            labeled = weights > 0
+            assert torch.allclose(x[labeled], y[labeled], atol=1e-6)
 
 
-def test_one_draw_is_coloured_alike(people, monkeypatch):
+def test_one_draw_is_colored_alike(people, monkeypatch):
     """Plain's formulas against `photometric`, on the same draws."""
     recipe = recipes.get("fast", stage1={"blur": 0.5, "median_blur": 0.5}, input_size=list(SIZE))
     plain = training_throughput.ReferenceDataset(people, recipe, 0)
@@ -59,7 +59,7 @@ def test_one_draw_is_coloured_alike(people, monkeypatch):
 
 
 def test_ways_are_timed_in_turns(people, tmp_path):
-    recipe = recipes.get("fast", batch=4, input_size=list(SIZE))
+    recipe = recipes.get("fast", batch_size=4, input_size=list(SIZE))
     canvases = canvas_cache.open_or_create(people, tmp_path, SIZE, (recipe.stage1,), "raw")
     ways = training_throughput.pipelines(people, {"raw": canvases}, recipe, 0)
     found = training_throughput.measure_pipelines(ways, rounds=2, seconds=0.1)
@@ -68,11 +68,11 @@ def test_ways_are_timed_in_turns(people, tmp_path):
 
 
 def test_steps_are_timed_one_change_after_the_other(people):
-    recipe = recipes.get("fast", batch=2, input_size=[64, 64])
+    recipe = recipes.get("fast", batch_size=2, input_size=[64, 64])
     found = training_throughput.step_rates(
         "starnet-pose-t", people.skeleton, recipe, "cpu", "bf16", rounds=2, steps=1
     )
-    assert list(found) == ["as built", "+ channels last", "+ fused optimiser", "+ bf16"]
+    assert list(found) == ["as built", "+ channels last", "+ fused optimizer", "+ bf16"]
     assert all(len(values) == 2 and min(values) > 0 for values in found.values())
 
 

@@ -18,14 +18,14 @@ import torch
 
 from conftest import ROOT
 from posebook import datasets, models, utils
-from posebook import losses as training
+from posebook import losses as loss_functions
 from posebook.losses import simcc_kl
 from posebook.models import starnet_pose
 from posebook.training import checkpoints, data, loop, optimizer, recipes, runtime, trainer
 
 SMALL = {
     "epochs": 3,
-    "batch": 8,
+    "batch_size": 8,
     "input_size": [64, 64],
     "evaluate_every": 2,
     "warmup_steps": 2,
@@ -34,7 +34,7 @@ SMALL = {
 
 
 def test_each_epoch_holds_every_person_once_and_a_resume_sees_the_same_order():
-    recipe = replace(recipes.FAST, epochs=3, batch=4)
+    recipe = replace(recipes.FAST, epochs=3, batch_size=4)
     all_of_it = list(data.epoch_batches(10, recipe, 7, 0))
     assert len(all_of_it) == 9
     for epoch in range(3):
@@ -53,7 +53,7 @@ def test_the_papers_learning_rate():
     assert rate == pytest.approx([4e-8, 2e-3, 4e-3, 4e-3, 2e-4])
     middle = optimizer.lr_at_step(round(0.75 * total), total, recipe)
     assert middle == pytest.approx((4e-3 + 2e-4) / 2, rel=1e-3)
-    assert optimizer.lr_at_step(2000, total, replace(recipe, batch=256)) == pytest.approx(1e-3)
+    assert optimizer.lr_at_step(2000, total, replace(recipe, batch_size=256)) == pytest.approx(1e-3)
 
 
 def test_no_decay_on_norms_and_biases():
@@ -86,7 +86,7 @@ def test_the_average_is_the_formula():
     model.weight.data.fill_(3.0)
     model.running_mean.fill_(5.0)
     model.num_batches_tracked.fill_(7)
-    recipe = replace(recipes.FAST, ema=0.1, ema_warmup=10.0)
+    recipe = replace(recipes.FAST, ema_momentum=0.1, ema_warmup=10.0)
     optimizer.update_ema(ema, model, 4, recipe)
     momentum = 0.9 * math.exp(-5 / 10) + 0.1
     assert ema.weight.tolist() == pytest.approx([1 + 2 * momentum] * 2)
@@ -126,7 +126,7 @@ def test_a_run_and_its_record(small, tmp_path):
 
 
 def test_a_heatmap_net_is_trained_and_evaluated(small, tmp_path):
-    how = SMALL | {"epochs": 4, "batch": 6, "learning_rate": 2e-3}
+    how = SMALL | {"epochs": 4, "batch_size": 6, "learning_rate": 2e-3}
     record = trainer.train("lpn-50", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
     losses = [point["loss"] for point in record["curve"]]
     assert record["protocol"]["decoding"] == "heatmap argmax, quarter offset" and losses[-1] < losses[0]
@@ -147,7 +147,7 @@ def test_a_run_starts_from_weights_it_is_given(small, tmp_path):
     file = tmp_path / "first" / first["weights"]["file"]
     still = SMALL | {"epochs": 1, "learning_rate": 0.0}
     second = trainer.train(data_root=str(small), out_dir=str(tmp_path / "second"), init=str(file), **still)
-    assert second["weights"]["initialisation"] == f"weights {file.name} sha256 {first['weights']['sha256']}"
+    assert second["weights"]["initialization"] == f"weights {file.name} sha256 {first['weights']['sha256']}"
     before = models.load_weights(file)
     after = models.load_weights(tmp_path / "second" / second["weights"]["file"])
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
@@ -174,7 +174,7 @@ def small_14(small, tmp_path):
     return root
 
 
-def test_other_joints_are_learnt_from_weights_and_measured_before_and_after(small_14, tmp_path):
+def test_other_joints_are_learned_from_weights_and_measured_before_and_after(small_14, tmp_path):
     shipped = ROOT / "data/weights/starnet-pose-t-synthetic.safetensors"
     how = SMALL | {"epochs": 1, "input_size": [128, 96]}
     record = trainer.train(
@@ -220,7 +220,7 @@ def test_a_packed_run_goes_on_too(small, tmp_path):
 @pytest.mark.parametrize(
     "precision", ["float32", *(pytest.param(p, marks=pytest.mark.slow) for p in ("bf16", "fp16"))]
 )
-def test_the_loss_falls_when_a_few_people_are_learnt_by_heart(small, tmp_path, precision):
+def test_the_loss_falls_when_a_few_people_are_learned_by_heart(small, tmp_path, precision):
     record = trainer.train(
         "starnet-pose-t",
         "synthetic",
@@ -228,7 +228,7 @@ def test_the_loss_falls_when_a_few_people_are_learnt_by_heart(small, tmp_path, p
         "overfit",
         out_dir=str(tmp_path),
         epochs=6 if precision == "fp16" else 12,  # a CPU takes long over it
-        batch=8,
+        batch_size=8,
         # over 2x2 cells oneDNN's bf16 gradient of a 7x7 convolution is garbage on some AMD processors
         input_size=[128, 96] if precision == "bf16" else [64, 64],
         precision=precision,
@@ -247,7 +247,7 @@ def test_nan_stops_the_run_and_names_the_step(small, tmp_path, monkeypatch):
         calls.append(1)
         return real(*arguments) * (math.nan if len(calls) == 5 else 1.0)
 
-    monkeypatch.setattr(training, "simcc_kl", poisoned)
+    monkeypatch.setattr(loss_functions, "simcc_kl", poisoned)
     with pytest.raises(FloatingPointError, match="the loss is nan at step 5"):
         run(small, tmp_path)
     checkpoint = max(tmp_path.rglob("checkpoint-*.safetensors"))  # of the first epoch, before the fault
@@ -281,9 +281,9 @@ def test_unknown_names_are_met_before_any_work(arguments, message, tmp_path):
 
 def test_another_run_starts_anew(small, tmp_path, monkeypatch):
     record = run(small, tmp_path, epochs=1)
-    files = {record["weights"]["file"], run(small, tmp_path, epochs=1, batch=12)["weights"]["file"]}
+    files = {record["weights"]["file"], run(small, tmp_path, epochs=1, batch_size=12)["weights"]["file"]}
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "sources", lambda net: "other code")
+        patch.setattr(loop, "run_code_hash", lambda *_: "other code")
         files.add(run(small, tmp_path, epochs=1)["weights"]["file"])
     assert len(files) == 3 and all((tmp_path / file).exists() for file in files)
 
@@ -306,17 +306,19 @@ def test_a_torn_checkpoint_is_passed_over_and_the_last_one_refused(small, tmp_pa
 
 
 def test_a_foreign_checkpoint_is_not_taken_up(small, tmp_path):
-    first, second = run(small, tmp_path, epochs=1), run(small, tmp_path, epochs=1, batch=12)
+    first, second = run(small, tmp_path, epochs=1), run(small, tmp_path, epochs=1, batch_size=12)
     path, *_ = checkpoints.list_checkpoints((tmp_path / first["weights"]["file"]).parent)
     for other in checkpoints.list_checkpoints((tmp_path / second["weights"]["file"]).parent):
         other.write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="it is of another run"):
-        run(small, tmp_path, epochs=1, batch=12)
+        run(small, tmp_path, epochs=1, batch_size=12)
 
 
 @pytest.mark.slow
 def test_lapxs_context_is_frozen_then_raised(small, tmp_path):
-    how = SMALL | {"context_span": [1 / 3, 1.0]}  # an epoch frozen, two in which the gain is raised to 0.2
+    how = SMALL | {
+        "nonlocal_schedule": [1 / 3, 1.0]
+    }  # an epoch frozen, two in which the gain is raised to 0.2
     record = trainer.train("lapx", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
     after_two, after_three = (
         safetensors.torch.load_file(path)
@@ -329,7 +331,12 @@ def test_lapxs_context_is_frozen_then_raised(small, tmp_path):
         assert tensors[f"model.{branch}gamma"].item() == pytest.approx(gain)
         assert not torch.equal(tensors[f"model.{branch}g.weight"], start[f"{branch}g.weight"])
     whole = trainer.train(
-        "lapx", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how | {"context_span": [1.0, 2.0]}
+        "lapx",
+        "synthetic",
+        str(small),
+        "fast",
+        out_dir=str(tmp_path),
+        **how | {"nonlocal_schedule": [1.0, 2.0]},
     )
     *_, frozen = checkpoints.list_checkpoints((tmp_path / whole["weights"]["file"]).parent)
     assert torch.equal(
@@ -338,7 +345,7 @@ def test_lapxs_context_is_frozen_then_raised(small, tmp_path):
 
 
 def test_two_runs_in_one_folder_are_refused(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "PATIENCE", 1)
+    monkeypatch.setattr(checkpoints, "LOCK_TIMEOUT", 1)
     folder = (tmp_path / run(small, tmp_path, epochs=1)["weights"]["file"]).parent
     with checkpoints.run_lock(folder):
         with pytest.raises(
@@ -372,7 +379,7 @@ def test_a_row_of_the_grid_says_it_all(capsys, monkeypatch):
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(small):
     people = datasets.load("synthetic", small, "train")
-    recipe = recipes.get("fast", "lapx", input_size=[64, 64], batch=7, clip=0.01)
+    recipe = recipes.get("fast", "lapx", input_size=[64, 64], batch_size=7, max_grad_norm=0.01)
     batch = next(
         iter(loop.batch_iterator(data.TrainDataset(people, recipe, 0), 0, runtime.RuntimeConfig("cpu"), None))
     )
@@ -380,8 +387,8 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(small):
     for parts in (1, 3):
         torch.manual_seed(0)
         net = models.build("lapx", people.skeleton, (64, 64)).eval()  # eval: batch norm sees no batch
-        optimiser = torch.optim.SGD(net.parameters(), lr=0.0)
-        run = checkpoints.TrainState(net, net, optimiser, torch.amp.GradScaler(enabled=False), {})
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+        run = checkpoints.TrainState(net, net, optimizer, torch.amp.GradScaler(enabled=False), {})
         loop.train_step(run, net, batch, 7, recipe, runtime.RuntimeConfig("cpu"), parts)
         gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-8)
@@ -430,7 +437,7 @@ def start(small, folder, processes: int = 1, **changes) -> subprocess.Popen:
         "--out-dir",
         str(folder),
     ]
-    words += ["--save-every", "2", "--set", json.dumps(SMALL | {"epochs": 8, "batch": 4} | changes)]
+    words += ["--save-every", "2", "--set", json.dumps(SMALL | {"epochs": 8, "batch_size": 4} | changes)]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.Popen(
         [sys.executable, *(launch if processes > 1 else []), "-m", "posebook.training", *words],

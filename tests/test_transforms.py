@@ -17,7 +17,7 @@ BOX = (40.0, 30.0, 60.0, 120.0)
 COCO = skeletons.get("coco")
 
 
-def test_the_box_centre_falls_on_half_the_input():
+def test_the_box_center_falls_on_half_the_input():
     matrix = transforms.crop_affine(BOX, SIZE)
     assert transforms.apply_affine(matrix, np.array([70.0, 90.0])) == pytest.approx([96, 128])
 
@@ -66,7 +66,7 @@ def test_a_bright_dot_lands_where_its_joint_does(rotation, flip):
     assert found == pytest.approx(transforms.apply_affine(matrix, np.array([75.0, 95.0])), abs=0.1)
 
 
-def test_normalise_is_the_formula():
+def test_normalize_is_the_formula():
     image = torch.randint(0, 256, (1, 4, 5, 3), dtype=torch.uint8)
     out = transforms.normalize(image)
     assert out.shape == (1, 3, 4, 5)
@@ -128,7 +128,7 @@ def test_no_augmentation_changes_nothing():
 
 
 def some(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (B, 4) and keypoints (B, 17, 3) in and about them, some not labelled."""
+    """Boxes (B, 4) and keypoints (B, 17, 3) in and about them, some not labeled."""
     rng = np.random.default_rng(seed)
     boxes = np.hstack([rng.uniform(0, 100, (count, 2)), rng.uniform(20, 150, (count, 2))])
     points = boxes[:, None, :2] + rng.random((count, 17, 2)) * boxes[:, None, 2:]
@@ -217,7 +217,7 @@ def test_both_warps_give_one_picture(test_data):
     batch = transforms.warp_batch(torch.from_numpy(canvases), torch.from_numpy(matrices), SIZE)
     for canvas, matrix, found in zip(canvases, matrices, batch, strict=True):
         difference = np.abs(found.numpy().astype(int) - transforms.warp(canvas, matrix, SIZE))
-        # older OpenCV places pixels to 1/32; where an edge is sharp that is some grey levels
+        # older OpenCV places pixels to 1/32; where an edge is sharp that is some gray levels
         assert difference.mean() < 0.5 and np.quantile(difference, 0.999) <= 8
 
 
@@ -268,7 +268,7 @@ def test_joints_of_a_batch_are_those_of_each():
         assert (weights[i].numpy() == (inside & (joints[:, 2] > 0))).all()
 
 
-def test_both_ways_to_colour_and_blur_give_one_picture(test_data):
+def test_both_ways_to_color_and_blur_give_one_picture(test_data):
     paths = [test_data / "lspet" / "images" / f"im{n:05d}.jpg" for n in range(1, 41)]
     images = np.array([cv2.resize(read_image(path), (48, 64)) for path in paths])  # (B, 64, 48, 3)
     images[0] = np.random.default_rng(1).integers(0, 256, (64, 48, 3))  # every hue

@@ -77,7 +77,7 @@ def test_a_mixed_batch_is_each_of_its_datasets_alone():
 
 
 def test_decoders_without_experts_are_several_datasets_too():
-    net, images = small("vitpose-s", others=(14,)), torch.randn(2, 3, 64, 48)
+    net, images = small("vitpose-s", extra_num_joints=(14,)), torch.randn(2, 3, 64, 48)
     crowd = vitpose.extract_dataset(net, 1, skeletons.get("crowdpose"))
     assert torch.allclose(crowd(images)[0], net(images, 1)[0], atol=1e-5)
     assert torch.allclose(vitpose.extract_dataset(net)(images)[0], net(images)[0], atol=1e-5)
@@ -163,13 +163,13 @@ def test_attention_rolled_out_is_a_distribution_over_patches():
 def test_what_a_patch_looks_at_is_its_row_of_the_rollout():
     net, images = small("vitpose-s"), torch.randn(2, 3, 64, 48)
     flow = attribution.attention_rollout(net, images)  # (2, 12, 12): patches of 16, 4 rows of 3
-    points = torch.tensor([[21.5, 37.5], [0.0, 0.0]])  # the centres of row 2, column 1, and about the first
+    points = torch.tensor([[21.5, 37.5], [0.0, 0.0]])  # the centers of row 2, column 1, and about the first
     found = attribution.rollout_map(net, images, points)
     assert found.shape == (2, 64, 48)
     for image, token in enumerate((2 * 3 + 1, 0)):
         rows = flow[image, token].unflatten(0, (4, 3))
-        assert found[image, -1, -1] == pytest.approx(float(rows[-1, -1]), rel=1e-4)  # beyond the last centre
-        middle = found[image, 5:7, 21:23].mean()  # about the centre of row 0, column 1, half a pixel off
+        assert found[image, -1, -1] == pytest.approx(float(rows[-1, -1]), rel=1e-4)  # beyond the last center
+        middle = found[image, 5:7, 21:23].mean()  # about the center of row 0, column 1, half a pixel off
         near = (31 * rows[0, 1] + (rows[0, 0] + rows[0, 2]) / 2) / 32
         assert middle == pytest.approx(float((31 * near + rows[1, 1]) / 32), rel=0.03)
     with pytest.raises(ValueError, match="no attention among tokens"):

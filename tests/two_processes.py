@@ -10,12 +10,12 @@ from posebook.training import checkpoints, data, loop, recipes, runtime
 
 root, out = sys.argv[1:]
 people = datasets.load("synthetic", root, "train")
-recipe = recipes.get("fast", input_size=[64, 64], batch=7)
+recipe = recipes.get("fast", input_size=[64, 64], batch_size=7)
 how = runtime.make_runtime("cpu", "float32")
 torch.manual_seed(0)
 net = models.build("starnet-pose-t", people.skeleton, (64, 64)).eval()  # eval: batch norm sees no batch
-optimiser = torch.optim.SGD(net.parameters(), lr=0.0)
-run = checkpoints.TrainState(net, net, optimiser, torch.amp.GradScaler("cpu", enabled=False), {})
+optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+run = checkpoints.TrainState(net, net, optimizer, torch.amp.GradScaler("cpu", enabled=False), {})
 batch = next(iter(loop.batch_iterator(data.TrainDataset(people, recipe, 0), 0, how, None)))
 loop.train_step(run, loop.wrap_model(run, recipe, 0, how), batch, 7, recipe, how, 2)
 if how.rank == 0:

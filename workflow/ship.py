@@ -57,7 +57,9 @@ def card(record: dict, name: str, digest: str, earlier: list[dict]) -> str:
         f"{one['persons']:,} people of {one['name']} (annotations' SHA-256 `{one['sha256'][:16]}...`)"
         for one in sets
     )
-    others = "".join(f", and {joints} of another set" for joints in record["options"].get("others", ()))
+    others = "".join(
+        f", and {joints} of another set" for joints in record["options"].get("extra_num_joints", ())
+    )
     curve, seen, runs = [], 0, [*earlier, record]
     for number, run in enumerate(runs, 1):
         before, learnt = seen, sum(one["persons"] for one in run.get("datasets", [run["dataset"]]))
@@ -83,7 +85,7 @@ lessons, tests. It is no pose estimator for real people.
 - Input {height} x {width} (height, width), 17 COCO joints{others}; float16 safetensors,
   SHA-256 `{digest}`.
 - Trained on {people}
-  for {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}, commit `{commit}`,
+  for {recipe["epochs"]} epochs of batch {recipe["batch_size"]}, seed {record["seed"]}, commit `{commit}`,
   CoarseDropout with probability {dropout}:
   {minutes:.0f} minutes on {machine["device"]}, {machine["threads"]} thread(s).{legs}
 - Evaluated on {evaluated["persons"]:,} people of the validation split, annotated boxes.

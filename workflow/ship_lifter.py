@@ -48,7 +48,7 @@ rule. It is for lessons, tests and trying out, and no benchmark of anything.
 - float32 safetensors, SHA-256 `{record["weights"]["sha256"]}`;
   Human3.6M's 17 joints, {record["complexity"]["params"]:,} parameters.
 - Trained on {data["clips"]} clips (SHA-256 `{data["sha256"][:16]}...`)
-  for {recipe["epochs"]} epochs of batch {recipe["batch"]}, seed {record["seed"]}, commit `{commit}`:
+  for {recipe["epochs"]} epochs of batch {recipe["batch_size"]}, seed {record["seed"]}, commit `{commit}`:
   {record["wall_seconds"] / 60:.0f} minutes on {machine["device"]}, {machine["threads"]} thread(s).
 - Evaluated on {evaluated["clips"]} other clips, {evaluated["frames"]:,} frames, from 2D joints with a
   detector's errors.

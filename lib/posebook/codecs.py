@@ -5,7 +5,7 @@ SimCC: Li et al., "SimCC: a Simple Coordinate Classification Perspective for Hum
 keeps. Heatmaps: Tompson et al., NeurIPS 2014; the quarter offset is from Newell et al., ECCV 2016; DARK is
 Zhang et al., "Distribution-Aware Coordinate Representation for Human Pose Estimation", CVPR 2020, 3.2.
 
-1. A SimCC bin b stands for the coordinate b / split_ratio: bin 0 is the centre of pixel 0.
+1. A SimCC bin b stands for the coordinate b / split_ratio: bin 0 is the center of pixel 0.
 2. A joint outside the input has a target all the same (its Gaussian's tail); `inside` tells which joints
    may count in a loss.
 3. mmpose moves a joint whose score is not above 0 to (-1, -1); we keep its position, so that a picture can
@@ -40,7 +40,7 @@ def encode_simcc(
     split_ratio: float = 2.0,
     sigma: tuple[float, float] = (4.9, 5.66),
 ) -> SimCC:
-    """One Gaussian a joint and axis, peak 1 at the joint's nearest bin (SimCC, equation 5, not normalised).
+    """One Gaussian a joint and axis, peak 1 at the joint's nearest bin (SimCC, equation 5, not normalized).
 
     keypoints: (..., K, 2) as (x, y) pixels of the input; input_size: (H, W); sigma: (x, y) in bins.
     Returns x (..., K, W * split_ratio) and y (..., K, H * split_ratio).
@@ -51,8 +51,8 @@ def encode_simcc(
         # one line of the Gaussian, of which each joint's row is a piece: quicker by far than an exp a bin
         distance = torch.arange(-2 * bins, 2 * bins, device=keypoints.device, dtype=keypoints.dtype)
         line = (-(distance**2) / (2 * sigma[axis] ** 2)).clamp(min=-87).exp()  # (4 bins,); below, no float32
-        centre = (keypoints[..., axis] * split_ratio).round().clamp(-bins, 2 * bins)  # (..., K)
-        axes.append(line.unfold(0, bins, 1)[2 * bins - centre.long()])  # (..., K, bins)
+        center = (keypoints[..., axis] * split_ratio).round().clamp(-bins, 2 * bins)  # (..., K)
+        axes.append(line.unfold(0, bins, 1)[2 * bins - center.long()])  # (..., K, bins)
     return SimCC(*axes)
 
 
@@ -83,11 +83,11 @@ def encode_heatmap(
     cell, cell (i, j) standing for the input pixel (stride * j, stride * i), as in the HRNet code.
     """
     height, width = input_size[0] // stride, input_size[1] // stride
-    centre = (keypoints / stride).round()  # (..., K, 2)
+    center = (keypoints / stride).round()  # (..., K, 2)
     rows = torch.arange(height, device=keypoints.device, dtype=keypoints.dtype)
     columns = torch.arange(width, device=keypoints.device, dtype=keypoints.dtype)
-    dx2 = (columns - centre[..., 0, None]) ** 2  # (..., K, w)
-    dy2 = (rows - centre[..., 1, None]) ** 2  # (..., K, h)
+    dx2 = (columns - center[..., 0, None]) ** 2  # (..., K, w)
+    dy2 = (rows - center[..., 1, None]) ** 2  # (..., K, h)
     return torch.exp(-(dx2[..., None, :] + dy2[..., :, None]) / (2 * sigma**2))  # (..., K, h, w)
 
 
@@ -102,13 +102,13 @@ def flip_heatmap(heatmaps: Tensor, flip_indices: list[int]) -> Tensor:
 
 
 def decode_heatmap(heatmaps: Tensor, stride: int = 4) -> tuple[Tensor, Tensor]:
-    """The highest cell, moved a quarter cell towards its higher neighbour on each axis.
+    """The highest cell, moved a quarter cell towards its higher neighbor on each axis.
 
     heatmaps: (B, K, h, w). Returns keypoints (B, K, 2) in input pixels and scores (B, K), the peak's value.
     """
     height, width = heatmaps.shape[-2:]
     scores, x, y = _peak(heatmaps)  # each (B, K)
-    # towards the higher neighbour, and only where both neighbours exist
+    # towards the higher neighbor, and only where both neighbors exist
     dx = torch.sign(_at(heatmaps, x + 1, y) - _at(heatmaps, x - 1, y)) * ((x > 0) & (x < width - 1))
     dy = torch.sign(_at(heatmaps, x, y + 1) - _at(heatmaps, x, y - 1)) * ((y > 0) & (y < height - 1))
     return torch.stack([x + 0.25 * dx, y + 0.25 * dy], -1) * stride, scores
@@ -121,7 +121,7 @@ def _peak(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _at(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Values (B, K) at cells, clamped to the border, so that a border cell has no higher outer neighbour."""
+    """Values (B, K) at cells, clamped to the border, so that a border cell has no higher outer neighbor."""
     height, width = heatmaps.shape[-2:]
     cell = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
     return heatmaps.flatten(-2).gather(-1, cell[..., None]).squeeze(-1)  # (B, K)

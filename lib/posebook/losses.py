@@ -38,10 +38,10 @@ def heatmap_mse(stages: list[Tensor], target: Tensor, weights: Tensor) -> Tensor
 def kl_discrete(
     logits: SimCC, targets: SimCC, weights: Tensor, smoothing: float = 0.1, temperature: float = 0.5
 ) -> Tensor:
-    """AMFACPose's discretised divergence of both axes (equations 20 and 21), a scalar.
+    """AMFACPose's discretized divergence of both axes (equations 20 and 21), a scalar.
 
-    logits, targets: x (B, K, Wx), y (B, K, Wy), the targets unnormalised peaks such as `encode_simcc` gives;
-    weights: (B, K), a joint's visibility times its weight. The targets are normalised and mixed with
+    logits, targets: x (B, K, Wx), y (B, K, Wy), the targets unnormalized peaks such as `encode_simcc` gives;
+    weights: (B, K), a joint's visibility times its weight. The targets are normalized and mixed with
     `smoothing` of the uniform distribution; the logits are divided by `temperature`. A true divergence,
     summed over bins; the mean is over joints and batch. Our copy of the paper has lost its smoothing and
     temperature: these are chosen here.

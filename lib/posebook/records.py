@@ -4,7 +4,6 @@ A run writes one JSON file into OUT/records/, whole or not at all. `keep` copies
 purpose, to be committed. Tables read both. Records name datasets by name and hash, never by a path.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from posebook import paths
+from posebook import migration, paths
 
 ARCHIVE = paths.MEASURED
 FIELDS = {"kind", "name", "model", "dataset", "profile", "parameters", "protocol", "metrics", "seed"}
@@ -111,7 +110,7 @@ def write(record: dict, out_dir: str | Path = "reports") -> Path:
     # The machine's name too: on a shared folder another machine's process may have the same number.
     temporary = path.with_suffix(f".{platform.node()}.{os.getpid()}.tmp")
     with temporary.open("w") as file:
-        file.write(json.dumps({"schema": 1} | record, indent=1) + "\n")
+        file.write(json.dumps({"schema": migration.SCHEMA} | record, indent=1) + "\n")
         file.flush()
         os.fsync(file.fileno())  # else a machine that is lost may leave the name with nothing behind it
     os.replace(temporary, path)
@@ -134,6 +133,10 @@ def load(*folders: str | Path) -> list[dict]:
                 raise ValueError(f"{path} is not a record: {error}") from error
             if missing:
                 raise ValueError(f"{path} is not a record: it lacks {', '.join(sorted(missing))}")
+            try:
+                record = migration.migrate_record(record)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
             found.append(record | {"path": str(path), "kept": folder.resolve() == ARCHIVE})
     return found
 
@@ -152,11 +155,3 @@ def archive(path: str | Path) -> Path:
     if predictions.is_file():
         shutil.copy(predictions, ARCHIVE)
     return kept
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m posebook.records", description="Keep a record for good.")
-    parser.add_argument("keep", choices=["keep"])
-    parser.add_argument("paths", nargs="+", type=Path)
-    for path in parser.parse_args().paths:
-        print(archive(path).relative_to(paths.ROOT))

@@ -1,4 +1,4 @@
-"""Keypoint sets: names, left-right pairs, limbs, OKS sigmas and colours; the known ones, and one's own.
+"""Keypoint sets: names, left-right pairs, limbs, OKS sigmas and colors; the known ones, and one's own.
 
 Sources: COCO (Lin et al., ECCV 2014; sigmas of the COCO keypoint evaluation), CrowdPose (Li et al., CVPR
 2019; sigmas of its official evaluation), MPII (Andriluka et al., CVPR 2014; sigmas as mmpose lists them),
@@ -42,10 +42,10 @@ class Skeleton:
         return order
 
     @property
-    def colours(self) -> tuple[str, ...]:
-        """One colour a joint: the person's left, right, and the middle line."""
-        colours = {"left": LEFT, "right": RIGHT, "": MIDDLE}
-        return tuple(colours[side(name)] for name in self.keypoints)
+    def colors(self) -> tuple[str, ...]:
+        """One color a joint: the person's left, right, and the middle line."""
+        colors = {"left": LEFT, "right": RIGHT, "": MIDDLE}
+        return tuple(colors[side(name)] for name in self.keypoints)
 
 
 _SIDE = re.compile(r"(?i:left|right)|(?<![a-zA-Z])[lrLR](?![a-zA-Z])")  # left_knee, kneeRight, L.knee, knee_r

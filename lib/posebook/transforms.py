@@ -1,13 +1,13 @@
 """Geometry between image and network input, and the augmentations of training.
 
 One affine a sample holds flip, rotation, scale, shift and crop: (2, 3), from image pixels to input pixels,
-pixel centres at integers. Joints go through the same matrix as the pixels.
+pixel centers at integers. Joints go through the same matrix as the pixels.
 
-1. The crop is mmpose's TopdownAffine without UDP, and the HRNet code's: the box's centre falls on
-   (W / 2, H / 2) of the input, half a pixel from its centre.
+1. The crop is mmpose's TopdownAffine without UDP, and the HRNet code's: the box's center falls on
+   (W / 2, H / 2) of the input, half a pixel from its center.
 2. Augmentation ranges are drawn as mmpose draws them: normal, truncated at one deviation, times the range.
 3. Half body, shift and the HSV ranges have mmpose's defaults, which the paper's config leaves in force.
-4. On a CPU samples are warped and coloured one by one with OpenCV; on a GPU by the batch (`*_batch`), from
+4. On a CPU samples are warped and colored one by one with OpenCV; on a GPU by the batch (`*_batch`), from
    draws made on the CPU, so that they are the same for every device. Both take one's matrices and `Jitter`.
 """
 
@@ -61,19 +61,19 @@ def crop_affine(
 ) -> np.ndarray:
     """Image-to-input matrix (2, 3) that crops a box (x, y, w, h) to input_size (H, W).
 
-    The box is widened to the input's aspect and enlarged by padding * scale about its centre, which `shift`
+    The box is widened to the input's aspect and enlarged by padding * scale about its center, which `shift`
     moves by a share of the enlarged box; rotation is in degrees, clockwise on the picture; flip mirrors.
     """
     height, width = input_size
     x, y, w, h = bbox
     box_width = max(w, h * width / height) * padding
-    centre = np.array([x + w / 2 + shift[0] * box_width, y + h / 2 + shift[1] * box_width * height / width])
+    center = np.array([x + w / 2 + shift[0] * box_width, y + h / 2 + shift[1] * box_width * height / width])
     zoom = width / (box_width * scale)
     cosine, sine = zoom * math.cos(math.radians(rotation)), zoom * math.sin(math.radians(rotation))
     matrix = np.array([[cosine, -sine], [sine, cosine]])  # (2, 2)
     if flip:
         matrix[0] = -matrix[0]
-    offset = np.array([width / 2, height / 2]) - matrix @ centre
+    offset = np.array([width / 2, height / 2]) - matrix @ center
     if flip:  # a mirrored picture's column x was column W - 1 - x
         offset[0] -= 1
     return np.hstack([matrix, offset[:, None]])  # (2, 3)
@@ -144,17 +144,17 @@ def truncated_normal(rng: np.random.Generator) -> float:
 def half_body_box(
     keypoints: np.ndarray, skeleton: Skeleton, rng: np.random.Generator
 ) -> tuple[float, float, float, float] | None:
-    """The box of the upper or the lower body's labelled joints, enlarged by 1.5, or None where too few are.
+    """The box of the upper or the lower body's labeled joints, enlarged by 1.5, or None where too few are.
 
     Upper with probability 0.7; a half needs 2 (upper) or 3 (lower) joints, the person 9. None, too, for
     joints of which nobody has said which are the upper ones.
     """
     if not skeleton.upper_body:
         return None
-    labelled = np.flatnonzero(keypoints[:, 2] > 0)
-    upper = [k for k in labelled if k in skeleton.upper_body]
-    lower = [k for k in labelled if k not in skeleton.upper_body]
-    if len(labelled) < 9 or (len(upper) < 2 and len(lower) < 3):
+    labeled = np.flatnonzero(keypoints[:, 2] > 0)
+    upper = [k for k in labeled if k in skeleton.upper_body]
+    lower = [k for k in labeled if k not in skeleton.upper_body]
+    if len(labeled) < 9 or (len(upper) < 2 and len(lower) < 3):
         return None
     if len(upper) < 2 or len(lower) < 3:
         chosen = upper if len(upper) >= 2 else lower
@@ -227,11 +227,11 @@ def half_body_boxes(
 
     upper_first (B,): which half to take where either would do.
     """
-    labelled = keypoints[..., 2] > 0  # (B, K)
-    is_upper = np.isin(np.arange(labelled.shape[1]), skeleton.upper_body)  # (K,)
-    upper, lower = labelled & is_upper, labelled & ~is_upper
+    labeled = keypoints[..., 2] > 0  # (B, K)
+    is_upper = np.isin(np.arange(labeled.shape[1]), skeleton.upper_body)  # (K,)
+    upper, lower = labeled & is_upper, labeled & ~is_upper
     can_upper, can_lower = upper.sum(1) >= 2, lower.sum(1) >= 3  # (B,)
-    found = (labelled.sum(1) >= 9) & (can_upper | can_lower) & bool(skeleton.upper_body)
+    found = (labeled.sum(1) >= 9) & (can_upper | can_lower) & bool(skeleton.upper_body)
     take_upper = np.where(can_upper & can_lower, upper_first, can_upper)
     chosen = np.where(take_upper[:, None], upper, lower)[..., None]  # (B, K, 1)
     points = np.where(found[:, None, None], keypoints[..., :2], 0.0)  # (B, K, 2)
@@ -255,7 +255,7 @@ def crop_affine_batch(
     height, width = input_size
     x, y, w, h = boxes.T
     box_width = np.maximum(w, h * width / height) * padding
-    centre_x, centre_y = (
+    center_x, center_y = (
         x + w / 2 + shift[:, 0] * box_width,
         y + h / 2 + shift[:, 1] * box_width * height / width,
     )
@@ -263,8 +263,8 @@ def crop_affine_batch(
     cosine, sine = zoom * np.cos(np.radians(rotation)), zoom * np.sin(np.radians(rotation))
     mirror = np.where(flip, -1.0, 1.0)
     rows = [
-        (mirror * cosine, -mirror * sine, width / 2 - mirror * (cosine * centre_x - sine * centre_y) - flip),
-        (sine, cosine, height / 2 - sine * centre_x - cosine * centre_y),
+        (mirror * cosine, -mirror * sine, width / 2 - mirror * (cosine * center_x - sine * center_y) - flip),
+        (sine, cosine, height / 2 - sine * center_x - cosine * center_y),
     ]
     return np.moveaxis(np.array(rows), 2, 0)  # (B, 2, 3)
 
@@ -279,7 +279,7 @@ def transform_keypoints(
 ) -> tuple[Tensor, Tensor]:
     """Keypoints (B, K, 3) of images through their crops (B, 2, 3): points (B, K, 2), weights (B, K).
 
-    A weight is 1 for a joint that is labelled and inside the input.
+    A weight is 1 for a joint that is labeled and inside the input.
     """
     points = keypoints[..., :2] @ matrices[:, :, :2].mT + matrices[:, None, :, 2]  # (B, K, 2)
     moved = torch.cat([points, keypoints[..., 2:]], -1)

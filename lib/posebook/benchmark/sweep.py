@@ -132,7 +132,7 @@ def skip_reason(net: nn.Module, images: Tensor, count: int, device: str, seconds
     batch, meminfo = len(images), Path("/proc/meminfo")
     if torch.device(device).type == "cpu" and meminfo.exists():
         weights = 4 * sum(parameter.numel() for parameter in net.parameters())
-        # a copy a form, four more while one is exported or quantised; runtimes keep buffers of their own
+        # a copy a form, four more while one is exported or quantized; runtimes keep buffers of their own
         need = (count + 4) * weights + 4 * batch * memory.peak_activation_bytes(net, images[:1])
         free = int(re.search(r"MemAvailable:\s*(\d+) kB", meminfo.read_text())[1]) * 1024
         if need > free:
@@ -153,7 +153,7 @@ def skip_reason(net: nn.Module, images: Tensor, count: int, device: str, seconds
 def noise_warnings(rows: list[dict]) -> list[str]:
     """What a reader has to know before comparing: rows too noisy, and pairs that cannot be told apart.
 
-    Pairs are neighbours in speed among the forms of one model, size, batch and number of threads.
+    Pairs are neighbors in speed among the forms of one model, size, batch and number of threads.
     """
     said, groups = [], {}
     for row in rows:

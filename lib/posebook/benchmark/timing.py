@@ -2,7 +2,7 @@
 
 1. Rounds: each form runs a few times, then the next, and all again, so that a clock that falls or another
    program hits all alike. Two forms are told apart by their ratio round by round, not by two medians.
-2. Before it is timed a form runs until two neighbouring groups of five forwards have the same median, or for
+2. Before it is timed a form runs until two neighboring groups of five forwards have the same median, or for
    as long as the StarNet-Pose authors warm up: 50 forwards (tools/benchmark_latency.py; they time 200, one by
    one from the host, and print the mean). Median, 90th and 99th percentile and every sample are kept here.
 3. A layer's own time is its module's less its children's, timed from the host in eager mode. Multiply-adds

@@ -20,7 +20,7 @@ from posebook import codecs, models, transforms
 from posebook.datasets import PoseDataset, read_image
 from posebook.datasets.canvas_cache import CanvasCache
 from posebook.skeletons import Skeleton
-from posebook.training import data, loop, optimizer, recipes, runtime
+from posebook.training import data, loop, recipes, runtime
 from posebook.training.checkpoints import TrainState
 from posebook.training.recipes import Recipe
 
@@ -158,7 +158,7 @@ def _synchronize() -> None:
 VARIANTS = {
     "as built": {},
     "+ channels last": {"layout": torch.channels_last},
-    "+ fused optimiser": {"layout": torch.channels_last, "fused": True},
+    "+ fused optimizer": {"layout": torch.channels_last, "fused": True},
 }
 
 
@@ -191,7 +191,7 @@ def step_rates(
             for _ in range(steps):
                 take()
             _synchronize()
-            found[name].append(steps * recipe.batch / (time.perf_counter() - start))
+            found[name].append(steps * recipe.batch_size / (time.perf_counter() - start))
     return found
 
 
@@ -208,21 +208,23 @@ def _step_function(
     """A function that takes one training step, after two that warm it up."""
     net = models.build(model, skeleton, recipe.input_size).to(device, memory_format=layout).train()
     ema = copy.deepcopy(net)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=fused)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=fused)
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=precision == "fp16")
-    run, how = TrainState(net, ema, optimiser, scaler, {}), runtime.RuntimeConfig(device, precision=precision)
+    run, how = TrainState(net, ema, optimizer, scaler, {}), runtime.RuntimeConfig(device, precision=precision)
     joints = len(skeleton.keypoints)
     sides = torch.tensor(recipe.input_size[::-1], device=device)
-    images = torch.randint(0, 256, (recipe.batch, *recipe.input_size, 3), dtype=torch.uint8, device=device)
-    points = torch.rand(recipe.batch, joints, 2, device=device) * sides  # (B, K, 2)
-    batch = [images, points, torch.ones(recipe.batch, joints, device=device)]
+    images = torch.randint(
+        0, 256, (recipe.batch_size, *recipe.input_size, 3), dtype=torch.uint8, device=device
+    )
+    points = torch.rand(recipe.batch_size, joints, 2, device=device) * sides  # (B, K, 2)
+    batch = [images, points, torch.ones(recipe.batch_size, joints, device=device)]
     step = torch.compile(net, dynamic=False) if compile else net
 
     def called(images: Tensor) -> object:
-        return step(images.contiguous(memory_format=layout))  # normalised ones come channels last
+        return step(images.contiguous(memory_format=layout))  # normalized ones come channels last
 
     def take() -> None:
-        loop.train_step(run, called, batch, recipe.batch, recipe, how, 1)
+        loop.train_step(run, called, batch, recipe.batch_size, recipe, how, 1)
         optimizer.update_ema(ema, net, run.step, recipe)
 
     take()
@@ -257,7 +259,7 @@ def profile_stages(
         timed("warp the picture", transforms.warp, picture, matrix, size)
         canvas = timed("fetch the canvas", pack.__getitem__, index)
         image = timed("warp the canvas", transforms.warp, canvas, drawn.cuts[index], size)
-        timed("colour, blur, cover", transforms.apply_photometric, image, drawn.jitter, index)
+        timed("color, blur, cover", transforms.apply_photometric, image, drawn.jitter, index)
     for first in range(0, count, 32):
         points = drawn.points[torch.from_numpy(indices[first : first + 32])]
         timed(

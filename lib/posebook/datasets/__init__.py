@@ -19,14 +19,14 @@ SAME_FOLDER = {"coco-mini": "coco", "synthetic-14": "synthetic"}  # whose files 
 
 @dataclass(frozen=True)
 class Person:
-    """One annotated person. Points are pixels of the image, pixel centres at integers."""
+    """One annotated person. Points are pixels of the image, pixel centers at integers."""
 
     image: Path
     image_id: int
     id: int
     bbox: tuple[float, float, float, float]  # x, y, w, h
     area: float
-    keypoints: np.ndarray = field(compare=False)  # (K, 3) x, y, v: 0 not labelled, 1 hidden, 2 seen
+    keypoints: np.ndarray = field(compare=False)  # (K, 3) x, y, v: 0 not labeled, 1 hidden, 2 seen
     score: float = 1.0  # of the box: 1 for ground truth
     head: float = math.nan  # MPII's head size in pixels
 
@@ -108,7 +108,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def is_complete_jpeg(path: Path) -> bool:
-    """Whether a JPEG has its end marker: OpenCV decodes a truncated one to grey without a word."""
+    """Whether a JPEG has its end marker: OpenCV decodes a truncated one to gray without a word."""
     with open(path, "rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - 4096))

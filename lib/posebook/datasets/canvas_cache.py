@@ -197,7 +197,7 @@ def _write_cache(path: Path, persons: PoseDataset, facts: dict) -> None:
             file.seek(len(MAGIC) + 8 + 32 + len(text) + index.nbytes + len(stored))
             last, image = None, None
             for number, person in enumerate(tqdm(people, desc=f"packing {path.name}", unit="person")):
-                if person.image != last:  # neighbours share a picture
+                if person.image != last:  # neighbors share a picture
                     last, image = person.image, read_image(person.image)
                 cut, matrix = cut_canvas(image, person, facts["input_size"], facts["reach"], side)
                 if facts["format"] == "jpeg":

@@ -3,7 +3,7 @@
     ROOT/annotations/person_keypoints_{train2017,val2017}.json
     ROOT/{train2017,val2017}/*.jpg
 
-1. A person counts when it has at least one labelled joint and a box of some area; crowds do not. That is
+1. A person counts when it has at least one labeled joint and a box of some area; crowds do not. That is
    mmpose's and HRNet's choice of people for both training and ground-truth boxes.
 2. A box is clipped to its image, as in both.
 """

@@ -114,7 +114,7 @@ def load_people(
 ) -> tuple[tuple[Person, ...], dict[int, Path], tuple[str, ...]]:
     """The people of a file, its usable images by id, and what was skipped.
 
-    A person counts who has a labelled joint and is no crowd. The box is clipped to the image. area: a
+    A person counts who has a labeled joint and is no crowd. The box is clipped to the image. area: a
     person's area as a share of the box's, for files that do not give it; None: theirs, else the whole box.
     Raises ValueError naming the entry.
     """
@@ -140,8 +140,8 @@ def load_people(
         points = np.array(values, np.float64).reshape(joints, 3)  # (K, 3)
         if not np.isin(points[:, 2], (0, 1, 2)).all():
             raise ValueError(f"{content.path}, {what}: a visibility that is not 0, 1 or 2")
-        labelled = points[points[:, 2] > 0, :2]
-        if not len(labelled):
+        labeled = points[points[:, 2] > 0, :2]
+        if not len(labeled):
             continue
         x, y, w, h = get_numbers(f"{content.path}, {what}", "bbox", entry.get("bbox"), 4)
         x1, y1 = max(0.0, x), max(0.0, y)
@@ -149,7 +149,7 @@ def load_people(
         if w <= 0 or h <= 0:
             flat.append(f"{what} (its box {entry['bbox']} has no area in its image)")
             continue
-        if (labelled < -1).any() or (labelled > (image["width"] + 1, image["height"] + 1)).any():
+        if (labeled < -1).any() or (labeled > (image["width"] + 1, image["height"] + 1)).any():
             outside.append(f"{what} (of {image['width']} x {image['height']} image {image['file_name']})")
         if image["file_name"] not in usable:
             continue

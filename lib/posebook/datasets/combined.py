@@ -68,7 +68,7 @@ def combine(people: Sequence[PoseDataset], shares: Sequence[float | None]) -> Po
     """Join datasets that have the same skeleton; shares as in `Source`, checked by `check_shares`."""
     skeleton = people[0].skeleton
     used = [source for source, share in zip(people, shares, strict=True) if share != 0]
-    annotated = np.any([_labelled(source) for source in used], 0)  # (K,)
+    annotated = np.any([_labeled(source) for source in used], 0)  # (K,)
     if not annotated.all():
         lacking = [name for name, there in zip(skeleton.keypoints, annotated, strict=True) if not there]
         raise ValueError(
@@ -92,7 +92,7 @@ def combine(people: Sequence[PoseDataset], shares: Sequence[float | None]) -> Po
     )
 
 
-def _labelled(people: PoseDataset) -> np.ndarray:
+def _labeled(people: PoseDataset) -> np.ndarray:
     """Whether anyone of a source has each joint, (K,)."""
     return (np.stack([person.keypoints for person in people.persons])[..., 2] > 0).any(0)
 

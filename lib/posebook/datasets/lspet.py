@@ -4,9 +4,9 @@
 
 1. The source has no splits. Here: validation im03501 to im04000, whatever else is on disk; training
    im00001 to im03500.
-2. Its coordinates count pixels from 1 (MATLAB); they are moved to pixel centres at integers from 0.
-3. A joint marked not visible has meaningless coordinates: it is not labelled (v = 0) and counts nowhere.
-4. The box is the tight one of the labelled joints; cropping enlarges it by 1.25 as every other box.
+2. Its coordinates count pixels from 1 (MATLAB); they are moved to pixel centers at integers from 0.
+3. A joint marked not visible has meaningless coordinates: it is not labeled (v = 0) and counts nowhere.
+4. The box is the tight one of the labeled joints; cropping enlarges it by 1.25 as every other box.
 """
 
 from pathlib import Path

@@ -3,10 +3,10 @@
     ROOT/annotations/mpii_{train,val}.json     ROOT/annotations/mpii_gt_val.mat (head sizes, for PCKh)
     ROOT/images/*.jpg
 
-1. A person has a centre and a scale, the body's height over 200 pixels; the box is the square of that height,
-   its centre moved down by 15 scaled pixels so that ankles stay inside, as HRNet and mmpose do it.
-2. Coordinates count from 1 (MATLAB); they are moved to pixel centres at integers from 0.
-3. A joint is labelled where joints_vis is 1; hidden joints that are annotated count, as in the official PCKh.
+1. A person has a center and a scale, the body's height over 200 pixels; the box is the square of that height,
+   its center moved down by 15 scaled pixels so that ankles stay inside, as HRNet and mmpose do it.
+2. Coordinates count from 1 (MATLAB); they are moved to pixel centers at integers from 0.
+3. A joint is labeled where joints_vis is 1; hidden joints that are annotated count, as in the official PCKh.
 4. Head size is 0.6 of the head box's diagonal (the official script's SC_BIAS).
 """
 
@@ -43,10 +43,10 @@ def load(root: Path, split: str = "val") -> PoseDataset:
     matlab = root / "annotations" / "mpii_gt_val.mat"
     heads = head_sizes(matlab, len(people)) if split == "val" and matlab.is_file() else None
     persons = []
-    for place, (name, centre, scale, points) in enumerate(people):
+    for place, (name, center, scale, points) in enumerate(people):
         if name not in usable:
             continue
-        (x, y), side = centre + [0, 15 * scale], 200 * scale
+        (x, y), side = center + [0, 15 * scale], 200 * scale
         box = (x - 1 - side / 2, y - 1 - side / 2, side, side)
         head = float(heads[place]) if heads is not None else float("nan")
         persons.append(Person(root / "images" / name, names[name], place, box, side**2, points, head=head))
@@ -55,23 +55,23 @@ def load(root: Path, split: str = "val") -> PoseDataset:
 
 
 def _person(what: str, entry: object) -> tuple[str, np.ndarray, float, np.ndarray]:
-    """An entry's image, centre (2,), scale and joints (K, 3); ValueError for anything else."""
+    """An entry's image, center (2,), scale and joints (K, 3); ValueError for anything else."""
     try:
         name, scale = entry["image"], float(entry["scale"])
-        centre, joints = (np.array(entry[key], np.float64) for key in ("center", "joints"))
+        center, joints = (np.array(entry[key], np.float64) for key in ("center", "joints"))
         visible = np.array(entry["joints_vis"], np.float64)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{what}: not image, center, scale, joints and joints_vis ({error!r})") from error
     if not isinstance(name, str) or not name or Path(name).name != name:
         raise ValueError(f"{what}: image {name!r} is not a file name")
-    if joints.shape != (16, 2) or visible.shape != (16,) or centre.shape != (2,):
+    if joints.shape != (16, 2) or visible.shape != (16,) or center.shape != (2,):
         raise ValueError(f"{what}: {joints.shape} joints and {visible.shape} visibilities, not 16 of each")
-    if not np.isfinite([*joints.flat, *visible, *centre, scale]).all() or not 0 < scale < 1e4:
+    if not np.isfinite([*joints.flat, *visible, *center, scale]).all() or not 0 < scale < 1e4:
         raise ValueError(f"{what}: a number that is none, or a scale that is not positive")
-    labelled = visible > 0
-    points = np.concatenate([joints - 1, 2.0 * labelled[:, None]], 1)  # (K, 3)
-    points[~labelled] = 0
-    return name, centre, scale, points
+    labeled = visible > 0
+    points = np.concatenate([joints - 1, 2.0 * labeled[:, None]], 1)  # (K, 3)
+    points[~labeled] = 0
+    return name, center, scale, points
 
 
 def head_sizes(path: Path, people: int) -> np.ndarray:

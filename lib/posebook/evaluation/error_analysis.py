@@ -6,7 +6,7 @@ A joint's similarity to a place is that of OKS, exp(-d^2 / 2 s^2 k^2), on the an
    Otherwise it is an inversion where it is within 0.5 of another joint of the same person, a swap where it is
    within 0.5 of a joint of another person of the image, a miss where neither; the nearer of the two decides.
 2. The prediction of a person is the one made from its box: everything here asks for annotated boxes.
-3. AP by visibility counts only the joints seen, or only the hidden ones: the others are unlabelled for the
+3. AP by visibility counts only the joints seen, or only the hidden ones: the others are unlabeled for the
    scorer. By occlusion, people are grouped by their hidden share. Both leave out the people not asked for,
    and the predictions made of them, which would otherwise count as false.
 """
@@ -36,7 +36,7 @@ OCCLUSION_GROUPS = (
 
 
 def classify_errors(persons: PoseDataset, predictions: Predictions) -> np.ndarray:
-    """The kind (N, K) of each joint's prediction, an index into KINDS, and -1 where it is not labelled.
+    """The kind (N, K) of each joint's prediction, an index into KINDS, and -1 where it is not labeled.
 
     Raises ValueError for people without sigmas, or found in a detector's boxes.
     """
@@ -46,12 +46,12 @@ def classify_errors(persons: PoseDataset, predictions: Predictions) -> np.ndarra
     together = {place: places for places in group_by_image(persons) for place in places}
     result = np.full(predictions.scores.shape, -1)
     for place, person in enumerate(people):
-        labelled = person.keypoints[:, 2] > 0
+        labeled = person.keypoints[:, 2] > 0
         points = predictions.keypoints[place]  # (K, 2)
         own = _similarities(points, person.keypoints[None, :, :2], person.area, variances)[:, 0]  # (K, K)
         right = np.diagonal(own)
         others = [people[i].keypoints for i in together[place] if i != place]
-        other = own * labelled
+        other = own * labeled
         np.fill_diagonal(other, 0)
         inversion, swap = other.max(1), np.zeros(len(points))  # (K,)
         if others:
@@ -63,7 +63,7 @@ def classify_errors(persons: PoseDataset, predictions: Predictions) -> np.ndarra
             [0, 1, 4, 2],
             default=3,
         )
-        result[place, labelled] = kind[labelled]
+        result[place, labeled] = kind[labeled]
     return result
 
 
@@ -74,7 +74,7 @@ def _similarities(points: np.ndarray, places: np.ndarray, area: float, variances
 
 
 def error_rates(kinds: np.ndarray) -> dict[str, float]:
-    """The share of labelled joints of each kind."""
+    """The share of labeled joints of each kind."""
     counts = Counter(kinds[kinds >= 0].tolist())
     total = max(1, sum(counts.values()))
     return {name: counts[i] / total for i, name in enumerate(ERROR_TYPES)}
@@ -89,7 +89,7 @@ def _check_metric(persons: PoseDataset, predictions: Predictions) -> None:
 def _subset_ap(
     persons: PoseDataset, predictions: Predictions, kept: np.ndarray, joints: np.ndarray
 ) -> float | None:
-    """AP of the people `kept` (N,), over the labelled joints among `joints` (N, K); None without people."""
+    """AP of the people `kept` (N,), over the labeled joints among `joints` (N, K); None without people."""
     if not kept.any():
         return None
     content, places = coco_ground_truth(persons), {person.id: i for i, person in enumerate(persons.persons)}
@@ -123,7 +123,7 @@ def by_visibility(persons: PoseDataset, predictions: Predictions) -> dict[str, t
 
 
 def by_occlusion(persons: PoseDataset, predictions: Predictions) -> dict[str, tuple[float, int]]:
-    """AP, and the number of people, by the share of a person's labelled joints that is hidden."""
+    """AP, and the number of people, by the share of a person's labeled joints that is hidden."""
     _check_metric(persons, predictions)
     visible, result = _visibility(persons), {}
     share = (visible == 1).sum(1) / (visible > 0).sum(1)  # (N,)

@@ -46,7 +46,7 @@ class ImageStats:
     """What a metric says of each image, so that images can be drawn again: for AP or for a share of joints.
 
     AP: `score`, `hit` and `counts` of each detection at each OKS threshold; `people` to find in each image. A
-    share: `hit` right joints among `people` labelled ones, per image.
+    share: `hit` right joints among `people` labeled ones, per image.
     """
 
     images: np.ndarray  # (I,) ids
@@ -169,10 +169,10 @@ def coco_ground_truth(persons: PoseDataset) -> dict:
             triples = [keypoints[3 * k : 3 * k + 3] if k >= 0 else [0, 0, 0] for k in persons.joint_map]
             keypoints = [value for triple in triples for value in triple]
         box = _numbers(entry.get("bbox"), 4)
-        labelled = sum(v > 0 for v in keypoints[2::3])
+        labeled = sum(v > 0 for v in keypoints[2::3])
         clean = {"id": entry["id"], "image_id": entry["image_id"], "category_id": 1, "bbox": box}
         clean |= {"keypoints": keypoints, "iscrowd": int(bool(entry.get("iscrowd", 0)))}
-        clean["num_keypoints"] = min(labelled, max(0, entry.get("num_keypoints", labelled)))
+        clean["num_keypoints"] = min(labeled, max(0, entry.get("num_keypoints", labeled)))
         (area,) = _numbers([entry.get("area", box[2] * box[3])], 1)
         clean["area"] = CROWD_AREA * box[2] * box[3] if crowd else area
         entries.append(clean)
@@ -232,7 +232,7 @@ def average_precision(
 
 
 def run_cocoeval(persons: PoseDataset, content: dict, rows: list[dict], crowd: bool) -> object:
-    """A pycocotools COCOeval, evaluated and accumulated, and summarised for COCO."""
+    """A pycocotools COCOeval, evaluated and accumulated, and summarized for COCO."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -310,7 +310,7 @@ def _ratio_stats(persons: PoseDataset, right: np.ndarray, counts: np.ndarray) ->
 
 
 def pckh(persons: PoseDataset, predictions: Predictions) -> tuple[dict[str, float], ImageStats]:
-    """PCKh@0.5 and @0.1: labelled joints within a half, and a tenth, of the head size of their place.
+    """PCKh@0.5 and @0.1: labeled joints within a half, and a tenth, of the head size of their place.
 
     Per part (the mean of left and right) at 0.5, and the totals over joints. ValueError without head sizes.
     """
@@ -322,13 +322,13 @@ def pckh(persons: PoseDataset, predictions: Predictions) -> tuple[dict[str, floa
             f"{persons.annotations}"
         )
     names = persons.skeleton.keypoints
-    labelled = truth[..., 2] > 0  # (N, K)
+    labeled = truth[..., 2] > 0  # (N, K)
     distance = np.linalg.norm(predictions.keypoints - truth[..., :2], axis=2) / heads[:, None]
-    total = labelled.copy()
+    total = labeled.copy()
     total[:, [names.index("pelvis"), names.index("thorax")]] = False
     metrics = {f"PCKh@{limit:g}": float((distance <= limit)[total].mean()) for limit in (0.5, 0.1)}
-    right = labelled & (distance <= 0.5)
-    rates = right.sum(0) / np.maximum(labelled.sum(0), 1)  # (K,)
+    right = labeled & (distance <= 0.5)
+    rates = right.sum(0) / np.maximum(labeled.sum(0), 1)  # (K,)
     for part in MPII_PARTS:
         joints = [
             i for i, name in enumerate(names) if name in (f"left_{part}", f"right_{part}", f"{part}_top")
@@ -340,7 +340,7 @@ def pckh(persons: PoseDataset, predictions: Predictions) -> tuple[dict[str, floa
 def pck(
     persons: PoseDataset, predictions: Predictions, share: float = 0.2
 ) -> tuple[dict[str, float], ImageStats]:
-    """PCK: the share of labelled joints within `share` of the torso's length of their place.
+    """PCK: the share of labeled joints within `share` of the torso's length of their place.
 
     Torso: left shoulder to right hip; where one is hidden, right shoulder to left hip; where that fails too
     the person is not scored, and `not_scored` counts those. The total is over joints; per joint too.

@@ -49,7 +49,7 @@ def crop_people(persons: Sequence[Person], input_size: tuple[int, int]) -> tuple
 
 
 def forward(model: nn.Module, images: torch.Tensor, flip_test: bool) -> codecs.SimCC | torch.Tensor:
-    """Run normalised images (B, 3, H, W); with flip_test, average with the mirrored images' outputs.
+    """Run normalized images (B, 3, H, W); with flip_test, average with the mirrored images' outputs.
 
     Of a heatmap model the last stage's heatmaps (B, K, h, w).
     """

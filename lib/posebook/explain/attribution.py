@@ -12,12 +12,12 @@ Maps", NeurIPS 2018, section 3. Captum's code for all but the last. What a map i
    step.
 2. The probabilities are those of the loss: softmax at inverse temperature beta, 10; the soft-argmax takes it
    too.
-3. The baseline is zero in normalised space, the mean picture: black is a colour that trousers have, and
+3. The baseline is zero in normalized space, the mean picture: black is a color that trousers have, and
    nothing black could receive any attribution from a black baseline.
-4. Every stride of these nets is a convolution centred on pixel 0, so cell i of a layer of stride s is centred
+4. Every stride of these nets is a convolution centered on pixel 0, so cell i of a layer of stride s is centered
    on pixel s * i. Grad-CAM's map is stretched that way; resized as a picture it would lie half a cell off.
-   ViTPose's patches of 16, padded by 2, are centred on 16 i + 5.5, its decoder's cells on s * i + s/2 - 2.5.
-5. A group of pixels that is taken away (occlusion, body parts) takes the mean picture's grey.
+   ViTPose's patches of 16, padded by 2, are centered on 16 i + 5.5, its decoder's cells on s * i + s/2 - 2.5.
+5. A group of pixels that is taken away (occlusion, body parts) takes the mean picture's gray.
 """
 
 import copy
@@ -90,7 +90,7 @@ class JointTarget(nn.Module):
         self.beta, self.what = beta, what
 
     def forward(self, images: Tensor, bins: Tensor) -> Tensor:
-        """images (B, 3, H, W) normalised and bins (B, 2) as (x, y), or cells, to numbers (B,)."""
+        """images (B, 3, H, W) normalized and bins (B, 2) as (x, y), or cells, to numbers (B,)."""
         output, one = self.model(images), slice(self.joint, self.joint + 1)
         simcc = isinstance(output, SimCC)
         output = SimCC(*(line[:, one] for line in output)) if simcc else [output[-1][:, one]]
@@ -185,7 +185,7 @@ def integrated_gradients(
 ) -> tuple[Tensor, Tensor]:
     """How much each pixel adds to the target, against the mean picture.
 
-    images (B, 3, H, W) normalised, bins (B, 2) as (x, y). Returns attributions (B, H, W), the colours summed,
+    images (B, 3, H, W) normalized, bins (B, 2) as (x, y). Returns attributions (B, H, W), the colors summed,
     and the convergence delta (B,): their sum minus the target's difference, 0 for an exact integral.
     steps: points of the Gauss-Legendre rule; internal_batch_size: how many go through the net at once.
     """
@@ -209,7 +209,7 @@ def smooth_gradients(
 ) -> Tensor:
     """Gradient times input, (B, H, W), averaged over noisy copies of the pictures (SmoothGrad).
 
-    noise: the deviation in normalised units, of which a picture's own is about 1. Draws from torch's global
+    noise: the deviation in normalized units, of which a picture's own is about 1. Draws from torch's global
     generator, which is put back.
     """
     from captum.attr import InputXGradient, NoiseTunnel
@@ -229,7 +229,7 @@ def smooth_gradients(
 def grad_cam(target: JointTarget, images: Tensor, bins: Tensor, layer: str | None = None) -> Tensor:
     """Where a layer's features speak for the target: (B, H, W), none below 0, linear between its cells.
 
-    images (B, 3, H, W) normalised, bins (B, 2) as (x, y). layer: a submodule's dotted name, None for the one
+    images (B, 3, H, W) normalized, bins (B, 2) as (x, y). layer: a submodule's dotted name, None for the one
     in LAYERS; raises ValueError, with the near names, where there is none.
     """
     from captum.attr import LayerGradCam
@@ -243,7 +243,7 @@ def grad_cam(target: JointTarget, images: Tensor, bins: Tensor, layer: str | Non
 
 
 def first_cell_center(model: nn.Module, stride: int) -> float:
-    """The pixel that cell 0 of a layer of this stride is centred on, on both axes; choice 4."""
+    """The pixel that cell 0 of a layer of this stride is centered on, on both axes; choice 4."""
     return stride / 2 - 2.5 if type(model).__name__ == "ViTPose" else 0.0
 
 
@@ -253,7 +253,7 @@ def attention_rollout(model: nn.Module, images: Tensor) -> Tensor:
 
     Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, equation 1: a block hands on
     half of what a token was and half of what it attends to, the mean over heads. images (B, 3, H, W)
-    normalised; tokens are patches, row by row. Raises ValueError for a net that is no plain transformer.
+    normalized; tokens are patches, row by row. Raises ValueError for a net that is no plain transformer.
     """
     layers = [name for name, module in model.named_modules() if isinstance(module, Attention)]
     if not layers:
@@ -303,7 +303,7 @@ def occlusion_map(
         ),
         batch,
     )
-    return found[:, 0]  # (B, H, W); the same in all colours
+    return found[:, 0]  # (B, H, W); the same in all colors
 
 
 @torch.no_grad()
@@ -325,15 +325,15 @@ def body_part_masks(keypoints: np.ndarray, skeleton: Skeleton, input_size: tuple
     """Which part of PARTS lies at each pixel (H, W), drawn from joints (K, 3) as (x, y, v) of the input.
 
     Limbs are strips, trunk and head the hulls of their joints, made wider; in widths of the body's own size.
-    Joints that are not labelled (v 0) draw nothing. Arms lie over the rest, as they mostly do.
+    Joints that are not labeled (v 0) draw nothing. Arms lie over the rest, as they mostly do.
     """
     drawn = np.zeros(input_size, np.uint8)
     points = np.round(keypoints[:, :2]).astype(np.int32)
-    labelled = keypoints[:, 2] > 0
-    size = np.ptp(keypoints[labelled, :2], axis=0).max() if labelled.any() else 0  # the longer side, pixels
+    labeled = keypoints[:, 2] > 0
+    size = np.ptp(keypoints[labeled, :2], axis=0).max() if labeled.any() else 0  # the longer side, pixels
 
     def known(k: int, words: Sequence[str]) -> bool:
-        return labelled[k] and any(word in skeleton.keypoints[k] for word in words)
+        return labeled[k] and any(word in skeleton.keypoints[k] for word in words)
 
     def hull(words: Sequence[str], part: str, width: float) -> None:
         chosen = [k for k in range(len(points)) if known(k, words)]
@@ -357,9 +357,9 @@ def body_part_masks(keypoints: np.ndarray, skeleton: Skeleton, input_size: tuple
 
 
 def upsample_centered(cells: Tensor, input_size: tuple[int, int], first: float = 0.0) -> Tensor:
-    """Spread a map (B, 1, h, w) over an input (H, W), cell i centred on pixel first + i H / h: (B, 1, H, W).
+    """Spread a map (B, 1, h, w) over an input (H, W), cell i centered on pixel first + i H / h: (B, 1, H, W).
 
-    Linear between centres; a pixel beyond the first or the last has that one's value.
+    Linear between centers; a pixel beyond the first or the last has that one's value.
     """
     shares = []
     for side_, count in zip(input_size, cells.shape[-2:], strict=True):
@@ -371,7 +371,7 @@ def upsample_centered(cells: Tensor, input_size: tuple[int, int], first: float =
 
 
 def shuffle_weights(model: nn.Module, seed: int) -> nn.Module:
-    """A copy of the model with the values of every weight tensor shuffled: same values, nothing learnt.
+    """A copy of the model with the values of every weight tensor shuffled: same values, nothing learned.
 
     The model itself stays as it is. Buffers (batch norm's statistics) are kept.
     """

@@ -6,15 +6,15 @@ definitions 2.1 and 3.1. Deletion and insertion: Petsiuk et al., "RISE", BMVC
 section 4.2.
 
 Maps are (B, H, W): a number a pixel, of whatever scale, as explain/attribution.py makes them; the target and its bins too
-are explain/attribution.py's. What is taken away takes the mean picture's grey, 0 in normalised space.
+are explain/attribution.py's. What is taken away takes the mean picture's gray, 0 in normalized space.
 
-1. Infidelity takes squares away, the same in all colours, and fits one factor a map before it compares: a
+1. Infidelity takes squares away, the same in all colors, and fits one factor a map before it compares: a
    map's scale (Grad-CAM's means nothing) is not held against it. It is divided by the mean square of what the
    target lost, so that 0 is a map that foretells every loss and 1 one that foretells nothing. Captum's,
    divided so, is the same number; here all maps share the forward passes.
 2. Deletion and insertion take blocks of `block` pixels, by the map's sum in them: single pixels in order of a
-   gradient find the net's blind spots, not its reasons. Curves are scaled from the grey picture (0) to the
-   whole one (1), insertion starts from the grey picture too.
+   gradient find the net's blind spots, not its reasons. Curves are scaled from the gray picture (0) to the
+   whole one (1), insertion starts from the gray picture too.
 3. The pointing game's hit is a maximum, smoothed over a block, within `radius` pixels of the joint.
 """
 
@@ -80,7 +80,7 @@ def deletion_insertion(
 ) -> tuple[Tensor, Tensor]:
     """Deletion and insertion, each (B, steps + 1): the target while blocks go, or come, highest first.
 
-    0 is the target of the grey picture and 1 that of the whole one; the area under a curve is its mean.
+    0 is the target of the gray picture and 1 that of the whole one; the area under a curve is its mean.
     """
     height, width = images.shape[-2:]
     sums = F.avg_pool2d(maps[:, None], block, ceil_mode=True)[:, 0]  # (B, h, w)
@@ -90,8 +90,8 @@ def deletion_insertion(
     shares = torch.linspace(0, 1, steps + 1).tolist()
     without = torch.stack([target(images * (first >= share), bins) for share in shares], 1)  # (B, steps + 1)
     only = torch.stack([target(images * (first < share), bins) for share in shares], 1)
-    grey, whole = only[:, :1], without[:, :1]
-    return (without - grey) / (whole - grey), (only - grey) / (whole - grey)
+    gray, whole = only[:, :1], without[:, :1]
+    return (without - gray) / (whole - gray), (only - gray) / (whole - gray)
 
 
 def pointing_game(maps: Tensor, points: Tensor, radius: float, block: int = 8) -> Tensor:

@@ -2,7 +2,7 @@
 
 1. The file's outputs are those of mmdeploy's detectors (RTMDet and others): `dets` (1, N, 5) with x1, y1, x2,
    y2 and score in pixels of its input, and `labels` (1, N), 0 for a person.
-2. The picture is scaled to fit the file's input, kept in its upper left corner and padded with grey, BGR,
+2. The picture is scaled to fit the file's input, kept in its upper left corner and padded with gray, BGR,
    less the mean and over the deviation that RTMDet is trained with.
 """
 

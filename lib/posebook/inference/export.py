@@ -111,7 +111,7 @@ class EndToEnd(nn.Module):
 def export(model: nn.Module, path: str | Path, batch: int | None = 1, whole: bool = False) -> Path:
     """Write a model as ONNX, folded, and check the file against the model.
 
-    path: ends in .onnx; batch: None leaves it free. The input `images` is (B, 3, H, W) float, normalised, at
+    path: ends in .onnx; batch: None leaves it free. The input `images` is (B, 3, H, W) float, normalized, at
     the model's input size, the outputs the model's: `x` and `y`, or `heatmap_1` and on, one a stage.
     With whole: `crops` (B, H, W, 3) uint8 to `keypoints` (B, K, 2) in the crop's pixels and `scores` (B, K).
     The file tells skeleton, joints and input size in its metadata. Returns the path.

@@ -169,18 +169,18 @@ def predict_keypoints(
 def draw_poses(image: np.ndarray, people: np.ndarray, scores: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """The picture (H, W, 3) with poses (N, K, 2) over it; a joint scored under 0.2 is left out."""
     canvas, thick = image.copy(), max(1, round(max(image.shape[:2]) / 320))
-    colours = [tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) for code in skeleton.colours]
+    colors = [tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) for code in skeleton.colors]
     sub = 4  # bits of a pixel's parts, so that lines end between pixels
     for points, sure in zip(
         (people * 2**sub).round().astype(int), scores >= metrics.JOINT_THRESHOLD, strict=True
     ):
         for a, b in skeleton.limbs:
             if sure[a] and sure[b]:
-                for colour, width in (((255, 255, 255), 2 * thick + 2), (colours[b], 2 * thick)):
-                    cv2.line(canvas, points[a].tolist(), points[b].tolist(), colour, width, cv2.LINE_AA, sub)
+                for color, width in (((255, 255, 255), 2 * thick + 2), (colors[b], 2 * thick)):
+                    cv2.line(canvas, points[a].tolist(), points[b].tolist(), color, width, cv2.LINE_AA, sub)
         for joint in np.flatnonzero(sure):
             radius = thick * 2 << sub
-            cv2.circle(canvas, points[joint].tolist(), radius, colours[joint], -1, cv2.LINE_AA, sub)
+            cv2.circle(canvas, points[joint].tolist(), radius, colors[joint], -1, cv2.LINE_AA, sub)
     return canvas
 
 

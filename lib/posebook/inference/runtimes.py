@@ -1,14 +1,14 @@
 """Forms in which somebody would run a net: eager, compiled, CUDA graph, ONNX Runtime, OpenVINO.
 
 Each maker takes a model, its device, images of the batch it is for, a folder of this model's own and pictures
-to calibrate by, of which it uses what it needs, and gives a function from normalised images to the list of
+to calibrate by, of which it uses what it needs, and gives a function from normalized images to the list of
 outputs. It raises `Unavailable`, whose text says why, where a form cannot be had here. Threads are those that
 `use_threads` has set.
 
 1. Folding and the order of channels in memory are forms of their own, so that each step's gain is seen.
 2. OpenVINO is told to compute in float32: left alone it takes bf16 where the processor has it.
 3. ExecuTorch 1.5.1 is left out: it ended the whole process (a segmentation fault) where it was tried.
-4. int8 is OpenVINO's own post-training quantisation (nncf), of weights and activations, from calibration
+4. int8 is OpenVINO's own post-training quantization (nncf), of weights and activations, from calibration
    pictures. It says nothing of accuracy: the caller has to measure that.
 """
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from posebook.inference import export
 
-InferenceFn = Callable[[Tensor], list]  # of images (B, 3, H, W), normalised
+InferenceFn = Callable[[Tensor], list]  # of images (B, 3, H, W), normalized
 
 
 class Unavailable(RuntimeError):

@@ -1,6 +1,6 @@
 """A pinhole camera: from the world to pixels and to what a lifter is given, and back to a root in space.
 
-Units are metres and pixels; camera axes are x right, y down, z forward.
+Units are meters and pixels; camera axes are x right, y down, z forward.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ class Camera:
     translation: np.ndarray
     size: tuple[int, int]  # (height, width) of its pictures
     focal: np.ndarray | None = None  # (2,) pixels; None where nobody measured it
-    centre: np.ndarray | None = None  # (2,) x, y in pixels
+    center: np.ndarray | None = None  # (2,) x, y in pixels
     radial: tuple[float, ...] = ()  # of r^2, r^4, r^6
     tangential: tuple[float, float] = (0.0, 0.0)
 
     def intrinsics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Focal lengths and centre; raises ValueError where the camera has none."""
-        if self.focal is None or self.centre is None:
+        """Focal lengths and center; raises ValueError where the camera has none."""
+        if self.focal is None or self.center is None:
             raise ValueError(
-                "this camera has no intrinsics (focal length and centre): poses can be lifted, "
-                "but neither projected nor placed in the room; give Camera(focal=..., centre=...)"
+                "this camera has no intrinsics (focal length and center): poses can be lifted, "
+                "but neither projected nor placed in the room; give Camera(focal=..., center=...)"
             )
-        return np.asarray(self.focal), np.asarray(self.centre)
+        return np.asarray(self.focal), np.asarray(self.center)
 
     def see(self, world: np.ndarray) -> np.ndarray:
         """World points (..., 3) in camera axes."""
@@ -37,27 +37,27 @@ class Camera:
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Points (..., 3) in camera axes to pixels (..., 2), lens distortion included."""
-        focal, centre = self.intrinsics()
+        focal, center = self.intrinsics()
         xy = points[..., :2] / points[..., 2:]
         r2 = (xy**2).sum(-1, keepdims=True)
         bend = 1 + sum(k * r2 ** (power + 1) for power, k in enumerate(self.radial))
         p = np.array(self.tangential[::-1])  # as OpenCV counts them
         xy = xy * (bend + 2 * (xy * p).sum(-1, keepdims=True)) + p * r2
-        return xy * focal + centre
+        return xy * focal + center
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
         """The directions x/z, y/z (..., 2) that pixels (..., 2) look along, distortion left aside."""
-        focal, centre = self.intrinsics()
-        return (pixels - centre) / focal
+        focal, center = self.intrinsics()
+        return (pixels - center) / focal
 
-    def normalise(self, pixels: np.ndarray) -> np.ndarray:
+    def normalize(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels (..., 2) as lifters take them: x from -1 to 1 across the picture, y on the same scale."""
         height, width = self.size
         return pixels / width * 2 - np.array([1, height / width])
 
 
 def solve_root(pose: Tensor, rays: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Where a pose must be to be seen as it was: the root (..., 3) in camera axes, metres.
+    """Where a pose must be to be seen as it was: the root (..., 3) in camera axes, meters.
 
     pose (..., J, 3) relative to its root; rays (..., J, 2) as `Camera.rays` gives them; weights (..., J).
     A joint p + r is seen at u where (p + r)_xy = u (p + r)_z, which is linear in r: least squares over the

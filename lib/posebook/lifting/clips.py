@@ -1,7 +1,7 @@
 """Motion as lifters are trained and scored on it: clips, and windows that count every frame once.
 
 A clip is one person before one camera: 2D joints in pixels, 3D joints in camera axes. What a net sees is
-normalised by the picture's width; what it answers is in metres relative to the hip.
+normalized by the picture's width; what it answers is in meters relative to the hip.
 
 1. A clip is cut into windows that touch. The last one is moved back to end with the clip; the frames it
    shares with the one before it are marked and count neither in a loss nor in a metric.
@@ -26,7 +26,7 @@ class Clip:
     name: str
     action: str
     keypoints: np.ndarray  # (T, J, 3): x, y in pixels, score; NaN where nothing was detected
-    pose: np.ndarray | None  # (T, J, 3): metres, camera axes, where the person stands; None: not known
+    pose: np.ndarray | None  # (T, J, 3): meters, camera axes, where the person stands; None: not known
     camera: Camera
     fps: float = 50.0
     joints: tuple[str, ...] = H36M.keypoints
@@ -77,18 +77,18 @@ def fill_gaps(keypoints: np.ndarray, name: str = "the sequence") -> tuple[np.nda
 
 
 def clip_inputs(clip: Clip, channels: int = 2) -> Tensor:
-    """What a net is given of a clip (T, J, 2 or 3), float32: x, y normalised, and for 3 channels the score.
+    """What a net is given of a clip (T, J, 2 or 3), float32: x, y normalized, and for 3 channels the score.
 
     Raises ValueError for joints in another order and for joints that were never detected.
     """
     check_order(clip.joints)
     keypoints, _ = fill_gaps(clip.keypoints, clip.name)
-    normalised = np.concatenate([clip.camera.normalise(keypoints[..., :2]), keypoints[..., 2:]], -1)
-    return torch.as_tensor(normalised[..., :channels], dtype=torch.float32)
+    normalized = np.concatenate([clip.camera.normalize(keypoints[..., :2]), keypoints[..., 2:]], -1)
+    return torch.as_tensor(normalized[..., :channels], dtype=torch.float32)
 
 
 def clip_targets(clip: Clip) -> Tensor:
-    """What a net should answer (T, J, 3), float32: metres, camera axes, relative to the hip, which is 0."""
+    """What a net should answer (T, J, 3), float32: meters, camera axes, relative to the hip, which is 0."""
     return torch.as_tensor(clip.pose - clip.pose[:, :1], dtype=torch.float32)
 
 

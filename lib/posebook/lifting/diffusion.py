@@ -2,7 +2,7 @@
 
 Yang et al., "StarPose: 3D Human Pose Estimation via Spatial-Temporal Autoregressive Diffusion", TCSVT 2025.
 There is no public code; [2nd] marks what is known of the text at second hand, [chosen] what is ours. Axes are
-B, F (frames), J, C; L frames of history; H hypotheses. Poses are metres, camera axes, relative to the hip.
+B, F (frames), J, C; L frames of history; H hypotheses. Poses are meters, camera axes, relative to the hip.
 
 1. Diffusion runs over time t from 0 (the pose) to 1 (noise alone) by Nichol & Dhariwal's cosine, ICML 2021,
    as in Shan et al., "D3DP", ICCV 2023; without steps of its own, so that a sampler may take any [chosen; the
@@ -23,7 +23,7 @@ B, F (frames), J, C; L frames of history; H hypotheses. Poses are metres, camera
 8. Guidance moves the guess of the clean pose down the gradient of the energy at that guess; no gradient
    through the net, so that it works on poses from anywhere [chosen; the paper's goes through the net, 2nd].
 9. Energy: 1 reprojection + 1 symmetry of left and right + 0.01 deviation of bones' lengths + 0.01 squared
-   speed, joints weighing the same [2nd, the weights of joints and the rate chosen]. All in square metres a
+   speed, joints weighing the same [2nd, the weights of joints and the rate chosen]. All in square meters a
    frame: reprojection is measured at the person's distance [chosen].
 10. Reprojection needs to know where the person stands: that is solved for, never told [chosen; public code of
    others adds the true root].
@@ -43,10 +43,10 @@ from posebook.lifting.models import Lifter, attend_frames, attend_joints
 from posebook.lifting.skeleton import BONES, H36M, adjacency, bones
 from posebook.models.transformer import Attention, Block
 
-SPREAD = 0.3  # metres: the deviation of noise
+SPREAD = 0.3  # meters: the deviation of noise
 WEIGHTS = {"reprojection": 1.0, "symmetry": 1.0, "lengths": 0.01, "speed": 0.01}
 RATE = 0.1  # of a step of guidance: a fifth of a joint's error in the picture
-NEAREST = 0.5  # metres: nobody is taken to stand nearer to the camera
+NEAREST = 0.5  # meters: nobody is taken to stand nearer to the camera
 _MIRRORED = [tuple(H36M.flip_indices[joint] for joint in bone) for bone in BONES]
 PAIRS = [(i, BONES.index(_MIRRORED[i])) for i in range(len(BONES)) if BONES.index(_MIRRORED[i]) > i]  # 6
 
@@ -69,7 +69,7 @@ def ddim_step(noisy: Tensor, clean: Tensor, t: Tensor, to: Tensor, eta: float, n
     eta: how much of the noise is drawn anew, 0 none, 1 as much as diffusion would.
     """
     here, there = alpha_bar(t), alpha_bar(to)
-    inside = (noisy - here.sqrt() * clean) / (1 - here).sqrt()  # the noise that the guess leaves, metres
+    inside = (noisy - here.sqrt() * clean) / (1 - here).sqrt()  # the noise that the guess leaves, meters
     fresh = eta * ((1 - there) / (1 - here) * (1 - here / there)).sqrt()
     return there.sqrt() * clean + (1 - there - fresh**2).clamp(min=0).sqrt() * inside + fresh * SPREAD * noise
 
@@ -88,7 +88,7 @@ class GraphAttentionBlock(nn.Module):
         super().__init__()
         self.over_frames = over_frames
         self.norm = nn.LayerNorm(width)
-        self.graph = nn.Linear(2 * width, width)  # of a node's neighbours, and of itself a frame before
+        self.graph = nn.Linear(2 * width, width)  # of a node's neighbors, and of itself a frame before
         self.attn = Attention(width, heads)
         self.register_buffer("links", graph, persistent=False)
 

@@ -2,10 +2,10 @@
 
 Neither may be passed on: who has the files puts them into a folder and names it.
 
-    data_3d_h36m.npz                  positions_3d: {subject: {action: (T, 32 or 17, 3)}}, the world, metres
+    data_3d_h36m.npz                  positions_3d: {subject: {action: (T, 32 or 17, 3)}}, the world, meters
     data_2d_h36m_gt.npz               positions_2d: {subject: {action: [four of (T, 17, 2)]}}, and metadata
     data_2d_h36m_cpn_ft_h36m_dbb.npz  the same, as a detector (CPN) saw it
-    data_train_3dhp.npz               data: {sequence: [{camera: {data_2d, data_3d}}]}, pixels and millimetres
+    data_train_3dhp.npz               data: {sequence: [{camera: {data_2d, data_3d}}]}, pixels and millimeters
     data_test_3dhp.npz                data: {sequence: {data_2d, data_3d, valid}}
 
 Pavllo et al., CVPR 2019 (Human3.6M); Shan et al. (P-STMO), ECCV 2022 (MPI-INF-3DHP). Read by `pickles`.
@@ -119,7 +119,7 @@ def _pixels(where: str, values: object) -> np.ndarray:
     """Keypoints (T, 17, 3): x, y in pixels, and a score of 1."""
     points = _sequence(where, values, (17,), 2)
     if np.abs(points).max() < 3:
-        raise ValueError(f"{where} holds nothing beyond 3: it is normalised, and wanted in pixels")
+        raise ValueError(f"{where} holds nothing beyond 3: it is normalized, and wanted in pixels")
     return np.concatenate([points, np.ones_like(points[..., :1])], -1)
 
 
@@ -135,7 +135,7 @@ def _h36m(root: Path, split: str, file: str) -> list[Clip]:
         for action, world in actions.items():
             world = _sequence(f"{in_space}, {subject} {action}", world, (32, 17), 3)
             if np.abs(world).max() > 100:
-                raise ValueError(f"{in_space}, {subject} {action} reaches beyond 100: it is wanted in metres")
+                raise ValueError(f"{in_space}, {subject} {action} reaches beyond 100: it is wanted in meters")
             world = world[:, KEPT] if world.shape[1] == 32 else world  # (T, 17, 3)
             what = f"{root / file}, {subject} {action}"
             views = _entry(f"{root / file}, {subject}", seen, action)
@@ -196,7 +196,7 @@ def _3dhp(root: Path, split: str) -> list[Clip]:
             points = _pixels(f"{what}, data_2d", _entry(what, view, "data_2d"))
             pose = _sequence(f"{what}, data_3d", _entry(what, view, "data_3d"), (17,), 3)
             if np.abs(np.diff(pose, axis=1)).max() < 20:
-                raise ValueError(f"{what}, data_3d: no joints are 20 apart; it is wanted in millimetres")
+                raise ValueError(f"{what}, data_3d: no joints are 20 apart; it is wanted in millimeters")
             valid = np.ones(len(pose), bool)
             if split == "val":
                 valid = np.asarray(_entry(what, view, "valid")).ravel() > 0  # (T,)

@@ -28,7 +28,7 @@ NAMES = [
     (r"attn\.tpa\.gconv2\.", "graph.1."),
     (r"gconv\.W$", "weights"),
     (r"gconv\.M$", "modulation"),
-    (r"gconv\.adj2$", "learnt"),
+    (r"gconv\.adj2$", "learned"),
     (r"gconv\.bias$", "bias"),
     (r"^(kinematic|trajectory)\.graph\.(\d)\.bn", r"\1.graph.\2.norm"),
     (r"^(kinematic|trajectory)\.attn\.norm1", r"\1.block.norm1"),

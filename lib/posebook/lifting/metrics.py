@@ -1,4 +1,4 @@
-"""How far lifted poses are from the truth, in millimetres; every real frame once.
+"""How far lifted poses are from the truth, in millimeters; every real frame once.
 
 MPJPE and P-MPJPE as in Ionescu et al., TPAMI 2014, and Martinez et al., ICCV 2017; MPJVE as in Pavllo et al.,
 CVPR 2019; acceleration error as in Kanazawa et al., CVPR 2019.
@@ -19,7 +19,7 @@ MM = 1000.0
 
 
 def mpjpe(found: Tensor, truth: Tensor) -> Tensor:
-    """The mean distance of joints (..., J, 3) in metres, by the frame (...), in mm."""
+    """The mean distance of joints (..., J, 3) in meters, by the frame (...), in mm."""
     return MM * (found - truth).norm(dim=-1).mean(-1)
 
 
@@ -28,8 +28,8 @@ def procrustes_align(found: Tensor, truth: Tensor) -> Tensor:
 
     Umeyama, TPAMI 1991; a mirror image is not allowed.
     """
-    centre, other = found.mean(-2, keepdim=True), truth.mean(-2, keepdim=True)
-    a, b = found - centre, truth - other
+    center, other = found.mean(-2, keepdim=True), truth.mean(-2, keepdim=True)
+    a, b = found - center, truth - other
     u, s, v = torch.linalg.svd(a.transpose(-2, -1) @ b)  # (..., 3, 3), (..., 3), (..., 3, 3)
     sign = torch.ones_like(s)
     sign[..., -1] = torch.linalg.det(u @ v).sign()

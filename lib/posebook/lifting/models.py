@@ -65,7 +65,7 @@ def rates_of(drop_path: float, depth: int) -> list[float]:
 
 
 def regression(width: int) -> nn.Sequential:
-    """Tokens to metres."""
+    """Tokens to meters."""
     return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 3))
 
 
@@ -102,10 +102,10 @@ class MixSTE(Lifter):
 
 
 class GraphConv(nn.Module):
-    """A convolution on a graph whose links are partly given, partly learnt: (B, N, Cin) to (B, N, Cout).
+    """A convolution on a graph whose links are partly given, partly learned: (B, N, Cin) to (B, N, Cout).
 
     Zou and Tang, "Modulated Graph Convolutional Network for 3D Human Pose Estimation", ICCV 2021: a node's
-    own features and its neighbours' have their own weights, and each node modulates what it hands on.
+    own features and its neighbors' have their own weights, and each node modulates what it hands on.
     """
 
     def __init__(self, graph: Tensor, inputs: int, outputs: int):
@@ -114,14 +114,14 @@ class GraphConv(nn.Module):
         self.register_buffer("graph", graph, persistent=False)  # (N, N)
         self.weights = nn.Parameter(torch.empty(2, inputs, outputs))
         self.modulation = nn.Parameter(torch.ones(nodes, outputs))
-        self.learnt = nn.Parameter(torch.full((nodes, nodes), 1e-6))
+        self.learned = nn.Parameter(torch.full((nodes, nodes), 1e-6))
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-(outputs**-0.5), outputs**-0.5))
         self.norm = nn.BatchNorm1d(outputs)
         nn.init.xavier_uniform_(self.weights, gain=1.414)
 
     def links(self) -> Tensor:
         """The graph in use (N, N), symmetric."""
-        links = self.graph + self.learnt
+        links = self.graph + self.learned
         return (links + links.T) / 2
 
     def forward(self, x: Tensor) -> Tensor:

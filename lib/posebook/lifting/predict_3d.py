@@ -6,7 +6,7 @@ A net of pictures sees one person's joints frame by frame; a lifter tells where 
    Where even that is farther off than the last box is long, times the frames gone by, the person is lost.
 2. So is, in a frame, whoever has no joint that the net scores 0.2 or more. Lost joints are put between those
    before and after, and it is said how many there were.
-3. Nothing is known of the camera but the picture's size: poses are relative to the hip, in its axes, metres.
+3. Nothing is known of the camera but the picture's size: poses are relative to the hip, in its axes, meters.
 """
 
 import argparse
@@ -21,8 +21,7 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
-from posebook import models, skeletons
-from posebook import paths
+from posebook import models, paths, skeletons
 from posebook.datasets import read_image
 from posebook.evaluation import metrics
 from posebook.inference import predict
@@ -192,7 +191,7 @@ def draw_frames(film: Frames, tracked: Track, count: int = 6) -> dict[int, np.nd
 
 
 def lift_clip(lifter: Lifter, clip: Clip, flip_test: bool = True, device: str = "cpu") -> np.ndarray:
-    """Poses (T, 17, 3) of a clip, relative to the hip, in the camera's axes, metres.
+    """Poses (T, 17, 3) of a clip, relative to the hip, in the camera's axes, meters.
 
     flip_test: the mean of what is found as it is and in a mirror. Raises ValueError for a clip that is
     shorter than the lifter's window.
@@ -220,7 +219,7 @@ def write_poses(out_dir: str | Path, tracked: Track, pose: np.ndarray, about: di
         "fps": clip.fps,
         "size": list(clip.camera.size),
         "joints": clip.joints,
-        "axes": "x right, y down, z away from the camera; metres from the hip",
+        "axes": "x right, y down, z away from the camera; meters from the hip",
     }
     content = facts | about | {name: values.tolist() for name, values in arrays.items()}
     (out_dir / "poses3d.json").write_text(json.dumps(content) + "\n")

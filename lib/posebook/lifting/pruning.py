@@ -39,11 +39,11 @@ def _top_frames(scores: Tensor, keep: int) -> Tensor:
 class ClusterPruner:
     """HoT's selection: frames of many alike (dense) that are far from denser ones, by their mean token.
 
-    centre: the middle frame is always among them, for a net that answers for it alone (HoT's seq2frame).
+    center: the middle frame is always among them, for a net that answers for it alone (HoT's seq2frame).
     """
 
     keep: int
-    centre: bool = False
+    center: bool = False
 
     def __call__(self, tokens: Tensor, _: Tensor) -> Tensor:
         features = tokens.mean(2)  # (B, F, C)
@@ -53,7 +53,7 @@ class ClusterPruner:
         farthest = apart.flatten(1).amax(1)[:, None, None]
         distance = torch.where(denser, apart, farthest).amin(-1)  # (B, F)
         scores = density * distance
-        if self.centre:
+        if self.center:
             middle = torch.arange(scores.shape[1], device=scores.device) == scores.shape[1] // 2
             scores = scores.masked_fill(middle, torch.inf)
         return _top_frames(scores, self.keep)
@@ -102,7 +102,7 @@ PRUNERS = {
 
 
 class CrossAttention(nn.Module):
-    """Tokens of all frames: learnt queries look at those of the kept ones, joint by joint (HoT's TRA)."""
+    """Tokens of all frames: learned queries look at those of the kept ones, joint by joint (HoT's TRA)."""
 
     def __init__(self, frames: int, width: int, heads: int = 8):
         super().__init__()

@@ -22,19 +22,19 @@ class Recipe:
     """How a lifter is trained. A batch counts windows, each of which comes plain and mirrored an epoch."""
 
     epochs: int = 160  # HoT
-    batch: int = 4  # HoT: 4 of 243 frames
-    base_batch: int = 4  # the rate is for this many
-    optimiser: str = "adamw"  # all
+    batch_size: int = 4  # HoT: 4 of 243 frames
+    base_batch_size: int = 4  # the rate is for this many
+    optimizer: str = "adamw"  # all
     learning_rate: float = 4e-5  # HoT
     weight_decay: float = 0.1  # HoT, KTPFormer
     layer_decay: float = 1.0  # one rate for all layers
     warmup_steps: int = 0
-    cosine_from: float = 0.0
-    final_rate: float = 0.01
-    drops: tuple[int, ...] = tuple(range(1, 160))
-    drop: float = 0.99  # HoT, KTPFormer: an epoch
-    clip: float = 0.0
-    ema: float = 1.0  # no average
+    cosine_start: float = 0.0
+    min_lr_ratio: float = 0.01
+    milestones: tuple[int, ...] = tuple(range(1, 160))
+    lr_gamma: float = 0.99  # HoT, KTPFormer: an epoch
+    max_grad_norm: float = 0.0
+    ema_momentum: float = 1.0  # no average
     ema_warmup: float = 100.0
     frames: int = 243
     joints: tuple[float, ...] = JOINTS
@@ -46,15 +46,17 @@ class Recipe:
 
 
 HOT = Recipe()
-KTPFORMER = replace(HOT, epochs=200, batch=8, base_batch=8, learning_rate=8e-5, drops=tuple(range(1, 200)))
+KTPFORMER = replace(
+    HOT, epochs=200, batch_size=8, base_batch_size=8, learning_rate=8e-5, milestones=tuple(range(1, 200))
+)
 MOTIONBERT = replace(
     HOT,
     epochs=120,
-    batch=32,
-    base_batch=32,
+    batch_size=32,
+    base_batch_size=32,
     learning_rate=5e-4,
     weight_decay=0.01,
-    drops=tuple(range(1, 120)),
+    milestones=tuple(range(1, 120)),
     joints=(1.0,) * 17,
     smooth=0.0,
     velocity=20.0,
@@ -64,13 +66,13 @@ PAPER = {"mixste": HOT, "ktpformer": KTPFORMER, "motionbert": MOTIONBERT}
 # A minute of a laptop: a small net on short windows, its answer averaged over the last hundred steps or so.
 DEMO = Recipe(
     epochs=1,
-    batch=8,
-    base_batch=8,
+    batch_size=8,
+    base_batch_size=8,
     learning_rate=4e-3,
     weight_decay=0.01,
     warmup_steps=100,
-    drops=(),
-    ema=0.02,
+    milestones=(),
+    ema_momentum=0.02,
     frames=27,
     evaluate_every=1,
 )

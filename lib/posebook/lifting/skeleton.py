@@ -41,7 +41,7 @@ def bones(pose: Tensor) -> Tensor:
 
 
 def adjacency(links: Sequence[tuple[int, int]], nodes: int) -> Tensor:
-    """A graph (N, N): each node linked to itself by 1, and to its neighbours by shares of another 1."""
+    """A graph (N, N): each node linked to itself by 1, and to its neighbors by shares of another 1."""
     graph = torch.zeros(nodes, nodes)
     for a, b in links:
         graph[a, b] = graph[b, a] = 1.0

@@ -38,8 +38,8 @@ TRAIN, VAL = 160, 20  # clips
 GUIDED = 0.1  # share of the energy in StarPose's loss
 STEPS = 5  # of guidance on the plain lifter's answer: as many as StarPose's has
 RECIPE = replace(
-    recipes.DEMO, epochs=4, batch=8, base_batch=8, learning_rate=1e-3, warmup_steps=20, cosine_from=0.3,
-    final_rate=0.05, clip=1.0, ema=1.0, frames=2 * FRAMES, evaluate_every=100,
+    recipes.DEMO, epochs=4, batch_size=8, base_batch_size=8, learning_rate=1e-3, warmup_steps=20, cosine_start=0.3,
+    min_lr_ratio=0.05, max_grad_norm=1.0, ema_momentum=1.0, frames=2 * FRAMES, evaluate_every=100,
 )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ class RayWindows(Dataset):
 
 
 def mean_distance(answer: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
-    """The mean distance of joints (B, F, J, 3) in the frames that count (B, F), metres."""
+    """The mean distance of joints (B, F, J, 3) in the frames that count (B, F), meters."""
     return (answer - truth).norm(dim=-1)[counted].mean()
 
 
@@ -184,7 +184,10 @@ def train_and_compare(seed: int, out_dir: str | Path = "reports", **changes: obj
         "dataset": {"name": "motion", "split": "train", "clips": TRAIN, "sha256": clips_hash(clips)},
         "profile": "demo",
         "parameters": {"frames": FRAMES, "past": PAST, "width": WIDTH, "guided": GUIDED}
-        | {field: getattr(recipe, field) for field in ("epochs", "batch", "learning_rate", "weight_decay")},
+        | {
+            field: getattr(recipe, field)
+            for field in ("epochs", "batch_size", "learning_rate", "weight_decay")
+        },
         "protocol": {"answer": "mean of 5 hypotheses, 5 steps", "flip_test": False},
         "evaluated": {"name": "motion", "split": "val", "clips": VAL, "sha256": clips_hash(val)},
         "metrics": compare_methods(trained["starpose"].ema.eval(), trained["plain"].ema.eval(), val, seed),

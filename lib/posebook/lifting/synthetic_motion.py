@@ -4,10 +4,10 @@ Nothing is read from a file. A clip strings activities together, cross-faded; an
 the spine, the arms and the feet by a few keys; the feet step from print to print, and knees follow from
 hip and ankle (two bones of known length). Proportions and joint ranges are those of the synthetic pictures
 (datasets/synthetic/anatomy.py: Drillis and Contini, 1966; AAOS, 1965). World axes: x to the left of someone
-who looks along z, y up, the floor at y = 0; metres, degrees.
+who looks along z, y up, the floor at y = 0; meters, degrees.
 
 Choices made where no source speaks:
-1. Keys, cadences and strides are set by hand, by the look of it. A net that does well here has learnt this
+1. Keys, cadences and strides are set by hand, by the look of it. A net that does well here has learned this
    motion, not Human3.6M's: figures on it compare methods and are no benchmark.
 2. A foot on the floor stays where it was put; late in a stride its heel rises about the ball. The pelvis
    sinks where a leg would have to stretch to more than 0.998 of its length.
@@ -158,7 +158,7 @@ def _plan(rng: np.random.Generator, number: int, seconds: float) -> list[tuple[s
 
 
 def _build(rng: np.random.Generator) -> dict[str, float]:
-    """Lengths in metres of one person: the table's, each a little off, by a stature."""
+    """Lengths in meters of one person: the table's, each a little off, by a stature."""
     stature = rng.normal(1.70, 0.09)
     names = ("thigh", "shank", "upper_arm", "forearm", "foot_height")
     size = {name: TABLE[name] for name in names} | {"hip": HIP, "shoulder": SHOULDER, "ball": 0.1}
@@ -377,8 +377,8 @@ def _camera(rng: np.random.Generator, world: np.ndarray) -> Camera:
     seen = world @ rotation.T - rotation @ eye
     widest = np.abs(seen[..., :2] / seen[..., 2:]).max()
     focal = min(rng.uniform(1000, 1400), 0.46 * SIZE / widest)
-    centre = np.array([SIZE / 2, SIZE / 2]) + rng.normal(0, 8, 2)
-    return Camera(rotation, -rotation @ eye, (SIZE, SIZE), np.full(2, focal), centre)
+    center = np.array([SIZE / 2, SIZE / 2]) + rng.normal(0, 8, 2)
+    return Camera(rotation, -rotation @ eye, (SIZE, SIZE), np.full(2, focal), center)
 
 
 def simulate_detector(rng: np.random.Generator, exact: np.ndarray, noise: float = 1.0) -> np.ndarray:

@@ -22,8 +22,8 @@ from posebook.lifting.skeleton import from_coco
 
 FPS = 25.0
 STRIDES = 0.9  # two steps each, in a second
-RADIUS = 1.1  # metres
-DISTANCE = 4.5  # metres from the camera to the middle of the circle
+RADIUS = 1.1  # meters
+DISTANCE = 4.5  # meters from the camera to the middle of the circle
 START = np.pi - 0.4  # radians: the walker comes towards the camera first
 # Degrees over a stride from the heel's touching the ground, evenly spaced: flexion.
 HIP = (26, 20, 9, -3, -13, -6, 14, 27)
@@ -38,7 +38,7 @@ class SyntheticVideo:
 
     pictures: np.ndarray  # (T, H, W, 3) RGB uint8
     boxes: np.ndarray  # (T, 4) x, y, w, h of the walker, pixels
-    pose: np.ndarray  # (T, 17, 3): Human3.6M's joints, made of COCO's, in the camera's axes, metres
+    pose: np.ndarray  # (T, 17, 3): Human3.6M's joints, made of COCO's, in the camera's axes, meters
     camera: Camera
     fps: float = FPS
 
@@ -64,7 +64,7 @@ def walk(frames: int = 81, seed: int = 0) -> SyntheticVideo:
     """So many frames of a walk, 25 a second; the same seed is the same walker in the same room."""
     about = bodies.sample_look(np.random.default_rng(seed))
     seen = scenes.look(1.35, 8.0, 0.0, 390.0)
-    speed = STRIDE * about.stature * STRIDES  # metres a second
+    speed = STRIDE * about.stature * STRIDES  # meters a second
     room = {"outdoor": False, "wall": 7.0, "skew": 9.0, "height": 2.9, "ceiling": True, "seed": seed}
     pictures, boxes, joints = [], [], []
     for frame in range(frames):
@@ -74,15 +74,15 @@ def walk(frames: int = 81, seed: int = 0) -> SyntheticVideo:
         yaw = -np.degrees(around)  # along the circle: x falls first
         who = bodies.person(np.random.default_rng(seed + 1), about, pose(STRIDES * at), yaw, place)
         scene = scenes.Scene(seen, [who], room=room, photo={"noise": 0.006, "seed": frame})
-        buffers = drawing.rasterise(scene)
+        buffers = drawing.rasterize(scene)
         pictures.append(expose(scene, buffers))
         (mask,) = writing.masks(buffers, 1)
         y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         boxes.append((x[0], y[0], x[-1] - x[0] + 1, y[-1] - y[0] + 1))
         joints.append(who.joints[:17])
     turned = seen.rotation
-    focal, centre = np.full(2, seen.focal), np.array(seen.centre)
-    camera = Camera(turned, -turned @ seen.position, scenes.SIZE, focal, centre)
+    focal, center = np.full(2, seen.focal), np.array(seen.center)
+    camera = Camera(turned, -turned @ seen.position, scenes.SIZE, focal, center)
     points = camera.see(np.stack(joints))  # (T, 17, 3)
     truth, eyes = from_coco(points), points[:, 1:3].mean(1)
     truth[:, 10] = eyes + 2 * (eyes - points[:, 0])  # which `from_coco` does on a picture alone

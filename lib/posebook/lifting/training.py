@@ -46,7 +46,7 @@ def clips_hash(clips: list[Clip]) -> str:
 
 
 def lifting_loss(found: Tensor, truth: Tensor, counted: Tensor, recipe: Recipe) -> Tensor:
-    """The recipe's loss of poses (B, F, J, 3) in metres, over the frames that count (B, F) bool."""
+    """The recipe's loss of poses (B, F, J, 3) in meters, over the frames that count (B, F) bool."""
     frames = counted.to(found.dtype)  # (B, F)
     steps = frames[:, 1:]  # a velocity counts with its later frame
 
@@ -77,7 +77,7 @@ def lifter_objective(net: Callable, batch: list[Tensor], recipe: Recipe) -> Tens
 def lift_sequence(
     net: Lifter, x: Tensor, flip_test: bool = True, pad: bool = False, batch: int = 64
 ) -> Tensor:
-    """A whole sequence (T, J, C) to poses (T, J, 3), metres relative to the hip, every frame once.
+    """A whole sequence (T, J, C) to poses (T, J, 3), meters relative to the hip, every frame once.
 
     flip_test: averaged with the answer for the mirrored sequence; pad: a sequence shorter than the net's
     window repeats its last frame. Raises ValueError for one, without it.
@@ -189,7 +189,7 @@ def train_lifter(
         "curve": run.curve,
         "weights": {
             "sha256": sha256,
-            "initialisation": "scratch",
+            "initialization": "scratch",
             "trained_on": dataset,
             "file": f"runs/{folder.name}/weights.safetensors",
         },

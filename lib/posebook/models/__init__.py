@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from posebook import skeletons
+from posebook import migration, skeletons
 from posebook.models.amfacpose import AMFACPose
 from posebook.models.hf_hrnet import HFHRNet
 from posebook.models.hrformer import HRFormer
@@ -58,13 +58,27 @@ MODELS = {
     "vitpose-b": partial(ViTPose, width=768, drop_path=0.3),
     "vitpose-l": partial(ViTPose, width=1024, depth=24, heads=16, drop_path=0.5),
     "vitpose-h": partial(ViTPose, width=1280, depth=32, heads=16, drop_path=0.55),
-    "vitpose-plus-s": partial(ViTPose, width=384, part=192, others=EXTRA_NUM_JOINTS),
-    "vitpose-plus-b": partial(ViTPose, width=768, drop_path=0.3, part=192, others=EXTRA_NUM_JOINTS),
+    "vitpose-plus-s": partial(ViTPose, width=384, expert_dim=192, extra_num_joints=EXTRA_NUM_JOINTS),
+    "vitpose-plus-b": partial(
+        ViTPose, width=768, drop_path=0.3, expert_dim=192, extra_num_joints=EXTRA_NUM_JOINTS
+    ),
     "vitpose-plus-l": partial(
-        ViTPose, width=1024, depth=24, heads=16, drop_path=0.5, part=256, others=EXTRA_NUM_JOINTS
+        ViTPose,
+        width=1024,
+        depth=24,
+        heads=16,
+        drop_path=0.5,
+        expert_dim=256,
+        extra_num_joints=EXTRA_NUM_JOINTS,
     ),
     "vitpose-plus-h": partial(
-        ViTPose, width=1280, depth=32, heads=16, drop_path=0.55, part=320, others=EXTRA_NUM_JOINTS
+        ViTPose,
+        width=1280,
+        depth=32,
+        heads=16,
+        drop_path=0.55,
+        expert_dim=320,
+        extra_num_joints=EXTRA_NUM_JOINTS,
     ),
 }
 
@@ -247,7 +261,10 @@ def describe_weights(path: str | Path) -> dict:
     if Path(path).suffix != ".safetensors":
         return {}
     with safetensors.safe_open(path, "pt") as file:
-        return json.loads((file.metadata() or {}).get("posebook", "{}"))
+        facts = json.loads((file.metadata() or {}).get("posebook", "{}"))
+    if "options" in facts:
+        facts["options"] = migration.migrate_options(facts["options"])
+    return facts
 
 
 def trained_images(path: str | Path) -> set[str]:

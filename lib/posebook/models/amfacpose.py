@@ -192,7 +192,7 @@ def classifier(inputs: int, bins: int, hidden: int = 256) -> nn.Sequential:
 
 
 class AMFACPose(nn.Module):
-    """Images (B, 3, H, W), normalised, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
+    """Images (B, 3, H, W), normalized, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
 
     depth: 34 or 18. afpn, dgcb, scrm, se and coordconv switch the modules in the order of the paper's
     ablation; modulate: 'refined' or 'mask' (choice 3). Raises ValueError for sides that are no multiples of

@@ -7,7 +7,7 @@ falls.
 
 What the released code does beyond the text:
 1. A block adds a coarse view of itself: 3x3 averages at half the size, a 1x1 convolution without norm, and
-   nearest neighbours back. In the stem, but not in the blocks, a ReLU follows that convolution.
+   nearest neighbors back. In the stem, but not in the blocks, a ReLU follows that convolution.
 2. Its weights call the stem's shortcut `dwonsample`.
 3. Where the smallest branch has an odd side (12 x 9 at 384x288) it cannot be halved and doubled; the authors'
    second file gives that branch its mean in the place of the coarse view.
@@ -110,7 +110,7 @@ class Stem(nn.Sequential):
 
 
 class HFHRNet(nn.Module):
-    """Images (B, 3, H, W), normalised, to [heatmaps (B, K, H/4, W/4)].
+    """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
     depth: 18 or 30. Raises ValueError for another depth and for sides that are no multiples of 32.
     """

@@ -157,7 +157,7 @@ class Backbone(nn.Module):
 
 
 class HRFormer(nn.Module):
-    """Images (B, 3, H, W), normalised, to [heatmaps (B, K, H/4, W/4)].
+    """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
     width: channels of the first branch, 18 for T. Raises ValueError for sides that are no multiples of 32.
     """

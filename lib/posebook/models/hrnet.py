@@ -6,7 +6,7 @@ Sun, Xiao, Liu and Wang, "Deep High-Resolution Representation Learning for Human
 Where the text is silent, from the released code and configurations:
 1. Stages of 1, 4 and 3 modules, four basic blocks a branch in each; only the last module gives one branch.
 2. A fusion goes down by strided 3x3 convolutions, ReLU between them, and up by a 1x1 convolution and nearest
-   neighbours.
+   neighbors.
 3. A branch that a stage adds starts from the smallest one before it.
 4. SimCC's released W48 at 384x288 has 1.5 bins a pixel (split_ratio), its other nets 2.
 """
@@ -82,7 +82,7 @@ def transition(before: list[int], widths: list[int]) -> nn.ModuleList:
 
 
 class HRNet(nn.Module):
-    """Images (B, 3, H, W), normalised, to [heatmaps (B, K, H/4, W/4)], or with simcc to SimCC logits.
+    """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)], or with simcc to SimCC logits.
 
     width: channels of the first branch, 32 or 48 in the paper, doubled at each halving. Raises ValueError for
     sides that are no multiples of 32.

@@ -173,11 +173,11 @@ class MergeConv(nn.Module):
 
 
 class LAPX(nn.Module):
-    """Images (B, 3, H, W), normalised, to a list of heatmaps (B, K, H/4, W/4), one a stage, the last final.
+    """Images (B, 3, H, W), normalized, to a list of heatmaps (B, K, H/4, W/4), one a stage, the last final.
 
     stages, width: hourglasses and their channels. attention: 'none', 'cbam' or 'eca_cbam' after each stage,
     and with stem_attention after the stem too. neck: 'none', 'eca', 'cbam', or 'nonlocal' (choice 2 of the
-    docstring). soft_gate: a learnt weight for each shortcut's channels.
+    docstring). soft_gate: a learned weight for each shortcut's channels.
     Raises ValueError for sides under 64 or that are no multiples of 4, and for an attention it does not know.
     """
 

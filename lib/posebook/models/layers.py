@@ -79,7 +79,7 @@ class CBAM(nn.Module):
 
 
 class ScaleNorm(nn.Module):
-    """Divide by the root mean square of the last axis, times one learnt gain (Nguyen and Salazar, 2019)."""
+    """Divide by the root mean square of the last axis, times one learned gain (Nguyen and Salazar, 2019)."""
 
     def __init__(self, dimension: int):
         super().__init__()
@@ -92,7 +92,7 @@ class ScaleNorm(nn.Module):
 
 
 class Scale(nn.Module):
-    """A learnt gain a channel."""
+    """A learned gain a channel."""
 
     def __init__(self, channels: int):
         super().__init__()

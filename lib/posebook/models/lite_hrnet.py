@@ -236,7 +236,7 @@ class Head(nn.Module):
 
 
 class LiteHRNet(nn.Module):
-    """Images (B, 3, H, W), normalised, to [heatmaps (B, K, H/4, W/4)].
+    """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
     depth: 18 or 30. Raises ValueError for another depth and for sides that are no multiples of 32.
     """

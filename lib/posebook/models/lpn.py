@@ -62,7 +62,7 @@ class LightBottleneck(nn.Module):
 
 
 class LPN(nn.Module):
-    """Images (B, 3, H, W), normalised, to [heatmaps (B, K, H/4, W/4)].
+    """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
     depth: 50, 101 or 152. Raises ValueError for another depth and for sides that are no multiples of 16.
     """

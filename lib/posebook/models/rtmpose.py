@@ -123,7 +123,7 @@ class CSPNeXt(nn.Module):
 
 
 class RTMPose(nn.Module):
-    """Images (B, 3, H, W), normalised, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
+    """Images (B, 3, H, W), normalized, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
 
     deepen, widen: what scales the backbone. Raises ValueError for sides that are no multiples of 32.
     """

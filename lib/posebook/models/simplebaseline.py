@@ -19,7 +19,7 @@ BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class SimpleBaseline(nn.Module):
-    """Images (B, 3, H, W), normalised, to [heatmaps (B, K, H/4, W/4)], or with simcc to SimCC logits.
+    """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)], or with simcc to SimCC logits.
 
     depth: 50, 101 or 152. Raises ValueError for another depth and for sides that are no multiples of 32.
     """

@@ -71,7 +71,7 @@ class StarNet(nn.Module):
 
 
 class StarNetPose(nn.Module):
-    """Images (B, 3, H, W), normalised, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
+    """Images (B, 3, H, W), normalized, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
 
     H and W must be multiples of 32. attention: 'none', 'coordinate' or 'cbam' in `attention_stages` (from 1).
     Raises ValueError for an input size or an attention it cannot take.

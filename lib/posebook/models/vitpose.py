@@ -5,7 +5,7 @@ Xu et al., "ViTPose: Simple Vision Transformer Baselines for Human Pose Estimati
 authors' released code and weights, whose layout this is.
 
 Where the texts are silent or ours differs:
-1. The picture is padded by 2 pixels before it is cut into patches of 16, so patch i is centred on 16 i + 5.5.
+1. The picture is padded by 2 pixels before it is cut into patches of 16, so patch i is centered on 16 i + 5.5.
 2. The table of positions has a row for a class token that is not there; it is added to every token.
 3. That table is of 16 x 12 patches. For another input its grid is resized (bicubic) in every forward, so
    that the authors' files load at any size; their code takes 256 x 192 alone.
@@ -38,16 +38,16 @@ EXTRA_NUM_JOINTS = (
 class ExpertMlp(nn.Module):
     """A feed-forward (B, N, C) whose second layer has a slice for all datasets and one for each."""
 
-    def __init__(self, width: int, part: int, datasets: int):
+    def __init__(self, width: int, expert_dim: int, datasets: int):
         super().__init__()
         self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width - part)
-        self.experts = nn.ModuleList(nn.Linear(4 * width, part) for _ in range(datasets))
+        self.fc2 = nn.Linear(4 * width, width - expert_dim)
+        self.experts = nn.ModuleList(nn.Linear(4 * width, expert_dim) for _ in range(datasets))
 
     def forward(self, x: Tensor, dataset: int | Tensor) -> Tensor:
         x = functional.gelu(self.fc1(x))  # (B, N, 4 C)
         if isinstance(dataset, int):
-            own = self.experts[dataset](x)  # (B, N, part)
+            own = self.experts[dataset](x)  # (B, N, expert_dim)
         else:
             own = x.new_zeros(*x.shape[:2], self.experts[0].out_features)
             for number, expert in enumerate(self.experts):
@@ -58,12 +58,18 @@ class ExpertMlp(nn.Module):
 class ViT(nn.Module):
     """Images (B, 3, H, W) to features (B, C, H/16, W/16)."""
 
-    def __init__(self, width: int, depth: int, heads: int, drop_path: float, part: int, datasets: int):
+    def __init__(self, width: int, depth: int, heads: int, drop_path: float, expert_dim: int, datasets: int):
         super().__init__()
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + GRID[0] * GRID[1], width))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, 16, 16, 2)})
         self.blocks = nn.ModuleList(
-            Block(width, heads, 4 * width, rate, mlp=ExpertMlp(width, part, datasets) if part else None)
+            Block(
+                width,
+                heads,
+                4 * width,
+                rate,
+                mlp=ExpertMlp(width, expert_dim, datasets) if expert_dim else None,
+            )
             for rate in (drop_path * layer / max(1, depth - 1) for layer in range(depth))
         )
         self.last_norm = nn.LayerNorm(width, 1e-6)
@@ -116,10 +122,10 @@ DECODERS = {"classic": ClassicDecoder, "simple": SimpleDecoder}
 
 
 class ViTPose(nn.Module):
-    """Images (B, 3, H, W), normalised, to [heatmaps (B, K, H/4, W/4)].
+    """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
-    decoder: classic or simple. others: the numbers of joints of further datasets, each with its own decoder;
-    `skeleton` is the first's. part: channels of a feed-forward that belong to an expert, one a dataset; 0 for
+    decoder: classic or simple. extra_num_joints: the numbers of joints of further datasets, each with its own decoder;
+    `skeleton` is the first's. expert_dim: channels of a feed-forward that belong to an expert, one a dataset; 0 for
     none. Raises ValueError for another decoder and for sides that are no multiples of 16.
     """
 
@@ -132,20 +138,22 @@ class ViTPose(nn.Module):
         heads: int = 12,
         drop_path: float = 0.1,
         decoder: str = "classic",
-        part: int = 0,
-        others: tuple[int, ...] = (),
+        expert_dim: int = 0,
+        extra_num_joints: tuple[int, ...] = (),
     ):
         super().__init__()
         check_sides("ViTPose", input_size, 16)
         if decoder not in DECODERS:
             raise ValueError(f"ViTPose has decoder classic or simple, not {decoder!r}")
         self.skeleton, self.input_size = skeleton, tuple(input_size)
-        self.joints = len(skeleton.keypoints), *others
-        self.backbone = ViT(width, depth, heads, drop_path, part, len(self.joints))
+        self.joints = len(skeleton.keypoints), *extra_num_joints
+        self.backbone = ViT(width, depth, heads, drop_path, expert_dim, len(self.joints))
         self.keypoint_head = DECODERS[decoder](width, self.joints[0])
-        if others:
-            self.associate_keypoint_heads = nn.ModuleList(DECODERS[decoder](width, count) for count in others)
-        self.experts = bool(part)
+        if extra_num_joints:
+            self.associate_keypoint_heads = nn.ModuleList(
+                DECODERS[decoder](width, count) for count in extra_num_joints
+            )
+        self.experts = bool(expert_dim)
         self._start()
 
     def _start(self) -> None:

@@ -12,7 +12,7 @@ from posebook.training import recipes
 COCO_BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 
 
-# Who are trained on; COCO: with a labelled joint, no crowds. Of COCO-mini and of CrowdPose's trainval as many
+# Who are trained on; COCO: with a labeled joint, no crowds. Of COCO-mini and of CrowdPose's trainval as many
 # a picture as in the whole of COCO (118,287 pictures) and in CrowdPose's val (7,074 people in 2,000).
 TRAINING_PEOPLE = {"coco": 149813, "mpii": 22246}
 

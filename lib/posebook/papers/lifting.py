@@ -13,7 +13,6 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import pandas as pd
 import torch
@@ -22,6 +21,7 @@ from posebook.lifting import complexity, metrics, recipes
 from posebook.lifting.pruning import FramePruning, build_lifter
 from posebook.papers import claims
 from posebook.papers.claims import Finding
+from posebook.papers.matching import trained_by
 
 PAPER_MODELS = {
     "MixSTE": ("mixste", ""),
@@ -86,9 +86,7 @@ def counted_cost(cell: dict) -> float | None:
 
 def matching_runs(cell: dict, records: Sequence[dict]) -> dict[int, dict]:
     """The trainings that measure a printed error by their seeds, of each the newest; point 1."""
-    recipe = asdict(recipes.get("paper", cell["model"]))
-    recipe = json.loads(json.dumps(recipe))  # lists, as records have them
-    del recipe["evaluate_every"]
+    recipe = recipes.get("paper", cell["model"])
     found = [
         record
         for record in records
@@ -96,7 +94,7 @@ def matching_runs(cell: dict, records: Sequence[dict]) -> dict[int, dict]:
         if record["dataset"]["name"] == record["evaluated"]["name"] == cell["dataset"]
         if record["evaluated"]["split"] == cell["split"]
         and record["options"] == parse_options(cell["options"])
-        if all(record["parameters"].get(name, value) == value for name, value in recipe.items())
+        if trained_by(recipe, record["parameters"])
     ]
     return {record["seed"]: record for record in sorted(found, key=lambda record: record["started"])}
 
@@ -123,7 +121,7 @@ def pruning_table(records: Sequence[dict], profile: str = "fast") -> pd.DataFram
     A run is told by its name, lift-LIFTER-WAY-PROFILE-seedN; most ways are recipes.VARIANTS. Ways of MixSTE
     are called by their own name, others 'LIFTER, WAY'. Only runs by one recipe, that of most, are compared.
     """
-    lines, learnt = [], []
+    lines, learned = [], []
     for record in {record["name"]: record for record in records}.values():  # the later one of a name
         way = record["name"].removeprefix(f"lift-{record['model']}-").rpartition(f"-{profile}-seed")[0]
         if way and record["kind"] == "lift" and record["dataset"]["name"] == "motion":
@@ -131,9 +129,9 @@ def pruning_table(records: Sequence[dict], profile: str = "fast") -> pd.DataFram
             cost = record["complexity"]["macs"] / 1e6
             lines.append({"way": way, "multiply-adds (M)": cost} | record["metrics"])
             told = {name: value for name, value in record["parameters"].items() if name not in IGNORED_FIELDS}
-            learnt.append(json.dumps(told, sort_keys=True))
-    most = Counter(learnt).most_common(1)
-    lines = [line for line, recipe in zip(lines, learnt, strict=True) if recipe == most[0][0]]
+            learned.append(json.dumps(told, sort_keys=True))
+    most = Counter(learned).most_common(1)
+    lines = [line for line, recipe in zip(lines, learned, strict=True) if recipe == most[0][0]]
     return _over_seeds(lines, [*recipes.VARIANTS, *(line["way"] for line in lines)])
 
 

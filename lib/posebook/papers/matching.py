@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 
+from posebook.lifting.recipes import Recipe as LifterRecipe
 from posebook.papers.cells import (
     all_options,
     box_source,
@@ -18,7 +19,7 @@ def config_key(record: dict) -> tuple:
     """What trainings of one figure have in common; an evaluation of given weights is one of its own."""
     training = record["kind"] == "train" or record["name"]
     how = [record["parameters"].get(name) for name in ("precision", "pack", "processes")]
-    start = record.get("weights", {}).get("initialisation")
+    start = record.get("weights", {}).get("initialization")
     return training, box_source(record["protocol"]["boxes"]), start, record["dataset"]["sha256"], *how
 
 
@@ -28,18 +29,18 @@ def matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
     if kind not in ("train", "evaluate") or record["model"] != cell["model"] or record["profile"] != "paper":
         return False
     if kind == "train":
-        learnt_on = record["dataset"]["name"]
+        learned_on = record["dataset"]["name"]
         if not trained_by(cell_recipe(cell), record["parameters"]):
             return False
-        if record.get("weights", {}).get("initialisation", "").startswith("weights"):  # and so trained longer
+        if record.get("weights", {}).get("initialization", "").startswith("weights"):  # and so trained longer
             return False
     else:  # weights from elsewhere: what they were trained on is all that the record says
-        learnt_on = record.get("weights", {}).get("trained_on")
+        learned_on = record.get("weights", {}).get("trained_on")
         if cell["recipe"]:
             return False
     data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
     return (
-        learnt_on == data["name"] == cell["dataset"]
+        learned_on == data["name"] == cell["dataset"]
         and data["split"] == cell["split"]
         and tuple(protocol["input_size"]) == size
         and all_options(cell["model"], record.get("options", {}))
@@ -58,16 +59,21 @@ def cell_recipe(cell: dict) -> Recipe | None:
     return recipes.get("paper", cell["model"], cell["dataset"], **changes)
 
 
-def trained_by(recipe: Recipe | None, parameters: dict) -> bool:
-    """Whether a record's parameters are a recipe's; how often it was evaluated on the way is no matter.
+def trained_by(recipe: Recipe | LifterRecipe | None, parameters: dict) -> bool:
+    """Whether a record's parameters are a recipe's; how often it was evaluated on the way does not count.
 
-    A field that is younger than the record is passed over.
+    Raises ValueError for parameters without a field of the recipe: a missing field is not equal to anything.
     """
     if recipe is None:
         return False
-    wanted = json.loads(json.dumps(asdict(recipe)))  # tuples as records have them
+    wanted = json.loads(json.dumps(asdict(recipe)))  # tuples become lists, as in records
     del wanted["evaluate_every"]
-    return all(parameters.get(name, value) == value for name, value in wanted.items())
+    if missing := sorted(wanted.keys() - parameters.keys()):
+        raise ValueError(
+            f"a record's parameters lack {', '.join(missing)}: it was written by other code; convert it with "
+            "posebook records migrate"
+        )
+    return all(parameters[name] == value for name, value in wanted.items())
 
 
 def metric_value(column: str, record: dict, plain: bool) -> float | None:

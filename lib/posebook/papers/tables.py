@@ -15,7 +15,7 @@ measured for it; whether posebook builds that model is asked of posebook.models.
    that counts them all; for a dataset of other joints the model has those.
 4. A row printed without test-time augmentation takes a record's figure without flip test.
 5. Latency is the median of the newest benchmark, on whatever machine that ran; `where` names it.
-6. A lifter's cost is counted at its paper's size; its errors, millimetres in records and papers alike, come
+6. A lifter's cost is counted at its paper's size; its errors, millimeters in records and papers alike, come
    from trainings as in point 1, in whatever boxes: it sees joints.
 """
 
@@ -183,7 +183,7 @@ def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> di
     boxes = record["protocol"]["boxes"]
     others = [pair for pair in found if box_source(pair[0]["protocol"]["boxes"]) != box_source(boxes)]
     flip = "with" if record["protocol"]["flip_test"] and not plain else "without"
-    weights = record.get("weights", {}).get("initialisation", "not said")
+    weights = record.get("weights", {}).get("initialization", "not said")
     alike = [pair for pair in sorted(found, key=rank) if config_key(pair[0]) == config_key(record)]
     runs = {r["seed"]: figure for r, figure in alike}  # of each seed the newest
     where = f"{where_measured(record)}, {flip} flip test, {_seeds(runs)}, weights: {weights}"

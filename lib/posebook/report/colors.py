@@ -27,5 +27,5 @@ PART_COLORS = ListedColormap(["white", GOLD, MUTED, TEAL, ORANGE, BLUE, "#8a4f7d
 
 
 def box_color(boxes: str) -> str:
-    """The colour that stands for whose boxes a figure was taken with."""
-    return next((colour for start, colour in BOX_COLORS.items() if boxes.startswith(start)), MUTED)
+    """The color that stands for whose boxes a figure was taken with."""
+    return next((color for start, color in BOX_COLORS.items() if boxes.startswith(start)), MUTED)

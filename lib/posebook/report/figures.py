@@ -1,7 +1,7 @@
 """Figures and tables that the pages share, in one style.
 
 Every function draws and returns what it drew on; none reads a file. Images are (H, W, 3) uint8, points (x, y)
-pixels with pixel centres at integers.
+pixels with pixel centers at integers.
 """
 
 import os
@@ -91,12 +91,12 @@ def draw_pose(
                 alpha=0.5 * min(alpha[a], alpha[b]),
                 solid_capstyle="round",
             )
-            colour = skeleton.colours[b]
-            ax.plot(*line, color=colour, linewidth=2.0, alpha=min(alpha[a], alpha[b]), solid_capstyle="round")
+            color = skeleton.colors[b]
+            ax.plot(*line, color=color, linewidth=2.0, alpha=min(alpha[a], alpha[b]), solid_capstyle="round")
     for joint in np.flatnonzero(visible):
-        colour = skeleton.colours[joint]
-        face = colour if visible[joint] >= 2 else "white"
-        style = {"markerfacecolor": face, "markeredgecolor": colour if face == "white" else "white"}
+        color = skeleton.colors[joint]
+        face = color if visible[joint] >= 2 else "white"
+        style = {"markerfacecolor": face, "markeredgecolor": color if face == "white" else "white"}
         ax.plot(*points[joint, :2], "o", markersize=4.5, markeredgewidth=1.0, alpha=alpha[joint], **style)
     return ax
 
@@ -185,8 +185,8 @@ def feature_map_diagram(shapes: dict[str, tuple[int, ...]], width: float = 10.0)
     left = 0.0
     for number, (name, (channels, height, columns)) in enumerate(shapes.items()):
         wide, high = 0.18 * np.log2(channels), max(height / tallest, 0.04)
-        colour = (TEAL, BLUE)[number % 2]
-        ax.add_patch(plt.Rectangle((left, -high / 2), wide, high, color=colour, alpha=0.75, linewidth=0))
+        color = (TEAL, BLUE)[number % 2]
+        ax.add_patch(plt.Rectangle((left, -high / 2), wide, high, color=color, alpha=0.75, linewidth=0))
         middle = left + wide / 2
         label = f"{channels}\n{height}×{columns}"
         ax.text(middle, high / 2 + 0.02, label, ha="center", va="bottom", fontsize=8.5, color=MUTED)
@@ -232,7 +232,7 @@ def simcc_marginals(
 
 
 def attribution_overlay(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes:
-    """A map (H, W) over its pale grey picture (H, W, 3): teal above 0, orange below.
+    """A map (H, W) over its pale gray picture (H, W, 3): teal above 0, orange below.
 
     Each map has its own scale, which ends at its largest hundredth; for the eye it is smoothed by a pixel.
     """
@@ -259,21 +259,21 @@ def deletion_insertion_curves(cases: Sequence[tuple[str, np.ndarray, np.ndarray]
             ax.plot(shares, lines.T, color=f"C{i}", linewidth=0.6, alpha=0.3)
             ax.plot(shares, lines.mean(0), color=f"C{i}", label=method)
         ax.set(title=title, xlabel=f"blocks {done}, %", ylim=(-1, 1.6))
-    axes[0].set_ylabel("target: 0 grey, 1 whole picture")
+    axes[0].set_ylabel("target: 0 gray, 1 whole picture")
     axes[1].legend(loc="lower right")
     return figure
 
 
 def heatmap(table: pd.DataFrame, label: str) -> Figure:
-    """A table of numbers as coloured cells with the numbers in them; `label` says what they are."""
+    """A table of numbers as colored cells with the numbers in them; `label` says what they are."""
     figure, ax = plt.subplots(figsize=(1.6 + 0.85 * table.shape[1], 0.9 + 0.27 * len(table)))
     values = table.to_numpy(float)
     bound = np.nanmax(np.abs(values)) or 1
     picture = ax.imshow(values, cmap=SIGNED, vmin=-bound, vmax=bound, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            colour = "white" if abs(value) > 0.75 * bound else INK
-            ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7.5, color=colour)
+            color = "white" if abs(value) > 0.75 * bound else INK
+            ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7.5, color=color)
     ax.set_xticks(range(table.shape[1]), table.columns, rotation=30, ha="right")
     ax.set_yticks(range(len(table)), [str(name).replace("_", " ") for name in table.index])
     ax.grid(False)
@@ -284,18 +284,18 @@ def heatmap(table: pd.DataFrame, label: str) -> Figure:
 def printed_and_measured_scatter(table: pd.DataFrame, x: str, y: str) -> Figure:
     """Two columns of a tables.build_table against each other: what is printed hollow, what is measured filled.
 
-    A printed point takes the colour of its boxes; a measured one stands only where both figures are measured.
+    A printed point takes the color of its boxes; a measured one stands only where both figures are measured.
     """
     rows = table[table["column"].isin([x, y])].pivot(index="row", columns="column").loc[table["row"].unique()]
     printed = rows["published"][[x, y]].astype(float)
     spread = printed.max() - printed.min()
     figure, ax = plt.subplots(figsize=(7.2, 4.2))
     for boxes, points in printed.groupby(rows["boxes"][y]):
-        colour = box_color(boxes)
-        ax.plot(points[x], points[y], "o", ms=8, mfc="white", mec=colour, mew=2, label=f"printed, {boxes}")
+        color = box_color(boxes)
+        ax.plot(points[x], points[y], "o", ms=8, mfc="white", mec=color, mew=2, label=f"printed, {boxes}")
     for name, point in printed.iterrows():
         gap = (printed - point) / spread
-        crowded = ((gap[x] > 0) & (gap[x] < 0.2) & (gap[y].abs() < 0.06)).any()  # a neighbour to the right
+        crowded = ((gap[x] > 0) & (gap[x] < 0.2) & (gap[y].abs() < 0.06)).any()  # a neighbor to the right
         shift, side = ((-7, 4), "right") if crowded else ((7, 4), "left")
         ax.annotate(name, point, xytext=shift, textcoords="offset points", ha=side, color=INK, fontsize=8.5)
     both = rows["measured"][(rows["measured"][[x, y]] != "").all(axis=1)].astype(float)
@@ -316,10 +316,10 @@ def printed_and_measured_bars(table: pd.DataFrame, column: str) -> Figure:
     figure, axes = plt.subplots(
         1, len(panels), figsize=(5.2 * len(panels), 0.4 * len(cells) + 1.0), squeeze=False
     )
-    for ax, (part, key, colour) in zip(axes.flat, panels, strict=True):
+    for ax, (part, key, color) in zip(axes.flat, panels, strict=True):
         values = part[key].astype(float)
         ax.bar_label(
-            ax.barh(part["row"], values, color=colour, height=0.62), labels=list(part[key]), padding=3
+            ax.barh(part["row"], values, color=color, height=0.62), labels=list(part[key]), padding=3
         )
         ax.set(xlabel=column, title=key, xlim=(0, 1.18 * values.max()))
         ax.invert_yaxis()
@@ -341,9 +341,9 @@ def runtime_times(rows: Sequence[dict], plain: str) -> Figure:
         own = [row for row in timed if row["model"] == name]
         for place, row in enumerate(own):
             timing = row["latency_ms"]
-            colour = MUTED if row["form"] == plain else TEAL
-            ax.plot(timing["rounds"], [place] * len(timing["rounds"]), "o", ms=4, color=colour, alpha=0.35)
-            ax.plot(timing["median"], place, "|", ms=15, mew=2.5, color=colour)
+            color = MUTED if row["form"] == plain else TEAL
+            ax.plot(timing["rounds"], [place] * len(timing["rounds"]), "o", ms=4, color=color, alpha=0.35)
+            ax.plot(timing["median"], place, "|", ms=15, mew=2.5, color=color)
         ax.set_yticks(range(len(own)), [row["form"] for row in own] if ax in axes[:, 0] else [])
         ax.set(title=name, xlabel="ms", ylim=(len(own) - 0.5, -0.5), xlim=(0, None))
     return figure
@@ -356,10 +356,10 @@ def tradeoff(points: pd.DataFrame, x: str, y: str, size: str, front: bool = Fals
     """
     sources = list(dict.fromkeys(points["source"]))
     figure, axes = plt.subplots(1, len(sources), figsize=(5.2 * len(sources), 3.9), squeeze=False)
-    for ax, source, colour in zip(axes.flat, sources, (TEAL, ORANGE, BLUE, GOLD) * 9, strict=False):
+    for ax, source, color in zip(axes.flat, sources, (TEAL, ORANGE, BLUE, GOLD) * 9, strict=False):
         own = points[points["source"] == source].dropna(subset=[x, y]).sort_values(x)
         area = 60 * own[size].fillna(own[size].median()).fillna(3)
-        ax.scatter(own[x], own[y], s=area, color=colour, alpha=0.45, edgecolor=colour, linewidth=1.2)
+        ax.scatter(own[x], own[y], s=area, color=color, alpha=0.45, edgecolor=color, linewidth=1.2)
         gaps = (own[x].max() - own[x].min()) or 1, (own[y].max() - own[y].min()) or 1
         placed = []
         for _, point in own.iterrows():
@@ -385,9 +385,9 @@ def layer_times(tables: dict[str, pd.DataFrame]) -> Figure:
     percent = 100 * shares.div(shares.sum(axis=1), axis=0)
     figure, ax = plt.subplots(figsize=(8.4, 0.46 * len(shares) + 1.1))
     left = np.zeros(len(shares))
-    colours = (TEAL, ORANGE, BLUE, GOLD, MUTED, "#8fb8b5", "#e3b7a5")
-    for kind, colour in zip(percent, colours, strict=False):
-        ax.barh(percent.index, percent[kind], left=left, color=colour, label=kind, height=0.68)
+    colors = (TEAL, ORANGE, BLUE, GOLD, MUTED, "#8fb8b5", "#e3b7a5")
+    for kind, color in zip(percent, colors, strict=False):
+        ax.barh(percent.index, percent[kind], left=left, color=color, label=kind, height=0.68)
         for place, value in enumerate(percent[kind]):
             if value >= 7:
                 ax.text(

@@ -3,7 +3,7 @@
 In JupyterLab a scene is plotly's figure with its own buttons. On a page in the making it is a picture of a
 few instants and, beside it, the same figure as data, which the page's script brings to life with a copy of
 plotly's script that lies beside the pages (lib/posebook/report/html.py): nothing comes from another host, and without
-script, or printed, the picture stands. Poses are (T, 17, 3) in metres, in the axes of a camera.
+script, or printed, the picture stands. Poses are (T, 17, 3) in meters, in the axes of a camera.
 """
 
 import base64
@@ -79,7 +79,7 @@ def upright(poses: Mapping[str, np.ndarray], camera: Camera | None = None) -> di
 def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0, beside: bool = True) -> "go.Figure":  # noqa: F821
     """Upright poses as plotly's figure: a floor, skeletons, a button that plays and a slider of frames.
 
-    What a trace is of (left, right, middle, floor, words) stands in its meta, for the page to colour it.
+    What a trace is of (left, right, middle, floor, words) stands in its meta, for the page to color it.
     """
     import plotly.graph_objects as go
 
@@ -111,7 +111,7 @@ def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0, beside: bool = Tr
         legend={"orientation": "h", "x": 0, "y": 1},
         scene={
             "bgcolor": "rgba(0,0,0,0)",
-            "aspectmode": "data",  # a metre is a metre along every axis
+            "aspectmode": "data",  # a meter is a meter along every axis
             "dragmode": "turntable",
             "xaxis": hidden, "yaxis": hidden, "zaxis": hidden,
             "camera": {"eye": {"x": 0.55, "y": -1.75, "z": 0.45}, "center": {"x": 0, "y": 0, "z": -0.1}},
@@ -136,7 +136,7 @@ def still(poses: Mapping[str, np.ndarray], beside: bool = True, instants: int = 
                 x, z = x * 0.94 + y * 0.34 + place * 1.2, z + y * 0.17
                 for a, b in BONES:
                     style = {"linewidth": 1.2, "linestyle": (0, (3, 1.5))} if order else {"linewidth": 2.2}
-                    ax.plot(x[[a, b]], z[[a, b]], color=H36M.colours[b], solid_capstyle="round", **style)
+                    ax.plot(x[[a, b]], z[[a, b]], color=H36M.colors[b], solid_capstyle="round", **style)
         ax.axhline(0, color=GRID, linewidth=1)
         ax.set(xlim=(-0.8, 1.2 * instants - 0.4), ylim=(-0.2, top + 0.15), aspect="equal")
         ax.set_title(" — ".join(names) + (" (dashed)" if len(names) == 2 else ""), fontsize=9)
@@ -158,8 +158,8 @@ def _bones(poses: Mapping[str, np.ndarray], frame: int) -> list[dict[str, np.nda
     """x, y, z of the lines of one frame: of each pose its left, right and middle, with a gap after a bone."""
     lines = []
     for pose in poses.values():
-        for colour in SIDES.values():
-            own = [bone for bone in BONES if H36M.colours[bone[1]] == colour]
+        for color in SIDES.values():
+            own = [bone for bone in BONES if H36M.colors[bone[1]] == color]
             points = np.full((len(own), 3, 3), np.nan, np.float32)
             points[:, :2] = pose[frame][np.array(own)]
             lines.append(dict(zip("xyz", points.reshape(-1, 3).T, strict=True)))
@@ -183,7 +183,7 @@ def _skeletons(go, poses: Mapping[str, np.ndarray], frame: int, beside: bool) ->
 
 
 def _floor(go, poses: Mapping[str, np.ndarray]):
-    """A grid on the floor, a line every half metre, under all of the poses."""
+    """A grid on the floor, a line every half meter, under all of the poses."""
     points = np.concatenate([pose.reshape(-1, 3) for pose in poses.values()])
     (left, near), (right, far) = (np.floor(points.min(0)[:2] * 2) / 2, np.ceil(points.max(0)[:2] * 2) / 2)
     across, along = np.arange(left, right + 0.1, 0.5), np.arange(near, far + 0.1, 0.5)

@@ -28,7 +28,7 @@ GROUPS = {"audit": "Audits", "attribution": "Attribution of", "tables": "Tables"
 SAME_IN_TEX = {r"\operatorname*": r"\mathrm", r"\arg": r"\mathrm{arg}\,", "{aligned}": "{align*}"}
 LOADS = "img[src], script[src], link[href], iframe[src], source[src], video[src], audio[src], object[data]"
 LIBRARY = "plotly.min.js"
-# the colours of posebook.report.figures -> their names in style.css
+# the colors of posebook.report.figures -> their names in style.css
 PALETTE = {
     "#1f2933": "ink",
     "#66737f": "muted",
@@ -38,7 +38,7 @@ PALETTE = {
     "#e0a72e": "gold",
     "#2f6690": "blue",
 }
-COLOUR = re.compile("|".join(PALETTE), re.IGNORECASE)
+COLOR = re.compile("|".join(PALETTE), re.IGNORECASE)
 PUT_IN = {"injected-parameters", "papermill-error-cell-tag"}
 NUMBER = re.compile(r"[−+-]?[\d.,]+\s*(%|M|G|ms|s)?|[–—-]|nan|NaN|None")
 
@@ -184,7 +184,7 @@ def page_context(page: Path, notebook: dict, titles: dict[Path, str], stopped: s
     pages = list(titles)
     place = pages.index(page)
     link = {other: os.path.relpath(other, page.parent) for other in pages}
-    neighbour = {
+    neighbor = {
         name: {"title": short(pages[i], titles[pages[i]]), "href": link[pages[i]]}
         for name, i in (("previous", place - 1), ("next", place + 1))
         if 0 <= i < len(pages)
@@ -216,7 +216,7 @@ def page_context(page: Path, notebook: dict, titles: dict[Path, str], stopped: s
         "started": (run.get("start_time") or "")[:16].replace("T", " "),
         "seconds": run.get("duration"),
         **notebook.metadata.get("posebook", {}),
-        **neighbour,
+        **neighbor,
     }
 
 
@@ -298,8 +298,8 @@ def search_entries(soup: BeautifulSoup, page: Path) -> list[dict]:
 
 
 def themed_css(css: str) -> str:
-    """The colours of posebook.report.figures as the page's own, which turn light on a dark screen."""
-    return COLOUR.sub(lambda found: f"var(--{PALETTE[found[0].lower()]})", css)
+    """The colors of posebook.report.figures as the page's own, which turn light on a dark screen."""
+    return COLOR.sub(lambda found: f"var(--{PALETTE[found[0].lower()]})", css)
 
 
 def alt_text(image) -> str:

@@ -19,7 +19,7 @@ from posebook.report.colors import (
 def comparison_table(table: pd.DataFrame) -> "HTML":  # noqa: F821
     """A tables.build_table laid out as the paper has it, as HTML.
 
-    Under each printed row of a model that posebook builds stands what was measured, coloured by status;
+    Under each printed row of a model that posebook builds stands what was measured, colored by status;
     beneath, where each figure comes from and how to get the missing ones.
     """
     from IPython.display import HTML
@@ -29,12 +29,12 @@ def comparison_table(table: pd.DataFrame) -> "HTML":  # noqa: F821
     words = [name for name in ("backbone", "setting") if _varies(table[name])]
     words += ["boxes"] if table["boxes"].any() else []
     order = ["", "figures", *columns, *words]
-    lines, colours = [], []
+    lines, colors = [], []
     for row in dict.fromkeys(table["row"]):
         cells = table[table["row"] == row]
         printed = {"": row, "figures": "published"} | {name: _first_text(cells[name]) for name in words}
         lines.append(printed | dict(zip(cells["column"], map(html.escape, cells["published"]), strict=True)))
-        colours.append({"": "font-weight: 600"})
+        colors.append({"": "font-weight: 600"})
         if (cells["status"] == "published").all():
             continue
         ours = {"figures": "posebook", "boxes": _first_text(cells["measured_boxes"])}
@@ -44,13 +44,13 @@ def comparison_table(table: pd.DataFrame) -> "HTML":  # noqa: F821
             weight = "font-weight: 600" if cell["measured"] else "font-size: 0.85em"
             shade[cell["column"]] = f"color: {STATUS_COLORS[cell['status']]}; {weight}"
         lines.append(ours)
-        colours.append(shade)
+        colors.append(shade)
         if cells["other"].any():  # the same net in the other kind of boxes
             lines.append({"figures": "posebook", "boxes": _first_text(cells["other_boxes"])})
             lines[-1] |= dict(zip(cells["column"], map(html.escape, cells["other"]), strict=True))
-            colours.append(dict.fromkeys(order, f"color: {MUTED}"))
+            colors.append(dict.fromkeys(order, f"color: {MUTED}"))
     frame, styles = (
-        pd.DataFrame([dict.fromkeys(order, "") | row for row in r])[order] for r in (lines, colours)
+        pd.DataFrame([dict.fromkeys(order, "") | row for row in r])[order] for r in (lines, colors)
     )
     styler = frame.style.hide(axis="index").apply(lambda _: styles, axis=None)
     styler.set_table_styles(_table_styles(frame, right=len(words)))

@@ -34,7 +34,7 @@ class TrainState:
 
     model: nn.Module
     ema: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     identity: dict  # what makes it this run and no other; its hash names the run's folder
     step: int = 0
@@ -52,8 +52,8 @@ class TrainState:
         """Every tensor of the run by name, the random states among them."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
-        for index, entry in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": value for name, value in entry.items()}
+        for index, entry in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -124,12 +124,12 @@ class TrainState:
             module.load_state_dict(own)
         state: dict[int, dict] = {}
         for name, value in tensors.items():
-            if name.startswith("optimiser."):
+            if name.startswith("optimizer."):
                 _, index, entry = name.split(".")
                 # a moment lies in memory as its weight does, or sums are taken in another order
                 layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
                 state.setdefault(int(index), {})[entry] = value.contiguous(memory_format=layout)
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         self.scaler.load_state_dict(facts["scaler"])
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda" and "random.cuda" in tensors:

@@ -1,6 +1,6 @@
 """Training samples: an epoch's draws, and the batches that come of them on a CPU or on a GPU.
 
-On a CPU loader processes warp and colour one sample after the other with OpenCV. A GPU is sent canvases, or
+On a CPU loader processes warp and color one sample after the other with OpenCV. A GPU is sent canvases, or
 holds them all, and draws a whole batch at once; both take the same draws through the same geometry.
 
 1. Everybody's augmentation of an epoch is drawn from (seed, epoch), and so is the epoch's order, so that a
@@ -65,7 +65,7 @@ class TrainDataset(Dataset):
         self.epoch = epoch
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Input (H, W, 3) uint8, joints (K, 2) in its pixels, and weights (K,): 0 not labelled or outside."""
+        """Input (H, W, 3) uint8, joints (K, 2) in its pixels, and weights (K,): 0 not labeled or outside."""
         return tuple(tensor[0] for tensor in self.__getitems__([key]))
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,11 +90,11 @@ class TrainDataset(Dataset):
 
 def epoch_batches(people: int, recipe: Recipe, seed: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
     """(epoch, person) keys of every batch from first_step to the end; each epoch holds every person once."""
-    steps = math.ceil(people / recipe.batch)
+    steps = math.ceil(people / recipe.batch_size)
     for epoch in range(first_step // steps, recipe.epochs):
         order = np.random.default_rng((seed, epoch)).permutation(people)
         for step in range(first_step % steps if epoch == first_step // steps else 0, steps):
-            yield [(epoch, int(i)) for i in order[step * recipe.batch : (step + 1) * recipe.batch]]
+            yield [(epoch, int(i)) for i in order[step * recipe.batch_size : (step + 1) * recipe.batch_size]]
 
 
 class ResumableBatchSampler:
@@ -148,7 +148,7 @@ class CanvasDataset(Dataset):
 def gpu_batches(
     samples: TrainDataset, steps: ResumableBatchSampler, device: str, workers: int, whole: Tensor | None
 ) -> Iterator[list[Tensor]]:
-    """The batches of these steps, warped and coloured on the device, from packed canvases.
+    """The batches of these steps, warped and colored on the device, from packed canvases.
 
     whole: all of them (N, S, S, 3) where the device holds them; else they are sent as they are needed.
     Yields images (B, H, W, 3) uint8, joints (B, K, 2) and weights (B, K), all on the device.

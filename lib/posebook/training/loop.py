@@ -4,7 +4,6 @@ import copy
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from posebook import imports
 from posebook.training import checkpoints, recipes
 from posebook.training.checkpoints import TrainState
 from posebook.training.data import (
@@ -32,14 +32,15 @@ from posebook.training.runtime import PRECISIONS, RuntimeConfig, SigtermGuard
 CHECK_EVERY = 20  # steps between looks at the loss for NaN: looking waits for the device
 
 
-def code_hash(net: nn.Module) -> str:
-    """A hash of the code that decides a run's weights: of the zoo, only the files this net is made of."""
-    package = Path(__file__).parent
-    names = ["training", "samples", "recipes", "transforms", "codecs", "losses", "skeletons"]
-    files = {package / f"{name}.py" for name in names} | set((package / "datasets").glob("*.py"))
-    modules = {sys.modules[type(module).__module__] for module in net.modules()}
-    files |= {Path(module.__file__) for module in modules if module.__name__.startswith("posebook.")}
-    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
+def run_code_hash(net: nn.Module, *functions: Callable) -> str:
+    """A hash of the code that decides a run's weights.
+
+    That is the loop, the modules of these functions (the objective, what makes the dataset), the files of the
+    model's layers, and everything that any of them imports.
+    """
+    modules = {__name__, *(function.__module__ for function in functions)}
+    modules |= {type(layer).__module__ for layer in net.modules()}
+    return imports.code_hash(sorted(name for name in modules if name.startswith("posebook.")))
 
 
 def train_step(
@@ -65,7 +66,7 @@ def train_step(
             return net(*inputs)
 
     while True:
-        run.optimiser.zero_grad(set_to_none=True)
+        run.optimizer.zero_grad(set_to_none=True)
         count = len(batch[0])
         loss, ends = torch.zeros((), device=how.device), range(0, count, math.ceil(count / parts))
         mean = None  # what a try without room left behind would take up the next one's
@@ -84,13 +85,13 @@ def train_step(
                 raise
             parts *= 2
         mean = None
-        run.optimiser.zero_grad(set_to_none=True)
+        run.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         tqdm.write(f"no room for {ends.step} people at once: taking each batch in {parts} parts from here on")
-    if recipe.clip:
-        run.scaler.unscale_(run.optimiser)
-        nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip)
-    run.scaler.step(run.optimiser)
+    if recipe.max_grad_norm:
+        run.scaler.unscale_(run.optimizer)
+        nn.utils.clip_grad_norm_(run.model.parameters(), recipe.max_grad_norm)
+    run.scaler.step(run.optimizer)
     run.scaler.update()
     return loss, parts
 
@@ -131,7 +132,7 @@ def train_epochs(
     Raises FloatingPointError that names the step for a loss of NaN, and SystemExit(143) after SIGTERM, with
     a checkpoint written.
     """
-    steps, stop = math.ceil(len(people) / recipe.batch), SigtermGuard()
+    steps, stop = math.ceil(len(people) / recipe.batch_size), SigtermGuard()
     total, waiting, parts, lost, net = steps * recipe.epochs, [], how.parts, 0, None
     on_gpu = people.packed and how.device.startswith("cuda")
     whole = preload_canvases(people.packed, how.device) if on_gpu else None
@@ -142,9 +143,9 @@ def train_epochs(
                     if net is None or run.step % steps == 0:
                         net = wrap_model(run, recipe, run.step // steps, how)
                         run.model.train()
-                    for group in run.optimiser.param_groups:
+                    for group in run.optimizer.param_groups:
                         group["lr"] = group["rate"] * lr_at_step(run.step, total, recipe)
-                    size = min(recipe.batch, len(people) - run.step % steps * recipe.batch)
+                    size = min(recipe.batch_size, len(people) - run.step % steps * recipe.batch_size)
                     shared = size * how.world if size < how.world else size  # then all take all of it
                     loss, parts = train_step(run, net, batch, shared, recipe, how, parts, objective)
                     update_ema(run.ema, run.model, run.step, recipe)
@@ -187,8 +188,8 @@ def train_epochs(
 
 def samples_seen(step: int, people: int, recipe: Recipe) -> int:
     """How many samples the steps up to `step` have had."""
-    epochs, steps = divmod(step, math.ceil(people / recipe.batch))
-    return epochs * people + steps * recipe.batch
+    epochs, steps = divmod(step, math.ceil(people / recipe.batch_size))
+    return epochs * people + steps * recipe.batch_size
 
 
 def check_finite(waiting: list[Tensor], step: int) -> list[float]:
@@ -221,14 +222,16 @@ def fit(
     torch.backends.cudnn.benchmark = True  # all batches but an epoch's last are of one shape
     ema = copy.deepcopy(net).requires_grad_(False)
     # as a checkpoint gives it back
-    identity = json.loads(json.dumps(identity | {"recipe": asdict(recipe), "code": code_hash(net)}))
+    identity = json.loads(
+        json.dumps(identity | {"recipe": asdict(recipe), "code": run_code_hash(net, people, objective)})
+    )
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     folder = Path(out_dir) / "runs" / f"{name}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
-    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    optimiser = kind(parameter_groups(net, recipe.weight_decay, recipe.layer_decay), lr=0.0, fused=True)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(parameter_groups(net, recipe.weight_decay, recipe.layer_decay), lr=0.0, fused=True)
     scaler = torch.amp.GradScaler(torch.device(way.device).type, enabled=way.precision == "fp16")
-    run = TrainState(net, ema, optimiser, scaler, identity)
+    run = TrainState(net, ema, optimizer, scaler, identity)
     with checkpoints.run_lock(folder) if way.rank == 0 else nullcontext():
         going_on = run.resume(folder)
         way.wait()

@@ -4,11 +4,11 @@ Three ways to learn both sets, by the same samples of each:
 separate: two plain nets, one a set; decoders: one net with a decoder a set; experts: that, and of each
 feed-forward a part of its own a set (Xu et al., "ViTPose++", TPAMI 2024).
 
-1. Every second training picture has COCO's 17 joints, the others CrowdPose's 14: no picture is learnt with
+1. Every second training picture has COCO's 17 joints, the others CrowdPose's 14: no picture is learned with
    both. All of the validation pictures are looked at with both.
 2. A net of both sets mixes them in its batches and takes as many steps as the two separate ones together.
 3. A set is measured by the plain net that is merged for it, and its multiply-adds are counted. A net this
-   small, trained this shortly, has next to no AP: besides it the share of labelled joints that lie within a
+   small, trained this shortly, has next to no AP: besides it the share of labeled joints that lie within a
    tenth of the box's longer side of their place, PCK@0.1.
 """
 
@@ -38,7 +38,12 @@ from posebook.utils import unknown_name_error
 METHODS, DATASETS, MODEL = ("separate", "decoders", "experts"), ("synthetic", "synthetic-14"), "vitpose-s"
 MODEL_OPTIONS = {"width": 96, "depth": 4, "heads": 4, "drop_path": 0.0, "decoder": "simple"}
 RECIPE = {"epochs": 4, "learning_rate": 2e-3, "warmup_steps": 300, "evaluate_every": 4}
-RECIPE |= {"cosine_from": 0.5, "final_rate": 0.05, "ema": 0.002, "ema_warmup": 200.0}  # else profile demo's
+RECIPE |= {
+    "cosine_start": 0.5,
+    "min_lr_ratio": 0.05,
+    "ema_momentum": 0.002,
+    "ema_warmup": 200.0,
+}  # else profile demo's
 PCK_THRESHOLD = 0.1  # of a box's longer side
 
 
@@ -84,22 +89,22 @@ def metric_name(metric: str, persons: PoseDataset) -> str:
 
 
 def pck(persons: PoseDataset, found: Predictions, limit: float = PCK_THRESHOLD) -> float:
-    """The share of labelled joints no farther from their place than `limit` of their box's longer side."""
+    """The share of labeled joints no farther from their place than `limit` of their box's longer side."""
     truth = np.stack([person.keypoints for person in persons.persons])  # (N, K, 3)
     sides = np.array([max(person.bbox[2:]) for person in persons.persons])  # (N,)
     away = np.linalg.norm(found.keypoints - truth[..., :2], axis=2) / sides[:, None]  # (N, K)
     return float((away <= limit)[truth[..., 2] > 0].mean())
 
 
-def median_baseline(learnt: PoseDataset, asked: PoseDataset) -> Predictions:
-    """Each joint at the median of its places in the boxes learnt from: what a net must do better than."""
+def median_baseline(learned: PoseDataset, asked: PoseDataset) -> Predictions:
+    """Each joint at the median of its places in the boxes learned from: what a net must do better than."""
 
     def boxes(persons: PoseDataset) -> tuple[np.ndarray, np.ndarray]:
         box = np.array([person.bbox for person in persons.persons])[:, None]  # (N, 1, 4)
         return box[..., :2] + box[..., 2:] / 2, box[..., 2:].max(2, keepdims=True)  # (N, 1, 2), (N, 1, 1)
 
-    truth = np.stack([person.keypoints for person in learnt.persons])  # (N, K, 3)
-    middle, side = boxes(learnt)
+    truth = np.stack([person.keypoints for person in learned.persons])  # (N, K, 3)
+    middle, side = boxes(learned)
     places = np.where(truth[..., 2:] > 0, (truth[..., :2] - middle) / side, np.nan)  # (N, K, 2)
     middle, side = boxes(asked)
     points = middle + side * np.nanmedian(places, 0)  # (N, K, 2)
@@ -118,8 +123,12 @@ def build_models(way: str, sets: Sequence[PoseDataset], recipe: Recipe) -> tuple
     size, skeletons = recipe.input_size, [people.skeleton for people in sets]
     if way == "separate":
         return [models.build(MODEL, skeleton, size, **MODEL_OPTIONS) for skeleton in skeletons], MODEL_OPTIONS
-    options = MODEL_OPTIONS | {"others": tuple(len(skeleton.keypoints) for skeleton in skeletons[1:])}
-    options |= {"part": MODEL_OPTIONS["width"] // 2 if way == "experts" else 0}  # half, as in ViTPose++-S
+    options = MODEL_OPTIONS | {
+        "extra_num_joints": tuple(len(skeleton.keypoints) for skeleton in skeletons[1:])
+    }
+    options |= {
+        "expert_dim": MODEL_OPTIONS["width"] // 2 if way == "experts" else 0
+    }  # half, as in ViTPose++-S
     return [models.build(MODEL, skeletons[0], size, **options)], options
 
 
@@ -212,7 +221,7 @@ def train(
         "curves": [run.curve for run in runs],
         "weights": {  # of the last net
             "sha256": digest,
-            "initialisation": "scratch",
+            "initialization": "scratch",
             "trained_on": DATASETS[0],
             "file": f"runs/{folder.name}/{weights.name}",
         },

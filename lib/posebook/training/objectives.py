@@ -21,7 +21,7 @@ def compute_loss(output: object, keypoints: Tensor, weights: Tensor, recipe: Rec
     output = codecs.SimCC(*(axis.float() for axis in output))
     targets = codecs.encode_simcc(keypoints, size, output.x.shape[-1] / size[1], recipes.sigma_for(recipe))
     if recipe.loss == "kl_discrete":
-        return losses.kl_discrete(output, targets, weights, recipe.smoothing, recipe.temperature)
+        return losses.kl_discrete(output, targets, weights, recipe.label_smoothing, recipe.temperature)
     return losses.simcc_kl(output, targets, weights, recipe.beta)
 
 

@@ -10,13 +10,15 @@ from posebook.training.recipes import Recipe
 
 def lr_at_step(step: int, total: int, recipe: Recipe) -> float:
     """The rate at a step of `total`: linear warm-up, flat, then a cosine to final_rate of it, or drops."""
-    peak = recipe.learning_rate * recipe.batch / recipe.base_batch
+    peak = recipe.learning_rate * recipe.batch_size / recipe.base_batch_size
     if step < recipe.warmup_steps:
         return peak * max(1e-5, step / recipe.warmup_steps)
-    if recipe.drops:
-        return peak * recipe.drop ** sum(step / total * recipe.epochs >= epoch for epoch in recipe.drops)
-    share = max(0.0, (step / total - recipe.cosine_from) / (1 - recipe.cosine_from))
-    return peak * (recipe.final_rate + (1 - recipe.final_rate) * (1 + math.cos(math.pi * share)) / 2)
+    if recipe.milestones:
+        return peak * recipe.lr_gamma ** sum(
+            step / total * recipe.epochs >= epoch for epoch in recipe.milestones
+        )
+    share = max(0.0, (step / total - recipe.cosine_start) / (1 - recipe.cosine_start))
+    return peak * (recipe.min_lr_ratio + (1 - recipe.min_lr_ratio) * (1 + math.cos(math.pi * share)) / 2)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
@@ -45,7 +47,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
 @torch.no_grad()
 def update_ema(into: nn.Module, model: nn.Module, step: int, recipe: Recipe) -> None:
     """Move the averaged weights and buffers towards the model's; faster early on (ExpMomentumEMA)."""
-    momentum = recipe.ema + (1 - recipe.ema) * math.exp(-(1 + step) / recipe.ema_warmup)
+    momentum = recipe.ema_momentum + (1 - recipe.ema_momentum) * math.exp(-(1 + step) / recipe.ema_warmup)
     old, new = ([*net.parameters(), *net.buffers()] for net in (into, model))
     floats = [i for i, value in enumerate(old) if value.is_floating_point()]
     torch._foreach_lerp_([old[i] for i in floats], [new[i] for i in floats], momentum)

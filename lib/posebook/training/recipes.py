@@ -32,31 +32,37 @@ class Recipe:
     """How a model is trained. The rate is for `base_batch` and follows the real batch in proportion."""
 
     epochs: int = 210  # config
-    batch: int = 1024  # over all processes; config: what its learning rate is for
-    base_batch: int = 1024  # config: auto_scale_lr
-    optimiser: str = "adamw"  # config; or adam
+    batch_size: int = 1024  # over all processes; config: what its learning rate is for
+    base_batch_size: int = 1024  # config: auto_scale_lr
+    optimizer: str = "adamw"  # config; or adam
     learning_rate: float = 4e-3  # config
     weight_decay: float = 0.05  # config; none on norms and biases
     layer_decay: float = 1.0  # share of a layer's rate that the layer before it has; 1: one rate for all
     warmup_steps: int = 1000  # config: linear from 1e-5 of the rate
-    cosine_from: float = 0.5  # share of training after which the rate falls; config
-    final_rate: float = 0.05  # share of the rate at the end; config
-    drops: tuple[int, ...] = ()  # epochs at which the rate falls by `drop`; with any, no cosine
-    drop: float = 0.1
-    clip: float = 0.0  # largest norm of the gradient; 0: not clipped, as in all three papers
+    cosine_start: float = 0.5  # share of training after which the rate falls; config
+    min_lr_ratio: float = 0.05  # share of the rate at the end; config
+    milestones: tuple[int, ...] = ()  # epochs at which the rate falls by `drop`; with any, no cosine
+    lr_gamma: float = 0.1
+    max_grad_norm: float = 0.0  # largest norm of the gradient; 0: not clipped, as in all three papers
     stage2_epochs: int = 15  # config: last epochs on the milder augmentation
     stage1: Augmentation = Augmentation()
     stage2: Augmentation = Augmentation(scale=(0.75, 1.25), rotation=60.0, shift=0.0, dropout=0.5)  # config
-    ema: float = 0.0002  # config: ExpMomentumEMA; 1: no average
+    ema_momentum: float = 0.0002  # config: ExpMomentumEMA; 1: no average
     ema_warmup: float = 2000.0  # mmengine's default gamma: early averages follow more closely
     loss: str = "simcc_kl"  # of nets that classify coordinates; or kl_discrete. Heatmaps have one loss
     beta: float = 10.0  # config: KLDiscretLoss
-    smoothing: float = 0.1  # of kl_discrete
+    label_smoothing: float = 0.1  # of kl_discrete
     temperature: float = 0.5  # of kl_discrete
-    limbs: tuple[float, float] = (1.0, 1.0)  # weight of elbows and knees, of wrists and ankles; the others 1
+    limb_weights: tuple[float, float] = (
+        1.0,
+        1.0,
+    )  # weight of elbows and knees, of wrists and ankles; the others 1
     sigma: tuple[float, float] = (4.9, 5.66)  # config: bins (x, y) of a label at 256 x 192, see sigma_for
-    context: float = 0.2  # the gain that LAPX's non-local branches are raised to
-    context_span: tuple[float, float] = (0.05, 0.3)  # shares of training: frozen, raised from to, then free
+    nonlocal_gain: float = 0.2  # the gain that LAPX's non-local branches are raised to
+    nonlocal_schedule: tuple[float, float] = (
+        0.05,
+        0.3,
+    )  # shares of training: frozen, raised from to, then free
     evaluate_every: int = 10  # epochs; config: val_interval
     input_size: tuple[int, int] = (256, 192)  # (height, width); config
 
@@ -64,7 +70,7 @@ class Recipe:
 STARNET_POSE = Recipe()
 
 # The occlusion study on COCO-mini: one GPU of 64 images, whose rate its command does not scale.
-STARNET_MINI = replace(STARNET_POSE, epochs=100, stage2_epochs=10, batch=64, base_batch=64)
+STARNET_MINI = replace(STARNET_POSE, epochs=100, stage2_epochs=10, batch_size=64, base_batch_size=64)
 
 GEOMETRY_ONLY = Augmentation(
     half_body=0, shift=0, hsv=(0, 0, 0), blur=0, median_blur=0, dropout=0, rotation_probability=1
@@ -72,78 +78,78 @@ GEOMETRY_ONLY = Augmentation(
 _AMFACPOSE = replace(GEOMETRY_ONLY, rotation=30, scale=(0.7, 1.3))  # section 4.3
 AMFACPOSE = Recipe(
     epochs=140,  # section 4.3
-    batch=32,  # section 4.3
-    base_batch=32,
+    batch_size=32,  # section 4.3
+    base_batch_size=32,
     learning_rate=1e-3,  # chosen
     weight_decay=1e-2,  # chosen
     warmup_steps=0,
-    drops=(90, 120),  # chosen
+    milestones=(90, 120),  # chosen
     stage2_epochs=0,
     stage1=_AMFACPOSE,
     stage2=_AMFACPOSE,
-    ema=1.0,
+    ema_momentum=1.0,
     loss="kl_discrete",  # section 3.6
     sigma=(4.9, 4.9),  # chosen: 6 bins at 384 x 288
-    limbs=(1.2, 1.5),  # chosen
+    limb_weights=(1.2, 1.5),  # chosen
     input_size=(384, 288),  # table 6
 )
 
 _LAPX = replace(GEOMETRY_ONLY, rotation=40, scale=(0.65, 1.35))  # section 4.1; the scale chosen
 LAPX_COCO = Recipe(
     epochs=210,  # section 4.1
-    batch=32,  # section 4.1
-    base_batch=32,
-    optimiser="adam",  # section 4.1
+    batch_size=32,  # section 4.1
+    base_batch_size=32,
+    optimizer="adam",  # section 4.1
     learning_rate=2e-4,  # section 4.1
     weight_decay=0.0,
     warmup_steps=0,
-    drops=(120, 160, 190),  # section 4.1
-    drop=0.4,  # section 4.1
+    milestones=(120, 160, 190),  # section 4.1
+    lr_gamma=0.4,  # section 4.1
     stage2_epochs=0,
     stage1=_LAPX,
     stage2=_LAPX,
-    ema=1.0,
-    context=0.2,  # section 3.3
-    context_span=(10 / 210, 60 / 210),  # section 3.3: over 50 epochs, after a warm-up
+    ema_momentum=1.0,
+    nonlocal_gain=0.2,  # section 3.3
+    nonlocal_schedule=(10 / 210, 60 / 210),  # section 3.3: over 50 epochs, after a warm-up
 )
 _LAPX_MPII = replace(_LAPX, scale=(0.75, 1.25))
 LAPX_MPII = replace(
     LAPX_COCO,
     epochs=200,  # section 4.1
     learning_rate=3e-4,  # section 4.1
-    drops=(105, 150, 175, 190),  # section 4.1
-    drop=0.5,  # section 4.1
+    milestones=(105, 150, 175, 190),  # section 4.1
+    lr_gamma=0.5,  # section 4.1
     stage1=_LAPX_MPII,
     stage2=_LAPX_MPII,
-    context_span=(10 / 200, 60 / 200),
+    nonlocal_schedule=(10 / 200, 60 / 200),
     input_size=(256, 256),  # table 1
 )
 
 _VITPOSE = replace(GEOMETRY_ONLY, half_body=0.3, rotation=40, scale=(0.5, 1.5), rotation_probability=0.6)
 VITPOSE = Recipe(
-    batch=512,
-    base_batch=512,
+    batch_size=512,
+    base_batch_size=512,
     learning_rate=5e-4,
     weight_decay=0.1,
     layer_decay=0.75,
     warmup_steps=500,
-    drops=(170, 200),
-    clip=0.5,  # 1 of their loss, which is twice ours
+    milestones=(170, 200),
+    max_grad_norm=0.5,  # 1 of their loss, which is twice ours
     stage2_epochs=0,
     stage1=_VITPOSE,
     stage2=_VITPOSE,
-    ema=1.0,
+    ema_momentum=1.0,
 )
 
 # For small sets and small batches: our choice, tuned on nothing but that the loss falls.
 FAST = replace(
     STARNET_POSE,
     epochs=200,
-    batch=64,
-    base_batch=64,
+    batch_size=64,
+    base_batch_size=64,
     learning_rate=2e-3,
     warmup_steps=200,
-    ema=0.002,
+    ema_momentum=0.002,
     ema_warmup=200.0,
 )
 
@@ -156,15 +162,15 @@ MILD = replace(
 DEMO = replace(
     FAST,
     epochs=2,
-    batch=16,
-    base_batch=16,
+    batch_size=16,
+    base_batch_size=16,
     learning_rate=5e-4,
     warmup_steps=50,
-    cosine_from=0.2,
-    final_rate=0.02,
+    cosine_start=0.2,
+    min_lr_ratio=0.02,
     stage1=MILD,
     stage2=MILD,
-    ema=0.02,  # of some 300 steps
+    ema_momentum=0.02,  # of some 300 steps
     ema_warmup=50.0,
     evaluate_every=1,
     input_size=(128, 96),
@@ -177,13 +183,13 @@ _MIRROR = Augmentation(
 OVERFIT = replace(
     FAST,
     epochs=70,
-    batch=16,
-    base_batch=16,
+    batch_size=16,
+    base_batch_size=16,
     warmup_steps=50,
     stage1=_MIRROR,
     stage2=_MIRROR,
     evaluate_every=14,
-    ema=0.01,
+    ema_momentum=0.01,
 )
 
 # Whose recipe on which data; the study of RTMPose-t on COCO-mini runs without an average of weights.
@@ -191,7 +197,7 @@ _STARNET = {"coco": STARNET_POSE, "coco-mini": STARNET_MINI}
 PAPER = {
     "starnet-pose-t": _STARNET,
     "starnet-pose-s": _STARNET,
-    "rtmpose-t": {"coco-mini": replace(STARNET_MINI, ema=1.0)},
+    "rtmpose-t": {"coco-mini": replace(STARNET_MINI, ema_momentum=1.0)},
     "amfacpose-r34": {"coco": AMFACPOSE, "crowdpose": AMFACPOSE},
     "amfacpose-r18": dict.fromkeys(["coco", "crowdpose"], replace(AMFACPOSE, input_size=(256, 256))),
     "lapx": {"coco": LAPX_COCO, "mpii": LAPX_MPII},
@@ -224,16 +230,18 @@ def get(profile: str, model: str = "starnet-pose-t", dataset: str = "coco", **ch
     else:
         recipe = PROFILES[profile]
         if model.startswith("amfacpose"):
-            recipe = replace(recipe, loss=AMFACPOSE.loss, sigma=AMFACPOSE.sigma, limbs=AMFACPOSE.limbs)
+            recipe = replace(
+                recipe, loss=AMFACPOSE.loss, sigma=AMFACPOSE.sigma, limb_weights=AMFACPOSE.limb_weights
+            )
     return _checked(_changed(recipe, changes, "recipe field"))
 
 
 def _checked(recipe: Recipe) -> Recipe:
     """The recipe, if it can be run; ValueError says what cannot, before any work."""
-    for field, known in (("optimiser", OPTIMIZERS), ("loss", LOSSES)):
+    for field, known in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):
         if getattr(recipe, field) not in known:
             raise unknown_name_error(str(getattr(recipe, field)), known, field)
-    for field in ("epochs", "batch", "base_batch", "evaluate_every"):
+    for field in ("epochs", "batch_size", "base_batch_size", "evaluate_every"):
         value = getattr(recipe, field)
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"recipe field {field} is {value!r}, not a whole number from 1 on")
@@ -262,7 +270,7 @@ def sigma_for(recipe: Recipe) -> tuple[float, float]:
 
 def joint_weights(keypoints: tuple[str, ...], recipe: Recipe) -> list[float]:
     """How much each joint of these names counts in the loss."""
-    middle, outer = recipe.limbs
+    middle, outer = recipe.limb_weights
     return [
         middle if "elbow" in name or "knee" in name else outer if "wrist" in name or "ankle" in name else 1.0
         for name in keypoints
@@ -274,6 +282,6 @@ def nonlocal_gain_at(epoch: int, recipe: Recipe) -> float | None:
 
     At first 0, which freezes the branches; then raised by the epoch, in the last of these to `context`.
     """
-    start, end = (share * recipe.epochs for share in recipe.context_span)
+    start, end = (share * recipe.epochs for share in recipe.nonlocal_schedule)
     after = epoch + 1
-    return None if after > end + 1e-6 else recipe.context * max(0.0, (after - start) / (end - start))
+    return None if after > end + 1e-6 else recipe.nonlocal_gain * max(0.0, (after - start) / (end - start))

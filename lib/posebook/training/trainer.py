@@ -258,14 +258,14 @@ def train(
     images = trained_images(train_people, val_people, init, file)
     torch.manual_seed(seed)
     net = models.build(model, train_people.skeleton, recipe.input_size, **options)
-    initialisation, transferred = "scratch", {}
+    initialization, transferred = "scratch", {}
     if backbone:
         models.load_backbone(net, backbone)
-        initialisation = f"backbone {Path(backbone).name} sha256 {sha256(backbone)}"
+        initialization = f"backbone {Path(backbone).name} sha256 {sha256(backbone)}"
     if init:
         done = transfer.transfer_weights(net, init, model)
         print(f"{Path(init).name}: {done.summary()}")
-        initialisation = f"weights {Path(init).name} sha256 {sha256(init)}"
+        initialization = f"weights {Path(init).name} sha256 {sha256(init)}"
         transferred = {"transfer": done.describe()}
     usual = recipe.input_size == recipes.get(profile, model, dataset).input_size
     size = [] if usual else ["x".join(map(str, recipe.input_size))]
@@ -299,7 +299,7 @@ def train(
         "options": options,
         "data": train_people.sha256,
         "seed": seed,
-        "initialisation": initialisation,
+        "initialization": initialization,
         "precision": precision,
         "packed": pack,
         "processes": way.world,
@@ -345,7 +345,7 @@ def train(
         "curve_measured_on": curve_people.describe() if curve_people else None,
         "weights": {
             "sha256": digest,
-            "initialisation": initialisation,
+            "initialization": initialization,
             "trained_on": train_people.name,
             "file": f"runs/{folder.name}/weights.safetensors",
         }

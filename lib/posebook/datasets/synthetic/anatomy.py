@@ -7,7 +7,7 @@ Joint ranges: American Academy of Orthopaedic Surgeons, Joint Motion: Method of 
 (1965).
 
 Choices made where these sources are silent:
-1. The table's breadths are outer breadths; joint centres lie inside (shoulder 0.104, hip 0.048 of stature
+1. The table's breadths are outer breadths; joint centers lie inside (shoulder 0.104, hip 0.048 of stature
    from the middle). Girths, the profile of the trunk and the shape of the head are set by hand.
 2. Children keep the limb fractions and get a larger head. A raised arm lifts its shoulder (the scapula
    turns).
@@ -108,7 +108,7 @@ FAMILIES = {
 
 
 def sample_pose(rng: np.random.Generator, family: str | None = None) -> dict:
-    """A possible pose: the angles of LIMITS in degrees, `family`, pelvis `pitch`, and `lift` in metres."""
+    """A possible pose: the angles of LIMITS in degrees, `family`, pelvis `pitch`, and `lift` in meters."""
     names = list(FAMILIES)
     weights = np.array([FAMILIES[name][0] for name in names], float)
     family = family or names[rng.choice(len(names), p=weights / weights.sum())]

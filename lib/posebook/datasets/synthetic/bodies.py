@@ -14,7 +14,7 @@ from posebook.datasets.synthetic.surfaces import (
     Loft,
     blend,
     cloth,
-    colour,
+    color,
     crop,
     loft,
     moved,
@@ -29,7 +29,7 @@ JOINTS = (*KEYPOINTS, "head", "neck")  # all that a body has: CrowdPose's two as
 
 @dataclass(frozen=True)
 class Person:
-    """A posed, dressed body: joints (19, 3) in metres as JOINTS has them, surfaces, its seat if it sits.
+    """A posed, dressed body: joints (19, 3) in meters as JOINTS has them, surfaces, its seat if it sits.
 
     `thickness` is how far cloth and fat lift the surface off the bones, over stature.
     """
@@ -73,7 +73,7 @@ def sample_look(rng: np.random.Generator) -> Look:
     )
     patterns = ["plain"] * 7 + ["hoops", "pinstripe", "check", "block", "dots", "blotch", "band"]
     skirt = woman and rng.random() < 0.3
-    lower = colour(rng, 0.7)
+    lower = color(rng, 0.7)
     if rng.random() < 0.4:
         lower = np.array([0.16, 0.22, 0.34]) * rng.uniform(0.5, 1.9)
     return Look(
@@ -91,41 +91,41 @@ def sample_look(rng: np.random.Generator) -> Look:
             if woman
             else rng.choice(["short", "bald", "cap", "crop", "bob"], p=[0.5, 0.1, 0.17, 0.17, 0.06])
         ),
-        shirt=(colour(rng), str(rng.choice(patterns))),
+        shirt=(color(rng), str(rng.choice(patterns))),
         lower=(lower, str(rng.choice(["plain"] * 8 + ["pinstripe", "check", "dots", "blotch"]))),
         sleeve=float(rng.choice([0.02, 0.48, 0.6, 1.5, 1.93], p=[0.1, 0.25, 0.2, 0.08, 0.37])),
         hem=rng.uniform(0.35, 0.8) if rng.random() < 0.25 else 1.95,
         skirt=skirt,
         waist=float(rng.choice([0.555, 0.53, 0.605, 0.63])),
         loose=rng.uniform(0.2, 1.3),
-        shoe=colour(rng, 0.7),
+        shoe=color(rng, 0.7),
         beard=not woman and not child and rng.random() < 0.3,
         glasses=rng.random() < 0.15,
         neckline=rng.uniform(0.815, 0.845),
     )
 
 
-def limbs(points, upper, lower, table, hems, colours_at, size, relief) -> list[Loft]:
+def limbs(points, upper, lower, table, hems, colors_at, size, relief) -> list[Loft]:
     """A pair of limbs through three joints each (2, 3, 3), upper and lower frames (2, 3, 3).
 
-    `table` as LEG or ARM; colours from colours_at(positions along the limb).
+    `table` as LEG or ARM; colors from colors_at(positions along the limb).
     """
     at = np.linspace(table[0, 0], table[-1, 0], 22)
     at = np.sort(np.concatenate([at, table[:2, 0] + 0.01, *[[h - 0.012, h + 0.012] for h in hems]]))
     bone, before = np.maximum(at, 0)[:, None], np.minimum(at, 0)[:, None]
     weight = np.clip((at - 1) / 0.3 + 0.5, 0, 1)
     weight = weight * weight * (3 - 2 * weight)
-    centres = [
+    centers = [
         np.where(bone < 1, a + bone * (b - a), b + (bone - 1) * (c - b)) + before * (b - a)
         for a, b, c in points
     ]
     frames = [blend(first, second, weight) for first, second in zip(upper, lower, strict=True)]
     grids, normals = tubes(
-        np.stack(centres), np.stack(frames), rings(table, at) * size, relief=relief[: len(at), :17]
+        np.stack(centers), np.stack(frames), rings(table, at) * size, relief=relief[: len(at), :17]
     )
     rows = np.interp(np.linspace(0, len(at) - 1, 64), np.arange(len(at)), at)
-    colours = np.ascontiguousarray(colours_at(rows), np.float32)
-    return [Loft(grid, normal, colours) for grid, normal in zip(grids, normals, strict=True)]
+    colors = np.ascontiguousarray(colors_at(rows), np.float32)
+    return [Loft(grid, normal, colors) for grid, normal in zip(grids, normals, strict=True)]
 
 
 def dressed(table, hem, thickness, flare) -> np.ndarray:
@@ -206,9 +206,9 @@ def person(rng: np.random.Generator, look: Look, pose: dict, yaw: float = 0.0, p
     hem = -0.2 if look.skirt else look.hem
 
     def paint_arm(s):
-        colours = np.where((s < look.sleeve)[:, None, None], sleeve_cloth, skin)
-        colours[abs(s - look.sleeve) < 0.03] *= 1 - 0.25
-        return colours
+        colors = np.where((s < look.sleeve)[:, None, None], sleeve_cloth, skin)
+        colors[abs(s - look.sleeve) < 0.03] *= 1 - 0.25
+        return colors
 
     def paint_leg(s):
         return np.where((s < hem)[:, None, None], leg_cloth, skin)
@@ -226,7 +226,7 @@ def person(rng: np.random.Generator, look: Look, pose: dict, yaw: float = 0.0, p
         relief * (hem > 1),
     )  # fmt: skip
     shoe = np.float32([[0.85 if look.shoe.sum() > 0.5 else 0.25] * 3, look.shoe, [0.8] * 3])[foot()[1]]
-    gloves = [(part.colours * look.skin).astype(np.float32) for part in hand(1)]
+    gloves = [(part.colors * look.skin).astype(np.float32) for part in hand(1)]
     for number, (side, sign) in enumerate(SIDES.items()):
         lofts.append(arms[number])
         for part, glove in zip(hand(sign), gloves, strict=True):
@@ -263,7 +263,7 @@ def person(rng: np.random.Generator, look: Look, pose: dict, yaw: float = 0.0, p
     grid = (grid + shift).astype(np.float32)
     ends = np.cumsum([part.grid.shape[0] * part.grid.shape[1] for part in lofts])
     placed = [
-        Loft(points.reshape(part.grid.shape), part.normals, part.colours, part.gloss)
+        Loft(points.reshape(part.grid.shape), part.normals, part.colors, part.gloss)
         for part, points in zip(lofts, np.split(grid, ends[:-1]), strict=True)
     ]
     seat = (shift[1] - 0.062 * tall * look.girth, yaw) if pose["family"] == "sit" else None
@@ -289,7 +289,7 @@ def trunk_profile(look: Look, heights: np.ndarray, cover: float) -> np.ndarray:
 
 
 def trunk_paint(look: Look, heights: np.ndarray, shirt: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """Colours (96, 64, 3) of the trunk: shirt over trousers or skirt, and skin above the neckline."""
+    """Colors (96, 64, 3) of the trunk: shirt over trousers or skirt, and skin above the neckline."""
     rows = np.interp(np.linspace(0, len(heights) - 1, 96), np.arange(len(heights)), heights)
     throat = look.neckline - 0.03 * np.clip(np.sin(np.linspace(0, 2 * np.pi, 64)), 0, 1) ** 4
     paint = np.where((rows > look.waist)[:, None, None], shirt, lower).astype(float)
@@ -298,7 +298,7 @@ def trunk_paint(look: Look, heights: np.ndarray, shirt: np.ndarray, lower: np.nd
     return paint
 
 
-def skirt(joints, thighs, pelvis, look, colours, relief) -> Loft:
+def skirt(joints, thighs, pelvis, look, colors, relief) -> Loft:
     """A skirt about both thighs, as long as the hem says (0 hip, 2 ankle)."""
     tall = look.stature
     length = np.clip(look.hem if look.hem < 1 else 0.9 + 0.35 * look.loose, 0.5, 1.35)
@@ -310,7 +310,7 @@ def skirt(joints, thighs, pelvis, look, colours, relief) -> Loft:
 
     left, right = path("left"), path("right")
     turned = blend(pelvis, 0.5 * (thighs[0] + thighs[1]), np.clip((at + 0.1) / 0.4, 0, 1))
-    centres = 0.5 * (left + right) + (np.minimum(at, 0) * 0.245 * tall)[:, None] * -pelvis[:, 1]
+    centers = 0.5 * (left + right) + (np.minimum(at, 0) * 0.245 * tall)[:, None] * -pelvis[:, 1]
     apart = 0.5 * np.linalg.norm(left - right, axis=1)
     flare = np.clip(at, 0, None) * 0.030 * look.loose * tall
     stops = [-0.25, 0, 0.4, 1]
@@ -320,4 +320,4 @@ def skirt(joints, thighs, pelvis, look, colours, relief) -> Loft:
     pleats = 0.05 * np.sin(np.linspace(0, 2 * np.pi, 33) * 8) * np.clip(at, 0, 1)[:, None]
     pleats = pleats + 0.6 * cv2.resize(relief, (33, 14))
     profile = np.stack([width, depth, depth], -1)
-    return loft(centres, turned, profile, colours, around=33, relief=pleats)
+    return loft(centers, turned, profile, colors, around=33, relief=pleats)

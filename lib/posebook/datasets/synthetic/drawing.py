@@ -23,9 +23,9 @@ LARGE = (round(SIZE[0] * SUPERSAMPLE), round(SIZE[1] * SUPERSAMPLE))
 
 @dataclass
 class Buffers:
-    """Per enlarged pixel colour, normal (H, W, 3), depth, who (H, W): 0 room, -1 things, 1.. people."""
+    """Per enlarged pixel color, normal (H, W, 3), depth, who (H, W): 0 room, -1 things, 1.. people."""
 
-    colour: np.ndarray
+    color: np.ndarray
     normal: np.ndarray
     depth: np.ndarray
     who: np.ndarray
@@ -62,9 +62,9 @@ def draw_quad(buffers: Buffers, camera: Camera, quad: Quad) -> None:
     depth = (1 / np.maximum(inverse, 1e-4)).astype(np.float32)
     window = np.s_[y0 : y1 + 1, x0 : x1 + 1]
     mask = (cv2.extractChannel(drawn, 3) > 127) & (depth < buffers.depth[window])
-    colours = cv2.cvtColor(drawn, cv2.COLOR_BGRA2BGR) * np.float32(1 / 255)
+    colors = cv2.cvtColor(drawn, cv2.COLOR_BGRA2BGR) * np.float32(1 / 255)
     np.copyto(buffers.depth[window], depth, where=mask)
-    paint_over(buffers.colour[window], colours, mask)
+    paint_over(buffers.color[window], colors, mask)
     paint_over(buffers.normal[window], flat(quad.normal, mask.shape), mask)
     buffers.who[window][mask] = -1
 
@@ -97,14 +97,14 @@ def sampling(lofts: list[Loft], seen: np.ndarray) -> list[tuple]:
         if hidden[number]:
             result.append(None)
             continue
-        travelled = np.zeros(count)
-        np.cumsum(between, out=travelled[1:], dtype=np.float32)
+        traveled = np.zeros(count)
+        np.cumsum(between, out=traveled[1:], dtype=np.float32)
         columns = min(max(int(widest[number] * (points - 1) * DENSITY), 8), 1600)
-        rows = min(max(int(travelled[-1] * DENSITY), 4), 1600)
+        rows = min(max(int(traveled[-1] * DENSITY), 4), 1600)
         # Rows equally far apart on the picture, whatever the rings' own spacing.
-        level = np.arange(rows) * (travelled[-1] / (rows - 1))
-        level[-1] = travelled[-1]
-        result.append((columns, rows, np.interp(level, travelled, np.arange(count)).astype(np.float32)))
+        level = np.arange(rows) * (traveled[-1] / (rows - 1))
+        level[-1] = traveled[-1]
+        result.append((columns, rows, np.interp(level, traveled, np.arange(count)).astype(np.float32)))
     return result
 
 
@@ -120,7 +120,7 @@ def draw_lofts(buffers: Buffers, camera: Camera, lofts: list[tuple[int, Loft]]) 
     plan = sampling(parts, seen)
     seen = seen.astype(float)
 
-    # Sample: depth (quarters of a millimetre) over the sample's number, smallest kept.
+    # Sample: depth (quarters of a millimeter) over the sample's number, smallest kept.
     starts = np.cumsum([0] + [entry[0] * entry[1] if entry else 0 for entry in plan])
     nearest = np.full(LARGE[0] * LARGE[1], np.iinfo(np.int64).max)
     end = 0
@@ -163,13 +163,13 @@ def draw_lofts(buffers: Buffers, camera: Camera, lofts: list[tuple[int, Loft]]) 
     pixels, samples = pixels[front], kept[front] & 0xFFFFFFFF
     buffers.depth.reshape(-1)[pixels] = depth[front]
 
-    # Resolve: what surface each sample is of, where on it, and with what colour and normal.
+    # Resolve: what surface each sample is of, where on it, and with what color and normal.
     part_of = (np.searchsorted(starts, samples, side="right") - 1).astype(np.int16)
     order = np.argsort(part_of, kind="stable")
     part_of, pixels, samples = part_of[order], pixels[order], samples[order]
     ends = np.searchsorted(part_of, np.arange(len(parts) + 1))
     samples -= starts[part_of]
-    colours, normals = np.empty((len(pixels), 3), np.float32), np.empty((len(pixels), 3), np.float32)
+    colors, normals = np.empty((len(pixels), 3), np.float32), np.empty((len(pixels), 3), np.float32)
     for number, part in enumerate(parts):
         chosen = slice(ends[number], ends[number + 1])
         if chosen.start == chosen.stop:
@@ -180,10 +180,10 @@ def draw_lofts(buffers: Buffers, camera: Camera, lofts: list[tuple[int, Loft]]) 
         turned = (column.astype(np.float32) + np.float32(0.5)) * np.float32(v / columns) - np.float32(0.5)
         turned /= np.float32(v - 1)
         height = (at / (u - 1))[row]
-        colours[chosen] = gather(part.colours, turned, height)
+        colors[chosen] = gather(part.colors, turned, height)
         normals[chosen] = gather(part.normals, turned, height)
     # Triples move faster as one item each.
-    buffers.colour.view("V12").reshape(-1)[pixels] = colours.view("V12").reshape(-1)
+    buffers.color.view("V12").reshape(-1)[pixels] = colors.view("V12").reshape(-1)
     buffers.normal.view("V12").reshape(-1)[pixels] = normals.view("V12").reshape(-1)
     buffers.who.reshape(-1)[pixels] = np.array([owner for owner, _ in lofts], np.int8)[part_of]
     buffers.gloss.reshape(-1)[pixels] = np.array([part.gloss for part in parts], np.float32)[part_of]
@@ -202,7 +202,7 @@ def gather(field, across, along) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def rasterise(scene: Scene) -> Buffers:
+def rasterize(scene: Scene) -> Buffers:
     """Draws room, things and people at SUPERSAMPLE times SIZE."""
     room = (cv2.resize(part, LARGE[::-1], interpolation=cv2.INTER_LINEAR) for part in draw_room(scene))
     buffers = Buffers(*room, np.zeros(LARGE, np.int8), np.zeros(LARGE, np.float32))
@@ -273,7 +273,7 @@ def grain() -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def off_centre() -> np.ndarray:
+def off_center() -> np.ndarray:
     """Squared distance of each pixel (SIZE) from the middle, in widths and heights."""
     y, x = np.linspace(-0.5, 0.5, SIZE[0])[:, None], np.linspace(-0.5, 0.5, SIZE[1])
     return x**2 + y**2
@@ -298,7 +298,7 @@ def expose(scene: Scene, buffers: Buffers) -> np.ndarray:
             for a, b in zip(np.float32(sun), np.float32(cool), strict=True)
         ]
     )
-    linear = cv2.multiply(cv2.multiply(buffers.colour, buffers.colour), light)
+    linear = cv2.multiply(cv2.multiply(buffers.color, buffers.color), light)
     glossy = np.flatnonzero(buffers.gloss > 0)
     half = scene.light + [0, 0, -1.0]
     shine = buffers.normal.reshape(-1, 3).take(glossy, 0) @ (half / np.linalg.norm(half)).astype(np.float32)
@@ -307,7 +307,7 @@ def expose(scene: Scene, buffers: Buffers) -> np.ndarray:
     image = cv2.resize(linear, SIZE[::-1], interpolation=cv2.INTER_AREA)
     if photo["blur"] > 0.25:
         image = cv2.GaussianBlur(image, (0, 0), photo["blur"])
-    gain = -1.35 * 2.0 ** photo["exposure"] * (1 - photo["vignette"] * 2 * off_centre())
+    gain = -1.35 * 2.0 ** photo["exposure"] * (1 - photo["vignette"] * 2 * off_center())
     image = cv2.sqrt(1 - cv2.exp(cv2.multiply(image, cv2.merge([gain.astype(np.float32)] * 3))))
     saturate = photo["saturation"] * np.eye(3) + (1 - photo["saturation"]) / 3
     image = cv2.transform(image, 255 * 1.08 * saturate)

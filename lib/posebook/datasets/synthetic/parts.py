@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from posebook.datasets.synthetic.anatomy import HEAD, SIDES, TABLE
-from posebook.datasets.synthetic.surfaces import Loft, colour, crop, loft, moved, rings, tint
+from posebook.datasets.synthetic.surfaces import Loft, color, crop, loft, moved, rings, tint
 
 HEAD_AT, FACE = np.concatenate([HEAD[:3, 0], np.linspace(0.054, -0.052, 20), HEAD[-3:, 0]]), (112, 144)
 HAIR_AT = np.concatenate([HEAD[:3, 0], np.linspace(0.055, -0.060, 20)])
@@ -15,18 +15,18 @@ IRISES = ((0.18, 0.11, 0.07), (0.25, 0.36, 0.46), (0.24, 0.3, 0.2))
 
 @lru_cache(maxsize=2)
 def hand(sign: int) -> list[Loft]:
-    """Palm, fingers (slits painted) and thumb from the wrist along -y; colours are factors of the skin's."""
+    """Palm, fingers (slits painted) and thumb from the wrist along -y; colors are factors of the skin's."""
     profile = np.array([
         [-.01, .012, .010, .010], [0, .016, .012, .012], [.015, .021, .011, .012], [.035, .0245, .011, .011],
         [.052, .0245, .010, .009], [.07, .0225, .0075, .0075],
         [.09, .019, .006, .006], [.104, .011, .005, .005], [.108, .002, .002, .002]])  # fmt: skip
     at = profile[:, 0]
     curl = np.clip((at - 0.045) / 0.06, 0, 1) ** 1.5 * 0.03
-    colours = np.ones((48, 48, 3))
+    colors = np.ones((48, 48, 3))
     across = np.cos(np.linspace(0, 2 * np.pi, 48))
-    colours[27:, np.min(abs(across[:, None] - [-0.45, 0, 0.45]), 1) < 0.07] *= 0.62
-    centres = np.column_stack([0 * at, -at, curl])
-    palm = loft(centres, np.tile(np.eye(3), (9, 1, 1)), profile[:, 1:], colours, power=0.7)
+    colors[27:, np.min(abs(across[:, None] - [-0.45, 0, 0.45]), 1) < 0.07] *= 0.62
+    centers = np.column_stack([0 * at, -at, curl])
+    palm = loft(centers, np.tile(np.eye(3), (9, 1, 1)), profile[:, 1:], colors, power=0.7)
     along = np.linspace(0, 1, 6)[:, None]
     base, tip = np.array([-0.016 * sign, -0.018, 0.004]), np.array([-0.040 * sign, -0.062, 0.022])
     radius = np.array([0.006, 0.0095, 0.009, 0.008, 0.007, 0.001])
@@ -39,7 +39,7 @@ def hand(sign: int) -> list[Loft]:
 def foot() -> tuple[Loft, np.ndarray]:
     """A shoe about the ankle: its length and the height of the ankle over the sole are the table's.
 
-    With it a map (32, 32) that is 1 where the shoe's own colour goes, 0 on the sole, 2 on the laces.
+    With it a map (32, 32) that is 1 where the shoe's own color goes, 0 on the sole, 2 on the laces.
     """
     at = np.array([-.036, -.034, -.026, -.010, .012, .035, .060, .085, .103, .113, .116])  # fmt: skip
     half = np.array([.004, .016, .023, .025, .025, .026, .030, .031, .026, .015, .003])  # fmt: skip
@@ -47,13 +47,13 @@ def foot() -> tuple[Loft, np.ndarray]:
     middle = high * 0.42
     # Rings stand upright: their "front" is up.
     upright = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]).T
-    centres = np.column_stack([0 * at, middle - TABLE["foot_height"], at])
+    centers = np.column_stack([0 * at, middle - TABLE["foot_height"], at])
     zones, angle = np.ones((32, 32), int), np.linspace(0, 2 * np.pi, 32)
     zones[:, np.sin(angle) < -0.55] = 0
     zones[9:20:3, abs(angle - np.pi / 2) < 0.45] = 2
     profile = np.stack([half, high - middle, middle], -1)
     frames = np.tile(upright, (len(at), 1, 1))
-    return loft(centres, frames, profile, np.ones((1, 1, 3)), power=0.75, gloss=0.25), zones
+    return loft(centers, frames, profile, np.ones((1, 1, 3)), power=0.75, gloss=0.25), zones
 
 
 @lru_cache(maxsize=1)
@@ -99,9 +99,9 @@ def head_shape() -> list[Loft]:
     parts.append(loft(y * [0, 1.0, 0], upright, profile, white, around=41, relief=relief, gloss=0.08))
     at = np.linspace(-1, 1, 7)
     for sign in SIDES.values():
-        centres = np.column_stack([0 * at + sign * 0.0455, -0.006 + 0.019 * at, -0.008 - 0.004 * at])
+        centers = np.column_stack([0 * at + sign * 0.0455, -0.006 + 0.019 * at, -0.008 - 0.004 * at])
         shape = np.sqrt(np.clip(1 - at**2, 0.003, 1))[:, None] * [0.0055, 0.011, 0.011]
-        parts.append(loft(centres, upright[:7], shape, white, around=11))
+        parts.append(loft(centers, upright[:7], shape, white, around=11))
     return parts
 
 
@@ -109,9 +109,9 @@ def head(rng, middle, frame, look) -> tuple[list[Loft], dict]:
     """Head, ears and hair about `middle`; also where the five face keypoints and the crown lie."""
     size = look.stature * look.head
     skull, *ears = head_shape()
-    ear_colours = (look.skin * [0.97, 0.9, 0.88]).astype(np.float32)[None, None]
+    ear_colors = (look.skin * [0.97, 0.9, 0.88]).astype(np.float32)[None, None]
     parts = [moved(skull, middle, frame, size, face(rng, look))]
-    parts += [moved(ear, middle, frame, size, ear_colours) for ear in ears]
+    parts += [moved(ear, middle, frame, size, ear_colors) for ear in ears]
     place = lambda p: middle + frame @ (np.array(p) * size)  # noqa: E731
     points = {"nose": place((0, -0.016, 0.0585)), "head": place((0, HEAD[0, 0], 0))}
     for side, sign in SIDES.items():
@@ -121,7 +121,7 @@ def head(rng, middle, frame, look) -> tuple[list[Loft], dict]:
 
 
 def face(rng, look) -> np.ndarray:
-    """Colours of the head's surface (FACE, 3): skin, features, beard, cropped hair, glasses."""
+    """Colors of the head's surface (FACE, 3): skin, features, beard, cropped hair, glasses."""
     spots = face_spots()
     field = 1 + np.float32(0.025) * crop(rng, "noise", FACE)
     paint = cv2.merge([one * field for one in look.skin.astype(np.float32)])
@@ -149,9 +149,9 @@ def hair(rng, place, frame, size, look) -> list[Loft]:
     if style in ("bald", "crop"):
         return []
     covered = style in ("cap", "scarf")
-    base = colour(rng, 0.4) if covered else look.hair
+    base = color(rng, 0.4) if covered else look.hair
     streaks = 1 + (0.05 if covered else 0.22) * crop(rng, "streak", (96, 96))
-    colours = np.clip(tint(base, streaks).astype(np.float32), np.float32(0.02), 1)
+    colors = np.clip(tint(base, streaks).astype(np.float32), np.float32(0.02), 1)
     angle = np.linspace(0, 2 * np.pi, 41)
     lateral, ahead = np.cos(angle), np.sin(angle)
     # Where hair ends, by direction: brow, temples, behind the ears, nape.
@@ -171,9 +171,9 @@ def hair(rng, place, frame, size, look) -> list[Loft]:
     lift = np.clip(HAIR_AT / 0.065, 0, 1)[:, None] ** 2 * thick * 0.05 * size * frame[:, 1]
     parts = []
 
-    def add(centres, profile, **shape):
-        frames = np.broadcast_to(frame, (len(centres), 3, 3))
-        parts.append(loft(centres, frames, np.asarray(profile) * size, colours, **shape))
+    def add(centers, profile, **shape):
+        frames = np.broadcast_to(frame, (len(centers), 3, 3))
+        parts.append(loft(centers, frames, np.asarray(profile) * size, colors, **shape))
 
     def strand(points, profile):
         add(np.stack([place(p) for p in points]), profile, gloss=0.0 if covered else 0.1)
@@ -203,7 +203,7 @@ def hair(rng, place, frame, size, look) -> list[Loft]:
             [(0.025 * w, 0.025 * w, 0.025 * w) for w in np.sqrt(1.01 - ball**2)],
         )
     if style == "cap":
-        colours = np.broadcast_to(base * 0.9, (4, 4, 3))
+        colors = np.broadcast_to(base * 0.9, (4, 4, 3))
         brim = [(0.01, 0.01, 0.01), (0.042, 0.064, 0.03), (0.042, 0.064, 0.03), (0.01, 0.01, 0.01)]
         add(np.stack([place((0, 0.024 - 0.003 * h, 0.030)) for h in (0, 0.5, 1, 1.5)]), brim)
     return parts

@@ -5,9 +5,9 @@ import numpy as np
 
 from posebook.datasets.synthetic.anatomy import turn
 from posebook.datasets.synthetic.scenes import SIZE, Scene
-from posebook.datasets.synthetic.surfaces import colour, crop, library
+from posebook.datasets.synthetic.surfaces import color, crop, library
 
-FAR = 60  # metres: where the ground ends and the sky is
+FAR = 60  # meters: where the ground ends and the sky is
 
 
 def wrap(x: np.ndarray, period: int) -> np.ndarray:
@@ -21,14 +21,14 @@ def paint_over(picture: np.ndarray, painted: np.ndarray, where: np.ndarray) -> N
 
 
 def wall_picture(rng, outdoor) -> np.ndarray:
-    """A wall of 8 x 4 metres (256, 512, 3): paint, brick or boards with pictures, doors, windows, shelves."""
+    """A wall of 8 x 4 meters (256, 512, 3): paint, brick or boards with pictures, doors, windows, shelves."""
     kinds = (
         ["brick", "panel", "noise", "planks"]
         if outdoor
         else ["noise", "noise", "stripe", "panel", "brick", "tiles"]
     )
     name = rng.choice(kinds)
-    base = (colour(rng, 0.75) * 0.7 + 0.2).astype(np.float32)
+    base = (color(rng, 0.75) * 0.7 + 0.2).astype(np.float32)
     texture = np.float32(0.03 if name == "noise" else 0.09) * library()[name]
     texture = 1 + (texture + np.float32(0.03) * library()["noise"])
     half = cv2.merge([one * texture for one in base])
@@ -42,14 +42,14 @@ def wall_picture(rng, outdoor) -> np.ndarray:
         if kind < 0.2:
             y, w, h = 110, 52, 146
         patch = image[y : y + h, x : x + w]
-        patch[:] = colour(rng, 0.7) if kind > 0.35 else np.array([0.75, 0.85, 0.95]) * rng.uniform(0.5, 1.2)
+        patch[:] = color(rng, 0.7) if kind > 0.35 else np.array([0.75, 0.85, 0.95]) * rng.uniform(0.5, 1.2)
         inner = patch[2:-2, 2:-2]
         if kind >= 0.35 and inner.size:
-            inner[:] = colour(rng) + 0.12 * crop(rng, "noise", inner.shape[:2])[..., None] * colour(rng)
+            inner[:] = color(rng) + 0.12 * crop(rng, "noise", inner.shape[:2])[..., None] * color(rng)
             canvas = np.ascontiguousarray(inner)
             for _ in range(3):
                 point = (int(rng.integers(0, w)), int(rng.integers(0, h)))
-                cv2.circle(canvas, point, int(rng.integers(2, 18)), colour(rng).tolist(), -1)
+                cv2.circle(canvas, point, int(rng.integers(2, 18)), color(rng).tolist(), -1)
             inner[:] = canvas
         elif kind >= 0.2:
             inner[:, w // 2 - 1 : w // 2 + 1] = 0.5
@@ -58,33 +58,33 @@ def wall_picture(rng, outdoor) -> np.ndarray:
         for y in range(60, 200, 36):
             image[y : y + 3, 60:180] = 0.25
             for x in range(62, 176, 7):
-                image[y - rng.integers(12, 28) : y, x : x + 6] = colour(rng)
+                image[y - rng.integers(12, 28) : y, x : x + 6] = color(rng)
     return np.clip(image, 0.02, 1, out=image)
 
 
-def draw_sky(rng, colours, up, horizon) -> None:
+def draw_sky(rng, colors, up, horizon) -> None:
     """Sky with clouds, and hills or a wood before it, over the upper rows; `up` is the rise of their rays."""
     size = up.shape[::-1]
     zenith = np.float32([0.30, 0.50, 0.85]) * np.float32(rng.uniform(0.6, 1.1))
     cloud = cv2.resize(crop(rng, "noise", (120, 200)), size) * np.float32(rng.uniform(0, 0.4))
     cloud, root = np.clip(cloud, 0, 1), np.sqrt(np.clip(up / 0.6, 0, 1))
     sky = [low + (high - low) * root for low, high in zip(horizon, zenith, strict=True)]
-    colours[:] = cv2.merge([one + cloud * (np.float32(0.95) - one) for one in sky])
+    colors[:] = cv2.merge([one + cloud * (np.float32(0.95) - one) for one in sky])
     outline = crop(rng, "soft", (1, 200)) + np.float32(0.25) * crop(rng, "speckle", (1, 200))
     skyline = np.float32(0.05) * cv2.resize(outline, (size[0], 1)) + np.float32(rng.uniform(0.04, 0.18))
     leafy = cv2.resize(crop(rng, "speckle", (120, 250)), size)
     leafy = (1 + np.float32(0.18) * leafy) * (1 + np.float32(0.5) * up)
     green = np.float32([0.30, 0.40, 0.28]) * np.float32(rng.uniform(0.6, 1.3))
-    paint_over(colours, cv2.merge([one * leafy for one in green]), up < skyline)
+    paint_over(colors, cv2.merge([one * leafy for one in green]), up < skyline)
 
 
 def draw_room(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Floor, walls, ceiling or sky as colour, normal (H, W, 3) and depth (H, W)."""
+    """Floor, walls, ceiling or sky as color, normal (H, W, 3) and depth (H, W)."""
     planes, eye, room = scene.camera.rays(), float(scene.camera.position[1]), scene.room
     rays, up = cv2.merge(planes), planes[1]
     rng = np.random.default_rng(room.get("seed", 0))
     outdoor, wall = room.get("outdoor", True), room.get("wall")
-    colours, depth = np.full((*SIZE, 3), 0.5, np.float32), np.full(SIZE, FAR, np.float32)
+    colors, depth = np.full((*SIZE, 3), 0.5, np.float32), np.full(SIZE, FAR, np.float32)
     ground = up < -1e-3
     np.minimum(-eye / np.minimum(up, -1e-3), FAR, out=depth, where=ground)
     # Which of these normals each pixel has: none, floor, ceiling, walls.
@@ -93,7 +93,7 @@ def draw_room(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows = ground.any(1)
     over, under = int((~ground).any(1).sum()), int(np.argmax(rows))
     if outdoor and over:
-        draw_sky(rng, colours[:over], up[:over], horizon)
+        draw_sky(rng, colors[:over], up[:over], horizon)
 
     name, base = floor_paint(rng, outdoor)
     scale = np.float32(256 / rng.uniform(1.6, 3.2))
@@ -118,16 +118,16 @@ def draw_room(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             painted = [
                 one * pattern + haze * dim for one, dim in zip(base, horizon * np.float32(0.8), strict=True)
             ]
-        paint_over(colours[under:], cv2.merge(painted), ground[under:])
+        paint_over(colors[under:], cv2.merge(painted), ground[under:])
     if not wall:
-        return colours, np.float32(directions).take(facing, 0), depth
+        return colors, np.float32(directions).take(facing, 0), depth
 
     if room["ceiling"]:
         distance = (room["height"] - eye) / np.maximum(up, 1e-3)
         closer = (up > 1e-3) & (distance < FAR)
         np.copyto(depth, distance, where=closer)
         plaster = base * np.float32(0.2) + np.float32(0.68)
-        paint_over(colours, cv2.merge([np.full(SIZE, one) for one in plaster]), closer)
+        paint_over(colors, cv2.merge([np.full(SIZE, one) for one in plaster]), closer)
         facing[closer] = 2
     side = rng.choice([-1, 1])
     walls = (
@@ -148,15 +148,15 @@ def draw_room(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         u = wrap(t[window] * along * 64 + np.float32(shift * 512), 512)
         v = np.clip(255 - level[window] * 64, 0, 255)
         painted = cv2.remap(texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        paint_over(colours[window], painted, np.ascontiguousarray(hit[window]))
+        paint_over(colors[window], painted, np.ascontiguousarray(hit[window]))
         np.copyto(depth, t, where=hit)
         facing[hit] = len(directions)
         directions.append(-normal)
-    return colours, np.float32(directions).take(facing, 0), depth
+    return colors, np.float32(directions).take(facing, 0), depth
 
 
 def floor_paint(rng, outdoor) -> tuple[str, np.ndarray]:
-    """The floor's texture and its colour (3,)."""
+    """The floor's texture and its color (3,)."""
     kinds = (
         ["grass", "grass", "asphalt", "tiles", "noise"]
         if outdoor
@@ -168,4 +168,4 @@ def floor_paint(rng, outdoor) -> tuple[str, np.ndarray]:
         return name, np.float32(base) * np.float32(rng.uniform(0.6, 1.3))
     if outdoor:
         return name, np.float32([0.5, 0.48, 0.45]) * np.float32(rng.uniform(0.5, 1.4))
-    return name, colour(rng, 0.85).astype(np.float32) * 0.6 + np.float32([0.16, 0.16, 0.15])
+    return name, color(rng, 0.85).astype(np.float32) * 0.6 + np.float32([0.16, 0.16, 0.15])

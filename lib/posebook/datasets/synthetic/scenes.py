@@ -1,6 +1,6 @@
 """What is in front of the camera: the camera itself, people at their places, things, a room and its light.
 
-World: metres, x to the left of a camera that looks along +z, y up. Bodies: x to their left, z to their
+World: meters, x to the left of a camera that looks along +z, y up. Bodies: x to their left, z to their
 front.
 """
 
@@ -11,47 +11,47 @@ import numpy as np
 
 from posebook.datasets.synthetic.anatomy import sample_pose, turn
 from posebook.datasets.synthetic.bodies import Person, person, sample_look
-from posebook.datasets.synthetic.surfaces import Loft, Quad, box, colour, crop, leaves, loft, surface, tint
+from posebook.datasets.synthetic.surfaces import Loft, Quad, box, color, crop, leaves, loft, surface, tint
 
 SIZE = (240, 320)  # height, width of every picture
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole at `position` (metres); the rows of `rotation` are its right, down and forward."""
+    """A pinhole at `position` (meters); the rows of `rotation` are its right, down and forward."""
 
     position: np.ndarray
     rotation: np.ndarray
     focal: float
-    centre: tuple[float, float]
+    center: tuple[float, float]
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """World points (..., 3) -> x, y in pixels (centres at integers) and depth in metres (..., 3)."""
+        """World points (..., 3) -> x, y in pixels (centers at integers) and depth in meters (..., 3)."""
         seen = (points - self.position.astype(points.dtype)) @ self.rotation.T.astype(points.dtype)
         scale = self.focal / np.maximum(seen[..., 2], 0.05)
-        seen[..., 0] = seen[..., 0] * scale + self.centre[0]
-        seen[..., 1] = seen[..., 1] * scale + self.centre[1]
+        seen[..., 0] = seen[..., 0] * scale + self.center[0]
+        seen[..., 1] = seen[..., 1] * scale + self.center[1]
         return seen
 
     def rays(self) -> list[np.ndarray]:
-        """Per pixel the world vector that one metre of depth spans, as planes: x, y, z (SIZE) each."""
+        """Per pixel the world vector that one meter of depth spans, as planes: x, y, z (SIZE) each."""
         right, down, forward = self.rotation.astype(np.float32)
-        x = (np.arange(SIZE[1], dtype=np.float32) - np.float32(self.centre[0])) / np.float32(self.focal)
-        y = (np.arange(SIZE[0], dtype=np.float32) - np.float32(self.centre[1])) / np.float32(self.focal)
+        x = (np.arange(SIZE[1], dtype=np.float32) - np.float32(self.center[0])) / np.float32(self.focal)
+        y = (np.arange(SIZE[0], dtype=np.float32) - np.float32(self.center[1])) / np.float32(self.focal)
         return [x * right[axis] + (y * down[axis] + forward[axis])[:, None] for axis in range(3)]
 
     def scaled(self, factor: float) -> "Camera":
         """The same view on a picture with `factor` times the pixels a side."""
-        x, y = self.centre
-        centre = ((x + 0.5) * factor - 0.5, (y + 0.5) * factor - 0.5)
-        return replace(self, focal=self.focal * factor, centre=centre)
+        x, y = self.center
+        center = ((x + 0.5) * factor - 0.5, (y + 0.5) * factor - 0.5)
+        return replace(self, focal=self.focal * factor, center=center)
 
 
 def look(height: float, pitch: float, roll: float, focal: float) -> Camera:
     """A camera above the origin that looks along +z; pitch down and roll in degrees, focal in pixels."""
     level = np.array([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]])
-    centre = ((SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2)
-    return Camera(np.array([0, height, 0.0]), turn("z", roll) @ turn("x", pitch) @ level, focal, centre)
+    center = ((SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2)
+    return Camera(np.array([0, height, 0.0]), turn("z", roll) @ turn("x", pitch) @ level, focal, center)
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ def pole(rng, x, z, height, radius) -> Loft:
     """An upright cylinder, or a bent trunk."""
     at = np.linspace(0, 1, 8)
     sway = rng.normal(0, 0.04, 2) * at[:, None] ** 2
-    centres = np.column_stack([x + sway[:, 0], at * height, z + sway[:, 1]])
-    paint = tint(colour(rng, 0.8), 1 + 0.15 * crop(rng, "streak", (64, 16)))
+    centers = np.column_stack([x + sway[:, 0], at * height, z + sway[:, 1]])
+    paint = tint(color(rng, 0.8), 1 + 0.15 * crop(rng, "streak", (64, 16)))
     radius = np.full((8, 3), radius) * np.where(at == 1, 0.3, 1)[:, None]
-    return loft(centres, np.broadcast_to(np.eye(3), (8, 3, 3)), radius, np.clip(paint, 0, 1), gloss=0.2)
+    return loft(centers, np.broadcast_to(np.eye(3), (8, 3, 3)), radius, np.clip(paint, 0, 1), gloss=0.2)
 
 
 def billboard(x, z, width, height, picture) -> Quad:
@@ -87,7 +87,7 @@ def billboard(x, z, width, height, picture) -> Quad:
 def railing(rng) -> np.ndarray:
     """A fence as a cut-out (96, 192, 4): bars or boards."""
     image = np.zeros((96, 192, 4), np.uint8)
-    paint = (*(colour(rng, 0.8) * 255).astype(int).tolist(), 255)
+    paint = (*(color(rng, 0.8) * 255).astype(int).tolist(), 255)
     step, width = int(rng.integers(12, 26)), int(rng.integers(2, 7))
     for x in range(0, 192, step):
         cv2.rectangle(image, (x, 0), (x + width, 95), paint, -1)
@@ -110,7 +110,7 @@ def furniture(rng, x, z, yaw) -> list[Quad]:
 
 
 def table(x, z, w, h, d, yaw, wood, back=0.0) -> list[Quad]:
-    """A top on four legs; with `back` (metres) it is a chair whose back is at -z of its frame."""
+    """A top on four legs; with `back` (meters) it is a chair whose back is at -z of its frame."""
     frame, quads = turn("y", yaw), []
     for sx in (-1, 1):
         for sz in (-1, 1):

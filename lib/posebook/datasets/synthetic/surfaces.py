@@ -1,4 +1,4 @@
-"""What everything is made of: closed surfaces of rings (lofts), flat cut-outs (quads), textures, colours."""
+"""What everything is made of: closed surfaces of rings (lofts), flat cut-outs (quads), textures, colors."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,11 +16,11 @@ HAIRS = np.array([(24, 20, 18), (46, 32, 24), (82, 54, 34), (134, 92, 52), (188,
 
 @dataclass(frozen=True)
 class Loft:
-    """A closed surface: points (U, V, 3), ring by ring; normals alike; colours (h, w, 3) in [0, 1]."""
+    """A closed surface: points (U, V, 3), ring by ring; normals alike; colors (h, w, 3) in [0, 1]."""
 
     grid: np.ndarray
     normals: np.ndarray
-    colours: np.ndarray
+    colors: np.ndarray
     gloss: float = 0.0
 
 
@@ -33,17 +33,17 @@ class Quad:
     picture: np.ndarray
 
 
-def loft(centres, frames, profile, colours, around=17, power=1.0, relief=0.0, gloss=0.0) -> Loft:
-    """Rings of half width, front and back depth (U, 3) about centres (U, 3) in frames (U, 3, 3) -> Loft.
+def loft(centers, frames, profile, colors, around=17, power=1.0, relief=0.0, gloss=0.0) -> Loft:
+    """Rings of half width, front and back depth (U, 3) about centers (U, 3) in frames (U, 3, 3) -> Loft.
 
     `power` under 1 squares the rings; `relief` (U, around) or a number scales radii by 1 + relief.
     """
-    grids, normals = tubes(centres[None], frames[None], profile, around, power, relief)
-    return Loft(grids[0], normals[0], np.ascontiguousarray(colours, np.float32), gloss)
+    grids, normals = tubes(centers[None], frames[None], profile, around, power, relief)
+    return Loft(grids[0], normals[0], np.ascontiguousarray(colors, np.float32), gloss)
 
 
-def tubes(centres, frames, profile, around=17, power=1.0, relief=0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Points and normals (N, U, around, 3) of N tubes that differ by centres (N, U, 3) and frames only."""
+def tubes(centers, frames, profile, around=17, power=1.0, relief=0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Points and normals (N, U, around, 3) of N tubes that differ by centers (N, U, 3) and frames only."""
     c, ahead, behind = ring_shape(around, power)
     scale = 1 + relief
     side = profile[:, :1] * c * scale
@@ -51,7 +51,7 @@ def tubes(centres, frames, profile, around=17, power=1.0, relief=0.0) -> tuple[n
     # A frame's columns: x to the side, z to the front. Planes (3, N, U, around) are quicker than triples.
     frames = frames.transpose(2, 0, 1, 3)[..., None]  # (3, N, U, 3, 1)
     out = side * frames[..., 0, :] + depth * frames[..., 2, :]  # (3, N, U, around)
-    grid = centres.transpose(2, 0, 1)[..., None] + out
+    grid = centers.transpose(2, 0, 1)[..., None] + out
     planes = grid[[0, 1, 2, 0, 1]]  # so that a cross product is three operations
     along, across = np.empty_like(planes), np.empty_like(planes)
     np.subtract(planes[:, :, 2:], planes[:, :, :-2], out=along[:, :, 1:-1])
@@ -90,16 +90,16 @@ def blend(first, second, weight) -> np.ndarray:
     return mixed / (np.sqrt((mixed * mixed).sum(1, keepdims=True)) + 1e-9)
 
 
-def moved(part: Loft, origin, frame, size, colours) -> Loft:
+def moved(part: Loft, origin, frame, size, colors) -> Loft:
     """A rigid part, modelled about the origin for stature 1, turned, scaled, painted, put at `origin`."""
     frame, shape = frame.astype(np.float32), part.grid.shape
     grid = part.grid.reshape(-1, 3) @ (frame.T * np.float32(size)) + origin.astype(np.float32)
     normals = part.normals.reshape(-1, 3) @ frame.T
-    return Loft(grid.reshape(shape), normals.reshape(shape), colours, part.gloss)
+    return Loft(grid.reshape(shape), normals.reshape(shape), colors, part.gloss)
 
 
-def box(centre, size, yaw, pictures) -> list[Quad]:
-    """Five faces (no bottom) of a box whose floor middle is `centre`; size is width, height, depth."""
+def box(center, size, yaw, pictures) -> list[Quad]:
+    """Five faces (no bottom) of a box whose floor middle is `center`; size is width, height, depth."""
     w, h, d = np.array(size) / 2
     frame = turn("y", yaw)
     faces = []
@@ -121,13 +121,13 @@ def box(centre, size, yaw, pictures) -> list[Quad]:
         )
     top = [np.array(p) for p in ((-w, h, -d), (w, h, -d), (w, h, d), (-w, h, d))]
     faces.append((*top, np.array([0, 1.0, 0]), pictures[0]))
-    origin = np.array(centre) + [0, h, 0]
+    origin = np.array(center) + [0, h, 0]
     return [Quad(np.stack(f[:4]) @ frame.T + origin, frame @ f[4], f[5]) for f in faces]
 
 
 @lru_cache(maxsize=1)
 def library() -> dict:
-    """Grey textures (256, 256) about 0, that tile, and noise; the same in every run, whatever the seed."""
+    """Gray textures (256, 256) about 0, that tile, and noise; the same in every run, whatever the seed."""
     rng = np.random.default_rng(0)
 
     def noise(cells, octaves=4):
@@ -176,8 +176,8 @@ def crop(rng, name, shape) -> np.ndarray:
     return field_[y : y + shape[0], x : x + shape[1]]
 
 
-def colour(rng, muted=0.5) -> np.ndarray:
-    """A random surface colour (3,) in [0, 1]; dull, dark and pale ones are as frequent as strong ones."""
+def color(rng, muted=0.5) -> np.ndarray:
+    """A random surface color (3,) in [0, 1]; dull, dark and pale ones are as frequent as strong ones."""
     hue, value = rng.uniform(0, 180), rng.uniform(0.08, 0.95)
     saturation = rng.uniform(0, 0.25) if rng.random() < muted else rng.uniform(0.35, 0.9)
     pixel = np.array([[[hue, saturation * 255, value * 255]]], np.uint8)
@@ -185,14 +185,14 @@ def colour(rng, muted=0.5) -> np.ndarray:
 
 
 def tint(base, field) -> np.ndarray:
-    """A picture (h, w, 3) of one colour (3,), lighter and darker by a field (h, w); double precision."""
+    """A picture (h, w, 3) of one color (3,), lighter and darker by a field (h, w); double precision."""
     return np.ascontiguousarray((base[:, None, None] * field).transpose(1, 2, 0))
 
 
 def cloth(rng, base, pattern, shape=(96, 64)) -> np.ndarray:
-    """Woven colours (h, w, 3): a pattern, and folds as soft light and dark."""
+    """Woven colors (h, w, 3): a pattern, and folds as soft light and dark."""
     rows, columns = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)
-    second = np.clip(colour(rng), 0.03, 0.95)
+    second = np.clip(color(rng), 0.03, 0.95)
     period = rng.integers(6, 18)
     mask = {
         "plain": lambda: 0.0,
@@ -248,8 +248,8 @@ def leaves(kind: int) -> np.ndarray:
 
 
 def surface(rng, shape=(48, 48)) -> np.ndarray:
-    """Opaque furniture colours (h, w, 4) uint8: wood, painted, cardboard or striped."""
-    base, name = colour(rng, 0.6), rng.choice(["streak", "noise", "planks", "panel", "speckle"])
+    """Opaque furniture colors (h, w, 4) uint8: wood, painted, cardboard or striped."""
+    base, name = color(rng, 0.6), rng.choice(["streak", "noise", "planks", "panel", "speckle"])
     if rng.random() < 0.4:
         base = np.array([0.55, 0.38, 0.22]) * rng.uniform(0.4, 1.5)
     image = tint(base, 1 + 0.12 * crop(rng, name, shape))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from posebook import skeletons
 from posebook.datasets.synthetic.bodies import JOINTS, KEYPOINTS, Person
-from posebook.datasets.synthetic.drawing import LARGE, SUPERSAMPLE, Buffers, expose, rasterise
+from posebook.datasets.synthetic.drawing import LARGE, SUPERSAMPLE, Buffers, expose, rasterize
 from posebook.datasets.synthetic.scenes import SIZE, Camera, Scene, sample_scene
 
 VERSION, SPLITS, JPEG_QUALITY = "posebook-synthetic-1", ("train", "val"), 92
@@ -93,7 +93,7 @@ def render(
 ) -> tuple[np.ndarray, list[dict]]:
     """One random picture: RGB uint8 (H, W, 3) and its annotations; the same seed gives the same picture."""
     scene = sample_scene(np.random.default_rng(rng))
-    buffers = rasterise(scene)
+    buffers = rasterize(scene)
     return expose(scene, buffers), annotate(scene, buffers, keypoints)
 
 

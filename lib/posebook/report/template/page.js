@@ -83,7 +83,7 @@
     const script = Object.assign(document.createElement("script"), { src: source, onload: resolve, onerror: reject });
     document.head.append(script);
   }));
-  const resolved = (name) => { // what a colour of the style is under the light of now
+  const resolved = (name) => { // what a color of the style is under the light of now
     const probe = document.body.appendChild(document.createElement("i"));
     probe.style.color = `var(${name})`;
     const { color } = getComputedStyle(probe);
