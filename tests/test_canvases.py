@@ -3,17 +3,17 @@
 import json
 import math
 import shutil
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from posebook import datasets, models, records, skeletons
+from posebook import cli, datasets, models, records, skeletons
 from posebook.datasets import DatasetMissing, PoseDataset, canvas_cache, coco, combined, lspet
 from posebook.papers import tables
 from posebook.training import data, recipes, trainer
+from posebook.training.config import make_config
 
 RECIPE = {"epochs": 2, "batch_size": 8, "input_size": [64, 64], "stage2_epochs": 1, "evaluate_every": 9}
 STAGES = (recipes.FAST.stage1, recipes.FAST.stage2)
@@ -91,18 +91,20 @@ def test_without_images_the_weights_are_the_same_bit_for_bit(copy, own, tmp_path
     if several:
         settings["shares"] = "0.25,0.75"
     packing = trainer.train(
-        dataset=dataset,
-        data_root=root,
-        out_dir=str(tmp_path / "a"),
-        pack="jpeg",
-        val_split="none",
-        **settings,
+        make_config(
+            dataset=dataset,
+            data_root=root,
+            out_dir=str(tmp_path / "a"),
+            pack="jpeg",
+            val_split="none",
+            **settings,
+        )
     )
     (file,) = (tmp_path / "a" / "packed").glob("*.pack")
     settings.pop("shares", None)
     settings |= {"canvases": str(file), "val_split": "none"}
     copy.rename(tmp_path / "moved away")
-    alone = trainer.train(dataset=dataset, out_dir=str(tmp_path / "c"), **settings)
+    alone = trainer.train(make_config(dataset=dataset, out_dir=str(tmp_path / "c"), **settings))
     assert alone["weights"]["sha256"] == packing["weights"]["sha256"]
     assert alone["dataset"] == packing["dataset"] and alone["parameters"]["canvases"] == file.name
     assert alone["metrics"] == {} and alone["not_evaluated"] == "no validation split (val_split none)"
@@ -113,7 +115,9 @@ def test_without_images_the_weights_are_the_same_bit_for_bit(copy, own, tmp_path
     assert len(models.trained_images(weights)) == (48 if several else 24)
     with pytest.raises(DatasetMissing, match=f"is not in {copy}"):
         trainer.train(
-            dataset="own", data_root=str(copy), out_dir=str(tmp_path), **settings | {"val_split": None}
+            make_config(
+                dataset="own", data_root=str(copy), out_dir=str(tmp_path), **settings | {"val_split": None}
+            )
         )
 
 
@@ -122,7 +126,7 @@ def test_the_validation_people_are_evaluated_where_they_are_there(copy, tmp_path
     file = canvas_cache.open_or_create(people, tmp_path / "carried", (64, 64), STAGES).path
     shutil.rmtree(copy / "train")
     settings = dict(profile="fast", canvases=str(file), data_root=str(copy), out_dir=str(tmp_path), **RECIPE)
-    record = trainer.train(**settings | {"epochs": 1})
+    record = trainer.train(make_config(**settings | {"epochs": 1}))
     assert "AP" in record["metrics"] and "not_evaluated" not in record
     assert len(models.trained_images(tmp_path / record["weights"]["file"])) == 24
 
@@ -134,7 +138,9 @@ def test_images_in_the_file_and_in_the_validation_set_are_refused(copy, tmp_path
     shutil.rmtree(copy / "train")
     with pytest.raises(ValueError, match=r"1 of 24 images .* that this run was trained on \(3.jpg\)"):
         trainer.train(
-            profile="fast", canvases=str(file), data_root=str(copy), out_dir=str(tmp_path), **RECIPE
+            make_config(
+                profile="fast", canvases=str(file), data_root=str(copy), out_dir=str(tmp_path), **RECIPE
+            )
         )
 
 
@@ -165,7 +171,7 @@ def test_canvases_that_do_not_serve_are_refused(small, tmp_path):
         ({"val_split": None, "dataset": "synthetic-14", "data_root": str(small)}, "is not in"),
     ]:
         with pytest.raises((ValueError, FileNotFoundError), match=message):
-            trainer.train(**given | changes)
+            trainer.train(make_config(**given | changes))
     assert not (tmp_path / "runs").exists()
 
 
@@ -183,12 +189,14 @@ def test_people_to_evaluate_on_with_other_joints_are_refused(small, copy, tmp_pa
         ValueError, match="own-people has other joints than synthetic: joint 0 is nose, not thumb"
     ):
         trainer.train(
-            dataset="own",
-            data_root=str(copy),
-            profile="fast",
-            canvases=str(file),
-            out_dir=str(tmp_path),
-            **RECIPE,
+            make_config(
+                dataset="own",
+                data_root=str(copy),
+                profile="fast",
+                canvases=str(file),
+                out_dir=str(tmp_path),
+                **RECIPE,
+            )
         )
 
 
@@ -198,8 +206,7 @@ def test_the_command_line_trains_from_a_file(small, tmp_path, monkeypatch, capsy
     ).path
     words = ["--canvases", str(file), "--val-split", "none", "--profile", "fast", "--out-dir", str(tmp_path)]
     words += ["--set", json.dumps(RECIPE | {"epochs": 1})]
-    monkeypatch.setattr(sys, "argv", ["training", *words])
-    trainer.main()
+    cli.main(["train", *words])
     path = capsys.readouterr().out.splitlines()[-1]
     assert json.loads(open(path).read())["parameters"]["canvases"] == file.name
 

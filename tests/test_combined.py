@@ -2,19 +2,19 @@
 
 import json
 import math
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from posebook import datasets, models, skeletons
+from posebook import cli, datasets, models, skeletons
 from posebook.datasets import Person, PoseDataset, combined
 from posebook.datasets.combined import Source
 from posebook.evaluation import metrics
 from posebook.evaluation.metrics import Predictions
 from posebook.training import data, loop, recipes, trainer
+from posebook.training.config import make_config
 
 COCO = skeletons.get("coco")
 RECIPE = {"epochs": 2, "batch_size": 8, "input_size": [64, 64], "stage2_epochs": 1, "evaluate_every": 1}
@@ -207,8 +207,7 @@ def test_added_labels_fill_in_what_is_not_labeled(tmp_path):
 
 
 def command_line(monkeypatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["training", *words])
-    trainer.main()
+    cli.main(["train", *words])
 
 
 def test_the_command_line_trains_on_two_sources(own, small, tmp_path, monkeypatch, capsys):
@@ -251,7 +250,7 @@ def test_a_resumed_run_ends_with_the_same_weights(own, small, tmp_path, monkeypa
     def run(folder):
         root = {"own": str(own), "synthetic": str(small)}
         how = dict(shares=[0.25, 0.75], val_split="none", save_every=1, out_dir=str(folder), profile="fast")
-        return trainer.train(dataset="own+synthetic", data_root=root, **how, **RECIPE)
+        return trainer.train(make_config(dataset="own+synthetic", data_root=root, **how, **RECIPE))
 
     whole, real, calls = run(tmp_path / "whole"), loop.train_step, []
 

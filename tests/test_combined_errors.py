@@ -1,22 +1,21 @@
 """Combinations and evaluations that are refused: in one line, before any work."""
 
 import shutil
-import sys
 
 import pytest
 
-from posebook import datasets, models, skeletons
+from posebook import cli, datasets, models, skeletons
 from posebook.datasets import DatasetMissing, combined
 from posebook.datasets.combined import Source
 from posebook.evaluation import evaluator, predictions
 from posebook.training import recipes, trainer
+from posebook.training.config import make_config
 
 
-def refused(monkeypatch, capsys, main, *words: str) -> str:
+def refused(command: str, capsys, *words: str) -> str:
     """What a command line says on stderr: one line, and exit code 2."""
-    monkeypatch.setattr(sys, "argv", ["posebook", *words])
     with pytest.raises(SystemExit) as ended:
-        main()
+        cli.main([command, *words])
     said = capsys.readouterr()
     assert ended.value.code == 2 and len(said.err.splitlines()) == 1 and said.err.startswith("error: ")
     return said.err
@@ -82,7 +81,7 @@ def test_a_training_says_in_one_line_why_it_does_not_start(
     places = {"own": own, "small": small, "none": tmp_path / "none"}
     roots = (roots or "own={own},synthetic={small}").format(**places)
     words = ["--dataset", dataset, "--data-root", roots, "--out-dir", str(tmp_path / "out"), *more]
-    assert message.format(**places) in refused(monkeypatch, capsys, trainer.main, *words)
+    assert message.format(**places) in refused("train", capsys, *words)
     assert not (tmp_path / "out").exists()
 
 
@@ -123,7 +122,7 @@ def test_the_same_image_in_train_and_val_is_refused(own, small, tmp_path, monkey
         ("own+synthetic", f"own={own},synthetic={root}", 48),
     ):
         words = ["--dataset", dataset, "--data-root", roots, "--out-dir", str(tmp_path / "out")]
-        said = refused(monkeypatch, capsys, trainer.main, *words)
+        said = refused("train", capsys, *words)
         assert f"2 of {total} images to evaluate on {message}" in said
     assert not (tmp_path / "out").exists()
 
@@ -150,8 +149,8 @@ def test_weights_are_not_evaluated_on_images_they_were_trained_on(
         evaluator.evaluate_weights(model, datasets.load("synthetic", root, "val"), weights)
     assert str(error.value).startswith(message)
     words = ["--weights", str(weights), "--data-root", str(root), "--out-dir", str(tmp_path / "out")]
-    assert message in refused(monkeypatch, capsys, evaluator.main, *words)
-    said = refused(monkeypatch, capsys, evaluator.main, *words, "--split", "train")
+    assert message in refused("evaluate", capsys, *words)
+    said = refused("evaluate", capsys, *words, "--split", "train")
     assert "24 of 24 images" in said and "(1.jpg, 10.jpg, 11.jpg, ...)" in said
     assert not (tmp_path / "out").exists()
 
@@ -163,7 +162,7 @@ def test_a_run_that_starts_from_weights_is_not_evaluated_on_their_images(own, sm
         init=str(weights), data_root=str(root), out_dir=str(tmp_path / "out"), input_size=[64, 64]
     )
     with pytest.raises(ValueError, match="2 of 24 images .* trained.safetensors was trained on"):
-        trainer.train(**settings, options={"depths": (1, 1, 1, 1)})
+        trainer.train(make_config(**settings, options={"depths": (1, 1, 1, 1)}))
     assert not (tmp_path / "out").exists()
 
 
@@ -203,7 +202,7 @@ def test_an_evaluation_says_in_one_line_why_it_does_not_start(
         str(tmp_path / "out"),
         *(word.format(**places) for word in words),
     ]
-    assert message.format(**places) in refused(monkeypatch, capsys, evaluator.main, *words)
+    assert message.format(**places) in refused("evaluate", capsys, *words)
     assert not (tmp_path / "out").exists()
 
 
@@ -212,6 +211,5 @@ def test_other_errors_keep_their_traceback(monkeypatch):
         raise ZeroDivisionError
 
     monkeypatch.setattr(recipes, "get", broken)
-    monkeypatch.setattr(sys, "argv", ["training"])
     with pytest.raises(ZeroDivisionError):
-        trainer.main()
+        cli.main(["train"])

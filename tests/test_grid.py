@@ -1,7 +1,6 @@
 """The grid of runs: well-formed, at one with the printed tables, and every row of it trains."""
 
 import dataclasses
-import sys
 
 import cv2
 import numpy as np
@@ -9,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from posebook import models, skeletons
+from posebook import cli, models, skeletons
 from posebook.datasets import Person, PoseDataset
 from posebook.papers import ablations, commands, matching
 from posebook.papers.cells import all_options, load_cells, parse_options
-from posebook.training import checkpoints, data, loop, optimizer, recipes, runtime, trainer
+from posebook.training import checkpoints, data, loop, recipes, runtime, trainer
 
 ABLATIONS = {"attention_ablation", "occlusion_ablation", "ablation"}
 HEADER = "id,paper,table,row,model,options,dataset,changes,backbone,seed\n"
@@ -69,13 +68,13 @@ def test_the_sweep_is_the_released_one():
 
 def test_a_smaller_profile_is_another_run_on_the_embedded_data():
     run = ablations.get_row("attention-cbam")
-    paper, demo = run.settings("paper"), run.settings("demo")
-    assert (paper["name"], paper["dataset"], paper["epochs"]) == ("attention-cbam", "coco-mini", 210)
-    assert paper["backbone"].endswith("data/checkpoints/starnet_s3.pth.tar")
-    assert (demo["name"], demo["dataset"]) == ("attention-cbam-demo", "synthetic")
-    assert demo["options"] == paper["options"] and not {"epochs", "backbone"} & demo.keys()
-    assert ablations.get_row("sweep-08-02").settings("demo")["stage1"] == {"dropout": 0.8}
-    assert ablations.get_row("lapx-14").settings("fast")["nonlocal_gain"] == 0.4
+    paper, demo = run.config("paper"), run.config("demo")
+    assert (paper.name, paper.dataset, paper.recipe["epochs"]) == ("attention-cbam", "coco-mini", 210)
+    assert paper.backbone.endswith("data/checkpoints/starnet_s3.pth.tar")
+    assert (demo.name, demo.dataset) == ("attention-cbam-demo", "synthetic")
+    assert demo.options == paper.options and demo.backbone is None and "epochs" not in demo.recipe
+    assert ablations.get_row("sweep-08-02").config("demo").recipe["stage1"] == {"dropout": 0.8}
+    assert ablations.get_row("lapx-14").config("fast").recipe["nonlocal_gain"] == 0.4
 
 
 def test_globs_pick_rows_in_their_order_and_once():
@@ -108,20 +107,18 @@ def test_a_wrong_line_is_named(wrong, message, tmp_path):
 
 
 def test_the_command_line_takes_a_row(monkeypatch, tmp_path):
-    asked = {}
+    asked = []
 
-    def train(**settings):
+    def train(config):
         """As train's."""
-        asked.update(settings)
+        asked.append(config)
         return {}
 
     monkeypatch.setattr(trainer, "train", train)
-    words = ["training", "--grid", "lapx-11", "--profile", "paper", "--device", "cuda", "--workers", "3"]
-    monkeypatch.setattr(sys, "argv", words)
-    trainer.main()
-    wanted = {"name": "lapx-11", "model": "lapx", "dataset": "mpii", "nonlocal_gain": 0.1, "seed": 0}
-    assert wanted.items() <= asked.items() and (asked["device"], asked["workers"]) == ("cuda", 3)
-    assert "grid" not in asked and "set" not in asked
+    cli.main(["train", "--grid", "lapx-11", "--profile", "paper", "--device", "cuda", "--workers", "3"])
+    (config,) = asked
+    assert (config.name, config.model, config.dataset, config.seed) == ("lapx-11", "lapx", "mpii", 0)
+    assert config.recipe == {"nonlocal_gain": 0.1} and (config.device, config.workers) == ("cuda", 3)
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +144,10 @@ def test_every_row_is_built_and_learns(id, picture):
     people, how = data.TrainDataset(persons, recipe, row.seed), runtime.RuntimeConfig("cpu")
     batch = next(iter(loop.batch_iterator(people, 0, how, None)))
     net = models.build(row.model, skeleton, (64, 64), **row.options)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    optimizer = kind(optimizer.parameter_groups(net, recipe.weight_decay), lr=1e-3)
-    run = checkpoints.TrainState(net, net, optimizer, torch.amp.GradScaler(enabled=False), {})
+    adam = loop.make_optimizer(net, recipe)
+    for group in adam.param_groups:
+        group["lr"] = 1e-3
+    run = checkpoints.TrainState(net, net, adam, torch.amp.GradScaler(enabled=False), {})
     before = [parameter.detach().clone() for parameter in net.parameters()]
     loss, _ = loop.train_step(run, loop.wrap_model(run, recipe, 20, how), batch, 4, recipe, how, 1)
     assert loss > 0 and loss.isfinite()

@@ -443,10 +443,11 @@ def test_a_net_with_a_recipe_is_trained_and_another_evaluated():
 
 def run_of(id: str, profile: str = "paper", **changes) -> dict:
     """The record that a row of the grid would leave."""
-    how = ablations.rows()[id].settings(profile)
-    named = {name: how.pop(name) for name in ("model", "options", "seed", "name", "profile", "dataset")}
-    how.pop("backbone", None)
-    recipe = parameters(profile, named["model"], named["dataset"], **how)
+    config = ablations.rows()[id].config(profile)
+    named = {
+        name: getattr(config, name) for name in ("model", "options", "seed", "name", "profile", "dataset")
+    }
+    recipe = parameters(profile, named["model"], named["dataset"], **config.recipe)
     split = "val2017" if named["dataset"].startswith("coco") else "val"
     people = {"name": named["dataset"], "split": split, "sha256": "0" * 64, "persons": 2958}
     figures = {"PCKh@0.5": 0.9} if named["dataset"] == "mpii" else {"AP": 0.5}

@@ -123,7 +123,7 @@ def test_page_loads_nothing(page):
 
 
 def with_a_scene() -> nbformat.NotebookNode:
-    """An executed notebook with a skeleton to turn, as posebook.report.figures_3d.scene leaves it for a page."""
+    """An executed notebook with a skeleton to turn, as figures_3d.scene leaves it for a page."""
     from posebook.lifting import synthetic_motion
     from posebook.report import figures_3d
 

@@ -17,11 +17,12 @@ import safetensors.torch
 import torch
 
 from conftest import ROOT
-from posebook import datasets, models, utils
+from posebook import cli, datasets, models, utils
 from posebook import losses as loss_functions
 from posebook.losses import simcc_kl
 from posebook.models import starnet_pose
 from posebook.training import checkpoints, data, loop, optimizer, recipes, runtime, trainer
+from posebook.training.config import make_config
 
 SMALL = {
     "epochs": 3,
@@ -107,7 +108,9 @@ def test_samples_depend_on_nothing_but_their_key(small):
 
 def run(small, folder, **changes):
     return trainer.train(
-        "starnet-pose-t", "synthetic", str(small), "fast", out_dir=str(folder), **(SMALL | changes)
+        make_config(
+            "starnet-pose-t", "synthetic", str(small), "fast", out_dir=str(folder), **(SMALL | changes)
+        )
     )
 
 
@@ -127,7 +130,9 @@ def test_a_run_and_its_record(small, tmp_path):
 
 def test_a_heatmap_net_is_trained_and_evaluated(small, tmp_path):
     how = SMALL | {"epochs": 4, "batch_size": 6, "learning_rate": 2e-3}
-    record = trainer.train("lpn-50", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
+    record = trainer.train(
+        make_config("lpn-50", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
+    )
     losses = [point["loss"] for point in record["curve"]]
     assert record["protocol"]["decoding"] == "heatmap argmax, quarter offset" and losses[-1] < losses[0]
     weights = tmp_path / record["weights"]["file"]
@@ -139,14 +144,18 @@ def test_the_papers_profile_is_of_its_own_nets(small, tmp_path):
         ValueError,
         match="no paper's recipe for lapx on synthetic: profile paper is that of starnet-pose-t on coco",
     ):
-        trainer.train("lapx", "synthetic", str(small), "paper", out_dir=str(tmp_path))
+        trainer.train(make_config("lapx", "synthetic", str(small), "paper", out_dir=str(tmp_path)))
 
 
 def test_a_run_starts_from_weights_it_is_given(small, tmp_path):
-    first = trainer.train(data_root=str(small), out_dir=str(tmp_path / "first"), **SMALL | {"epochs": 1})
+    first = trainer.train(
+        make_config(data_root=str(small), out_dir=str(tmp_path / "first"), **SMALL | {"epochs": 1})
+    )
     file = tmp_path / "first" / first["weights"]["file"]
     still = SMALL | {"epochs": 1, "learning_rate": 0.0}
-    second = trainer.train(data_root=str(small), out_dir=str(tmp_path / "second"), init=str(file), **still)
+    second = trainer.train(
+        make_config(data_root=str(small), out_dir=str(tmp_path / "second"), init=str(file), **still)
+    )
     assert second["weights"]["initialization"] == f"weights {file.name} sha256 {first['weights']['sha256']}"
     before = models.load_weights(file)
     after = models.load_weights(tmp_path / "second" / second["weights"]["file"])
@@ -158,7 +167,7 @@ def test_a_run_starts_from_weights_it_is_given(small, tmp_path):
     assert second["difference"]["images"] == 24
     assert "before" not in first and "difference" not in first
     with pytest.raises(ValueError, match="name one of the two"):
-        trainer.train(backbone="imagenet.safetensors", init=str(file), **SMALL)
+        trainer.train(make_config(backbone="imagenet.safetensors", init=str(file), **SMALL))
 
 
 @pytest.fixture
@@ -178,7 +187,9 @@ def test_other_joints_are_learned_from_weights_and_measured_before_and_after(sma
     shipped = ROOT / "data/weights/starnet-pose-t-synthetic.safetensors"
     how = SMALL | {"epochs": 1, "input_size": [128, 96]}
     record = trainer.train(
-        "starnet-pose-t", "synthetic-14", str(small_14), out_dir=str(tmp_path), init=str(shipped), **how
+        make_config(
+            "starnet-pose-t", "synthetic-14", str(small_14), out_dir=str(tmp_path), init=str(shipped), **how
+        )
     )
     assert record["name"] == "train-starnet-pose-t-synthetic-14-from-starnet-pose-t-synthetic-demo-seed0"
     assert record["weights"]["transfer"]["initialized"] == ["head", "neck"]
@@ -194,13 +205,13 @@ def test_weights_that_cannot_be_started_from_are_refused_before_any_work(tmp_pat
     shipped = ROOT / "data/weights/starnet-pose-t-synthetic.safetensors"
     nowhere = {"data_root": str(tmp_path / "no data"), "out_dir": str(tmp_path / "out")}
     with pytest.raises(FileNotFoundError, match="no weights to start from at .*gone.safetensors: init names"):
-        trainer.train(init=str(tmp_path / "gone.safetensors"), **nowhere)
+        trainer.train(make_config(init=str(tmp_path / "gone.safetensors"), **nowhere))
     with pytest.raises(ValueError, match="holds weights of starnet-pose-t, not of starnet-pose-s"):
-        trainer.train("starnet-pose-s", init=str(shipped), **nowhere)
+        trainer.train(make_config("starnet-pose-s", init=str(shipped), **nowhere))
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(shipped.read_bytes()[:100])
     with pytest.raises(ValueError, match="torn.safetensors cannot be read as weights"):
-        trainer.train(init=str(torn), **nowhere)
+        trainer.train(make_config(init=str(torn), **nowhere))
     assert not (tmp_path / "out").exists()
 
 
@@ -222,16 +233,18 @@ def test_a_packed_run_goes_on_too(small, tmp_path):
 )
 def test_the_loss_falls_when_a_few_people_are_learned_by_heart(small, tmp_path, precision):
     record = trainer.train(
-        "starnet-pose-t",
-        "synthetic",
-        str(small),
-        "overfit",
-        out_dir=str(tmp_path),
-        epochs=6 if precision == "fp16" else 12,  # a CPU takes long over it
-        batch_size=8,
-        # over 2x2 cells oneDNN's bf16 gradient of a 7x7 convolution is garbage on some AMD processors
-        input_size=[128, 96] if precision == "bf16" else [64, 64],
-        precision=precision,
+        make_config(
+            "starnet-pose-t",
+            "synthetic",
+            str(small),
+            "overfit",
+            out_dir=str(tmp_path),
+            epochs=6 if precision == "fp16" else 12,  # a CPU takes long over it
+            batch_size=8,
+            # over 2x2 cells oneDNN's bf16 gradient of a 7x7 convolution is garbage on some AMD processors
+            input_size=[128, 96] if precision == "bf16" else [64, 64],
+            precision=precision,
+        )
     )
     losses = [point["loss"] for point in record["curve"]]
     assert (
@@ -275,7 +288,7 @@ def test_nan_stops_the_run_and_names_the_step(small, tmp_path, monkeypatch):
 )
 def test_unknown_names_are_met_before_any_work(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        trainer.train(**({"out_dir": str(tmp_path), "data_root": str(tmp_path)} | arguments))
+        trainer.train(make_config(**({"out_dir": str(tmp_path), "data_root": str(tmp_path)} | arguments)))
     assert not list(tmp_path.iterdir())
 
 
@@ -319,7 +332,7 @@ def test_lapxs_context_is_frozen_then_raised(small, tmp_path):
     how = SMALL | {
         "nonlocal_schedule": [1 / 3, 1.0]
     }  # an epoch frozen, two in which the gain is raised to 0.2
-    record = trainer.train("lapx", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how)
+    record = trainer.train(make_config("lapx", "synthetic", str(small), "fast", out_dir=str(tmp_path), **how))
     after_two, after_three = (
         safetensors.torch.load_file(path)
         for path in checkpoints.list_checkpoints((tmp_path / record["weights"]["file"]).parent)
@@ -331,12 +344,14 @@ def test_lapxs_context_is_frozen_then_raised(small, tmp_path):
         assert tensors[f"model.{branch}gamma"].item() == pytest.approx(gain)
         assert not torch.equal(tensors[f"model.{branch}g.weight"], start[f"{branch}g.weight"])
     whole = trainer.train(
-        "lapx",
-        "synthetic",
-        str(small),
-        "fast",
-        out_dir=str(tmp_path),
-        **how | {"nonlocal_schedule": [1.0, 2.0]},
+        make_config(
+            "lapx",
+            "synthetic",
+            str(small),
+            "fast",
+            out_dir=str(tmp_path),
+            **how | {"nonlocal_schedule": [1.0, 2.0]},
+        )
     )
     *_, frozen = checkpoints.list_checkpoints((tmp_path / whole["weights"]["file"]).parent)
     assert torch.equal(
@@ -371,9 +386,8 @@ def test_options_that_are_no_json_do_not_keep_a_run_from_going_on(small, tmp_pat
 
 
 def test_a_row_of_the_grid_says_it_all(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["training", "--grid", "lapx-3", "--seed", "1"])
     with pytest.raises(SystemExit):
-        trainer.main()
+        cli.main(["train", "--grid", "lapx-3", "--seed", "1"])
     assert "--grid says it all: leave out --seed" in capsys.readouterr().err
 
 

@@ -7,11 +7,12 @@ import torch
 
 from posebook import datasets, models
 from posebook.training import checkpoints, data, loop, recipes, runtime
+from posebook.training.config import TrainConfig
 
 root, out = sys.argv[1:]
 people = datasets.load("synthetic", root, "train")
 recipe = recipes.get("fast", input_size=[64, 64], batch_size=7)
-how = runtime.make_runtime("cpu", "float32")
+how = runtime.make_runtime(TrainConfig())
 torch.manual_seed(0)
 net = models.build("starnet-pose-t", people.skeleton, (64, 64)).eval()  # eval: batch norm sees no batch
 optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
@@ -21,4 +22,4 @@ loop.train_step(run, loop.wrap_model(run, recipe, 0, how), batch, 7, recipe, how
 if how.rank == 0:
     gradients = {name: p.grad.contiguous() for name, p in net.named_parameters() if p.grad is not None}
     safetensors.torch.save_file(gradients, out)
-how.wait()
+how.barrier()

@@ -1,7 +1,7 @@
 """Which files of posebook some code depends on, found by reading its imports.
 
-The hash of a training run and the inputs of the workflow's rules both come from here, so that neither is a list
-of module names kept by hand.
+The hash of a training run and the inputs of the workflow's rules both come from here, so that neither is a
+list of module names kept by hand.
 
 1. Imports are followed through the whole package, also those inside functions.
 2. An attribute such as `posebook.training.train` counts as an import of all modules of that package.
@@ -45,7 +45,7 @@ def imported_names(tree: ast.AST) -> set[str]:
 
 
 def files_of(name: str) -> set[Path]:
-    """The files behind one dotted name: its module, the packages around it, and their modules if it is no module."""
+    """The files of a dotted name: its module and packages; of an attribute of a package, all its modules."""
     parts, found = name.split("."), set()
     for end in range(1, len(parts) + 1):
         path = module_file(".".join(parts[:end]))

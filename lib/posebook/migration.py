@@ -3,8 +3,8 @@
 Schema 1 (posebook 0.1) used other names for the fields of a recipe, and its records lack the fields that were
 added after them. Schema 2 has the names of `training.recipes.Recipe`.
 
-1. A field that a record lacks gets the value of the code that wrote it: that code behaved as if the field had this
-   value. `training.recipes.Recipe` has other defaults, so they are listed here.
+1. A field that a record lacks gets the value of the code that wrote it: that code behaved as if the field
+   had this value. `training.recipes.Recipe` has other defaults, so they are listed here.
 2. Reading converts in memory. `posebook records migrate` also rewrites files.
 """
 
@@ -101,9 +101,9 @@ def migrate_identity(identity: dict) -> dict:
 def migrate_checkpoint(path: Path, code: str) -> Path:
     """Rewrite a checkpoint of an earlier version for today's code; returns the new file's path.
 
-    path: checkpoint-NNNNNNNN.safetensors in its run's folder RUNS/NAME-HASH. code: the hash of today's code for
-    this run. The new file lies in RUNS/NAME-NEWHASH, where the same command continues from it; the old one stays.
-    Raises ValueError for a file that is no checkpoint.
+    path: checkpoint-NNNNNNNN.safetensors in its run's folder RUNS/NAME-HASH. code: the hash of today's code
+    for this run. The new file lies in RUNS/NAME-NEWHASH, where the same command continues from it; the old
+    one stays. Raises ValueError for a file that is no checkpoint.
     """
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}

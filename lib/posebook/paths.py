@@ -1,8 +1,8 @@
 """Where the files of a posebook checkout are.
 
 1. In an editable install the checkout is found from this file, so that commands work from any folder.
-2. A plain wheel has no checkout: then files are looked for in the working directory, and `require` says in one
-   line that something is part of the repository.
+2. A plain wheel has no checkout: then files are looked for in the working directory, and `require` says in
+   one line that something is part of the repository.
 """
 
 from pathlib import Path

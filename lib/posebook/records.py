@@ -99,11 +99,37 @@ class RunMetadata:
         return fields
 
 
+def build(
+    kind: str, name: str, metadata: RunMetadata, earlier_seconds: float = 0.0, **fields: object
+) -> dict:
+    """A record: its kind and name, the fields of the measurement, and those of the run itself.
+
+    earlier_seconds: of a resumed run, before it was stopped. Raises ValueError for missing fields.
+    """
+    record = {"kind": kind, "name": name, **fields, **metadata.stamp(earlier_seconds)}
+    check_fields(record)
+    return record
+
+
+def weights_facts(path: Path, digest: str, initialization: str, trained_on: str) -> dict:
+    """What a record says of weights in a run's folder."""
+    return {
+        "sha256": digest,
+        "initialization": initialization,
+        "trained_on": trained_on,
+        "file": f"runs/{path.parent.name}/{path.name}",
+    }
+
+
+def check_fields(record: dict) -> None:
+    """Raise ValueError for a record without one of FIELDS."""
+    if missing := FIELDS - record.keys():
+        raise ValueError(f"a record needs {', '.join(sorted(missing))}")
+
+
 def write(record: dict, out_dir: str | Path = "reports") -> Path:
     """Write a record to OUT_DIR/records/NAME.json, whole or not at all; ValueError for missing fields."""
-    missing = FIELDS - record.keys()
-    if missing:
-        raise ValueError(f"a record needs {', '.join(sorted(missing))}")
+    check_fields(record)
     folder = Path(out_dir) / "records"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record['name']}.json"

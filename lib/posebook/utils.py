@@ -26,8 +26,8 @@ def lazy_attributes(
 ) -> Callable[[str], object]:
     """A module-level `__getattr__` that imports a package's public names when they are first used.
 
-    exports: public name -> module of the package that defines it. renamed: former name -> "module:name" from the
-    top of posebook, which still works with a DeprecationWarning.
+    exports: public name -> module of the package that defines it. renamed: former name -> "module:name"
+    from the top of posebook, which still works with a DeprecationWarning.
     """
     renamed = renamed or {}
 

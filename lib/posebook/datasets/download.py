@@ -11,7 +11,6 @@ to where the loaders look for it. pooch checks the hashes.
    a link, refuses the whole.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -257,21 +256,3 @@ def _stays(archive: str | None, name: str, special: bool) -> None:
     if path.is_absolute() or ".." in path.parts or ":" in name or special:
         what = "is a link or a device" if special else "would be written outside its folder"
         raise ValueError(f"{archive} is not unpacked: its member {name!r} {what}")
-
-
-def main() -> None:
-    """Fetch one dataset from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m posebook.datasets.download", description=get.__doc__.splitlines()[0]
-    )
-    parser.add_argument("name", choices=list(SOURCES))
-    parser.add_argument("--root", help="the dataset's own folder; default $POSEBOOK_DATA/NAME or data/NAME")
-    told = parser.parse_args()
-    by_hand = get(told.name, told.root)
-    print(f"{told.name} is in {told.root or default_root(told.name)}")
-    for line in by_hand:
-        print(f"by hand: {line}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,8 @@
-"""python -m posebook.evaluation"""
+"""python -m posebook.evaluation is `posebook evaluate`."""
 
-from posebook.evaluation.evaluator import main
+import sys
+
+from posebook.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["evaluate", *sys.argv[1:]])

@@ -1,16 +1,14 @@
 """Evaluate a model: metrics, protocol and record."""
 
-import argparse
 from pathlib import Path
 
 from torch import nn
 
-from posebook import complexity, datasets, models, records
-from posebook.cli import fails_in_one_line
-from posebook.datasets import PoseDataset, detector_boxes
+from posebook import complexity, models, records
+from posebook.datasets import PoseDataset
 from posebook.evaluation import bootstrap, metrics
 from posebook.evaluation.metrics import ImageStats, Predictions
-from posebook.evaluation.predictions import check_not_trained_on, predict, save_predictions
+from posebook.evaluation.predictions import check_not_trained_on, predict
 from posebook.utils import sha256
 
 
@@ -74,9 +72,7 @@ def evaluate_weights(
     words = ["evaluate", name, *(f"{k}={v}" for k, v in facts.get("options", {}).items()), persons.name]
     words += [f"{height}x{width}", profile, f"seed{seed}"]
     words += [] if persons.boxes == "ground truth" else ["detector"]
-    written = {
-        "kind": "evaluate",
-        "name": "-".join(words),
+    fields = {
         "model": name,
         "options": facts.get("options", {}),
         "dataset": persons.describe(),
@@ -89,34 +85,5 @@ def evaluate_weights(
         "complexity": complexity.count(model, model.input_size),
         "weights": {"sha256": sha256(weights), "trained_on": facts.get("trained_on", trained_on)},
         "seed": seed,
-        **watch.stamp(),
     }
-    return written, found, units
-
-
-@fails_in_one_line
-def main() -> None:
-    """Evaluate from the command line; writes the record and its predictions, and says where."""
-    parser = argparse.ArgumentParser(prog="python -m posebook.evaluation", description="Evaluate weights.")
-    parser.add_argument("--weights", required=True, help="as training writes them, or the authors' file")
-    parser.add_argument("--model", help=f"of weights that do not say it: {', '.join(models.names())}")
-    parser.add_argument("--input-size", type=int, nargs=2, default=(256, 192), help="likewise: height, width")
-    parser.add_argument("--trained-on", help="likewise: the dataset; coco for the authors'")
-    parser.add_argument("--dataset", default="synthetic", help=", ".join(datasets.NAMES))
-    parser.add_argument("--data-root", help="its own folder; default $POSEBOOK_DATA/NAME or data/NAME")
-    parser.add_argument("--split", help="default: what the dataset is evaluated on")
-    parser.add_argument("--boxes", help="a detector's file of boxes; default: the annotated boxes")
-    parser.add_argument("--dark", action="store_true", help="decode heatmaps by DARK")
-    parser.add_argument("--profile", default="demo", help="names the record")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--workers", type=int, default=0, help="loader processes")
-    parser.add_argument("--out-dir", default="reports")
-    told = parser.parse_args()
-    people = datasets.load(told.dataset, told.data_root, told.split)
-    people = detector_boxes.load_boxes(people, told.boxes) if told.boxes else people
-    model = models.load_weights(told.weights, told.model, tuple(told.input_size))
-    how = {name: getattr(told, name) for name in ("trained_on", "profile", "device", "workers", "dark")}
-    written, found, units = evaluate_weights(model, people, told.weights, told.model, **how)
-    path = records.write(written, told.out_dir)
-    save_predictions(path, people, found, units)
-    print({key: round(value, 4) for key, value in written["metrics"].items()}, path, sep="\n")
+    return records.build("evaluate", "-".join(words), watch, **fields), found, units

@@ -3,7 +3,8 @@
 Integrated gradients: Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017, equation 1.
 Grad-CAM: Selvaraju et al., ICCV 2017, equations 1 and 2. Occlusion: Zeiler and Fergus, ECCV 2014, 4.2.
 SmoothGrad: Smilkov et al., 2017. The net that knows nothing: Adebayo et al., "Sanity Checks for Saliency
-Maps", NeurIPS 2018, section 3. Captum's code for all but the last. What a map is worth: explain/faithfulness.py.
+Maps", NeurIPS 2018, section 3. Captum's code for all but the last. What a map is worth:
+explain/faithfulness.py.
 
 1. The target of a coordinate classifier is the log-probability of one x bin plus that of one y bin: of the
    joint being at that place, since SimCC's axes are independent given the picture. Of a heatmap net it is the
@@ -14,9 +15,10 @@ Maps", NeurIPS 2018, section 3. Captum's code for all but the last. What a map i
    too.
 3. The baseline is zero in normalized space, the mean picture: black is a color that trousers have, and
    nothing black could receive any attribution from a black baseline.
-4. Every stride of these nets is a convolution centered on pixel 0, so cell i of a layer of stride s is centered
-   on pixel s * i. Grad-CAM's map is stretched that way; resized as a picture it would lie half a cell off.
-   ViTPose's patches of 16, padded by 2, are centered on 16 i + 5.5, its decoder's cells on s * i + s/2 - 2.5.
+4. Every stride of these nets is a convolution centered on pixel 0, so cell i of a layer of stride s is
+   centered on pixel s * i. Grad-CAM's map is stretched that way; resized as a picture it would lie half a
+   cell off. ViTPose's patches of 16, padded by 2, are centered on 16 i + 5.5, its decoder's cells on s * i
+   + s/2 - 2.5.
 5. A group of pixels that is taken away (occlusion, body parts) takes the mean picture's gray.
 """
 

@@ -5,8 +5,9 @@ definitions 2.1 and 3.1. Deletion and insertion: Petsiuk et al., "RISE", BMVC
 2018, section 3.2. Pointing game: Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016,
 section 4.2.
 
-Maps are (B, H, W): a number a pixel, of whatever scale, as explain/attribution.py makes them; the target and its bins too
-are explain/attribution.py's. What is taken away takes the mean picture's gray, 0 in normalized space.
+Maps are (B, H, W): a number a pixel, of whatever scale, as explain/attribution.py makes them; the target
+and its bins too are explain/attribution.py's. What is taken away takes the mean picture's gray, 0 in
+normalized space.
 
 1. Infidelity takes squares away, the same in all colors, and fits one factor a map before it compares: a
    map's scale (Grad-CAM's means nothing) is not held against it. It is divided by the mean square of what the

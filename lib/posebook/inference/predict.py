@@ -1,11 +1,11 @@
-"""Predict on one's own pictures: `python -m posebook.inference.predict PICTURES... --weights ... --out-dir ...`.
+"""Predict on one's own pictures: `python -m posebook.inference.predict PICTURES... --weights ... --out-dir
+...`.
 
 1. People are the whole picture by default, the boxes of a COCO results file, or what an ONNX detector finds.
 2. Threads read, crop and draw while the net runs; a picture that cannot be read is named and left out.
 3. Joints are written as COCO results (predictions.json) with each picture's file name, and drawn over it.
 """
 
-import argparse
 import json
 import os
 from collections import Counter, deque
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from posebook import models, paths, transforms
+from posebook import paths, transforms
 from posebook.datasets import coco_json, read_image
 from posebook.evaluation import metrics, predictions
 from posebook.inference.detectors import Detector
@@ -259,49 +259,3 @@ def _write(
     target: Path, image: np.ndarray, points: np.ndarray, scores: np.ndarray, skeleton: Skeleton
 ) -> None:
     cv2.imwrite(str(target), draw_poses(image, points, scores, skeleton)[..., ::-1])
-
-
-def main() -> None:
-    """Predict from the command line; says where the results are, and which pictures failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m posebook.inference.predict", description="Predict on your pictures."
-    )
-    parser.add_argument("pictures", nargs="+", help="files or folders")
-    parser.add_argument(
-        "--weights", default=str(DEFAULT_WEIGHTS), help="default: those trained on the embedded data"
-    )
-    parser.add_argument("--model", help=f"of weights that do not say it: {', '.join(models.names())}")
-    parser.add_argument("--input-size", type=int, nargs=2, default=(256, 192), help="likewise: height, width")
-    people = parser.add_mutually_exclusive_group()
-    people.add_argument(
-        "--boxes", help="a COCO results file of boxes; default: the whole picture is one person"
-    )
-    people.add_argument("--detector", help="an ONNX file that finds people")
-    parser.add_argument("--threshold", type=float, default=0.3, help="of a box's score")
-    parser.add_argument("--no-flip", action="store_true", help="one forward a picture, not two")
-    parser.add_argument("--no-overlays", action="store_true", help="write predictions.json only")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--out-dir", default="reports/predictions")
-    told = parser.parse_args()
-    model = models.load_weights(told.weights, told.model, tuple(told.input_size))
-    pictures, boxes = list_images(told.pictures), full_image_boxes
-    if told.boxes:
-        boxes = file_boxes(told.boxes, pictures, told.threshold)
-    elif told.detector:
-        boxes = detector_boxes(Detector(told.detector, told.threshold))
-    entries, failed = predict_images(
-        model,
-        pictures,
-        told.out_dir,
-        boxes,
-        not told.no_flip,
-        device=told.device,
-        overlays=not told.no_overlays,
-    )
-    print(f"{len(entries)} people on {len(pictures) - len(failed)} pictures: {told.out_dir}/predictions.json")
-    for line in failed:
-        print(f"left out: {line}")
-
-
-if __name__ == "__main__":
-    main()

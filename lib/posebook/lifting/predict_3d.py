@@ -9,7 +9,6 @@ A net of pictures sees one person's joints frame by frame; a lifter tells where 
 3. Nothing is known of the camera but the picture's size: poses are relative to the hip, in its axes, meters.
 """
 
-import argparse
 import json
 import re
 from collections.abc import Iterator
@@ -21,15 +20,14 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
-from posebook import models, paths, skeletons
+from posebook import paths, skeletons
 from posebook.datasets import read_image
 from posebook.evaluation import metrics
 from posebook.inference import predict
-from posebook.inference.detectors import Detector
-from posebook.lifting import training, weights_io
+from posebook.lifting import training
 from posebook.lifting.camera import Camera
 from posebook.lifting.clips import Clip, clip_inputs, fill_gaps
-from posebook.lifting.models import LIFTERS, Lifter
+from posebook.lifting.models import Lifter
 from posebook.lifting.skeleton import H36M, check_order, from_coco
 from posebook.utils import sha256
 
@@ -226,43 +224,29 @@ def write_poses(out_dir: str | Path, tracked: Track, pose: np.ndarray, about: di
     return out_dir / "poses3d.npz"
 
 
-def main() -> None:
-    """Lift a video from the command line; says what was lost, and where the results are."""
-    parser = argparse.ArgumentParser(
-        prog="python -m posebook.lifting.predict_3d", description="Lift a person on a video to 3D."
+def lift_video(
+    film: Frames,
+    model: nn.Module,
+    lifter: Lifter,
+    boxes: predict.BoxSource,
+    flip_test: bool,
+    device: str,
+    out_dir: str | Path,
+    weights: tuple[str, str],
+) -> tuple[Track, Path]:
+    """Follow one person through a video and write the 3D poses and some frames with the 2D joints drawn
+    over them.
+
+    weights: the files of the 2D model and of the lifter, whose hashes are stored. Returns the track and
+    poses3d.npz.
+    """
+    tracked = track_person(film, model, boxes, flip_test, device)
+    pose = lift_clip(lifter, tracked.clip, flip_test, device)
+    path = write_poses(
+        out_dir, tracked, pose, {"weights": sha256(weights[0]), "lifter_weights": sha256(weights[1])}
     )
-    parser.add_argument("video", help="a video file, or a folder of its frames")
-    parser.add_argument(
-        "--weights", default=str(predict.DEFAULT_WEIGHTS), help="of the net that looks at pictures"
-    )
-    parser.add_argument("--model", help=f"of weights that do not say it: {', '.join(models.names())}")
-    parser.add_argument("--input-size", type=int, nargs=2, default=(256, 192), help="likewise: height, width")
-    parser.add_argument("--lifter-weights", default=str(LIFTER), help="of the lifter")
-    parser.add_argument("--lifter", help=f"of weights that do not say it: {', '.join(LIFTERS)}")
-    people = parser.add_mutually_exclusive_group()
-    people.add_argument("--boxes", help="a COCO results file, its image_id a frame's number, from 1")
-    people.add_argument("--detector", help="an ONNX file that finds people")
-    parser.add_argument("--no-flip", action="store_true", help="one forward a frame, not two")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--out-dir", default="reports/lifted")
-    told = parser.parse_args()
-    film, lifter = open_frames(told.video), weights_io.load_weights(told.lifter_weights, told.lifter)
-    net = models.load_weights(told.weights, told.model, tuple(told.input_size))
-    boxes = predict.full_image_boxes
-    if told.boxes:
-        boxes = predict.file_boxes(told.boxes, list(film.pictures), 0.3)
-    elif told.detector:
-        boxes = predict.detector_boxes(Detector(told.detector))
-    tracked = track_person(film, net, boxes, not told.no_flip, told.device)
-    pose = lift_clip(lifter, tracked.clip, not told.no_flip, told.device)
-    about = {"weights": sha256(told.weights), "lifter_weights": sha256(told.lifter_weights)}
-    path = write_poses(told.out_dir, tracked, pose, about)
-    for number, picture in draw_frames(film, tracked).items():
-        target = Path(told.out_dir) / "overlays" / f"{number + 1:06d}.jpg"
+    for number, image in draw_frames(film, tracked).items():
+        target = Path(out_dir) / "overlays" / f"{number + 1:06d}.jpg"
         target.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(target), picture[..., ::-1])
-    print(f"{len(pose)} frames, the person lost in {int(tracked.lost.sum())}: {path}")
-
-
-if __name__ == "__main__":
-    main()
+        cv2.imwrite(str(target), image[..., ::-1])
+    return tracked, path

@@ -30,6 +30,7 @@ from posebook.lifting.recipes import Recipe
 from posebook.lifting.skeleton import mirror
 from posebook.lifting.training import clips_hash
 from posebook.training import loop, runtime
+from posebook.training.config import TrainConfig
 from posebook.utils import sha256
 
 FRAMES, PAST, WIDTH = 27, 9, 32
@@ -38,7 +39,8 @@ TRAIN, VAL = 160, 20  # clips
 GUIDED = 0.1  # share of the energy in StarPose's loss
 STEPS = 5  # of guidance on the plain lifter's answer: as many as StarPose's has
 RECIPE = replace(
-    recipes.DEMO, epochs=4, batch_size=8, base_batch_size=8, learning_rate=1e-3, warmup_steps=20, cosine_start=0.3,
+    recipes.DEMO, epochs=4, batch_size=8, base_batch_size=8, learning_rate=1e-3, warmup_steps=20,
+    cosine_start=0.3,
     min_lr_ratio=0.05, max_grad_norm=1.0, ema_momentum=1.0, frames=2 * FRAMES, evaluate_every=100,
 )  # fmt: skip
 
@@ -165,21 +167,20 @@ def train_and_compare(seed: int, out_dir: str | Path = "reports", **changes: obj
     watch, recipe = records.RunMetadata(), replace(RECIPE, **changes)
     clips = synthetic_motion.load_split("train", TRAIN, 8 * FRAMES, fps=FPS)
     val = synthetic_motion.load_split("val", VAL, 6 * FRAMES, fps=FPS)
-    way, trained, seconds = runtime.make_runtime("cpu", "float32"), {}, {}
+    way, trained, seconds = runtime.make_runtime(TrainConfig()), {}, {}
     for name, build, loss in (
         ("plain", build_plain_lifter, lifter_loss),
         ("starpose", build_starpose, starpose_loss),
     ):
         torch.manual_seed(seed)
+        identity = {"net": name, "data": clips_hash(clips), "seed": seed}
+        spec = loop.RunSpec(f"lift-{name}-motion-seed{seed}", Path(out_dir), identity)
         run, folder = loop.fit(
-            f"lift-{name}-motion-seed{seed}", build(), lambda _: RayWindows(clips, recipe, seed), recipe, way,
-            out_dir, {"net": name, "data": clips_hash(clips), "seed": seed}, lambda _: {}, loss,
-        )  # fmt: skip
+            build(), lambda _: RayWindows(clips, recipe, seed), recipe, way, spec, lambda _: {}, loss
+        )
         trained[name], seconds[name] = run, run.seconds
     save_starpose(trained["starpose"].ema, folder / "weights.safetensors")
-    return {
-        "kind": "starpose",
-        "name": f"lift-starpose-motion-seed{seed}",
+    fields = {
         "model": "starpose",
         "dataset": {"name": "motion", "split": "train", "clips": TRAIN, "sha256": clips_hash(clips)},
         "profile": "demo",
@@ -202,8 +203,8 @@ def train_and_compare(seed: int, out_dir: str | Path = "reports", **changes: obj
             for name, run in trained.items()
         },
         "seed": seed,
-        **watch.stamp(),
     }
+    return records.build("starpose", f"lift-starpose-motion-seed{seed}", watch, **fields)
 
 
 def save_starpose(net: Denoiser, path: Path) -> None:

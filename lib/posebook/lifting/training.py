@@ -22,6 +22,7 @@ from posebook.lifting.models import LIFTERS, Lifter
 from posebook.lifting.recipes import Recipe
 from posebook.lifting.skeleton import mirror
 from posebook.training import loop, runtime
+from posebook.training.config import TrainConfig
 from posebook.utils import unknown_name_error
 
 DATASETS = ("motion", *h36m_3dhp.NAMES)
@@ -135,7 +136,7 @@ def train_lifter(
     options = ({} if profile == "paper" else recipes.SMALL_MODEL) | (options or {})
     if prune:
         options |= {"prune": prune, "recover": recover}
-    way = runtime.make_runtime(device, "float32")
+    way = runtime.make_runtime(TrainConfig(device=device))
     watch = records.RunMetadata(way.device)
     torch.manual_seed(seed)
     net = pruning.build_lifter(lifter, recipe.frames, **options)
@@ -149,7 +150,8 @@ def train_lifter(
     def score(ema: Lifter) -> dict:
         return evaluate_lifter(ema, val_clips, flip_test=False)[0]
 
-    run, folder = loop.fit(name, net, people, recipe, way, out_dir, identity, score, lifter_objective)
+    spec = loop.RunSpec(name, Path(out_dir), identity)
+    run, folder = loop.fit(net, people, recipe, way, spec, score, lifter_objective)
     if way.rank > 0:  # the first process writes the record
         return {}
     means, actions = evaluate_lifter(run.ema, val_clips)
@@ -157,9 +159,7 @@ def train_lifter(
     run.curve[-1] |= plain
     weights = folder / "weights.safetensors"
     sha256 = weights_io.save_weights(run.ema.cpu(), weights, lifter, dataset, **options)
-    return {
-        "kind": "lift",
-        "name": name,
+    fields = {
         "model": lifter,
         "options": options,
         "dataset": {
@@ -187,15 +187,10 @@ def train_lifter(
         "actions": actions,
         "complexity": complexity.count(run.ema),
         "curve": run.curve,
-        "weights": {
-            "sha256": sha256,
-            "initialization": "scratch",
-            "trained_on": dataset,
-            "file": f"runs/{folder.name}/weights.safetensors",
-        },
+        "weights": records.weights_facts(weights, sha256, "scratch", dataset),
         "seed": seed,
-        **watch.stamp(run.seconds),
     }
+    return records.build("lift", name, watch, run.seconds, **fields)
 
 
 def main() -> None:

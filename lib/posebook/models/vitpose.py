@@ -5,7 +5,8 @@ Xu et al., "ViTPose: Simple Vision Transformer Baselines for Human Pose Estimati
 authors' released code and weights, whose layout this is.
 
 Where the texts are silent or ours differs:
-1. The picture is padded by 2 pixels before it is cut into patches of 16, so patch i is centered on 16 i + 5.5.
+1. The picture is padded by 2 pixels before it is cut into patches of 16, so patch i is centered on 16 i +
+   5.5.
 2. The table of positions has a row for a class token that is not there; it is added to every token.
 3. That table is of 16 x 12 patches. For another input its grid is resized (bicubic) in every forward, so
    that the authors' files load at any size; their code takes 256 x 192 alone.
@@ -124,9 +125,10 @@ DECODERS = {"classic": ClassicDecoder, "simple": SimpleDecoder}
 class ViTPose(nn.Module):
     """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
-    decoder: classic or simple. extra_num_joints: the numbers of joints of further datasets, each with its own decoder;
-    `skeleton` is the first's. expert_dim: channels of a feed-forward that belong to an expert, one a dataset; 0 for
-    none. Raises ValueError for another decoder and for sides that are no multiples of 16.
+    decoder: classic or simple. extra_num_joints: the numbers of joints of further datasets, each with its
+    own decoder; `skeleton` is the first's. expert_dim: channels of a feed-forward that belong to an expert,
+    one a dataset; 0 for none. Raises ValueError for another decoder and for sides that are no multiples of
+    16.
     """
 
     def __init__(

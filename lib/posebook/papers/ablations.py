@@ -16,6 +16,7 @@ from pathlib import Path
 
 from posebook import models, paths
 from posebook.training import recipes
+from posebook.training.config import TrainConfig
 from posebook.utils import unknown_name_error
 
 FILE = paths.DATA / "grid.csv"
@@ -42,8 +43,8 @@ class GridRow:
         """What its record is called; only that of profile paper has the row's own name."""
         return self.id if profile == "paper" else f"{self.id}-{profile}"
 
-    def settings(self, profile: str) -> dict:
-        """The keyword arguments of `training.train`.
+    def config(self, profile: str, **settings: object) -> TrainConfig:
+        """The run as a TrainConfig; settings: fields that a row says nothing of, such as device and out_dir.
 
         Any profile but paper trains the row's net on the embedded data, from scratch, for that profile's own
         number of epochs at its own input size.
@@ -52,9 +53,11 @@ class GridRow:
         how |= {"profile": profile}
         if profile == "paper":
             backbone = str(paths.ROOT / BACKBONES / self.backbone) if self.backbone else None
-            return how | {"dataset": self.dataset, "backbone": backbone} | self.changes
+            return TrainConfig(
+                dataset=self.dataset, backbone=backbone, recipe=self.changes, **how, **settings
+            )
         changes = {field: value for field, value in self.changes.items() if field not in SCHEDULE_FIELDS}
-        return how | {"dataset": "synthetic"} | changes
+        return TrainConfig(dataset="synthetic", recipe=changes, **how, **settings)
 
 
 @functools.cache

@@ -80,7 +80,7 @@ def make_finding(
 
 
 def check_reproduced(cells: list[dict], within: float, evidence: str) -> Finding:
-    """Whether accuracies, lines of tables.build_table, come back within so many points of the printed ones."""
+    """Whether accuracies, lines of tables.build_table, are within so many points of the printed ones."""
     rule = f"within {within:.1f} points of the printed"
     if empty := [cell for cell in cells if not cell["measured"]]:
         printed = ", ".join(f"{cell['column']} {cell['published']}" for cell in cells)
@@ -93,7 +93,8 @@ def check_reproduced(cells: list[dict], within: float, evidence: str) -> Finding
 
 
 def check_margin(first: dict, second: dict, evidence: str, known: str = "") -> Finding:
-    """Whether a cell of a tables.build_table is ahead of another by half at least of what the printed two are.
+    """Whether a cell of a tables.build_table is ahead of another by half at least of what the printed two
+    are.
 
     Both measured in the same boxes; known: what else bears on it, told while they are not.
     """

@@ -282,7 +282,8 @@ def heatmap(table: pd.DataFrame, label: str) -> Figure:
 
 
 def printed_and_measured_scatter(table: pd.DataFrame, x: str, y: str) -> Figure:
-    """Two columns of a tables.build_table against each other: what is printed hollow, what is measured filled.
+    """Two columns of a tables.build_table against each other: what is printed hollow, what is measured
+    filled.
 
     A printed point takes the color of its boxes; a measured one stands only where both figures are measured.
     """
@@ -430,7 +431,8 @@ def interactive(draw: Callable[..., None], **choices: object) -> None:
     """`draw`, redrawn in JupyterLab when an argument is moved; a sentence where ipywidgets is missing.
 
     choices: what ipywidgets.interact takes for each argument: (low, high, step) a slider, a list a menu.
-    A page holds no widget (lib/posebook/report/notebooks.py sets POSEBOOK_STILL): draw the same figure once before, still.
+    A page holds no widget (lib/posebook/report/notebooks.py sets POSEBOOK_STILL): draw the same figure once
+    before, still.
     """
     if "POSEBOOK_STILL" in os.environ:
         print("In JupyterLab this cell moves the figure above.")

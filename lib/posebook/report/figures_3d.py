@@ -2,8 +2,8 @@
 
 In JupyterLab a scene is plotly's figure with its own buttons. On a page in the making it is a picture of a
 few instants and, beside it, the same figure as data, which the page's script brings to life with a copy of
-plotly's script that lies beside the pages (lib/posebook/report/html.py): nothing comes from another host, and without
-script, or printed, the picture stands. Poses are (T, 17, 3) in meters, in the axes of a camera.
+plotly's script that lies beside the pages (lib/posebook/report/html.py): nothing comes from another host,
+and without script, or printed, the picture stands. Poses are (T, 17, 3) in meters, in the axes of a camera.
 """
 
 import base64

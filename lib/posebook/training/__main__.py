@@ -1,6 +1,8 @@
-"""python -m posebook.training"""
+"""python -m posebook.training is `posebook train`."""
 
-from posebook.training.trainer import main
+import sys
+
+from posebook.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["train", *sys.argv[1:]])

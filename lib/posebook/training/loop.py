@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from posebook import imports
+from posebook import imports, migration, models
 from posebook.training import checkpoints, recipes
 from posebook.training.checkpoints import TrainState
 from posebook.training.data import (
@@ -49,7 +49,7 @@ def train_step(
     batch: list[Tensor],
     people: int,
     recipe: Recipe,
-    how: RuntimeConfig,
+    runtime: RuntimeConfig,
     parts: int,
     objective: Objective = pose_loss,
 ) -> tuple[Tensor, int]:
@@ -58,8 +58,8 @@ def train_step(
     batch: this process's tensors (B, ...), as the objective takes them; people: the batch's of all processes.
     Returns the loss and in how many parts it was had.
     """
-    batch = [tensor.to(how.device, non_blocking=True) for tensor in batch]
-    kind, narrow = torch.device(how.device).type, PRECISIONS[how.precision]
+    batch = [tensor.to(runtime.device, non_blocking=True) for tensor in batch]
+    kind, narrow = torch.device(runtime.device).type, PRECISIONS[runtime.precision]
 
     def called(*inputs: Tensor) -> object:
         with torch.autocast(kind, narrow, enabled=narrow is not None):
@@ -68,20 +68,22 @@ def train_step(
     while True:
         run.optimizer.zero_grad(set_to_none=True)
         count = len(batch[0])
-        loss, ends = torch.zeros((), device=how.device), range(0, count, math.ceil(count / parts))
+        loss, ends = torch.zeros((), device=runtime.device), range(0, count, math.ceil(count / parts))
         mean = None  # what a try without room left behind would take up the next one's
         try:
             for first in ends:
                 part = [tensor[first : first + ends.step] for tensor in batch]
                 last = first + ends.step >= count  # processes exchange gradients once a step
-                with nullcontext() if last or how.world == 1 else net.no_sync():
+                with nullcontext() if last or runtime.world_size == 1 else net.no_sync():
                     mean = objective(called, part, recipe)
-                    mean = mean * len(part[0]) * how.world / people  # processes' gradients are averaged
+                    mean = (
+                        mean * len(part[0]) * runtime.world_size / people
+                    )  # processes' gradients are averaged
                     run.scaler.scale(mean).backward()
                 loss += mean.detach()
             break
         except torch.OutOfMemoryError:
-            if ends.step == 1 or how.world > 1:  # the other processes would wait for this one
+            if ends.step == 1 or runtime.world_size > 1:  # the other processes would wait for this one
                 raise
             parts *= 2
         mean = None
@@ -97,32 +99,32 @@ def train_step(
 
 
 def batch_iterator(
-    people: TrainDataset, first_step: int, how: RuntimeConfig, whole: Tensor | None
+    people: TrainDataset, first_step: int, runtime: RuntimeConfig, whole: Tensor | None
 ) -> Iterable[list[Tensor]]:
     """This process's share of every batch from a step to the end; `whole` as in data.gpu_batches."""
     steps, on_gpu = (
-        ResumableBatchSampler(people, first_step, how.rank, how.world),
-        how.device.startswith("cuda"),
+        ResumableBatchSampler(people, first_step, runtime.rank, runtime.world_size),
+        runtime.device.startswith("cuda"),
     )
     if people.packed and on_gpu:
-        return gpu_batches(people, steps, how.device, how.workers, whole)
-    return make_loader(people, steps, how.workers, on_gpu)
+        return gpu_batches(people, steps, runtime.device, runtime.workers, whole)
+    return make_loader(people, steps, runtime.workers, on_gpu)
 
 
-def wrap_model(run: TrainState, recipe: Recipe, epoch: int, how: RuntimeConfig) -> nn.Module:
+def wrap_model(run: TrainState, recipe: Recipe, epoch: int, runtime: RuntimeConfig) -> nn.Module:
     """The net as an epoch trains it: LAPX's context set for it, and over all processes."""
     if hasattr(run.model, "set_context"):
         run.model.set_context(recipes.nonlocal_gain_at(epoch, recipe))
-    net = torch.compile(run.model, dynamic=False) if how.compile else run.model
+    net = torch.compile(run.model, dynamic=False) if runtime.compile else run.model
     # wrapped anew, for what learns may have changed
-    return how.accelerator.prepare_model(net) if how.accelerator else net
+    return runtime.accelerator.prepare_model(net) if runtime.accelerator else net
 
 
 def train_epochs(
     run: TrainState,
     people: TrainDataset,
     recipe: Recipe,
-    how: RuntimeConfig,
+    runtime: RuntimeConfig,
     folder: Path,
     bar: tqdm,
     objective: Objective,
@@ -133,35 +135,37 @@ def train_epochs(
     a checkpoint written.
     """
     steps, stop = math.ceil(len(people) / recipe.batch_size), SigtermGuard()
-    total, waiting, parts, lost, net = steps * recipe.epochs, [], how.parts, 0, None
-    on_gpu = people.packed and how.device.startswith("cuda")
-    whole = preload_canvases(people.packed, how.device) if on_gpu else None
+    total, waiting, parts, lost, net = steps * recipe.epochs, [], runtime.grad_accum_steps, 0, None
+    on_gpu = people.packed and runtime.device.startswith("cuda")
+    whole = preload_canvases(people.packed, runtime.device) if on_gpu else None
     try:
         while run.step < total:
             try:
-                for batch in batch_iterator(people, run.step, how, whole):
+                for batch in batch_iterator(people, run.step, runtime, whole):
                     if net is None or run.step % steps == 0:
-                        net = wrap_model(run, recipe, run.step // steps, how)
+                        net = wrap_model(run, recipe, run.step // steps, runtime)
                         run.model.train()
                     for group in run.optimizer.param_groups:
                         group["lr"] = group["rate"] * lr_at_step(run.step, total, recipe)
                     size = min(recipe.batch_size, len(people) - run.step % steps * recipe.batch_size)
-                    shared = size * how.world if size < how.world else size  # then all take all of it
-                    loss, parts = train_step(run, net, batch, shared, recipe, how, parts, objective)
+                    shared = (
+                        size * runtime.world_size if size < runtime.world_size else size
+                    )  # then all take all of it
+                    loss, parts = train_step(run, net, batch, shared, recipe, runtime, parts, objective)
                     update_ema(run.ema, run.model, run.step, recipe)
                     waiting.append(loss)
                     run.step += 1
                     bar.update(size)
-                    over, ended = run.step % steps == 0, stop.yes and not how.accelerator
-                    if over or len(waiting) == CHECK_EVERY or run.step % how.save_every == 0 or ended:
+                    over, ended = run.step % steps == 0, stop.triggered and not runtime.accelerator
+                    if over or len(waiting) == CHECK_EVERY or run.step % runtime.save_every == 0 or ended:
                         run.losses, waiting = run.losses + check_finite(waiting, run.step), []
                         bar.set_postfix(loss=f"{run.losses[-1]:.5f}", refresh=False)
-                        ended = ended or how.any(stop.yes)
+                        ended = ended or runtime.any_rank(stop.triggered)
                     if over:
                         mean, run.losses = float(np.mean(run.losses)), []
                         yield run.step // steps, mean
                         run.model.train()
-                    elif (run.step % how.save_every == 0 or ended) and how.rank == 0:
+                    elif (run.step % runtime.save_every == 0 or ended) and runtime.rank == 0:
                         run.save(folder)
                     if ended:
                         print(
@@ -170,11 +174,11 @@ def train_epochs(
                         raise SystemExit(143)
             except RuntimeError as error:
                 lost += 1
-                if not str(error).startswith("DataLoader worker (pid") or lost > 3 or how.world > 1:
+                if not str(error).startswith("DataLoader worker (pid") or lost > 3 or runtime.world_size > 1:
                     raise
                 # told by a signal, anywhere in a step: what the step left is thrown away
                 before, enabled = run.seconds, run.scaler.is_enabled()
-                run.scaler = torch.amp.GradScaler(torch.device(how.device).type, enabled=enabled)
+                run.scaler = torch.amp.GradScaler(torch.device(runtime.device).type, enabled=enabled)
                 run.resume(folder)
                 run.seconds, net = before, None
                 waiting, bar.n = [], samples_seen(run.step, len(people), recipe)
@@ -183,7 +187,7 @@ def train_epochs(
                     f"others take its place, from step {run.step}"
                 )
     finally:
-        stop.over()
+        stop.restore()
 
 
 def samples_seen(step: int, people: int, recipe: Recipe) -> int:
@@ -201,60 +205,98 @@ def check_finite(waiting: list[Tensor], step: int) -> list[float]:
     return values
 
 
+@dataclass(frozen=True)
+class RunSpec:
+    """A run's name, the folder for its results, and what makes it this run and no other."""
+
+    name: str
+    out_dir: Path
+    identity: dict
+
+
 def fit(
-    name: str,
-    net: nn.Module,
-    people: Callable[[bool], TrainDataset],
+    model: nn.Module,
+    make_dataset: Callable[[bool], TrainDataset],
     recipe: Recipe,
-    way: RuntimeConfig,
-    out_dir: str | Path,
-    identity: dict,
+    runtime: RuntimeConfig,
+    spec: RunSpec,
     score: Callable[[nn.Module], dict],
     objective: Objective = pose_loss,
 ) -> tuple[TrainState, Path]:
-    """Train a net to its recipe's end, from its last checkpoint where there is one.
+    """Train a model to its recipe's end, from its last checkpoint if there is one.
 
-    people: makes the samples, told whether any are still to be trained on; identity: what makes it this run;
-    score: metrics of the averaged weights for the curve, every `evaluate_every` epochs. Returns the run and
-    its folder, OUT_DIR/runs/NAME-HASH; raises as `train` does.
+    make_dataset: returns the samples; its argument says whether any are still to be trained on. score:
+    metrics of the averaged weights for the learning curve, every `evaluate_every` epochs. Returns the run's
+    state and its folder, OUT_DIR/runs/NAME-HASH; raises as trainer.train does.
     """
-    net.to(way.device, memory_format=torch.channels_last)  # 1.5 times as many people a second on a CPU
-    torch.backends.cudnn.benchmark = True  # all batches but an epoch's last are of one shape
-    ema = copy.deepcopy(net).requires_grad_(False)
-    # as a checkpoint gives it back
-    identity = json.loads(
-        json.dumps(identity | {"recipe": asdict(recipe), "code": run_code_hash(net, people, objective)})
-    )
-    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-    folder = Path(out_dir) / "runs" / f"{name}-{digest}"
+    model.to(runtime.device, memory_format=torch.channels_last)  # 1.5 times as many people/s on a CPU
+    torch.backends.cudnn.benchmark = True  # all batches but an epoch's last have one shape
+    ema = copy.deepcopy(model).requires_grad_(False)
+    facts = spec.identity | {"recipe": asdict(recipe), "code": run_code_hash(model, make_dataset, objective)}
+    identity = json.loads(json.dumps(facts))  # tuples become lists, as a checkpoint returns them
+    folder = run_folder(spec, identity)
     folder.mkdir(parents=True, exist_ok=True)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    optimizer = kind(parameter_groups(net, recipe.weight_decay, recipe.layer_decay), lr=0.0, fused=True)
-    scaler = torch.amp.GradScaler(torch.device(way.device).type, enabled=way.precision == "fp16")
-    run = TrainState(net, ema, optimizer, scaler, identity)
-    with checkpoints.run_lock(folder) if way.rank == 0 else nullcontext():
-        going_on = run.resume(folder)
-        way.wait()
-        if going_on:
-            print(f"going on from step {run.step}, after {len(run.curve)} epochs of {recipe.epochs}")
-        elif way.rank == 0:  # before any work: a full disk shows now
-            run.save(folder)
-        samples = people(len(run.curve) < recipe.epochs)
-        bar = tqdm(
-            total=len(samples) * recipe.epochs,
-            initial=samples_seen(run.step, len(samples), recipe),
-            unit="person",
-            desc=name,
-            disable=way.rank > 0,
-        )
-        with bar:
-            for epoch, loss in train_epochs(run, samples, recipe, way, folder, bar, objective):
+    state = TrainState(model, ema, make_optimizer(model, recipe), make_scaler(runtime), identity)
+    with checkpoints.run_lock(folder) if runtime.rank == 0 else nullcontext():
+        resumed = state.resume(folder)
+        runtime.barrier()
+        if resumed:
+            print(f"going on from step {state.step}, after {len(state.curve)} epochs of {recipe.epochs}")
+        elif runtime.rank == 0:  # before any work: a full disk shows now
+            state.save(folder)
+        dataset = make_dataset(len(state.curve) < recipe.epochs)
+        with progress_bar(spec.name, state, len(dataset), recipe, runtime) as bar:
+            for epoch, loss in train_epochs(state, dataset, recipe, runtime, folder, bar, objective):
                 point = {"epoch": epoch, "loss": loss}
-                if way.rank == 0 and epoch % recipe.evaluate_every == 0 and epoch < recipe.epochs:
-                    point |= score(run.ema)
+                if runtime.rank == 0 and epoch % recipe.evaluate_every == 0 and epoch < recipe.epochs:
+                    point |= score(state.ema)
                     bar.write(" ".join(f"{key} {value:.4f}" for key, value in point.items()))
-                run.curve.append(point)
-                if way.rank == 0:
-                    run.save(folder)
-                way.wait()
-    return run, folder
+                state.curve.append(point)
+                if runtime.rank == 0:
+                    state.save(folder)
+                runtime.barrier()
+    return state, folder
+
+
+def run_folder(spec: RunSpec, identity: dict) -> Path:
+    """OUT_DIR/runs/NAME-HASH, with the hash of the whole identity."""
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+    return Path(spec.out_dir) / "runs" / f"{spec.name}-{digest}"
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer; the loop sets the learning rate at every step."""
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameter_groups(model, recipe.weight_decay, recipe.layer_decay), lr=0.0, fused=True)
+
+
+def make_scaler(runtime: RuntimeConfig) -> torch.amp.GradScaler:
+    """The loss scaler, which does something in fp16 only."""
+    return torch.amp.GradScaler(torch.device(runtime.device).type, enabled=runtime.precision == "fp16")
+
+
+def progress_bar(name: str, state: TrainState, people: int, recipe: Recipe, runtime: RuntimeConfig) -> tqdm:
+    """Samples seen of all that the recipe asks for; silent in all processes but the first."""
+    seen = samples_seen(state.step, people, recipe)
+    return tqdm(
+        total=people * recipe.epochs, initial=seen, unit="person", desc=name, disable=runtime.rank > 0
+    )
+
+
+def migrate_run(checkpoint: Path) -> Path:
+    """Rewrite a checkpoint of a pose model, written by an earlier version, so that today's code continues
+    from it.
+
+    Returns the new file. Raises ValueError for a checkpoint of another kind of run.
+    """
+    from posebook.training import trainer
+
+    identity = checkpoints.read_identity(checkpoint)
+    if "model" not in identity:
+        raise ValueError(f"{checkpoint} is not a checkpoint of a pose model")
+    identity = migration.migrate_identity(identity)
+    with torch.device("meta"):
+        model = models.build(
+            identity["model"], input_size=identity["recipe"]["input_size"], **identity["options"]
+        )
+    return migration.migrate_checkpoint(checkpoint, run_code_hash(model, trainer.make_dataset, pose_loss))

@@ -30,6 +30,7 @@ from posebook.evaluation.metrics import Predictions
 from posebook.models import vitpose
 from posebook.training import loop, recipes, runtime
 from posebook.training.checkpoints import TrainState
+from posebook.training.config import TrainConfig
 from posebook.training.data import TrainDataset
 from posebook.training.recipes import Recipe
 from posebook.training.runtime import RuntimeConfig
@@ -162,7 +163,7 @@ def fit_model(
         return found
 
     identity = identity | {"data": [people.sha256 for people in sets]}
-    run, folder = loop.fit(name, net, people, recipe, how, out_dir, identity, score)
+    run, folder = loop.fit(net, people, recipe, how, loop.RunSpec(name, Path(out_dir), identity), score)
     return run, folder, score(run.ema)
 
 
@@ -182,7 +183,7 @@ def train(
     recipe = recipes.get("demo", MODEL, DATASETS[0], **RECIPE | changes)
     if way not in METHODS:
         raise unknown_name_error(way, METHODS, "way")
-    how, watch = runtime.make_runtime(device, "float32"), records.RunMetadata(device)
+    how, watch = runtime.make_runtime(TrainConfig(device=device)), records.RunMetadata(device)
     sets = split_by_image([datasets.load(name, data_root, "train") for name in DATASETS])
     asked = [datasets.load(name, data_root, "val") for name in DATASETS]
     torch.manual_seed(seed)
@@ -197,9 +198,7 @@ def train(
         merged += plain_models(run.ema.cpu(), asked[own])
         weights = folder / "weights.safetensors"
         digest = models.save_weights(run.ema, weights, MODEL, DATASETS[0], **options)
-    return {
-        "kind": "several",
-        "name": f"several-{way}-seed{seed}",
+    fields = {
         "model": MODEL,
         "options": options,
         "dataset": sets[0].describe(),
@@ -219,15 +218,11 @@ def train(
             for what, those in (("trained", nets), ("merged", merged))
         },
         "curves": [run.curve for run in runs],
-        "weights": {  # of the last net
-            "sha256": digest,
-            "initialization": "scratch",
-            "trained_on": DATASETS[0],
-            "file": f"runs/{folder.name}/{weights.name}",
-        },
+        "weights": records.weights_facts(weights, digest, "scratch", DATASETS[0]),  # of the last net
         "seed": seed,
-        **watch.stamp(sum(run.seconds for run in runs)),
     }
+    seconds = sum(run.seconds for run in runs)
+    return records.build("several", f"several-{way}-seed{seed}", watch, seconds, **fields)
 
 
 def main() -> None:

@@ -1,41 +1,295 @@
-"""The training loop: recipe in, record and weights out; stopped at any moment, it goes on where it was.
+"""Train a pose model: from a TrainConfig to weights and a record.
 
-1. A checkpoint (training/checkpoints.py) is written every so many steps and at the end of every epoch; SIGTERM writes
-   one and ends the run.
-2. The average of the weights (mmengine's ExpMomentumEMA) is what is evaluated and kept.
-3. A batch may be taken in parts and by several processes (torchrun): every part's loss is weighted by its
-   people, so that the gradient is the whole batch's. Batch norm sees the parts one by one.
+1. Everything that can be wrong is found in `prepare`, before any work.
+2. The loop (loop.py) does not know datasets; evaluation does not know training.
+3. With several processes (torchrun) the first one packs, evaluates and writes.
 """
 
-import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from posebook import complexity, datasets, models, records
-from posebook.cli import fails_in_one_line
 from posebook.datasets import PoseDataset, canvas_cache, combined
 from posebook.datasets.canvas_cache import CanvasCache
 from posebook.evaluation import bootstrap, evaluator, metrics, predictions
 from posebook.models import transfer
-from posebook.papers import ablations
 from posebook.skeletons import joint_difference
 from posebook.training import recipes
-from posebook.training.data import (
-    TrainDataset,
-)
-from posebook.training.loop import fit
+from posebook.training.checkpoints import TrainState
+from posebook.training.config import TrainConfig
+from posebook.training.data import TrainDataset
+from posebook.training.loop import RunSpec, fit
 from posebook.training.recipes import Recipe
-from posebook.training.runtime import PRECISIONS, SAVE_EVERY, RuntimeConfig, make_runtime
+from posebook.training.runtime import RuntimeConfig, make_runtime
 from posebook.utils import sha256
 
 # train and validation; ("train", "val") elsewhere
 SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crowdpose": ("trainval", "test")}
 MAX_HASHED_IMAGES = 20_000  # larger sets are whole official ones, whose splits have no image in common
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run with everything resolved: nothing of it can fail for a wrong name or a missing file any more."""
+
+    config: TrainConfig
+    recipe: Recipe
+    runtime: RuntimeConfig
+    metadata: records.RunMetadata
+    name: str
+    model: nn.Module
+    initialization: str
+    transferred: dict  # what `init` gave, tensor by tensor
+    train_people: PoseDataset
+    val_people: PoseDataset | None
+    curve_people: PoseDataset | None  # whom the learning curve is measured on
+    canvases: CanvasCache | None
+    images: set[str]  # hashes of the images that the weights will have been trained on
+
+    @property
+    def record_path(self) -> Path:
+        """Where the record will be; predictions are saved beside it."""
+        return Path(self.config.out_dir) / "records" / f"{self.name}.json"
+
+    @property
+    def before_path(self) -> Path:
+        """The same for the predictions of the initial weights."""
+        return self.record_path.with_name(f"{self.name}.before.json")
+
+
+def train(config: TrainConfig) -> dict:
+    """Train a model, evaluate its averaged weights, and return the record.
+
+    Weights and checkpoints go to OUT_DIR/runs/NAME-HASH/. The same config continues from its last
+    checkpoint; one that differs in anything that affects the result, the code included, has another folder.
+    Only the first of several processes returns a record; the others return {}. Raises ValueError before any
+    work for an unknown name, for `init` of another model and for images that are in both splits,
+    FileNotFoundError for a missing file, RuntimeError if another process trains in that folder,
+    FloatingPointError for a loss of NaN, SystemExit(143) after SIGTERM.
+    """
+    run = prepare(config)
+    before = evaluate_before(run)
+    state, folder = fit(
+        run.model,
+        lambda wanted: make_dataset(run, wanted),
+        run.recipe,
+        run.runtime,
+        run_spec(run),
+        curve_metrics(run),
+    )
+    if run.runtime.rank > 0:
+        return {}
+    evaluated = evaluate_after(run, state, before)
+    return build_record(run, state, evaluated, write_weights(run, state, folder))
+
+
+def prepare(config: TrainConfig) -> PreparedRun:
+    """Resolve recipe, data and model once; raises as `train` says."""
+    models.check_options(config.model, config.options)
+    if config.backbone and config.init:
+        raise ValueError("a run starts from a backbone's weights or from a model's: name one of the two")
+    if config.init:
+        transfer.check_weights(config.init, config.model)
+    recipe = recipes.get(config.profile, config.model, config.dataset, **config.recipe)
+    runtime = make_runtime(config)
+    metadata = records.RunMetadata(runtime.device)
+    train_people, val_people, canvases = load_people(config, recipe)
+    curve_people = val_people
+    if config.hold_out:
+        train_people, curve_people = combined.hold_out(train_people, config.hold_out)
+    images = trained_images(train_people, val_people, config.init, canvases)
+    torch.manual_seed(config.seed)
+    model = models.build(config.model, train_people.skeleton, recipe.input_size, **config.options)
+    initialization, transferred = initialize(model, config)
+    usual = recipe.input_size == recipes.get(config.profile, config.model, config.dataset).input_size
+    size = [] if usual else ["x".join(map(str, recipe.input_size))]
+    last = f"{config.profile}-seed{config.seed}"
+    name = config.name or run_name(config.model, config.options, train_people.name, size, config.init, last)
+    return PreparedRun(
+        config=config,
+        recipe=recipe,
+        runtime=runtime,
+        metadata=metadata,
+        name=name,
+        model=model,
+        initialization=initialization,
+        transferred=transferred,
+        train_people=train_people,
+        val_people=val_people,
+        curve_people=curve_people,
+        canvases=canvases,
+        images=images,
+    )
+
+
+def load_people(
+    config: TrainConfig, recipe: Recipe
+) -> tuple[PoseDataset, PoseDataset | None, CanvasCache | None]:
+    """The people to train on, those to evaluate on, and the canvas cache if the config names one."""
+    canvases, val_people = None, None
+    if config.canvases:
+        given = {name: getattr(config, name) for name in ("shares", "labels", "hold_out", "pack")}
+        train_people, canvases = packed_people(config.canvases, recipe, given)
+    else:
+        train_people = load_split(
+            config.dataset, config.data_root, None, config.shares, config.labels, train=True
+        )
+    if config.val_split != "none":
+        val_people = load_split(config.dataset, config.data_root, config.val_split, train=False)
+        for source in val_people.sources or (val_people,):
+            metrics.check_dependencies(source)
+        if fault := joint_difference(train_people.skeleton.keypoints, val_people.skeleton.keypoints):
+            raise ValueError(f"{val_people.name} has other joints than {train_people.name}: {fault}")
+    return train_people, val_people, canvases
+
+
+def initialize(model: nn.Module, config: TrainConfig) -> tuple[str, dict]:
+    """Load the backbone's or the model's initial weights, if any: what a record says of them."""
+    if config.backbone:
+        models.load_backbone(model, config.backbone)
+        return f"backbone {Path(config.backbone).name} sha256 {sha256(config.backbone)}", {}
+    if config.init:
+        done = transfer.transfer_weights(model, config.init, config.model)
+        print(f"{Path(config.init).name}: {done.summary()}")
+        return f"weights {Path(config.init).name} sha256 {sha256(config.init)}", {"transfer": done.describe()}
+    return "scratch", {}
+
+
+def make_dataset(run: PreparedRun, wanted: bool) -> TrainDataset:
+    """The training samples; canvases are packed first if the config asks for it and training is not over."""
+    opened, runtime = run.canvases, run.runtime
+    if run.config.pack and wanted and not opened:
+        augmentations = (run.recipe.stage1, run.recipe.stage2)
+        if runtime.rank > 0:  # the first process packs, the others open what it made
+            runtime.barrier()
+        opened = canvas_cache.open_or_create(
+            run.train_people,
+            Path(run.config.out_dir) / "packed",
+            run.recipe.input_size,
+            augmentations,
+            run.config.pack,
+        )
+        if runtime.rank == 0:
+            runtime.barrier()
+    return TrainDataset(run.train_people, run.recipe, run.config.seed, opened)
+
+
+def run_spec(run: PreparedRun) -> RunSpec:
+    """The run's name, folder, and what makes it this run and no other."""
+    config = run.config
+    identity = {
+        "model": config.model,
+        "options": config.options,
+        "data": run.train_people.sha256,
+        "seed": config.seed,
+        "initialization": run.initialization,
+        "precision": config.precision,
+        "packed": run.canvases.facts["format"] if run.canvases else config.pack,
+        "processes": run.runtime.world_size,
+        "grad_accum_steps": config.grad_accum_steps,
+        "compile": config.compile,
+    }
+    if config.hold_out:
+        identity["hold_out"] = config.hold_out
+    if run.canvases:
+        identity["canvases"] = run.canvases.digest
+    return RunSpec(run.name, Path(config.out_dir), identity)
+
+
+def curve_metrics(run: PreparedRun):
+    """A function from a model to a point of the learning curve."""
+    people = run.curve_people
+    return lambda model: primary_metrics(model, people, run.runtime) if people else {}
+
+
+def evaluate_before(run: PreparedRun) -> dict:
+    """Metrics of the weights that the run starts from, {} for a run from scratch or without an evaluation."""
+    if not (run.config.init and run.val_people and run.runtime.rank == 0):
+        return {}
+    run.record_path.parent.mkdir(parents=True, exist_ok=True)
+    run.model.to(run.runtime.device, memory_format=torch.channels_last)
+    found = evaluate_run(run.model, run.val_people, run.runtime, run.before_path)
+    return {key: found[key] for key in ("metrics", "interval", "metrics_without_flip") if key in found}
+
+
+def evaluate_after(run: PreparedRun, state: TrainState, before: dict) -> dict:
+    """A record's fields of the averaged weights; completes the learning curve."""
+    run.record_path.parent.mkdir(parents=True, exist_ok=True)
+    if run.curve_people is not run.val_people:
+        state.curve[-1] |= primary_metrics(state.ema, run.curve_people, run.runtime)
+    if not run.val_people:
+        return {
+            "protocol": {"input_size": list(run.recipe.input_size)},
+            "metrics": {},
+            "not_evaluated": "no validation split (val_split none)",
+        }
+    evaluated = evaluate_run(state.ema, run.val_people, run.runtime, run.record_path)
+    if run.curve_people is run.val_people:
+        single = evaluated["metrics_without_flip"]
+        state.curve[-1] |= {key: single[key] for key in primary_metric_names(single)}
+    if run.config.init:
+        change = gain(run.val_people, run.before_path, run.record_path)
+        evaluated |= {"before": before, "difference": change}
+    return evaluated
+
+
+def write_weights(run: PreparedRun, state: TrainState, folder: Path) -> dict:
+    """Write the averaged weights into the run's folder; what the record says of them."""
+    path, config = folder / "weights.safetensors", run.config
+    digest = models.save_weights(
+        state.ema.cpu(), path, config.model, run.train_people.name, images=run.images, **config.options
+    )
+    return records.weights_facts(path, digest, run.initialization, run.train_people.name) | run.transferred
+
+
+def build_record(run: PreparedRun, state: TrainState, evaluated: dict, weights: dict) -> dict:
+    """The record of a finished run."""
+    config, runtime = run.config, run.runtime
+    parameters = state.identity["recipe"] | {
+        "dataset": config.dataset,
+        "device": runtime.device,
+        "workers": config.workers,
+        "processes": runtime.world_size,
+        "precision": config.precision,
+        "compile": config.compile,
+        "grad_accum_steps": config.grad_accum_steps,
+        "pack": run.canvases.facts["format"] if run.canvases else config.pack,
+        "hold_out": config.hold_out,
+    }
+    if run.canvases:
+        parameters["canvases"] = run.canvases.path.name
+    return records.build(
+        "train",
+        run.name,
+        run.metadata,
+        state.seconds,
+        model=config.model,
+        options=config.options,
+        dataset=run.train_people.describe(),
+        profile=config.profile,
+        parameters=parameters,
+        **evaluated,
+        complexity=complexity.count(state.ema, run.recipe.input_size),
+        curve=state.curve,
+        curve_measured_on=run.curve_people.describe() if run.curve_people else None,
+        weights=weights,
+        seed=config.seed,
+        config=without_paths(config),
+    )
+
+
+def without_paths(config: TrainConfig) -> dict:
+    """The config as a record stores it: no path of this machine, file names only."""
+    facts = asdict(config)
+    for name in ("backbone", "init", "canvases"):
+        facts[name] = Path(facts[name]).name if facts[name] else None
+    for name in ("data_root", "labels", "out_dir"):
+        del facts[name]
+    return facts
 
 
 def load_split(
@@ -105,27 +359,31 @@ def packed_people(
     return file.people(), file
 
 
-def primary_metrics(
-    net: nn.Module, people: PoseDataset, way: RuntimeConfig, workers: int
-) -> dict[str, float]:
+def primary_metrics(net: nn.Module, people: PoseDataset, runtime: RuntimeConfig) -> dict[str, float]:
     """The metric of a learning curve, without flip test; one for each source."""
     scores = {}
     for source in people.sources or (people,):
-        found = evaluator.evaluate(net, source, flip_test=False, device=way.device, workers=workers)
+        found = evaluator.evaluate(
+            net, source, flip_test=False, device=runtime.device, workers=runtime.workers
+        )
         prefix = f"{source.name} " if people.sources else ""
         scores |= {prefix + key: value for key, value in found.items() if key in metrics.PRIMARY_METRICS}
     return scores
 
 
-def evaluate_run(net: nn.Module, people: PoseDataset, way: RuntimeConfig, workers: int, path: Path) -> dict:
+def evaluate_run(net: nn.Module, people: PoseDataset, runtime: RuntimeConfig, path: Path) -> dict:
     """A record's fields on the people to evaluate on; their predictions are saved beside PATH.
 
     Of several sources there are figures and a file of predictions for each, by its name.
     """
     fields = []
     for source in people.sources or (people,):
-        single = evaluator.evaluate(net, source, flip_test=False, device=way.device, workers=workers)
-        found = predictions.predict(net, source, flip_test=True, device=way.device, workers=workers)
+        single = evaluator.evaluate(
+            net, source, flip_test=False, device=runtime.device, workers=runtime.workers
+        )
+        found = predictions.predict(
+            net, source, flip_test=True, device=runtime.device, workers=runtime.workers
+        )
         scores, units = metrics.measure(source, found)
         beside = path.with_name(f"{path.stem}.{source.name}.json") if people.sources else path
         predictions.save_predictions(beside, source, found, units)
@@ -182,179 +440,6 @@ def run_name(model: str, options: dict, data: str, more: Sequence[str], init: st
     return "-".join([*words, last])
 
 
-def train(
-    model: str = "starnet-pose-t",
-    dataset: str = "synthetic",
-    data_root: str | dict | None = None,
-    profile: str = "demo",
-    device: str = "cpu",
-    seed: int = 0,
-    out_dir: str = "reports",
-    options: dict | None = None,
-    backbone: str | None = None,
-    val_split: str | None = None,
-    workers: int = 0,
-    init: str | None = None,
-    precision: str = "float32",
-    compile: bool = False,
-    parts: int = 1,
-    save_every: int = SAVE_EVERY,
-    pack: str | None = None,
-    name: str | None = None,
-    shares: str | list[float] | None = None,
-    labels: str | dict | None = None,
-    hold_out: float = 0.0,
-    canvases: str | None = None,
-    **changes: object,
-) -> dict:
-    """Train a model on a dataset, evaluate its averaged weights, and return the record.
-
-    dataset: one of datasets.NAMES, or several joined by '+', whose joints are mapped onto COCO's; data_root:
-    its folder, of several 'coco=PATH,lspet=PATH'; shares: of an epoch, one for each of several; labels: files
-    of additional joints, 'lspet=PATH' (datasets/combined.py). hold_out: the share of the training images that
-    is not trained on, on which the learning curve is then measured.
-    options: the builder's keyword arguments; backbone: the backbone authors' ImageNet file, or init: weights
-    of this model to start from, also with other joints or another input size: then they are evaluated before
-    training too, and the record holds the difference; val_split: the split to evaluate on, 'none' for no
-    evaluation; precision: float32, bf16 or fp16 in the forward pass; compile: by torch.compile; parts: that
-    each batch is taken in, for one that does not fit; save_every: steps between checkpoints; pack: the form,
-    jpeg or raw, in which canvases are packed first and read from then on, on a GPU by the batch; canvases:
-    such a file, to train on its people without the dataset's annotations and images (dataset is then what is
-    evaluated on); name: of the record; changes: fields of the profile's recipe to set otherwise, such as
-    epochs, batch or input_size. Weights and checkpoints go to OUT_DIR/runs/NAME-HASH/; the same call goes on
-    from there, and a call that differs in anything but the device that moves the weights, the code included,
-    has another folder.
-    Raises ValueError before any work for a name it does not know, for `init` of another model and for images
-    that are in both splits, FileNotFoundError for an `init` that is not there, RuntimeError where another
-    process trains in that folder, FloatingPointError for a loss of NaN, SystemExit(143) after SIGTERM.
-    """
-    options = options or {}
-    models.check_options(model, options)
-    if backbone and init:
-        raise ValueError("a run starts from a backbone's weights or from a model's: name one of the two")
-    if init:
-        transfer.check_weights(init, model)
-    recipe = recipes.get(profile, model, dataset, **changes)
-    way = make_runtime(
-        device, precision, workers=workers, compile=compile, parts=parts, save_every=save_every
-    )
-    watch = records.RunMetadata(way.device)
-    file, val_people = None, None
-    if canvases:
-        given = {"shares": shares, "labels": labels, "hold_out": hold_out, "pack": pack}
-        train_people, file = packed_people(canvases, recipe, given)
-        pack = file.facts["format"]
-    else:
-        train_people = load_split(dataset, data_root, None, shares, labels, train=True)
-    if val_split != "none":
-        val_people = load_split(dataset, data_root, val_split, train=False)
-        for source in val_people.sources or (val_people,):
-            metrics.check_dependencies(source)
-        if fault := joint_difference(train_people.skeleton.keypoints, val_people.skeleton.keypoints):
-            raise ValueError(f"{val_people.name} has other joints than {train_people.name}: {fault}")
-    curve_people = val_people
-    if hold_out:
-        train_people, curve_people = combined.hold_out(train_people, hold_out)
-    images = trained_images(train_people, val_people, init, file)
-    torch.manual_seed(seed)
-    net = models.build(model, train_people.skeleton, recipe.input_size, **options)
-    initialization, transferred = "scratch", {}
-    if backbone:
-        models.load_backbone(net, backbone)
-        initialization = f"backbone {Path(backbone).name} sha256 {sha256(backbone)}"
-    if init:
-        done = transfer.transfer_weights(net, init, model)
-        print(f"{Path(init).name}: {done.summary()}")
-        initialization = f"weights {Path(init).name} sha256 {sha256(init)}"
-        transferred = {"transfer": done.describe()}
-    usual = recipe.input_size == recipes.get(profile, model, dataset).input_size
-    size = [] if usual else ["x".join(map(str, recipe.input_size))]
-    name = name or run_name(model, options, train_people.name, size, init, f"{profile}-seed{seed}")
-    ledger = Path(out_dir) / "records"
-    before, start = ledger / f"{name}.before.json", {}
-    if init and val_people and way.rank == 0:
-        ledger.mkdir(parents=True, exist_ok=True)
-        net.to(way.device, memory_format=torch.channels_last)
-        found = evaluate_run(net, val_people, way, workers, before)
-        start = {key: found[key] for key in ("metrics", "interval", "metrics_without_flip") if key in found}
-
-    def people(wanted: bool) -> TrainDataset:
-        opened = file
-        if pack and wanted and not file:
-            augmentations = (recipe.stage1, recipe.stage2)
-            if way.rank > 0:  # the first process packs, the others open what it made
-                way.wait()
-            opened = canvas_cache.open_or_create(
-                train_people, Path(out_dir) / "packed", recipe.input_size, augmentations, pack
-            )
-            if way.rank == 0:
-                way.wait()
-        return TrainDataset(train_people, recipe, seed, opened)
-
-    def score(net: nn.Module) -> dict:
-        return primary_metrics(net, curve_people, way, workers) if curve_people else {}
-
-    identity = {
-        "model": model,
-        "options": options,
-        "data": train_people.sha256,
-        "seed": seed,
-        "initialization": initialization,
-        "precision": precision,
-        "packed": pack,
-        "processes": way.world,
-        "parts": parts,
-        "compile": compile,
-    }
-    if hold_out:
-        identity["hold_out"] = hold_out
-    if file:
-        identity["canvases"] = file.digest
-    run, folder = fit(name, net, people, recipe, way, out_dir, identity, score)
-    if way.rank > 0:  # the first process writes the record
-        return {}
-    ledger.mkdir(exist_ok=True)
-    if curve_people is not val_people:
-        run.curve[-1] |= score(run.ema)
-    evaluated, change = {"protocol": {"input_size": list(recipe.input_size)}, "metrics": {}}, {}
-    evaluated["not_evaluated"] = "no validation split (val_split none)"
-    if val_people:
-        evaluated = evaluate_run(run.ema, val_people, way, workers, ledger / f"{name}.json")
-        if curve_people is val_people:
-            single = evaluated["metrics_without_flip"]
-            run.curve[-1] |= {key: single[key] for key in primary_metric_names(single)}
-        if init:
-            change = {"before": start, "difference": gain(val_people, before, ledger / f"{name}.json")}
-    weights = folder / "weights.safetensors"
-    digest = models.save_weights(run.ema.cpu(), weights, model, train_people.name, images=images, **options)
-    return {
-        "kind": "train",
-        "name": name,
-        "model": model,
-        "options": options,
-        "dataset": train_people.describe(),
-        "profile": profile,
-        "parameters": run.identity["recipe"]
-        | {"dataset": dataset, "device": way.device, "workers": workers, "processes": way.world}
-        | {"precision": precision, "compile": compile, "parts": parts, "pack": pack, "hold_out": hold_out}
-        | ({"canvases": file.path.name} if file else {}),
-        **evaluated,
-        **change,
-        "complexity": complexity.count(run.ema, recipe.input_size),
-        "curve": run.curve,
-        "curve_measured_on": curve_people.describe() if curve_people else None,
-        "weights": {
-            "sha256": digest,
-            "initialization": initialization,
-            "trained_on": train_people.name,
-            "file": f"runs/{folder.name}/weights.safetensors",
-        }
-        | transferred,
-        "seed": seed,
-        **watch.stamp(run.seconds),
-    }
-
-
 def primary_metric_names(scores: dict[str, float]) -> list[str]:
     """Those keys that are a learning curve's metric, of one dataset or named by source."""
     return [
@@ -362,69 +447,3 @@ def primary_metric_names(scores: dict[str, float]) -> list[str]:
         for key in scores
         if key in metrics.PRIMARY_METRICS or key.endswith(tuple(f" {m}" for m in metrics.PRIMARY_METRICS))
     ]
-
-
-@fails_in_one_line
-def main() -> None:
-    """Train from the command line; writes the record and says where."""
-    parser = argparse.ArgumentParser(
-        prog="python -m posebook.training", description=train.__doc__.splitlines()[0]
-    )
-    parser.add_argument("--model", default="starnet-pose-t", help=", ".join(models.names()))
-    parser.add_argument(
-        "--dataset", default="synthetic", help=", ".join(datasets.NAMES) + "; several: coco+lspet+synthetic"
-    )
-    parser.add_argument(
-        "--grid", metavar="ID", help="a row of data/grid.csv, instead of model, options, dataset, seed, name"
-    )
-    parser.add_argument(
-        "--data-root",
-        help="the dataset's own folder, of several coco=PATH,lspet=PATH; "
-        "default $POSEBOOK_DATA/NAME or data/NAME",
-    )
-    parser.add_argument("--shares", help="of several sources: 0.5,0.3,0.2; default: by their sizes")
-    parser.add_argument("--labels", help="additional joints of a source: lspet=FILE.json")
-    parser.add_argument("--hold-out", type=float, default=0.0, help="share of images for the learning curve")
-    parser.add_argument("--profile", default="demo", help=", ".join(recipes.PROFILES))
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out-dir", default="reports")
-    parser.add_argument("--backbone", help="the backbone authors' ImageNet file; default: from scratch")
-    parser.add_argument("--init", help="weights of this model to start from; default: from scratch")
-    parser.add_argument(
-        "--val-split", help="the split to evaluate on, or none; default: the dataset's validation split"
-    )
-    parser.add_argument("--workers", type=int, default=0, help="loader processes")
-    parser.add_argument(
-        "--precision", default="float32", help="of the forward pass: " + ", ".join(PRECISIONS)
-    )
-    parser.add_argument("--compile", action="store_true", help="by torch.compile")
-    parser.add_argument("--parts", type=int, default=1, help="that each batch is taken in; default: whole")
-    parser.add_argument("--save-every", type=int, default=SAVE_EVERY, help="steps between checkpoints")
-    parser.add_argument(
-        "--pack", choices=canvas_cache.FORMATS, help="pack people's canvases first; default: no"
-    )
-    parser.add_argument(
-        "--canvases", metavar="FILE", help="train on the people of a packed file, without the dataset's files"
-    )
-    parser.add_argument("--name", help="of the record; default: from model, data, init, profile and seed")
-    parser.add_argument(
-        "--options", type=json.loads, default={}, help='the builder\'s, as JSON: {"attention": "cbam"}'
-    )
-    parser.add_argument("--set", type=json.loads, default={}, help='recipe fields, as JSON: {"epochs": 50}')
-    arguments = vars(parser.parse_args())
-    changes = arguments.pop("set")
-    if row := arguments.pop("grid"):
-        given = [
-            name
-            for name in ("model", "dataset", "seed", "name", "options")
-            if arguments[name] != parser.get_default(name)
-        ]
-        if given or changes:
-            parser.error(f"--grid says it all: leave out --{(given or ['set'])[0]}")
-        arguments |= ablations.get_row(row).settings(arguments["profile"])
-    record = train(**arguments | changes)
-    if not record:  # one of several processes, and not the one that writes
-        return
-    path = records.write(record, arguments["out_dir"])
-    print({key: round(value, 4) for key, value in record["metrics"].items()}, path, sep="\n")
