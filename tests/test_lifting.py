@@ -450,7 +450,10 @@ def test_lifting_a_clip_puts_every_frame_in_its_place(clip):
 
 
 def test_paper_recipes_follow_their_codes():
-    assert recipes.get("paper", "mixste").learning_rate == 4e-5 and recipes.get("paper", "mixste").batch == 4
+    assert (
+        recipes.get("paper", "mixste").learning_rate == 4e-5
+        and recipes.get("paper", "mixste").batch_size == 4
+    )
     assert recipes.get("paper", "ktpformer").epochs == 200 and not recipes.get("paper", "ktpformer").squared
     rates = [1e-5 * 0.99**epoch for epoch in range(3)]
     recipe = recipes.get("paper", "mixste", learning_rate=1e-5)

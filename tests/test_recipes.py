@@ -25,13 +25,13 @@ def test_starnet_poses_recipe():
     assert warm == pytest.approx(4e-3 * 1e-5) and flat == 4e-3
     assert middle == pytest.approx(4e-3 * (0.05 + 0.95 / 2), rel=1e-3) and end == pytest.approx(4e-3 * 0.05)
     mini = recipes.get("paper", "starnet-pose-s", "coco-mini")
-    assert (mini.epochs, mini.stage2_epochs, mini.batch, mini.learning_rate) == (100, 10, 64, 4e-3)
+    assert (mini.epochs, mini.stage2_epochs, mini.batch_size, mini.learning_rate) == (100, 10, 64, 4e-3)
     assert recipes.get("paper", "rtmpose-t", "coco-mini").ema == 1  # trained without an average
 
 
 def test_lapx_recipes():
     coco, mpii = recipes.get("paper", "lapx", "coco"), recipes.get("paper", "lapx", "mpii")
-    assert (coco.epochs, mpii.epochs, coco.batch, coco.optimizer) == (210, 200, 32, "adam")
+    assert (coco.epochs, mpii.epochs, coco.batch_size, coco.optimizer) == (210, 200, 32, "adam")
     assert rates(coco, 149813, 0, 119, 120, 160, 190) == pytest.approx(
         [2e-4, 2e-4, 8e-5, 3.2e-5, 1.28e-5], rel=1e-6
     )

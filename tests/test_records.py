@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from posebook import paths, records
+from posebook import migration, paths, records
 
 RECORD = {
     "kind": "train",
@@ -26,7 +26,7 @@ RECORD = {
 def test_write_then_load(tmp_path):
     path = records.write(RECORD, tmp_path)
     (found,) = records.load(tmp_path / "records")
-    assert found == RECORD | {"schema": 1, "path": str(path), "kept": False}
+    assert found == RECORD | {"schema": migration.SCHEMA, "path": str(path), "kept": False}
     assert records.load(tmp_path / "nowhere") == []
 
 
@@ -113,7 +113,7 @@ def test_the_peak_memory_of_a_process_is_its_own():
     held = np.ones(100_000_000)  # 800 MB; a child that imports torch takes about 250
     del held
     here = records.peak_memory()
-    told = "from posebook import records; print(records.peak_memory())"
+    told = "from posebook import migration, records; print(records.peak_memory())"
     there = int(
         subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout
     )

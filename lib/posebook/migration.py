@@ -85,6 +85,11 @@ def migrate_record(record: dict) -> dict:
     return record
 
 
+def migrate_keys(state: dict) -> dict:
+    """A lifter's tensors under today's names."""
+    return {key.replace(".learnt", ".learned"): value for key, value in state.items()}
+
+
 def migrate_identity(identity: dict) -> dict:
     """What makes a training run this one, in today's names; its code hash stays the old one."""
     identity = rename(identity, FIELDS | {"initialisation": "initialization"})

@@ -22,6 +22,7 @@ from posebook.datasets.canvas_cache import CanvasCache
 from posebook.skeletons import Skeleton
 from posebook.training import data, loop, recipes, runtime
 from posebook.training.checkpoints import TrainState
+from posebook.training.optimizer import update_ema
 from posebook.training.recipes import Recipe
 
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -225,7 +226,7 @@ def _step_function(
 
     def take() -> None:
         loop.train_step(run, called, batch, recipe.batch_size, recipe, how, 1)
-        optimizer.update_ema(ema, net, run.step, recipe)
+        update_ema(ema, net, run.step, recipe)
 
     take()
     take()

@@ -49,12 +49,15 @@ class ImageCrops:
 def list_images(paths: list[str | Path]) -> list[Path]:
     """The pictures among files and folders, folders in the order of names.
 
-    Raises ValueError where there is none, and where two have one name: results go by it.
+    Raises FileNotFoundError for a path that does not exist, and ValueError if there is no image or if two
+    have the same name: results go by name.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
             found += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        elif not path.exists():
+            raise FileNotFoundError(f"no image at {path}")
         else:
             found.append(path)
     if not found:

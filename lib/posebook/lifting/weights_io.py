@@ -6,7 +6,7 @@ from pathlib import Path
 
 import safetensors.torch
 
-from posebook import models
+from posebook import migration, models
 from posebook.lifting import key_mapping, pruning
 from posebook.lifting.models import LIFTERS, Lifter
 from posebook.utils import sha256
@@ -42,6 +42,7 @@ def load_weights(path: str | Path, name: str | None = None, frames: int | None =
     if name and told.get("model", name) != name:
         raise ValueError(f"{path.name} holds weights of {told['model']}, not of {name}")
     if told:
+        state = migration.migrate_keys(state)
         lifter = pruning.build_lifter(told["model"], told["frames"], **told["options"])
     else:
         hot = "x_token" in state and name in HOT
