@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from posebook import cli
 from posebook.lifting import metrics, models, pruning, recipes, training
 from posebook.papers import claims, lifting, tables
 from posebook.papers.cells import load_cells
@@ -102,10 +103,10 @@ def test_no_other_record_fills_it(changes):
 
 def test_commands_are_those_that_would_fill_the_cell():
     words = shlex.split(lifting.training_command(CELL))
-    given = dict(zip(words[3::2], words[4::2], strict=True))
+    given = dict(zip(words[2::2], words[3::2], strict=True))
     made = {"prune": json.loads(given["--prune"]), "recover": given["--recover"]}
     assert made == lift()["options"] and given["--dataset"] in training.DATASETS
-    assert words[:3] == ["python", "-m", "posebook.lifting.training"]
+    assert words[:2] == ["posebook", "train-lifter"]
     assert hot()["command"] == lifting.training_command(CELL)
 
 
@@ -168,8 +169,7 @@ def test_a_training_is_asked_for_by_its_record(monkeypatch):
 
     monkeypatch.setattr(training, "train_lifter", train)
     for way in ("hot", "ktpformer, full", "ktpformer, no-bones"):
-        monkeypatch.setattr("sys.argv", shlex.split(lifting.variant_command(way))[2:])
-        training.main()
+        cli.main(shlex.split(lifting.variant_command(way))[1:])
     names = [f"lift-{way}-fast-seed0" for way in ("mixste-hot", "ktpformer-full", "ktpformer-no-bones")]
     assert [arguments["name"] for arguments in asked] == names
     assert asked[2]["options"]["links"] == [list(link) for link in recipes.NO_BONES]

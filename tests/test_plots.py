@@ -142,7 +142,7 @@ def test_a_comparison_shows_both_figures_the_status_and_the_command():
     page = html_tables.comparison_table(tables.build_table("StarNet-Pose", "main_results", [])).data
     assert page.count(">posebook<") == 2 and page.count(">not measured<") == 12
     assert "72.00" in page and "3.504<sup>a</sup>" in page
-    assert "python -m posebook.training --model starnet-pose-t" in page and "RTX 5090" in page
+    assert "posebook train --model starnet-pose-t" in page and "RTX 5090" in page
     assert "ground truth" in page and "Main Results on COCO val2017" in page
     assert "http" not in page and "<script" not in page  # nothing is fetched
 

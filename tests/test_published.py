@@ -367,8 +367,8 @@ def test_the_commands_would_do_what_the_cells_ask_for(everything, tmp_path):
                 made = recipes.get("paper", run.model, run.dataset, **run.changes)
                 assert (run.row, run.model, made) == (cell["row"], cell["model"], matching.cell_recipe(cell))
             asked += 1
-        elif "posebook.training" in words:
-            given = dict(zip(words[3::2], words[4::2], strict=True))
+        elif words[:2] == ["posebook", "train"]:
+            given = dict(zip(words[2::2], words[3::2], strict=True))
             models.check_options(given["--model"], json.loads(given.get("--options", "{}")))
             changes = json.loads(given.get("--set", "{}"))
             recipe = recipes.get(given["--profile"], given["--model"], given["--dataset"], **changes)

@@ -361,6 +361,94 @@ def run_synthesize(args: Arguments) -> None:
     generate(args.root, args.train_images, args.val_images, args.seed, args.workers)
 
 
+def add_train_lifter(parser: argparse.ArgumentParser) -> None:
+    """Lifter, data, pruning."""
+    from posebook.lifting import recipes
+    from posebook.lifting.models import LIFTERS
+    from posebook.lifting.training import DATASETS
+
+    parser.add_argument("--lifter", default="mixste", help=", ".join(LIFTERS))
+    parser.add_argument("--dataset", default="motion", help=", ".join(DATASETS))
+    parser.add_argument("--data-root", help="the folder of the dataset's npz files")
+    parser.add_argument("--profile", default="demo", help=", ".join(recipes.PROFILES))
+    add_run(parser)
+    parser.add_argument("--prune", type=json.loads, help='pruners by layer, as JSON: {"3": ["cluster", 81]}')
+    parser.add_argument("--recover", default="interpolate", help="interpolate or attend")
+    parser.add_argument(
+        "--variant", help=f"instead of prune, recover and name: {', '.join(recipes.VARIANTS)}"
+    )
+    parser.add_argument("--name", help="of the record; default: from lifter, data, profile and seed")
+    parser.add_argument(
+        "--options", type=json.loads, default={}, help='of the lifter, as JSON: {"width": 64}'
+    )
+    parser.add_argument("--set", type=json.loads, default={}, help='recipe fields, as JSON: {"epochs": 50}')
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """What every small training has."""
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and samples")
+    parser.add_argument("--out-dir", default="reports", help="records, checkpoints and weights go here")
+
+
+def run_train_lifter(args: Arguments) -> None:
+    """Train a lifter and write its record."""
+    from posebook import records
+    from posebook.lifting import recipes, training
+    from posebook.utils import unknown_name_error
+
+    names = ("lifter", "dataset", "data_root", "profile", "device", "seed", "out_dir")
+    settings = {name: getattr(args, name) for name in (*names, "prune", "recover", "name", "options")}
+    if args.variant:
+        if args.variant not in recipes.VARIANTS:
+            raise unknown_name_error(args.variant, recipes.VARIANTS, "variant")
+        settings["prune"], settings["recover"] = recipes.VARIANTS[args.variant]
+        settings["name"] = f"lift-{args.lifter}-{args.variant}-{args.profile}-seed{args.seed}"
+    if record := training.train_lifter(**settings | args.set):
+        print_record(record, records.write(record, args.out_dir))
+
+
+def add_train_starpose(parser: argparse.ArgumentParser) -> None:
+    """Seed, epochs and folder."""
+    from posebook.lifting.starpose import RECIPE
+
+    parser.add_argument("--seed", type=int, default=0, help="of weights and samples")
+    parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="of both trainings")
+    parser.add_argument("--out-dir", default="reports", help="records, checkpoints and weights go here")
+
+
+def run_train_starpose(args: Arguments) -> None:
+    """Train a small StarPose and a plain lifter, and compare them."""
+    from posebook import records
+    from posebook.lifting import starpose
+
+    record = starpose.train_and_compare(args.seed, args.out_dir, epochs=args.epochs)
+    path = records.write(record, args.out_dir)
+    for row in record["metrics"]:
+        print({name: round(value, 1) if isinstance(value, float) else value for name, value in row.items()})
+    print(path)
+
+
+def add_train_two_sets(parser: argparse.ArgumentParser) -> None:
+    """Method, data, seed."""
+    from posebook.training.multi_dataset import METHODS, RECIPE
+
+    parser.add_argument("--way", default="experts", help=", ".join(METHODS))
+    parser.add_argument("--data-root", help="default: $POSEBOOK_DATA/synthetic or data/synthetic")
+    parser.add_argument("--epochs", type=int, default=RECIPE["epochs"], help="of each training")
+    add_run(parser)
+
+
+def run_train_two_sets(args: Arguments) -> None:
+    """Train one method on both keypoint sets and write its record."""
+    from posebook import records
+    from posebook.training import multi_dataset
+
+    names = ("way", "data_root", "seed", "out_dir", "device", "epochs")
+    record = multi_dataset.train(**{name: getattr(args, name) for name in names})
+    print_record(record, records.write(record, args.out_dir))
+
+
 COMMANDS = {
     "train": (
         "train a model and evaluate it",
@@ -382,6 +470,24 @@ COMMANDS = {
     "models": ("list models, or count one", add_models, run_models, "lapx --input-size 256 256"),
     "records": ("archive, list or migrate records", add_records, run_records, "list"),
     "grid": ("list the runs of the papers' ablations", add_grid, run_grid, "'lapx-*'"),
+    "train-lifter": (
+        "train a 2D-to-3D lifter",
+        add_train_lifter,
+        run_train_lifter,
+        "--variant hot --profile fast",
+    ),
+    "train-starpose": (
+        "train and compare a small StarPose",
+        add_train_starpose,
+        run_train_starpose,
+        "--seed 1",
+    ),
+    "train-two-sets": (
+        "train one ViTPose on two keypoint sets",
+        add_train_two_sets,
+        run_train_two_sets,
+        "--seed 1",
+    ),
     "synthesize": ("render the synthetic dataset", add_synthesize, run_synthesize, "--train-images 8000"),
 }
 

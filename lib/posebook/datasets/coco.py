@@ -61,7 +61,7 @@ def _drawn(name: str, root: Path, split: str, skeleton: str, file: str) -> PoseD
     """One of the embedded dataset's keypoint sets."""
     if split not in ("train", "val"):
         raise unknown_name_error(split, ["train", "val"], f"split of {name}")
-    how, path = f"python -m posebook.datasets.synthetic --root {root}", root / "annotations" / file
+    how, path = f"posebook synthesize --root {root}", root / "annotations" / file
     return read(name, root, split, how, path=path.with_name(file.format(split=split)), skeleton=skeleton)
 
 

@@ -16,7 +16,7 @@ from posebook.utils import sha256, unknown_name_error
 
 IMAGES = {"train": 10000, "val": 2000, "trainval": 12000, "test": 8000}
 AREA = 0.53  # of the box: the official evaluation's
-HOW = "https://github.com/Jeff-sjtu/CrowdPose, or python -m posebook.datasets.download crowdpose"
+HOW = "https://github.com/Jeff-sjtu/CrowdPose, or posebook download crowdpose"
 
 
 def load(root: Path, split: str = "test") -> PoseDataset:

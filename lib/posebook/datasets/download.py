@@ -1,4 +1,4 @@
-"""Get a dataset: `python -m posebook.datasets.download coco|mpii|crowdpose|lspet`.
+"""Get a dataset: `posebook download coco|mpii|crowdpose|lspet`.
 
 Archives are kept in ROOT/downloads, a broken transfer goes on where it stopped, and what is unpacked is moved
 to where the loaders look for it. pooch checks the hashes.

@@ -21,7 +21,7 @@ from posebook.utils import sha256, unknown_name_error
 
 PEOPLE = {"train": 22246, "val": 2958}
 HEAD = 0.6
-HOW = "http://human-pose.mpi-inf.mpg.de (images), or python -m posebook.datasets.download mpii"
+HOW = "http://human-pose.mpi-inf.mpg.de (images), or posebook download mpii"
 
 
 def load(root: Path, split: str = "val") -> PoseDataset:

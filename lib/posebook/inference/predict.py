@@ -1,4 +1,4 @@
-"""Predict on one's own pictures: `python -m posebook.inference.predict PICTURES... --weights ... --out-dir
+"""Predict on one's own pictures: `posebook predict PICTURES... --weights ... --out-dir
 ...`.
 
 1. People are the whole picture by default, the boxes of a COCO results file, or what an ONNX detector finds.

@@ -1,4 +1,4 @@
-"""From a video to 3D: `python -m posebook.lifting.predict_3d VIDEO --weights ... --lifter-weights ...`.
+"""From a video to 3D: `posebook lift VIDEO --weights ... --lifter-weights ...`.
 
 A net of pictures sees one person's joints frame by frame; a lifter tells where they are in space.
 

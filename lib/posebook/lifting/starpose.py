@@ -1,6 +1,6 @@
 """A small StarPose and a plain lifter, trained alike on the embedded motion and scored in the same way.
 
-    python -m posebook.lifting.starpose --seed 0
+    posebook train-starpose --seed 0
 
 1. Both see the same windows, as often, with the same loss: a joint's mean distance, to which StarPose adds a
    tenth of its energy. A window of training is two that follow each other (diffusion.py, choice 7).
@@ -11,7 +11,6 @@
    of a coin a batch's second windows are told of the first, whose t is then 1 (diffusion.py, choice 7).
 """
 
-import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -217,23 +216,3 @@ def load_starpose(path: str | Path) -> Denoiser:
     net = build_starpose()
     net.load_state_dict({key: value.float() for key, value in safetensors.torch.load_file(path).items()})
     return net.eval()
-
-
-def main() -> None:
-    """Train and compare from the command line; writes the record and says where."""
-    parser = argparse.ArgumentParser(
-        prog="python -m posebook.lifting.starpose", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
-    parser.add_argument("--out-dir", default="reports")
-    arguments = parser.parse_args()
-    record = train_and_compare(arguments.seed, arguments.out_dir, epochs=arguments.epochs)
-    path = records.write(record, arguments.out_dir)
-    for row in record["metrics"]:
-        print({key: round(value, 1) if isinstance(value, float) else value for key, value in row.items()})
-    print(path)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,12 @@
 """Training and scoring of lifters, through the loop that all nets of posebook share.
 
-python -m posebook.lifting.training --lifter mixste --prune '{"1": ["uniform", 9]}'
+posebook train-lifter --lifter mixste --prune '{"1": ["uniform", 9]}'
 
 The loss is that of MixSTE's code: joints' weighted distance, the answer's own squared velocity, and the error
 of velocity; MotionBERT's adds the distance after the best scale.
 """
 
-import argparse
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,45 +189,3 @@ def train_lifter(
         "seed": seed,
     }
     return records.build("lift", name, watch, run.seconds, **fields)
-
-
-def main() -> None:
-    """Train from the command line; writes the record and says where."""
-    parser = argparse.ArgumentParser(
-        prog="python -m posebook.lifting.training", description=train_lifter.__doc__.splitlines()[0]
-    )
-    parser.add_argument("--lifter", default="mixste", help=", ".join(LIFTERS))
-    parser.add_argument("--dataset", default="motion", help=", ".join(DATASETS))
-    parser.add_argument("--data-root", help="the folder of the dataset's npz files")
-    parser.add_argument("--profile", default="demo", help=", ".join(recipes.PROFILES))
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out-dir", default="reports")
-    parser.add_argument("--prune", type=json.loads, help='pruners by layer: {"3": ["cluster", 81]}')
-    parser.add_argument("--recover", default="interpolate", help="interpolate or attend")
-    parser.add_argument(
-        "--variant", help="instead of prune, recover and name: " + ", ".join(recipes.VARIANTS)
-    )
-    parser.add_argument("--name", help="of the record; default: from lifter, data, profile and seed")
-    parser.add_argument(
-        "--options", type=json.loads, default={}, help='the lifter\'s, as JSON: {"width": 64}'
-    )
-    parser.add_argument("--set", type=json.loads, default={}, help='recipe fields, as JSON: {"epochs": 50}')
-    arguments = vars(parser.parse_args())
-    changes = arguments.pop("set")
-    if variant := arguments.pop("variant"):
-        if variant not in recipes.VARIANTS:
-            raise unknown_name_error(variant, recipes.VARIANTS, "variant")
-        arguments["prune"], arguments["recover"] = recipes.VARIANTS[variant]
-        arguments["name"] = (
-            f"lift-{arguments['lifter']}-{variant}-{arguments['profile']}-seed{arguments['seed']}"
-        )
-    record = train_lifter(**arguments | changes)
-    if not record:  # one of several processes, and not the one that writes
-        return
-    path = records.write(record, arguments["out_dir"])
-    print({key: round(value, 2) for key, value in record["metrics"].items()}, path, sep="\n")
-
-
-if __name__ == "__main__":
-    main()

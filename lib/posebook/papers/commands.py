@@ -81,9 +81,7 @@ def training_cost(cell: dict, records: list[dict]) -> str:
 def training_command(cell: dict) -> str:
     """What would measure an accuracy: a training run of profile paper."""
     root = f"data/{cell['dataset'].removesuffix('-mini')}"
-    words = [
-        f"python -m posebook.training --model {cell['model']} --dataset {cell['dataset']} --data-root {root}"
-    ]
+    words = [f"posebook train --model {cell['model']} --dataset {cell['dataset']} --data-root {root}"]
     words += ["--profile paper --device cuda"]
     if cell["pretrained"]:
         words += [f"--backbone {ablations.BACKBONES / cell['pretrained']}"]

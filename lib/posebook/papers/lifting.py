@@ -37,7 +37,7 @@ COSTS = {
     "FLOPs saved (%)": "of the same net without pruning, both counted as the papers do",
 }
 IGNORED_FIELDS = ("evaluate_every", "device")  # of a record's parameters: no part of how a net was trained
-STARPOSE = "python -m posebook.lifting.starpose --seed 0"
+STARPOSE = "posebook train-starpose --seed 0"
 
 
 def parse_options(text: str) -> dict:
@@ -102,7 +102,7 @@ def matching_runs(cell: dict, records: Sequence[dict]) -> dict[int, dict]:
 def training_command(cell: dict) -> str:
     """What would measure a printed error."""
     root = f"data/{cell['dataset'].removesuffix('-gt')}"
-    words = [f"python -m posebook.lifting.training --lifter {cell['model']} --dataset {cell['dataset']}"]
+    words = [f"posebook train-lifter --lifter {cell['model']} --dataset {cell['dataset']}"]
     words += [f"--data-root {root} --profile paper --device cuda"]
     if how := parse_options(cell["options"]):
         words += [f"--prune '{json.dumps(how['prune'])}' --recover {how['recover']}"]
@@ -165,7 +165,7 @@ def variant_command(way: str) -> str:
     """The command that trains a way of `pruning` with the first seed."""
     lifter, _, variant = way.rpartition(", ")
     lifter = lifter or "mixste"
-    words = [f"python -m posebook.lifting.training --lifter {lifter} --seed 0 --profile fast"]
+    words = [f"posebook train-lifter --lifter {lifter} --seed 0 --profile fast"]
     if variant == "no-bones":
         links = json.dumps({"links": recipes.NO_BONES})
         words += [f"--options '{links}' --name lift-{lifter}-no-bones-fast-seed0"]

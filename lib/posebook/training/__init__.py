@@ -6,6 +6,8 @@ __getattr__ = lazy_attributes(
     "posebook.training",
     {
         "train": "trainer",
+        "TrainConfig": "config",
+        "make_config": "config",
         "fit": "loop",
     },
     {

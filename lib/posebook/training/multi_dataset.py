@@ -12,7 +12,6 @@ feed-forward a part of its own a set (Xu et al., "ViTPose++", TPAMI 2024).
    tenth of the box's longer side of their place, PCK@0.1.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -223,24 +222,3 @@ def train(
     }
     seconds = sum(run.seconds for run in runs)
     return records.build("several", f"several-{way}-seed{seed}", watch, seconds, **fields)
-
-
-def main() -> None:
-    """Train one way from the command line; writes the record and says where."""
-    parser = argparse.ArgumentParser(
-        prog="python -m posebook.training.multi_dataset", description=train.__doc__.splitlines()[0]
-    )
-    parser.add_argument("--way", default="experts", help=", ".join(METHODS))
-    parser.add_argument("--data-root", help="default $POSEBOOK_DATA/synthetic or data/synthetic")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out-dir", default="reports")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--epochs", type=int, default=RECIPE["epochs"])
-    arguments = vars(parser.parse_args())
-    record = train(**arguments)
-    path = records.write(record, arguments["out_dir"])
-    print({key: round(value, 4) for key, value in record["metrics"].items()}, path, sep="\n")
-
-
-if __name__ == "__main__":
-    main()
