@@ -27,10 +27,12 @@ def copy(small, tmp_path):
 
 def alike(one, other) -> None:
     """Two `Persons` are equal but for paths."""
-    facts = [replace(people, persons=(), sources=(), annotations=None, images={}) for people in (one, other)]
+    facts = [
+        replace(people, instances=(), sources=(), annotations=None, images={}) for people in (one, other)
+    ]
     assert facts[0] == facts[1] and one.describe() == other.describe()
-    assert len(one.persons) == len(other.persons) and len(one.sources) == len(other.sources)
-    for a, b in zip(one.persons, other.persons, strict=True):
+    assert len(one.instances) == len(other.instances) and len(one.sources) == len(other.sources)
+    for a, b in zip(one.instances, other.instances, strict=True):
         assert a.image.name == b.image.name and replace(a, image=None, head=0) == replace(
             b, image=None, head=0
         )
@@ -51,7 +53,7 @@ def test_the_people_of_a_file_are_those_packed(own, small, tmp_path, several):
     found = canvas_cache.CanvasCache(file.path).people()
     alike(people, found)
     assert found.shares == people.shares and found.annotations == file.path
-    assert file.image_hashes == combined.image_hashes(people.persons)
+    assert file.image_hashes == combined.image_hashes(people.instances)
     recipe = recipes.get("fast", input_size=[64, 64])
     one, other = (data.TrainDataset(persons, recipe, 0, file) for persons in (people, found))
     for index in (0, 5, len(one) - 1):
@@ -62,9 +64,9 @@ def test_other_keypoints_or_shares_are_packed_again(own, small, tmp_path):
     people = combined.load_combined(sources(own, small))
     canvas_cache.open_or_create(people, tmp_path, (64, 64), STAGES)
     first, second = people.sources
-    moved = replace(first.persons[0], keypoints=first.persons[0].keypoints + 1)
+    moved = replace(first.instances[0], keypoints=first.instances[0].keypoints + 1)
     others = [
-        combined.combine((replace(first, persons=(moved, *first.persons[1:])), second), (0.25, 0.75)),
+        combined.combine((replace(first, instances=(moved, *first.instances[1:])), second), (0.25, 0.75)),
         combined.combine(people.sources, (0.5, 0.5)),
     ]
     for other in others:
@@ -214,7 +216,9 @@ def test_the_command_line_trains_from_a_file(small, tmp_path, monkeypatch, capsy
 @pytest.fixture(scope="module")
 def photographs(test_data) -> PoseDataset:
     athletes = lspet.load(test_data / "lspet", "val")
-    athletes = combined.map_joints(replace(athletes, persons=athletes.persons[:30]), skeletons.get("coco"))
+    athletes = combined.map_joints(
+        replace(athletes, instances=athletes.instances[:30]), skeletons.get("coco")
+    )
     return combined.combine([athletes, coco.load(test_data / "coco_sample", "train2017")], (0.6, 0.4))
 
 

@@ -41,7 +41,7 @@ def test_joints_are_mapped_by_name(skeleton):
     source, target = made(skeletons.get("lspet")), skeletons.get(skeleton)
     mapped = combined.map_joints(source, target)
     assert mapped.skeleton == target and mapped.file_joints == source.skeleton.keypoints
-    for before, after in zip(source.persons, mapped.persons, strict=True):
+    for before, after in zip(source.instances, mapped.instances, strict=True):
         assert after.keypoints.shape == (len(target.keypoints), 3)
         assert replace(after, keypoints=None) == replace(before, keypoints=None)
         for name, joint in zip(target.keypoints, after.keypoints, strict=True):
@@ -55,7 +55,7 @@ def test_joints_that_a_source_lacks_have_weight_0_in_the_loss(own, small):
     people = combined.load_combined(both(own, small))
     drawn = data.TrainDataset(people, recipes.get("fast", input_size=[64, 64]), 0)
     drawn.draw(0)
-    first = torch.from_numpy(drawn.instances(0) < 24)  # own's, which have no nose
+    first = torch.from_numpy(drawn.person_indices(0) < 24)  # own's, which have no nose
     assert not drawn.weights[first, 0].any() and drawn.weights[~first, 0].any()
     assert drawn.weights[first, 1:].any(0).all()
 
@@ -95,25 +95,25 @@ def test_a_plain_dataset_keeps_its_samples_and_their_order(small):
     alone = combined.combine([people], [None])
     recipe = recipes.get("fast", input_size=[64, 64])
     plain, mixed = (data.TrainDataset(persons, recipe, 3) for persons in (people, alone))
-    order = mixed.instances(1)
+    order = mixed.person_indices(1)
     assert sorted(order) == list(range(24)) and (order != np.arange(24)).any()
-    assert plain.instances(1).tolist() == list(range(24))
+    assert plain.person_indices(1).tolist() == list(range(24))
 
 
 def test_held_out_images_are_others_and_always_the_same(small):
     people = made(COCO, 400)
-    people = replace(people, persons=(*people.persons, *people.persons[:50]))  # two in an image
+    people = replace(people, instances=(*people.instances, *people.instances[:50]))  # two in an image
     rest, held = combined.hold_out(people, 0.2)
-    names = [{person.image.name for person in side.persons} for side in (rest, held)]
-    assert not names[0] & names[1] and len(rest.persons) + len(held.persons) == 450
+    names = [{person.image.name for person in side.instances} for side in (rest, held)]
+    assert not names[0] & names[1] and len(rest.instances) + len(held.instances) == 450
     assert 0.12 < len(names[1]) / 400 < 0.28
     assert combined.hold_out(people, 0.2) == (rest, held)
-    assert names[1] < {person.image.name for person in combined.hold_out(people, 0.4)[1].persons}
+    assert names[1] < {person.image.name for person in combined.hold_out(people, 0.4)[1].instances}
     assert (rest.split, held.split) == ("val without held out 0.2", "val held out 0.2")
     several = combined.combine([people, made(COCO, 60, "more")], (0.5, 0.5))
     rest, held = combined.hold_out(several, 0.2)
-    assert rest.shares == held.shares == (0.5, 0.5) and [len(s.persons) for s in held.sources][0] == len(
-        combined.hold_out(people, 0.2)[1].persons
+    assert rest.shares == held.shares == (0.5, 0.5) and [len(s.instances) for s in held.sources][0] == len(
+        combined.hold_out(people, 0.2)[1].instances
     )
     with pytest.raises(ValueError, match="holding out 0 of made leaves nobody on one side"):
         combined.hold_out(people, 0)
@@ -125,7 +125,7 @@ def test_lspet_on_cocos_joints_is_scored_by_pck_on_12_joints():
     assert metrics.metric_type(mapped) == "pck" and mapped.describe()["joints"] == 12
     rng = np.random.default_rng(1)
     found = rng.uniform(0, 200, (40, 17, 2))
-    for i, person in enumerate(mapped.persons):
+    for i, person in enumerate(mapped.instances):
         near = rng.random(17) < 0.5
         found[i, near] = person.keypoints[near, :2] + rng.normal(0, 5, (near.sum(), 2))
     scores, units = metrics.measure(mapped, Predictions(found, np.ones((40, 17))))
@@ -134,12 +134,12 @@ def test_lspet_on_cocos_joints_is_scored_by_pck_on_12_joints():
     few = replace(
         source,
         skeleton=skeletons.make_skeleton("few", shared, [], None),
-        persons=tuple(replace(p, keypoints=p.keypoints[places]) for p in source.persons),
+        instances=tuple(replace(p, keypoints=p.keypoints[places]) for p in source.instances),
     )
     mine = found[:, [COCO.keypoints.index(name) for name in shared]]
     assert scores == metrics.pck(few, Predictions(mine, np.ones((40, 12))))[0]
     assert units.people.sum() == sum(
-        (p.keypoints[:, 2] > 0).sum() for p in few.persons if not math.isnan(torso(p, shared))
+        (p.keypoints[:, 2] > 0).sum() for p in few.instances if not math.isnan(torso(p, shared))
     )
 
 
@@ -159,7 +159,7 @@ def test_fewer_joints_of_a_coco_file_are_scored_by_pycocotools(small):
     names = list(COCO.keypoints[5:])[::-1]
     mapped = combined.map_joints(people, skeletons.make_skeleton("twelve", names, [], None))
     assert metrics.metric_type(mapped) == "oks"
-    found = np.stack([person.keypoints[:, :2] for person in mapped.persons])
+    found = np.stack([person.keypoints[:, :2] for person in mapped.instances])
     found = found + np.random.default_rng(0).normal(0, 3, found.shape)
     scores = metrics.score(mapped, Predictions(found, np.ones((24, 12))))
     places = [COCO.keypoints.index(name) for name in names]
@@ -173,7 +173,7 @@ def test_fewer_joints_of_a_coco_file_are_scored_by_pycocotools(small):
     rows = [
         {"image_id": p.image_id, "category_id": 1, "score": 1.0}
         | {"keypoints": np.concatenate([f, np.ones((12, 1))], 1).ravel().tolist()}
-        for p, f in zip(mapped.persons, found, strict=True)
+        for p, f in zip(mapped.instances, found, strict=True)
     ]
     scorer = COCOeval(truth, truth.loadRes(rows), "keypoints")
     scorer.params.kpt_oks_sigmas = np.array(mapped.skeleton.sigmas)
@@ -194,7 +194,7 @@ def test_added_labels_fill_in_what_is_not_labeled(tmp_path):
     added = combined.add_labels(people, path)
     assert added.describe()["labels"].startswith("labels.json sha256 ")
     knee = COCO.keypoints.index("left_knee")
-    for i, (before, after) in enumerate(zip(people.persons, added.persons, strict=True)):
+    for i, (before, after) in enumerate(zip(people.instances, added.instances, strict=True)):
         expected = before.keypoints.copy()
         if i in (0, 3):
             expected[0] = 5, 6, 1

@@ -132,7 +132,7 @@ def weights(small, tmp_path_factory):
     """Weights that say that they were trained on the images of `small`'s train split."""
     path = tmp_path_factory.mktemp("weights") / "trained.safetensors"
     model = models.build("starnet-pose-t", "coco", (64, 64), depths=(1, 1, 1, 1))
-    hashes = combined.image_hashes(datasets.load("synthetic", small, "train").persons)
+    hashes = combined.image_hashes(datasets.load("synthetic", small, "train").instances)
     models.save_weights(model, path, "starnet-pose-t", "synthetic", images=hashes, depths=(1, 1, 1, 1))
     return path
 

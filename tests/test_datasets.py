@@ -21,8 +21,8 @@ COCO = "coco_sample"
 
 def test_real_coco_people(test_data):
     people = datasets.load("coco", test_data / COCO, "val2017")
-    assert len(people.persons) == 68 and people.skeleton.name == "coco" and len(people.sha256) == 64
-    for person in people.persons:
+    assert len(people.instances) == 68 and people.skeleton.name == "coco" and len(people.sha256) == 64
+    for person in people.instances:
         image = datasets.read_image(person.image)
         x, y, w, h = person.bbox
         assert 0 <= x < x + w <= image.shape[1] and 0 <= y < y + h <= image.shape[0]
@@ -31,12 +31,12 @@ def test_real_coco_people(test_data):
 
 def test_real_lspet_people(test_data):
     train, val = (datasets.load("lspet", test_data / "lspet", split) for split in ("train", "val"))
-    assert (len(train.persons), len(val.persons)) == (3500, 500)
-    assert {p.image.name for p in val.persons} == {f"im{n:05d}.jpg" for n in range(3501, 4001)}
+    assert (len(train.instances), len(val.instances)) == (3500, 500)
+    assert {p.image.name for p in val.instances} == {f"im{n:05d}.jpg" for n in range(3501, 4001)}
     left, right = (train.skeleton.keypoints.index(f"{side}_shoulder") for side in ("left", "right"))
-    first = np.mean([p.keypoints[9, 2] > 0 and p.keypoints[2, 2] > 0 for p in val.persons])
+    first = np.mean([p.keypoints[9, 2] > 0 and p.keypoints[2, 2] > 0 for p in val.instances])
     assert (left, right) == (9, 8) and round(first, 2) == 0.74
-    for person in val.persons[:50]:
+    for person in val.instances[:50]:
         seen = person.keypoints[person.keypoints[:, 2] > 0, :2]
         x, y, w, h = person.bbox
         assert (seen.min(0) == (x, y)).all() and seen.max(0) == pytest.approx([x + w, y + h])
@@ -119,7 +119,7 @@ def test_broken_images_are_named_and_skipped(made, capsys):
     cut(root / "val" / "003.jpg")
     (root / "val" / "004.jpg").unlink()
     people = datasets.load("synthetic", root)
-    assert len(people.persons) == 18 and people.describe()["skipped_images"] == 2
+    assert len(people.instances) == 18 and people.describe()["skipped_images"] == 2
     said = capsys.readouterr().out
     assert "skipping 2 of 20 images" in said and "003.jpg (truncated)" in said and "004.jpg (missing)" in said
 
@@ -137,7 +137,7 @@ def test_annotations_of_no_image(made, capsys):
         for entry in content["annotations"][:count]:
             entry["image_id"] += 1000
 
-    assert len(datasets.load("synthetic", made(lambda c: orphan(c, 2))).persons) == 18
+    assert len(datasets.load("synthetic", made(lambda c: orphan(c, 2))).instances) == 18
     assert "annotation 1 (of image 1001, not in the file)" in capsys.readouterr().out
     with pytest.raises(ValueError, match="10 annotations point at no image, more than 5"):
         datasets.load("synthetic", made(lambda c: orphan(c, 10)))
@@ -148,7 +148,7 @@ def test_crowds_and_people_without_joints_do_not_count(made):
         content["annotations"][0]["iscrowd"] = 1
         content["annotations"][1]["num_keypoints"] = 0
 
-    assert len(datasets.load("synthetic", made(change)).persons) == 18
+    assert len(datasets.load("synthetic", made(change)).instances) == 18
 
 
 def test_files_that_are_no_annotations(made, tmp_path):
@@ -188,7 +188,7 @@ def test_read_image_is_rgb(tmp_path):
 def test_a_copy_of_the_sample_at_another_root_reads_the_same(test_data, tmp_path):
     shutil.copytree(test_data / COCO, tmp_path / "elsewhere")
     a, b = (datasets.load("coco", root, "val2017") for root in (test_data / COCO, tmp_path / "elsewhere"))
-    assert a.sha256 == b.sha256 and [p.id for p in a.persons] == [p.id for p in b.persons]
+    assert a.sha256 == b.sha256 and [p.id for p in a.instances] == [p.id for p in b.instances]
 
 
 def laid_out(test_data: Path, name: str, annotation: str, to: Path) -> Path:
@@ -204,8 +204,8 @@ def laid_out(test_data: Path, name: str, annotation: str, to: Path) -> Path:
 def test_real_crowdpose_people(test_data, tmp_path):
     root = laid_out(test_data, "crowdpose", "mmpose_crowdpose_test.json", tmp_path / "crowdpose")
     people = datasets.load("crowdpose", root)
-    assert people.name == "crowdpose-sample" and len(people.persons) == 4 and len(people.images) == 2
-    for person in people.persons:
+    assert people.name == "crowdpose-sample" and len(people.instances) == 4 and len(people.images) == 2
+    for person in people.instances:
         assert person.keypoints.shape == (14, 3) and datasets.read_image(person.image).ndim == 3
         assert person.area == pytest.approx(0.53 * person.bbox[2] * person.bbox[3])
     (root / "annotations" / "mmpose_crowdpose_test.json").rename(root / "annotations/crowdpose_test.json")
@@ -215,9 +215,9 @@ def test_real_crowdpose_people(test_data, tmp_path):
 def test_real_mpii_people(test_data, tmp_path):
     root = laid_out(test_data, "mpii", "mpii_val.json", tmp_path / "mpii")
     people = datasets.load("mpii", root)
-    assert len(people.persons) == 5 and all(math.isnan(person.head) for person in people.persons)
+    assert len(people.instances) == 5 and all(math.isnan(person.head) for person in people.instances)
     content = json.loads((root / "annotations" / "mpii_val.json").read_text())
-    for entry, person in zip(content, people.persons, strict=True):
+    for entry, person in zip(content, people.instances, strict=True):
         labeled = person.keypoints[:, 2] > 0
         assert labeled.tolist() == [v == 1 for v in entry["joints_vis"]]
         moved = np.array(entry["joints"])[labeled] - 1
@@ -231,7 +231,7 @@ def test_real_mpii_people(test_data, tmp_path):
     boxes = np.zeros((2, 2, 5))
     boxes[1] = [[30.0] * 5, [40.0] * 5]  # diagonals of 50 pixels
     scipy.io.savemat(root / "annotations" / "mpii_gt_val.mat", {"headboxes_src": boxes})
-    assert [person.head for person in datasets.load("mpii", root).persons] == pytest.approx([30.0] * 5)
+    assert [person.head for person in datasets.load("mpii", root).instances] == pytest.approx([30.0] * 5)
     scipy.io.savemat(root / "annotations" / "mpii_gt_val.mat", {"headboxes_src": boxes[..., :3]})
     with pytest.raises(ValueError, match=r"head boxes of shape \(2, 2, 3\), not \(2, 2, 5\): another split"):
         datasets.load("mpii", root)
@@ -267,12 +267,12 @@ def test_a_real_detectors_boxes(test_data, tmp_path, capsys):
     people = datasets.load("coco", root)
     file = test_data / "samples" / "coco" / "test_coco_det_AP_H_56.json"
     found = detector_boxes.load_boxes(people, file)
-    assert len(found.persons) > len(people.persons) and found.sha256 == people.sha256
+    assert len(found.instances) > len(people.instances) and found.sha256 == people.sha256
     assert found.boxes == "detector: test_coco_det_AP_H_56.json" and len(found.boxes_sha256) == 64
-    assert {p.image for p in found.persons} <= {p.image for p in people.persons}
-    assert 0 < len(detector_boxes.load_boxes(people, file, 0.9).persons) < len(found.persons)
-    best = [p for p in found.persons if p.score > 0.9]
-    for person in people.persons:  # most annotated people have a box near theirs
+    assert {p.image for p in found.instances} <= {p.image for p in people.instances}
+    assert 0 < len(detector_boxes.load_boxes(people, file, 0.9).instances) < len(found.instances)
+    best = [p for p in found.instances if p.score > 0.9]
+    for person in people.instances:  # most annotated people have a box near theirs
         x, y, w, h = person.bbox
         near = [max(abs(a - b) for a, b in zip(p.bbox, person.bbox, strict=True)) for p in best]
         if w * h > 96**2 and min(near) < 0.1 * max(w, h):
@@ -318,12 +318,12 @@ def test_boxes_of_no_area_are_told(made, tmp_path, capsys):
     people = datasets.load("synthetic", made())
     boxes = [{"bbox": [1, 2, 30, 40 * i], "score": 0.9, "image_id": i, "category_id": 1} for i in range(5)]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
-    assert len(detector_boxes.load_boxes(people, tmp_path / "boxes.json").persons) == 4
+    assert len(detector_boxes.load_boxes(people, tmp_path / "boxes.json").instances) == 4
     boxes = [
         {"bbox": [1, 2, 30, 40 * (i - 1)], "score": 0.9, "image_id": i, "category_id": 1} for i in (1, 2)
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
-    assert len(detector_boxes.load_boxes(people, tmp_path / "boxes.json").persons) == 1
+    assert len(detector_boxes.load_boxes(people, tmp_path / "boxes.json").instances) == 1
     assert "leaving out 1 boxes of no area in boxes.json" in capsys.readouterr().out
 
 
@@ -408,7 +408,7 @@ def test_ones_own_joints_make_a_dataset(made, tmp_path):
         (1, 2),
     )
     assert people.skeleton.sigmas == pytest.approx([0.067] * 7, abs=1e-3)
-    assert people.persons[0].area == 40 * 50
+    assert people.instances[0].area == 40 * 50
     net = models.build("starnet-pose-t", people.skeleton, (64, 64))
     models.save_weights(net, tmp_path / "cat.safetensors", "starnet-pose-t", people.name)
     assert models.load_weights(tmp_path / "cat.safetensors").skeleton == people.skeleton

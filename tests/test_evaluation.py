@@ -32,9 +32,9 @@ def test_flip_test_of_a_mirror_symmetric_net_changes_nothing():
 
 def test_a_few_crops_are_those_of_evaluation(small):
     people = datasets.load("synthetic", small, "val")
-    views, joints = predictions.crop_people(people.persons[:3], (64, 48))
+    views, joints = predictions.crop_people(people.instances[:3], (64, 48))
     loaded = predictions.CropDataset(people, (64, 48))
-    for i, person in enumerate(people.persons[:3]):
+    for i, person in enumerate(people.instances[:3]):
         picture, matrix = loaded[i]
         assert (views[i] == picture.numpy()).all() and (joints[i, :, 2] == person.keypoints[:, 2]).all()
         back = transforms.apply_affine(transforms.invert(matrix), joints[i, :, :2])

@@ -36,7 +36,7 @@ def annotated(tmp_path, keypoints: np.ndarray) -> PoseDataset:
     people = people_of("coco", keypoints, tmp_path / "truth.json")
     content = {
         "images": [
-            {"id": p.image_id, "width": 100, "height": 100, "file_name": "x.jpg"} for p in people.persons
+            {"id": p.image_id, "width": 100, "height": 100, "file_name": "x.jpg"} for p in people.instances
         ],
         "categories": [{"id": 1, "name": "person"}],
         "annotations": [
@@ -50,7 +50,7 @@ def annotated(tmp_path, keypoints: np.ndarray) -> PoseDataset:
                 "num_keypoints": int((p.keypoints[:, 2] > 0).sum()),
                 "keypoints": p.keypoints.ravel().tolist(),
             }
-            for p in people.persons
+            for p in people.instances
         ],
     }
     people.annotations.write_text(json.dumps(content))
@@ -75,7 +75,7 @@ def oks(truth: np.ndarray, points: np.ndarray, area: float) -> float:
 
 def test_perfect_predictions_have_ap_one(tmp_path):
     people = annotated(tmp_path, random_people(17))
-    truth = np.stack([p.keypoints for p in people.persons])
+    truth = np.stack([p.keypoints for p in people.instances])
     result = metrics.score(people, Predictions(truth[..., :2], np.ones((20, 17))))
     assert result["AP"] == result["AP50"] == result["AR"] == 1.0
 
@@ -83,7 +83,7 @@ def test_perfect_predictions_have_ap_one(tmp_path):
 def test_ap_counts_the_people_above_each_threshold(tmp_path):
     """One person a picture, equal scores: recall at a threshold is the share of people above it."""
     people = annotated(tmp_path, random_people(17))
-    truth = np.stack([p.keypoints for p in people.persons])
+    truth = np.stack([p.keypoints for p in people.instances])
     points = truth[..., :2] + rng.normal(0, 3, (20, 17, 2))
     result = metrics.score(people, Predictions(points, np.ones((20, 17))))
     similar = np.array([oks(t, p, 5000.0) for t, p in zip(truth, points, strict=True)])
@@ -126,9 +126,9 @@ def test_pck_against_a_loop():
 def test_annotated_joints_through_the_crop_and_back_have_ap_one(test_data):
     """Real COCO people: encode in the crop, decode, map back, score by pycocotools."""
     people = datasets.load("coco", test_data / "coco_sample", "train2017")
-    assert len(people.persons) == 86 and people.name == "coco-sample"
+    assert len(people.instances) == 86 and people.name == "coco-sample"
     points = []
-    for person in people.persons:
+    for person in people.instances:
         matrix = transforms.crop_affine(person.bbox, (256, 192))
         target = codecs.encode_simcc(
             torch.from_numpy(transforms.apply_affine(matrix, person.keypoints[:, :2]))[None],
@@ -146,7 +146,7 @@ def test_an_absent_size_has_no_figure_and_a_person_with_id_0_counts(tmp_path):
     for entry in content["annotations"]:
         entry["id"] -= 1
     people.annotations.write_text(json.dumps(content))
-    truth = np.stack([p.keypoints for p in people.persons])
+    truth = np.stack([p.keypoints for p in people.instances])
     result = metrics.score(people, Predictions(truth[..., :2], np.ones((20, 17))))
     assert result["AP"] == result["AP_M"] == 1.0 and "AP_L" not in result  # 5,000 pixels are medium
 
@@ -183,7 +183,7 @@ def several(tmp_path, images: int = 40) -> tuple[PoseDataset, Predictions]:
     draw = np.random.default_rng(3)
     people = annotated(tmp_path, random_people(17, 100))
     places = np.sort(draw.integers(1, images + 1, 100))
-    persons = tuple(replace(p, image_id=int(i)) for p, i in zip(people.persons, places, strict=True))
+    persons = tuple(replace(p, image_id=int(i)) for p, i in zip(people.instances, places, strict=True))
     content = json.loads(people.annotations.read_text())
     for entry, person in zip(content["annotations"], persons, strict=True):
         entry["image_id"] = person.image_id
@@ -191,7 +191,7 @@ def several(tmp_path, images: int = 40) -> tuple[PoseDataset, Predictions]:
     truth = np.stack([p.keypoints for p in persons])
     noise = draw.uniform(0, 12, 100)[:, None, None] * draw.normal(size=(100, 17, 2))
     scores = np.round(draw.uniform(0.2, 1, (100, 1)), 1) * np.ones((100, 17))
-    return replace(people, persons=persons), Predictions(truth[..., :2] + noise, scores)
+    return replace(people, instances=persons), Predictions(truth[..., :2] + noise, scores)
 
 
 def test_ap_from_the_kept_matches_is_pycocotools(tmp_path):
@@ -213,7 +213,7 @@ def test_ap_from_the_kept_matches_is_pycocotools(tmp_path):
 def test_suppression_against_a_loop(tmp_path):
     """Every pose twice, the copies moved a little or a lot: those alike go, the best stays."""
     people, found = several(tmp_path)
-    twice = replace(people, persons=people.persons * 2, boxes="detector")
+    twice = replace(people, instances=people.instances * 2, boxes="detector")
     moved = found.keypoints + np.random.default_rng(1).uniform(0, 8, (100, 1, 1))
     both = Predictions(np.concatenate([found.keypoints, moved]), np.tile(found.scores, (2, 1)) * 0.9)
     totals = metrics.person_scores(twice, both.scores) - np.arange(200) * 1e-6  # no ties
@@ -222,7 +222,7 @@ def test_suppression_against_a_loop(tmp_path):
     area = (100 / 0.75) * 100 * 1.25**2  # boxes of 100 x 100, widened to 3:4, enlarged
     kept: list[int] = []
     for i in sorted(range(200), key=lambda i: -totals[i]):
-        rivals = [j for j in kept if twice.persons[j].image_id == twice.persons[i].image_id]
+        rivals = [j for j in kept if twice.instances[j].image_id == twice.instances[i].image_id]
         alike = [
             np.mean(
                 [
@@ -285,8 +285,8 @@ def test_pckh_against_the_official_script_by_hand():
     truth[..., 2] = 2 * (rng.random((30, 16)) < 0.8)
     people = people_of("mpii", truth)
     heads = rng.uniform(10, 40, 30)
-    persons = tuple(replace(p, head=float(h)) for p, h in zip(people.persons, heads, strict=True))
-    people = replace(people, persons=persons)
+    persons = tuple(replace(p, head=float(h)) for p, h in zip(people.instances, heads, strict=True))
+    people = replace(people, instances=persons)
     points = truth[..., :2] + rng.normal(0, 8, (30, 16, 2))
     result, units = metrics.measure(people, Predictions(points, np.ones((30, 16))))
     right, counted, by_joint = {0.5: 0, 0.1: 0}, 0, {joint: [0, 0] for joint in range(16)}
@@ -336,7 +336,7 @@ def test_bootstrap_of_a_share_against_its_formula():
 
 def test_paired_bootstrap_knows_the_same_from_the_better(tmp_path):
     people, found = several(tmp_path)
-    truth = np.stack([p.keypoints for p in people.persons])[..., :2]
+    truth = np.stack([p.keypoints for p in people.instances])[..., :2]
     better = replace(found, keypoints=(found.keypoints + truth) / 2)
     (_, a), (_, b) = metrics.measure(people, found), metrics.measure(people, better)
     same, low, high = bootstrap.paired_difference(a, a)
@@ -365,7 +365,7 @@ def test_units_are_kept_beside_the_record(tmp_path):
     assert metrics.weighted_metric(read, np.ones((1, len(units.images))))[0] == pytest.approx(result["AP"])
     with np.load(path) as arrays:
         assert arrays["keypoints"] == pytest.approx(found.keypoints, abs=0.0051)
-        assert arrays["person"].tolist() == [p.id for p in people.persons]
+        assert arrays["person"].tolist() == [p.id for p in people.instances]
     with pytest.raises(FileNotFoundError, match="no predictions beside other.json"):
         predictions.load_image_stats(tmp_path / "other.json")
 
@@ -375,8 +375,8 @@ def test_each_kind_of_error_is_told_from_the_others():
     truth = random_people(17, 2)
     truth[0, :, :2] = np.arange(17)[:, None] * 100 + [0, 5000]
     truth[1, :, :2] = truth[0, :, :2] + [2000, 0]
-    persons = tuple(replace(p, image_id=1, area=10000.0) for p in people_of("coco", truth).persons)
-    people = replace(people_of("coco", truth), persons=persons)
+    persons = tuple(replace(p, image_id=1, area=10000.0) for p in people_of("coco", truth).instances)
+    people = replace(people_of("coco", truth), instances=persons)
     sigma = 2 * skeletons.get("coco").sigmas[9]  # left wrist
     places = {
         "good": truth[0, 9, :2] + [100 * sigma * 0.5, 0],  # exp(-0.125) = 0.88
@@ -426,7 +426,7 @@ from posebook import datasets, metrics, records
 draw = np.random.default_rng(1)
 start = time.perf_counter()
 people = datasets.load("coco", sys.argv[1])
-truth = np.stack([person.keypoints for person in people.persons])
+truth = np.stack([person.keypoints for person in people.instances])
 found = metrics.Predictions(truth[..., :2] + draw.normal(0, 8, (6352, 17, 2)), draw.random((6352, 17)))
 ap = metrics.score(people, found)["AP"]
 seconds = time.perf_counter() - start

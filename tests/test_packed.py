@@ -47,7 +47,7 @@ def test_a_canvas_is_the_picture_about_the_box(people, tmp_path, format):
     sides = [len(found[i]) for i in range(3)]
     assert sides[0] < found.side == sides[1]  # the near one is shrunk, the far one is not
     assert found.matrices[0, 0, 0] == 1 and found.matrices[1, 0, 0] < 1
-    for i, person in enumerate(people.persons):
+    for i, person in enumerate(people.instances):
         canvas, matrix = found[i], found.matrices[i]
         assert canvas.dtype == np.uint8 and canvas.shape == (sides[i], sides[i], 3)
         x, y, w, h = person.bbox
@@ -59,7 +59,7 @@ def test_a_canvas_is_the_picture_about_the_box(people, tmp_path, format):
 def test_what_is_not_shrunk_is_cut_out_pixel_by_pixel(people, tmp_path):
     found = pack(people, tmp_path)
     canvas, matrix = found[0], found.matrices[0]
-    image = datasets.read_image(people.persons[0].image)
+    image = datasets.read_image(people.instances[0].image)
     left, top = (-matrix[:, 2]).astype(int)
     for y in range(len(canvas)):
         for x in range(len(canvas)):
@@ -108,7 +108,7 @@ def test_nearly_all_augmented_crops_lie_inside():
 def near(test_data) -> dict[str, PoseDataset]:
     lsp = lspet.load(test_data / "lspet", "val")
     return {
-        "lspet": replace(lsp, persons=lsp.persons[:40]),
+        "lspet": replace(lsp, instances=lsp.instances[:40]),
         "coco": coco.load(test_data / "coco_sample", "train2017"),
     }
 
@@ -157,19 +157,19 @@ def test_it_is_made_once_and_again_when_its_source_changes(people, tmp_path):
     path = pack(people, tmp_path).path
     written = path.stat().st_mtime_ns
     assert pack(people, tmp_path).path == path and path.stat().st_mtime_ns == written
-    other = replace(people.persons[0], bbox=(1.0, 2.0, 30.0, 40.0))
+    other = replace(people.instances[0], bbox=(1.0, 2.0, 30.0, 40.0))
     changed = [
-        replace(people, persons=people.persons[:2]),
-        replace(people, persons=(other, *people.persons[1:])),
+        replace(people, instances=people.instances[:2]),
+        replace(people, instances=(other, *people.instances[1:])),
         replace(people, sha256="1" * 64),
     ]
     for source in changed:
         before = pack(people, tmp_path).facts
         assert (after := pack(source, tmp_path)).facts != before
-        assert len(after) == len(source.persons) and after.path == path
+        assert len(after) == len(source.instances) and after.path == path
     pack(people, tmp_path)
     before = pack(people, tmp_path).facts
-    os.utime(people.persons[0].image, ns=(1, 1))
+    os.utime(people.instances[0].image, ns=(1, 1))
     assert pack(people, tmp_path).facts != before
     milder = pack(people, tmp_path, stages=(STAGES[1],))
     assert milder.side < pack(people, tmp_path).side and milder.path.exists()
@@ -177,10 +177,10 @@ def test_it_is_made_once_and_again_when_its_source_changes(people, tmp_path):
 
 
 def test_a_broken_write_leaves_nothing(people, tmp_path):
-    lost = replace(people.persons[2], image=tmp_path / "a.png")
+    lost = replace(people.instances[2], image=tmp_path / "a.png")
     broken = tmp_path / "torn.png"
     broken.write_bytes(b"no picture")
-    torn = replace(people, persons=(lost, replace(lost, image=broken)))
+    torn = replace(people, instances=(lost, replace(lost, image=broken)))
     with pytest.raises(ValueError, match="torn.png cannot be decoded"):
         pack(torn, tmp_path / "packs")
     assert not list((tmp_path / "packs").iterdir())

@@ -49,8 +49,8 @@ def test_the_joints_are_those_of_an_evaluation(net, test_data, tmp_path):
     entries, failed = predict.predict_images(
         net, paths, tmp_path / "out", predict.file_boxes(file, paths, 0.5), batch=3
     )
-    assert not failed and len(entries) == len(people.persons) > 8
-    for person, points in zip(people.persons, found.keypoints, strict=True):
+    assert not failed and len(entries) == len(people.instances) > 8
+    for person, points in zip(people.instances, found.keypoints, strict=True):
         (entry,) = [
             e
             for e in entries

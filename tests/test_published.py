@@ -266,7 +266,7 @@ def test_rows_without_flip_test_are_paired_by_the_predictions_that_are_kept(tmp_
 def test_a_training_that_is_asked_for_has_its_cost():
     run = record(dataset__name="synthetic", evaluated__name="synthetic", wall_seconds=3600.0)
     run |= {"name": "train-made", "complexity": {"macs": {"exact": 432_300_000}}}
-    run["parameters"] = {"epochs": 10}
+    run["parameters"] |= {"epochs": 10}
     run["dataset"]["persons"] = 36_000  # 100 people a second
     run["complexity"]["macs"]["exact"] = size_trace.count(
         {"model": "lapx", "options": "", "input_size": "256x256", "dataset": "mpii"}, []

@@ -34,11 +34,11 @@ def together(sets, **changes):
 
 def test_halves_share_no_picture_and_lose_none(sets):
     parts = multi_dataset.split_by_image(sets)
-    pictures = [{person.image_id for person in part.persons} for part in parts]
+    pictures = [{person.image_id for person in part.instances} for part in parts]
     assert not pictures[0] & pictures[1]
-    assert pictures[0] | pictures[1] == {person.image_id for person in sets[0].persons}
+    assert pictures[0] | pictures[1] == {person.image_id for person in sets[0].instances}
     assert [len(part.skeleton.keypoints) for part in parts] == [17, 14]
-    assert sum(len(part.persons) for part in parts) == len(sets[0].persons)
+    assert sum(len(part.instances) for part in parts) == len(sets[0].instances)
 
 
 def test_samples_of_both_sets_are_those_of_each_with_joints_that_do_not_count(sets):
@@ -76,10 +76,10 @@ def test_a_batch_of_both_has_the_loss_of_each_alone(sets):
 
 def test_the_share_of_near_joints_by_a_loop(sets):
     people, rng = sets[1], np.random.default_rng(0)
-    truth = np.stack([person.keypoints for person in people.persons])
+    truth = np.stack([person.keypoints for person in people.instances])
     guess = truth[..., :2] + rng.normal(0, 12, truth[..., :2].shape)
     near = []
-    for person, points in zip(people.persons, guess, strict=True):
+    for person, points in zip(people.instances, guess, strict=True):
         for (x, y, v), (a, b) in zip(person.keypoints, points, strict=True):
             if v > 0:
                 near.append(np.hypot(x - a, y - b) <= 0.1 * max(person.bbox[2], person.bbox[3]))
@@ -92,11 +92,11 @@ def test_a_guess_is_the_median_place_in_a_box(sets):
     points = multi_dataset.median_baseline(people, people).keypoints
     k = people.skeleton.keypoints.index("neck")
     seen = []
-    for person in people.persons:
+    for person in people.instances:
         (x, y, w, h), (a, b, v) = person.bbox, person.keypoints[k]
         if v > 0:
             seen.append([(a - x - w / 2) / max(w, h), (b - y - h / 2) / max(w, h)])
-    for person, joints in zip(people.persons, points, strict=True):
+    for person, joints in zip(people.instances, points, strict=True):
         x, y, w, h = person.bbox
         expected = np.array([x + w / 2, y + h / 2]) + max(w, h) * np.median(seen, 0)
         assert joints[k] == pytest.approx(expected)

@@ -216,7 +216,7 @@ def test_the_same_people_are_written_with_crowdposes_joints_too(tmp_path):
     people = [datasets.load(name, tmp_path, "val") for name in ("synthetic", "synthetic-14")]
     assert [len(some.skeleton.keypoints) for some in people] == [17, 14]
     assert people[1].name == "synthetic-14" and metrics.metric_type(people[1]) == "oks"
-    assert [p.bbox for p in people[0].persons] == [p.bbox for p in people[1].persons]
+    assert [p.bbox for p in people[0].instances] == [p.bbox for p in people[1].instances]
 
 
 def test_a_folder_drawn_before_there_were_14_joints_is_drawn_again_the_same(tmp_path):

@@ -17,7 +17,7 @@ SIZE = (128, 96)
 @pytest.fixture(scope="module")
 def people(test_data):
     whole = lspet.load(test_data / "lspet", "val")
-    return replace(whole, persons=whole.persons[:12])
+    return replace(whole, instances=whole.instances[:12])
 
 
 def test_plain_and_packed_batches_are_alike_where_nothing_is_drawn(people, tmp_path):

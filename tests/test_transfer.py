@@ -158,7 +158,7 @@ def test_starnet_pose_at_twice_the_size_peaks_at_twice_the_coordinates(test_data
     done = transfer.transfer_weights(new, predict.DEFAULT_WEIGHTS, "starnet-pose-t")
     assert set(done.interpolated) == {"head.mlp.1.weight", "head.cls_x.weight", "head.cls_y.weight"}
     assert not done.mapped and not done.initialized
-    people = coco.load(test_data / "coco_sample", "val2017").persons[:12]
+    people = coco.load(test_data / "coco_sample", "val2017").instances[:12]
     images = transforms.normalize(torch.from_numpy(predictions.crop_people(people, old.input_size)[0]))
     with torch.no_grad():
         maps = old.backbone(images)  # (B, C, h, w)

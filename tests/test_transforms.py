@@ -206,7 +206,7 @@ def test_a_batch_is_drawn_as_one_by_one():
 
 
 def test_both_warps_give_one_picture(test_data):
-    people = lspet.load(test_data / "lspet", "val").persons[:6]
+    people = lspet.load(test_data / "lspet", "val").instances[:6]
     boxes, keypoints = (np.array([getattr(p, name) for p in people]) for name in ("bbox", "keypoints"))
     canvases = np.zeros((6, 400, 400, 3), np.uint8)
     for canvas, person in zip(canvases, people, strict=True):

@@ -31,15 +31,15 @@ Sample = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 class ReferenceDataset(Dataset):
     """`data.TrainDataset` the plain way; a sample is whole, with its targets."""
 
-    def __init__(self, persons: PoseDataset, recipe: Recipe, seed: int):
-        self.persons, self.recipe, self.seed = persons, recipe, seed
+    def __init__(self, dataset: PoseDataset, recipe: Recipe, seed: int):
+        self.dataset, self.recipe, self.seed = dataset, recipe, seed
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """Input (H, W, 3) uint8, targets x (K, 2 W) and y (K, 2 H), weights (K,)."""
         epoch, index = key
         person, skeleton, augmentation = (
-            self.persons.persons[index],
-            self.persons.skeleton,
+            self.dataset.instances[index],
+            self.dataset.skeleton,
             self.recipe.stage1,
         )
         height, width = input_size = self.recipe.input_size
@@ -89,7 +89,7 @@ def with_targets(batches: Iterator, recipe: Recipe) -> Iterator[tuple[Tensor, ..
 
 
 def pipelines(
-    persons: PoseDataset, packs: dict[str, CanvasCache], recipe: Recipe, workers: int, device: str = "cpu"
+    dataset: PoseDataset, packs: dict[str, CanvasCache], recipe: Recipe, workers: int, device: str = "cpu"
 ) -> dict[str, Callable[[], Iterator]]:
     """Ways to start endless batches of the same people in the same order, targets and all.
 
@@ -100,13 +100,13 @@ def pipelines(
     endless = replace(recipe, epochs=10**9)  # the first stage all along
 
     def plain() -> Iterator:
-        order = data.epoch_batches(len(persons.persons), endless, 0, 0)
+        order = data.epoch_batches(len(dataset.instances), endless, 0, 0)
         return iter(
-            DataLoader(ReferenceDataset(persons, endless, 0), batch_sampler=order, num_workers=workers)
+            DataLoader(ReferenceDataset(dataset, endless, 0), batch_sampler=order, num_workers=workers)
         )
 
     def ours(pack: CanvasCache | None = None) -> Callable[[], Iterator]:
-        drawn = data.TrainDataset(persons, endless, 0, pack)
+        drawn = data.TrainDataset(dataset, endless, 0, pack)
         steps = data.ResumableBatchSampler(drawn, 0)
         if pack and device.startswith("cuda"):
             return lambda: with_targets(data.gpu_batches(drawn, steps, device, workers, None), recipe)
@@ -115,7 +115,7 @@ def pipelines(
     ways = {"plain": plain, "pictures": ours()}
     ways |= {name: ours(pack) for name, pack in packs.items()}
     if device.startswith("cuda"):
-        held = data.TrainDataset(persons, endless, 0, next(iter(packs.values())))
+        held = data.TrainDataset(dataset, endless, 0, next(iter(packs.values())))
         whole, steps = held.packed.tensor(device), data.ResumableBatchSampler(held, 0)
         ways["held"] = lambda: with_targets(data.gpu_batches(held, steps, device, 0, whole), recipe)
     return ways
@@ -235,10 +235,10 @@ def _step_function(
 
 
 def profile_stages(
-    persons: PoseDataset, pack: CanvasCache, recipe: Recipe, count: int = 200
+    dataset: PoseDataset, pack: CanvasCache, recipe: Recipe, count: int = 200
 ) -> dict[str, float]:
     """Microseconds a sample of each piece of its preparation, one process, means over `count` people."""
-    drawn = data.TrainDataset(persons, recipe, 0, pack)
+    drawn = data.TrainDataset(dataset, recipe, 0, pack)
     spent: dict[str, float] = {}
 
     def timed(name: str, do: Callable, *arguments: object) -> object:
@@ -256,7 +256,7 @@ def profile_stages(
         if number == 20:  # so far it only warmed up
             spent = {"draw the augmentation": spent["draw the augmentation"]}
         matrix, size = drawn.matrices[index], recipe.input_size
-        picture = timed("decode the picture", read_image, persons.persons[index].image)
+        picture = timed("decode the picture", read_image, dataset.instances[index].image)
         timed("warp the picture", transforms.warp, picture, matrix, size)
         canvas = timed("fetch the canvas", pack.__getitem__, index)
         image = timed("warp the canvas", transforms.warp, canvas, drawn.cuts[index], size)

@@ -39,7 +39,7 @@ class PoseDataset:
     split: str
     skeleton: Skeleton
     sha256: str  # of the annotation file
-    persons: tuple[Person, ...]
+    instances: tuple[Person, ...]
     annotations: Path
     skipped: tuple[str, ...] = ()  # broken or missing images, by name
     images: dict[int, Path] = field(default_factory=dict)  # all usable ones by id, those without people too
@@ -50,7 +50,7 @@ class PoseDataset:
     joint_map: tuple[int, ...] = ()  # (K,) index of each joint in file_joints, -1 for one that is not there
     mapped_metric: str | None = None  # metric_type before the mapping
     labels: str | None = None  # name and SHA-256 of the file of added labels (combined.add_labels)
-    # of a combined dataset (combined.combine), whose `persons` are the sources' one after another:
+    # of a combined dataset (combined.combine), whose `instances` are the sources' one after another:
     sources: tuple["PoseDataset", ...] = ()
     shares: tuple[float, ...] = ()  # each source's part of an epoch's samples; they sum to 1
 
@@ -70,7 +70,7 @@ class PoseDataset:
             "name": self.name,
             "split": self.split,
             "sha256": self.sha256,
-            "persons": len(self.persons),
+            "persons": len(self.instances),
             "skipped_images": len(self.skipped),
         }
         if self.joint_map:

@@ -88,7 +88,7 @@ def cut_canvas(
 
 
 def open_or_create(
-    persons: PoseDataset,
+    dataset: PoseDataset,
     folder: str | Path,
     input_size: tuple[int, int],
     augmentations: tuple[Augmentation, ...],
@@ -112,56 +112,56 @@ def open_or_create(
         "reach": half,
         "side": side,
     }
-    facts = settings | _source_facts(persons)
+    facts = settings | _source_facts(dataset)
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-    path = Path(folder) / f"{persons.name}-{persons.split}-{digest}.pack"
+    path = Path(folder) / f"{dataset.name}-{dataset.split}-{digest}.pack"
     if path.exists():
         packed = CanvasCache(path)
         if packed.facts == facts:
             return packed
     Path(folder).mkdir(parents=True, exist_ok=True)
-    _write_cache(path, persons, facts)
+    _write_cache(path, dataset, facts)
     return CanvasCache(path)
 
 
-def _source_facts(persons: PoseDataset) -> dict:
+def _source_facts(dataset: PoseDataset) -> dict:
     """What tells these people and their pictures from others."""
-    boxes = np.array([person.bbox for person in persons.persons], "<f8")  # (N, 4)
-    joints = np.array([person.keypoints for person in persons.persons], "<f8")  # (N, K, 3)
-    files = [person.image for person in persons.persons]
+    boxes = np.array([person.bbox for person in dataset.instances], "<f8")  # (N, 4)
+    joints = np.array([person.keypoints for person in dataset.instances], "<f8")  # (N, K, 3)
+    files = [person.image for person in dataset.instances]
     images = []
     for file in dict.fromkeys(files):
         facts = file.stat()
         images.append([file.name, facts.st_size, facts.st_mtime_ns])
     which = {file: number for number, file in enumerate(dict.fromkeys(files))}
     return {
-        "data": persons.sha256,
-        "name": persons.name,
-        "split": persons.split,
-        "persons": len(persons.persons),
+        "data": dataset.sha256,
+        "name": dataset.name,
+        "split": dataset.split,
+        "persons": len(dataset.instances),
         "boxes": hashlib.sha256(boxes.tobytes()).hexdigest(),
         "keypoints": hashlib.sha256(joints.tobytes()).hexdigest(),
         "images": hashlib.sha256(json.dumps([images, [which[file] for file in files]]).encode()).hexdigest(),
     }
 
 
-def _people_bytes(persons: PoseDataset) -> bytes:
+def _people_bytes(dataset: PoseDataset) -> bytes:
     """People as a compressed .npz: an array of each field, and JSON of the images and of what `Persons` says.
 
     Images are names and hashes (`combined.image_hashes`), in the order of their first person. Boxes and
     keypoints are stored exactly.
     """
-    files = {file: number for number, file in enumerate(dict.fromkeys(p.image for p in persons.persons))}
+    files = {file: number for number, file in enumerate(dict.fromkeys(p.image for p in dataset.instances))}
     facts = {
         "images": [[file.name, sha256(file)[: combined.HASH_LENGTH]] for file in files],
-        "dataset": _describe(persons),
-        "sources": [_describe(source) | {"persons": len(source.persons)} for source in persons.sources],
+        "dataset": _describe(dataset),
+        "sources": [_describe(source) | {"persons": len(source.instances)} for source in dataset.sources],
     }
     arrays = {
-        name: np.array([getattr(person, name) for person in persons.persons])
+        name: np.array([getattr(person, name) for person in dataset.instances])
         for name in ("id", "image_id", "bbox", "area", "keypoints", "score", "head")
     }
-    arrays["image"] = np.array([files[person.image] for person in persons.persons])
+    arrays["image"] = np.array([files[person.image] for person in dataset.instances])
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -172,10 +172,10 @@ FACTS = ("name", "split", "sha256", "skipped", "boxes", "boxes_sha256", "file_jo
 FACTS += ("mapped_metric", "labels", "shares")  # the fields of `Persons` that are kept as they are
 
 
-def _describe(persons: PoseDataset) -> dict:
+def _describe(dataset: PoseDataset) -> dict:
     """The fields of `Persons` that are no people, as JSON has them."""
-    return {name: getattr(persons, name) for name in FACTS} | {
-        "skeleton": skeletons.describe(persons.skeleton)
+    return {name: getattr(dataset, name) for name in FACTS} | {
+        "skeleton": skeletons.describe(dataset.skeleton)
     }
 
 
@@ -183,14 +183,14 @@ def _described(facts: dict, persons: tuple[Person, ...], path: Path, sources: tu
     """`Persons` of what `_describe` gave; its annotations are the cache file at `path`."""
     values = {name: tuple(value) if isinstance(value := facts[name], list) else value for name in FACTS}
     skeleton = skeletons.from_description(facts["skeleton"])
-    return PoseDataset(persons=persons, annotations=path, skeleton=skeleton, sources=sources, **values)
+    return PoseDataset(instances=persons, annotations=path, skeleton=skeleton, sources=sources, **values)
 
 
-def _write_cache(path: Path, persons: PoseDataset, facts: dict) -> None:
+def _write_cache(path: Path, dataset: PoseDataset, facts: dict) -> None:
     """Write the file: entries as they come, the index, whose length is known before, at the end."""
-    side, people = facts["side"], persons.persons
+    side, people = facts["side"], dataset.instances
     index = np.zeros(len(people), ENTRY)
-    text, stored = json.dumps(facts).encode() + b"\n", _people_bytes(persons)
+    text, stored = json.dumps(facts).encode() + b"\n", _people_bytes(dataset)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -75,7 +75,7 @@ def combine(people: Sequence[PoseDataset], shares: Sequence[float | None]) -> Po
             f"no source annotates {', '.join(lacking)} of the skeleton {skeleton.name}: add a source that "
             "does, or train on a skeleton without them"
         )
-    sizes = np.array([len(source.persons) for source in people], float)
+    sizes = np.array([len(source.instances) for source in people], float)
     weights = sizes if shares[0] is None else np.array(shares, float)
     weights /= weights.sum()
     described = json.dumps([[source.describe() for source in people], weights.tolist(), skeleton.keypoints])
@@ -84,7 +84,7 @@ def combine(people: Sequence[PoseDataset], shares: Sequence[float | None]) -> Po
         split="+".join(source.split for source in people),
         skeleton=skeleton,
         sha256=hashlib.sha256(described.encode()).hexdigest(),
-        persons=tuple(person for source in people for person in source.persons),
+        instances=tuple(person for source in people for person in source.instances),
         annotations=people[0].annotations,
         skipped=tuple(name for source in people for name in source.skipped),
         sources=tuple(people),
@@ -94,7 +94,7 @@ def combine(people: Sequence[PoseDataset], shares: Sequence[float | None]) -> Po
 
 def _labeled(people: PoseDataset) -> np.ndarray:
     """Whether anyone of a source has each joint, (K,)."""
-    return (np.stack([person.keypoints for person in people.persons])[..., 2] > 0).any(0)
+    return (np.stack([person.keypoints for person in people.instances])[..., 2] > 0).any(0)
 
 
 def map_joints(people: PoseDataset, skeleton: Skeleton) -> PoseDataset:
@@ -112,13 +112,13 @@ def map_joints(people: PoseDataset, skeleton: Skeleton) -> PoseDataset:
             f"{', '.join(own[:4])}{', ...' if len(own) > 4 else ''}"
         )
     persons = []
-    for person in people.persons:
+    for person in people.instances:
         keypoints = person.keypoints[list(order)]  # (K, 3)
         keypoints[np.array(order) < 0] = 0
         persons.append(replace(person, keypoints=keypoints))
     return replace(
         people,
-        persons=tuple(persons),
+        instances=tuple(persons),
         skeleton=skeleton,
         file_joints=own,
         joint_map=order,
@@ -141,27 +141,27 @@ def add_labels(people: PoseDataset, path: str | Path) -> PoseDataset:
     """Fill in joints without a label from a file of `read_labels`, where its score is above LABEL_SCORE."""
     added, names = read_labels(path), people.skeleton.keypoints
     persons = []
-    for person in people.persons:
+    for person in people.instances:
         keypoints = person.keypoints.copy()
         for name, (x, y, score) in added.get(person.image.name, {}).items():
             if name in names and score > LABEL_SCORE and keypoints[names.index(name), 2] == 0:
                 keypoints[names.index(name)] = x, y, 1
         persons.append(replace(person, keypoints=keypoints))
-    return replace(people, persons=tuple(persons), labels=f"{Path(path).name} sha256 {sha256(path)}")
+    return replace(people, instances=tuple(persons), labels=f"{Path(path).name} sha256 {sha256(path)}")
 
 
 def epoch_instances(people: PoseDataset, seed: int, epoch: int) -> np.ndarray:
-    """Indices into `people.persons` of an epoch's samples, (N,) with N the number of people.
+    """Indices into `people.instances` of an epoch's samples, (N,) with N the number of people.
 
     Without sources: all people once, in order. With sources: each has its share of the samples. A source's
     samples go through its people in one random order after another, so that all are seen equally often.
     """
-    total = len(people.persons)
+    total = len(people.instances)
     if not people.sources:
         return np.arange(total)
     counts, chosen, first = split_epoch(people.shares, total), [], 0
     for number, (source, count) in enumerate(zip(people.sources, counts, strict=True)):
-        size = len(source.persons)
+        size = len(source.instances)
         positions = np.arange(epoch * count, (epoch + 1) * count)
         rounds = {
             turn: np.random.default_rng((seed, turn, 2, number)).permutation(size)
@@ -198,12 +198,12 @@ def hold_out(people: PoseDataset, share: float) -> tuple[PoseDataset, PoseDatase
 
     sides = []
     for wanted in (False, True):
-        persons = tuple(person for person in people.persons if held(person.image.name) == wanted)
+        persons = tuple(person for person in people.instances if held(person.image.name) == wanted)
         if not persons:
             raise ValueError(f"holding out {share:g} of {people.name} leaves nobody on one side")
         images = {number: path for number, path in people.images.items() if held(path.name) == wanted}
         split = f"{people.split} {'held out' if wanted else 'without held out'} {share:g}"
-        sides.append(replace(people, persons=persons, images=images, split=split))
+        sides.append(replace(people, instances=persons, images=images, split=split))
     return sides[0], sides[1]
 
 

@@ -59,4 +59,4 @@ def load_boxes(people: PoseDataset, path: str | Path, threshold: float = 0.0) ->
     if empty:
         print(f"{empty} of {len(wanted)} images have no box in {path.name}: whoever is on them is missed")
     boxes = f"detector: {path.name}"
-    return replace(people, persons=tuple(persons), boxes=boxes, boxes_sha256=sha256(path))
+    return replace(people, instances=tuple(persons), boxes=boxes, boxes_sha256=sha256(path))

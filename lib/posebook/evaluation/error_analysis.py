@@ -35,15 +35,15 @@ OCCLUSION_GROUPS = (
 )  # hidden share above the first, up to the second
 
 
-def classify_errors(persons: PoseDataset, predictions: Predictions) -> np.ndarray:
+def classify_errors(dataset: PoseDataset, predictions: Predictions) -> np.ndarray:
     """The kind (N, K) of each joint's prediction, an index into KINDS, and -1 where it is not labeled.
 
     Raises ValueError for people without sigmas, or found in a detector's boxes.
     """
-    _check_metric(persons, predictions)
-    variances = (2 * np.array(persons.skeleton.sigmas)) ** 2  # (K,)
-    people = persons.persons
-    together = {place: places for places in group_by_image(persons) for place in places}
+    _check_metric(dataset, predictions)
+    variances = (2 * np.array(dataset.skeleton.sigmas)) ** 2  # (K,)
+    people = dataset.instances
+    together = {place: places for places in group_by_image(dataset) for place in places}
     result = np.full(predictions.scores.shape, -1)
     for place, person in enumerate(people):
         labeled = person.keypoints[:, 2] > 0
@@ -80,19 +80,19 @@ def error_rates(kinds: np.ndarray) -> dict[str, float]:
     return {name: counts[i] / total for i, name in enumerate(ERROR_TYPES)}
 
 
-def _check_metric(persons: PoseDataset, predictions: Predictions) -> None:
-    check_predictions(persons, predictions)
-    if persons.skeleton.sigmas is None or persons.boxes != "ground truth":
+def _check_metric(dataset: PoseDataset, predictions: Predictions) -> None:
+    check_predictions(dataset, predictions)
+    if dataset.skeleton.sigmas is None or dataset.boxes != "ground truth":
         raise ValueError("the breakdown needs sigmas and annotated boxes: each prediction is its person's")
 
 
 def _subset_ap(
-    persons: PoseDataset, predictions: Predictions, kept: np.ndarray, joints: np.ndarray
+    dataset: PoseDataset, predictions: Predictions, kept: np.ndarray, joints: np.ndarray
 ) -> float | None:
     """AP of the people `kept` (N,), over the labeled joints among `joints` (N, K); None without people."""
     if not kept.any():
         return None
-    content, places = coco_ground_truth(persons), {person.id: i for i, person in enumerate(persons.persons)}
+    content, places = coco_ground_truth(dataset), {person.id: i for i, person in enumerate(dataset.instances)}
     for entry in content["annotations"]:
         place = places.get(entry["id"])
         if place is None or not kept[place]:
@@ -101,34 +101,34 @@ def _subset_ap(
         seen = np.where(joints[place], entry["keypoints"][2::3], 0)
         entry["keypoints"][2::3] = seen.tolist()
         entry["num_keypoints"] = int((seen > 0).sum())
-    some = replace(persons, persons=tuple(persons.persons[i] for i in np.flatnonzero(kept)))
+    some = replace(dataset, instances=tuple(dataset.instances[i] for i in np.flatnonzero(kept)))
     found = replace(predictions, keypoints=predictions.keypoints[kept], scores=predictions.scores[kept])
     return average_precision(some, found, content)[0]["AP"]
 
 
-def _visibility(persons: PoseDataset) -> np.ndarray:
-    return np.stack([person.keypoints[:, 2] for person in persons.persons])  # (N, K)
+def _visibility(dataset: PoseDataset) -> np.ndarray:
+    return np.stack([person.keypoints[:, 2] for person in dataset.instances])  # (N, K)
 
 
-def by_visibility(persons: PoseDataset, predictions: Predictions) -> dict[str, tuple[float, int]]:
+def by_visibility(dataset: PoseDataset, predictions: Predictions) -> dict[str, tuple[float, int]]:
     """AP over the joints seen, and over the hidden ones, with the number of people who have such."""
-    _check_metric(persons, predictions)
-    visible, result = _visibility(persons), {}
+    _check_metric(dataset, predictions)
+    visible, result = _visibility(dataset), {}
     for name, v in (("seen joints", 2), ("hidden joints", 1)):
         joints = visible == v
         kept = joints.any(1)
-        if (ap := _subset_ap(persons, predictions, kept, joints)) is not None:
+        if (ap := _subset_ap(dataset, predictions, kept, joints)) is not None:
             result[name] = ap, int(kept.sum())
     return result
 
 
-def by_occlusion(persons: PoseDataset, predictions: Predictions) -> dict[str, tuple[float, int]]:
+def by_occlusion(dataset: PoseDataset, predictions: Predictions) -> dict[str, tuple[float, int]]:
     """AP, and the number of people, by the share of a person's labeled joints that is hidden."""
-    _check_metric(persons, predictions)
-    visible, result = _visibility(persons), {}
+    _check_metric(dataset, predictions)
+    visible, result = _visibility(dataset), {}
     share = (visible == 1).sum(1) / (visible > 0).sum(1)  # (N,)
     for low, high in OCCLUSION_GROUPS:
         kept = (share > low) & (share <= high) if high else share == 0
-        if (ap := _subset_ap(persons, predictions, kept, visible > 0)) is not None:
+        if (ap := _subset_ap(dataset, predictions, kept, visible > 0)) is not None:
             result[f"{low:.0%} to {high:.0%} hidden" if high else "none hidden"] = ap, int(kept.sum())
     return result

@@ -13,16 +13,16 @@ from posebook.utils import sha256
 
 
 def evaluate(
-    model: nn.Module, persons: PoseDataset, flip_test: bool = True, **how: object
+    model: nn.Module, dataset: PoseDataset, flip_test: bool = True, **how: object
 ) -> dict[str, float]:
     """Predict and score; `how`: batch, device, workers and dark of `predict`."""
-    return metrics.score(persons, predict(model, persons, flip_test, **how))
+    return metrics.score(dataset, predict(model, dataset, flip_test, **how))
 
 
-def protocol(persons: PoseDataset, input_size: tuple[int, int], flip_test: bool, decoding: str) -> dict:
+def protocol(dataset: PoseDataset, input_size: tuple[int, int], flip_test: bool, decoding: str) -> dict:
     """What a record says of how a figure was measured."""
-    measured = metrics.metric_type(persons)
-    oks, given = measured in ("oks", "crowd"), persons.boxes == "ground truth"
+    measured = metrics.metric_type(dataset)
+    oks, given = measured in ("oks", "crowd"), dataset.boxes == "ground truth"
     names = {
         "oks": "OKS AP by pycocotools",
         "crowd": "OKS AP by pycocotools, CrowdPose's areas and 20 detections",
@@ -31,21 +31,21 @@ def protocol(persons: PoseDataset, input_size: tuple[int, int], flip_test: bool,
     }
     return {
         "input_size": list(input_size),
-        "boxes": persons.boxes,
-        "boxes_sha256": persons.boxes_sha256,
+        "boxes": dataset.boxes,
+        "boxes_sha256": dataset.boxes_sha256,
         "flip_test": flip_test,
         "decoding": decoding,
         "metric": names[measured],
-        "sigmas": persons.skeleton.name if oks else None,
+        "sigmas": dataset.skeleton.name if oks else None,
         "nms": f"OKS {metrics.NMS_THRESHOLD}" if oks and not given else None,
         "rescoring": f"mean of joint scores above {metrics.JOINT_THRESHOLD}" if oks else None,
-        "evaluated_on": persons.split,
+        "evaluated_on": dataset.split,
     }
 
 
 def evaluate_weights(
     model: nn.Module,
-    persons: PoseDataset,
+    dataset: PoseDataset,
     weights: str | Path,
     name: str | None = None,
     trained_on: str | None = None,
@@ -61,24 +61,24 @@ def evaluate_weights(
     seed only name the record. Raises ValueError, before any work, for people whose images the weights were
     trained on.
     """
-    check_not_trained_on(weights, persons)
+    check_not_trained_on(weights, dataset)
     watch, facts = records.RunMetadata(device), models.describe_weights(weights)
     how = {"device": device, "workers": workers, "dark": dark}
-    single = metrics.score(persons, predict(model, persons, flip_test=False, **how))
-    found = predict(model, persons, flip_test=True, **how)
-    scores, units = metrics.measure(persons, found)
+    single = metrics.score(dataset, predict(model, dataset, flip_test=False, **how))
+    found = predict(model, dataset, flip_test=True, **how)
+    scores, units = metrics.measure(dataset, found)
     height, width = model.input_size
     name = facts.get("model", name)
-    words = ["evaluate", name, *(f"{k}={v}" for k, v in facts.get("options", {}).items()), persons.name]
+    words = ["evaluate", name, *(f"{k}={v}" for k, v in facts.get("options", {}).items()), dataset.name]
     words += [f"{height}x{width}", profile, f"seed{seed}"]
-    words += [] if persons.boxes == "ground truth" else ["detector"]
+    words += [] if dataset.boxes == "ground truth" else ["detector"]
     fields = {
         "model": name,
         "options": facts.get("options", {}),
-        "dataset": persons.describe(),
+        "dataset": dataset.describe(),
         "profile": profile,
-        "parameters": {"split": persons.split, "device": device, "workers": workers, "dark": dark},
-        "protocol": protocol(persons, model.input_size, True, found.decoding),
+        "parameters": {"split": dataset.split, "device": device, "workers": workers, "dark": dark},
+        "protocol": protocol(dataset, model.input_size, True, found.decoding),
         "metrics": scores,
         "interval": bootstrap.interval(units),
         "metrics_without_flip": single,

@@ -57,60 +57,60 @@ class ImageStats:
     place: np.ndarray | None = None  # (D,) of a detection's image in `images`
 
 
-def metric_type(persons: PoseDataset) -> str:
+def metric_type(dataset: PoseDataset) -> str:
     """Which metric a dataset is measured by: 'oks', 'crowd', 'pckh' or 'pck'.
 
     CrowdPose and MPII have their own; other data with the joints of one of them has not what those ask for.
     """
-    return persons.metric_type
+    return dataset.metric_type
 
 
-def check_dependencies(persons: PoseDataset) -> None:
+def check_dependencies(dataset: PoseDataset) -> None:
     """Raise ModuleNotFoundError, before any work, where the metric's library is not there (bare machines)."""
-    if metric_type(persons) in ("oks", "crowd") and importlib.util.find_spec("pycocotools") is None:
+    if metric_type(dataset) in ("oks", "crowd") and importlib.util.find_spec("pycocotools") is None:
         raise ModuleNotFoundError(
-            f"{persons.name} is scored by pycocotools, which is not installed: pip install pycocotools, or "
+            f"{dataset.name} is scored by pycocotools, which is not installed: pip install pycocotools, or "
             "train on data scored without it (lspet, mpii)"
         )
 
 
-def score(persons: PoseDataset, predictions: Predictions) -> dict[str, float]:
+def score(dataset: PoseDataset, predictions: Predictions) -> dict[str, float]:
     """The dataset's own metrics. Raises ValueError for predictions that are not a finite number each."""
-    return measure(persons, predictions)[0]
+    return measure(dataset, predictions)[0]
 
 
-def measure(persons: PoseDataset, predictions: Predictions) -> tuple[dict[str, float], ImageStats]:
+def measure(dataset: PoseDataset, predictions: Predictions) -> tuple[dict[str, float], ImageStats]:
     """The dataset's own metrics, and what they are made of, image by image."""
-    check_predictions(persons, predictions)
-    how = metric_type(persons)
+    check_predictions(dataset, predictions)
+    how = metric_type(dataset)
     if how == "pckh":
-        return pckh(persons, predictions)
+        return pckh(dataset, predictions)
     if how == "pck":
-        return pck(persons, predictions)
-    return average_precision(persons, predictions)
+        return pck(dataset, predictions)
+    return average_precision(dataset, predictions)
 
 
-def check_predictions(persons: PoseDataset, predictions: Predictions) -> None:
+def check_predictions(dataset: PoseDataset, predictions: Predictions) -> None:
     """Raise ValueError, naming the person, for predictions that are missing or not numbers."""
-    shape = (len(persons.persons), len(persons.skeleton.keypoints))
+    shape = (len(dataset.instances), len(dataset.skeleton.keypoints))
     for name, array, wanted in (
         ("keypoints", predictions.keypoints, (*shape, 2)),
         ("scores", predictions.scores, shape),
     ):
         if array.shape != wanted:
-            raise ValueError(f"predicted {name} have shape {array.shape}; {persons.name} wants {wanted}")
+            raise ValueError(f"predicted {name} have shape {array.shape}; {dataset.name} wants {wanted}")
         bad = ~np.isfinite(array).reshape(len(array), -1).all(1)  # (N,)
         if bad.any():
-            person = persons.persons[int(bad.argmax())]
+            person = dataset.instances[int(bad.argmax())]
             raise ValueError(
                 f"predicted {name} of {int(bad.sum())} people are not finite numbers; the first is person "
                 f"{person.id} of image {person.image.name}"
             )
 
 
-def person_scores(persons: PoseDataset, scores: np.ndarray) -> np.ndarray:
+def person_scores(dataset: PoseDataset, scores: np.ndarray) -> np.ndarray:
     """Box score times `mean_scores`, (N,)."""
-    return mean_scores(scores) * np.array([person.score for person in persons.persons])
+    return mean_scores(scores) * np.array([person.score for person in dataset.instances])
 
 
 def mean_scores(scores: np.ndarray) -> np.ndarray:
@@ -125,12 +125,12 @@ def oks(points: np.ndarray, others: np.ndarray, areas: np.ndarray, sigmas: np.nd
     return np.exp(-squares / (8 * sigmas**2 * areas[:, None] + np.spacing(1))).mean(1)
 
 
-def oks_nms(persons: PoseDataset, predictions: Predictions, totals: np.ndarray) -> np.ndarray:
+def oks_nms(dataset: PoseDataset, predictions: Predictions, totals: np.ndarray) -> np.ndarray:
     """OKS-NMS: which people (N,) stay. In each image the best stays, and those it is not too similar to."""
-    sigmas = np.array(persons.skeleton.sigmas)
-    areas = np.array([padded_area(person) for person in persons.persons])
+    sigmas = np.array(dataset.skeleton.sigmas)
+    areas = np.array([padded_area(person) for person in dataset.instances])
     stays = np.zeros(len(totals), bool)
-    for places in group_by_image(persons):
+    for places in group_by_image(dataset):
         left = places[np.argsort(-totals[places], kind="stable")]
         while len(left):
             best, left = left[0], left[1:]
@@ -141,10 +141,10 @@ def oks_nms(persons: PoseDataset, predictions: Predictions, totals: np.ndarray) 
     return stays
 
 
-def group_by_image(persons: PoseDataset) -> list[np.ndarray]:
+def group_by_image(dataset: PoseDataset) -> list[np.ndarray]:
     """The places in `persons` of each image's people."""
     places: dict[int, list[int]] = {}
-    for place, person in enumerate(persons.persons):
+    for place, person in enumerate(dataset.instances):
         places.setdefault(person.image_id, []).append(place)
     return list(map(np.array, places.values()))
 
@@ -156,17 +156,17 @@ def padded_area(person: Person) -> float:
     return width * width * 4 / 3
 
 
-def coco_ground_truth(persons: PoseDataset) -> dict:
+def coco_ground_truth(dataset: PoseDataset) -> dict:
     """What pycocotools needs of the annotation file, with the areas that the evaluation takes.
 
     Entries that are nobody to find (crowds, people without joints) may lack joints or a box: they have none.
     """
-    content, joints = json.loads(persons.annotations.read_text()), len(persons.skeleton.keypoints)
-    crowd, entries = metric_type(persons) == "crowd", []
+    content, joints = json.loads(dataset.annotations.read_text()), len(dataset.skeleton.keypoints)
+    crowd, entries = metric_type(dataset) == "crowd", []
     for entry in content["annotations"]:
-        keypoints = _numbers(entry.get("keypoints"), 3 * (len(persons.file_joints) or joints))
-        if persons.joint_map:
-            triples = [keypoints[3 * k : 3 * k + 3] if k >= 0 else [0, 0, 0] for k in persons.joint_map]
+        keypoints = _numbers(entry.get("keypoints"), 3 * (len(dataset.file_joints) or joints))
+        if dataset.joint_map:
+            triples = [keypoints[3 * k : 3 * k + 3] if k >= 0 else [0, 0, 0] for k in dataset.joint_map]
             keypoints = [value for triple in triples for value in triple]
         box = _numbers(entry.get("bbox"), 4)
         labeled = sum(v > 0 for v in keypoints[2::3])
@@ -185,16 +185,16 @@ def _numbers(values: object, count: int) -> list[float]:
     return values if good and all(isinstance(value, int | float) for value in values) else [0] * count
 
 
-def coco_results(persons: PoseDataset, predictions: Predictions) -> list[dict]:
+def coco_results(dataset: PoseDataset, predictions: Predictions) -> list[dict]:
     """COCO's result entries, those that OKS-NMS leaves where the boxes are a detector's."""
-    totals = person_scores(persons, predictions.scores)
+    totals = person_scores(dataset, predictions.scores)
     stays = np.ones(len(totals), bool)
-    if persons.boxes != "ground truth":
-        stays = oks_nms(persons, predictions, totals)
+    if dataset.boxes != "ground truth":
+        stays = oks_nms(dataset, predictions, totals)
     triples = np.concatenate([predictions.keypoints, predictions.scores[..., None]], -1)  # (N, K, 3)
     return [
         {
-            "image_id": persons.persons[i].image_id,
+            "image_id": dataset.instances[i].image_id,
             "category_id": 1,
             "keypoints": triples[i].ravel().tolist(),
             "score": float(totals[i]),
@@ -204,12 +204,12 @@ def coco_results(persons: PoseDataset, predictions: Predictions) -> list[dict]:
 
 
 def average_precision(
-    persons: PoseDataset, predictions: Predictions, content: dict | None = None
+    dataset: PoseDataset, predictions: Predictions, content: dict | None = None
 ) -> tuple[dict[str, float], ImageStats]:
     """AP as COCO or CrowdPose has it, fractions. content: what to score against instead of the file's."""
-    content = content or coco_ground_truth(persons)
-    crowd = metric_type(persons) == "crowd"
-    scorer = run_cocoeval(persons, content, coco_results(persons, predictions), crowd)
+    content = content or coco_ground_truth(dataset)
+    crowd = metric_type(dataset) == "crowd"
+    scorer = run_cocoeval(dataset, content, coco_results(dataset, predictions), crowd)
     if crowd:
         precision = scorer.eval["precision"][:, :, 0, 0, 0]  # (T, R)
         found = {"AP": precision, "AP50": precision[0], "AP75": precision[5]}
@@ -219,7 +219,7 @@ def average_precision(
         index = {image["id"]: image.get("crowdIndex") for image in content["images"]}
         if None in index.values():
             raise ValueError(
-                f"{persons.annotations}: images without crowdIndex cannot be told easy from hard"
+                f"{dataset.annotations}: images without crowdIndex cannot be told easy from hard"
             )
         crowdedness = np.array([index[number] for number in units.images])
         for name, (low, high) in CROWD_GROUPS.items():
@@ -231,13 +231,13 @@ def average_precision(
     return {name: value for name, value in metrics.items() if value >= 0}, image_stats(scorer)
 
 
-def run_cocoeval(persons: PoseDataset, content: dict, rows: list[dict], crowd: bool) -> object:
+def run_cocoeval(dataset: PoseDataset, content: dict, rows: list[dict], crowd: bool) -> object:
     """A pycocotools COCOeval, evaluated and accumulated, and summarized for COCO."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    if persons.skeleton.sigmas is None:
-        raise ValueError(f"{persons.skeleton.name} has no sigmas to measure OKS by")
+    if dataset.skeleton.sigmas is None:
+        raise ValueError(f"{dataset.skeleton.name} has no sigmas to measure OKS by")
     first = min((entry["id"] for entry in content["annotations"]), default=1)
     for entry in content["annotations"]:
         entry["id"] += max(0, 1 - first)  # pycocotools takes a person with id 0 for nobody
@@ -246,8 +246,8 @@ def run_cocoeval(persons: PoseDataset, content: dict, rows: list[dict], crowd: b
         truth.dataset = content
         truth.createIndex()
         scorer = COCOeval(truth, truth.loadRes(rows), "keypoints")
-        scorer.params.kpt_oks_sigmas = np.array(persons.skeleton.sigmas)
-        scorer.params.imgIds = sorted(persons.images) or sorted(truth.imgs)
+        scorer.params.kpt_oks_sigmas = np.array(dataset.skeleton.sigmas)
+        scorer.params.imgIds = sorted(dataset.images) or sorted(truth.imgs)
         if crowd:
             scorer.params.areaRng, scorer.params.areaRngLbl = [[0, 1e10]], ["all"]
         scorer.evaluate()
@@ -302,26 +302,26 @@ def weighted_metric(units: ImageStats, weights: np.ndarray) -> np.ndarray:
         return np.where(people > 0, result / len(units.hit), np.nan)
 
 
-def _ratio_stats(persons: PoseDataset, right: np.ndarray, counts: np.ndarray) -> ImageStats:
+def _ratio_stats(dataset: PoseDataset, right: np.ndarray, counts: np.ndarray) -> ImageStats:
     """Units of a share of joints: right and counted ones (N, K) summed over each image's people."""
-    images, place = np.unique([person.image_id for person in persons.persons], return_inverse=True)
+    images, place = np.unique([person.image_id for person in dataset.instances], return_inverse=True)
     sums = [np.bincount(place, weights=table.sum(1), minlength=len(images)) for table in (right, counts)]
     return ImageStats(images, sums[1], sums[0])
 
 
-def pckh(persons: PoseDataset, predictions: Predictions) -> tuple[dict[str, float], ImageStats]:
+def pckh(dataset: PoseDataset, predictions: Predictions) -> tuple[dict[str, float], ImageStats]:
     """PCKh@0.5 and @0.1: labeled joints within a half, and a tenth, of the head size of their place.
 
     Per part (the mean of left and right) at 0.5, and the totals over joints. ValueError without head sizes.
     """
-    truth = np.stack([person.keypoints for person in persons.persons])  # (N, K, 3)
-    heads = np.array([person.head for person in persons.persons])  # (N,)
+    truth = np.stack([person.keypoints for person in dataset.instances])  # (N, K, 3)
+    heads = np.array([person.head for person in dataset.instances])  # (N,)
     if not (heads > 0).all():
         raise ValueError(
-            f"{persons.name} {persons.split} has no head sizes: PCKh needs mpii_gt_val.mat beside "
-            f"{persons.annotations}"
+            f"{dataset.name} {dataset.split} has no head sizes: PCKh needs mpii_gt_val.mat beside "
+            f"{dataset.annotations}"
         )
-    names = persons.skeleton.keypoints
+    names = dataset.skeleton.keypoints
     labeled = truth[..., 2] > 0  # (N, K)
     distance = np.linalg.norm(predictions.keypoints - truth[..., :2], axis=2) / heads[:, None]
     total = labeled.copy()
@@ -334,24 +334,24 @@ def pckh(persons: PoseDataset, predictions: Predictions) -> tuple[dict[str, floa
             i for i, name in enumerate(names) if name in (f"left_{part}", f"right_{part}", f"{part}_top")
         ]
         metrics[f"PCKh@0.5 {part}"] = float(rates[joints].mean())
-    return metrics, _ratio_stats(persons, right & total, total)
+    return metrics, _ratio_stats(dataset, right & total, total)
 
 
 def pck(
-    persons: PoseDataset, predictions: Predictions, share: float = 0.2
+    dataset: PoseDataset, predictions: Predictions, share: float = 0.2
 ) -> tuple[dict[str, float], ImageStats]:
     """PCK: the share of labeled joints within `share` of the torso's length of their place.
 
     Torso: left shoulder to right hip; where one is hidden, right shoulder to left hip; where that fails too
     the person is not scored, and `not_scored` counts those. The total is over joints; per joint too.
     """
-    names = persons.skeleton.keypoints
+    names = dataset.skeleton.keypoints
     index = names.index
     diagonals = (
         (index("left_shoulder"), index("right_hip")),
         (index("right_shoulder"), index("left_hip")),
     )
-    truth = np.stack([person.keypoints for person in persons.persons])  # (N, K, 3)
+    truth = np.stack([person.keypoints for person in dataset.instances])  # (N, K, 3)
     torso = np.full(len(truth), np.nan)
     for a, b in reversed(diagonals):  # the first one has the last word
         both = (truth[:, a, 2] > 0) & (truth[:, b, 2] > 0)
@@ -364,4 +364,4 @@ def pck(
     for joint, name in enumerate(names):
         if counts[:, joint].any():
             result[f"{metric} {name}"] = float(right[:, joint].sum() / counts[:, joint].sum())
-    return result, _ratio_stats(persons, right, counts)
+    return result, _ratio_stats(dataset, right, counts)

@@ -26,14 +26,14 @@ from posebook.skeletons import joint_difference
 class CropDataset(Dataset):
     """The network inputs of some people: one warp each, straight from the full image."""
 
-    def __init__(self, persons: PoseDataset, input_size: tuple[int, int]):
-        self.persons, self.input_size = persons, input_size
+    def __init__(self, dataset: PoseDataset, input_size: tuple[int, int]):
+        self.dataset, self.input_size = dataset, input_size
 
     def __len__(self) -> int:
-        return len(self.persons.persons)
+        return len(self.dataset.instances)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, np.ndarray]:
-        person = self.persons.persons[index]
+        person = self.dataset.instances[index]
         matrix = transforms.crop_affine(person.bbox, self.input_size)
         return torch.from_numpy(transforms.warp(read_image(person.image), matrix, self.input_size)), matrix
 
@@ -84,7 +84,7 @@ def decode(
 @torch.no_grad()
 def predict(
     model: nn.Module,
-    persons: PoseDataset,
+    dataset: PoseDataset,
     flip_test: bool = True,
     batch: int = 64,
     device: str = "cpu",
@@ -95,13 +95,13 @@ def predict(
 
     Raises ValueError where the model's joints are not the people's, naming the first that differs.
     """
-    if fault := joint_difference(model.skeleton.keypoints, persons.skeleton.keypoints):
+    if fault := joint_difference(model.skeleton.keypoints, dataset.skeleton.keypoints):
         raise ValueError(
-            f"the model gives {model.skeleton.name} joints, {persons.name} has {persons.skeleton.name} "
+            f"the model gives {model.skeleton.name} joints, {dataset.name} has {dataset.skeleton.name} "
             f"joints: the model's {fault}"
         )
     model.to(device).eval()
-    crops = DataLoader(CropDataset(persons, model.input_size), batch, num_workers=workers)
+    crops = DataLoader(CropDataset(dataset, model.input_size), batch, num_workers=workers)
     keypoints, scores, decoding = [], [], ""
     for images, matrices in tqdm(crops, desc="predict", delay=2, leave=False):
         output = forward(model, transforms.normalize(images.to(device)), flip_test)
@@ -112,18 +112,18 @@ def predict(
     return Predictions(np.stack(keypoints), np.concatenate(scores), decoding)
 
 
-def check_not_trained_on(weights: str | Path, persons: PoseDataset) -> None:
+def check_not_trained_on(weights: str | Path, dataset: PoseDataset) -> None:
     """Raise ValueError where weights were trained on images of these people, as far as their file tells.
 
     Images are compared by hashes of their files, which are read only where the weights carry hashes.
     """
     if trained := models.trained_images(weights):
-        combined.check_overlap(trained, combined.image_hashes(persons.persons), Path(weights).name)
+        combined.check_overlap(trained, combined.image_hashes(dataset.instances), Path(weights).name)
 
 
-def save_predictions(path: Path, persons: PoseDataset, predictions: Predictions, units: ImageStats) -> Path:
+def save_predictions(path: Path, dataset: PoseDataset, predictions: Predictions, units: ImageStats) -> Path:
     """Write PATH's predictions beside its record, as NAME.npz: hundredths of a pixel, compressed."""
-    people = persons.persons
+    people = dataset.instances
     arrays = {
         "person": np.array([person.id for person in people]),
         "image": np.array([person.image_id for person in people]),

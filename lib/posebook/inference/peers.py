@@ -71,7 +71,7 @@ def load_peer(path: str | Path) -> Peer:
 def predict(peer: Peer, people: PoseDataset) -> Predictions:
     """Joints of COCO's skeleton of every person, in pixels of their images."""
     keypoints, scores = [], []
-    for person in people.persons:
+    for person in people.instances:
         matrix = transforms.crop_affine(person.bbox, (peer.side, peer.side))
         crop = transforms.warp(read_image(person.image), matrix, (peer.side, peer.side))  # (S, S, 3)
         points, score = peer.run(crop)

@@ -26,27 +26,27 @@ from posebook.training.recipes import Recipe
 class TrainDataset(Dataset):
     """Augmented training samples, asked for by (epoch, sample index); from `packed`, or from the pictures."""
 
-    def __init__(self, persons: PoseDataset, recipe: Recipe, seed: int, packed: CanvasCache | None = None):
-        self.persons, self.recipe, self.seed = persons, recipe, seed
+    def __init__(self, dataset: PoseDataset, recipe: Recipe, seed: int, packed: CanvasCache | None = None):
+        self.dataset, self.recipe, self.seed = dataset, recipe, seed
         self.packed, self.epoch, self._order = packed, -1, (-1, np.zeros(0, int))
-        self.boxes = np.array([person.bbox for person in persons.persons])  # (N, 4)
-        self.keypoints = np.array([person.keypoints for person in persons.persons])  # (N, K, 3)
-        self.worth = torch.tensor(recipes.joint_weights(persons.skeleton.keypoints, recipe))  # (K,)
+        self.boxes = np.array([person.bbox for person in dataset.instances])  # (N, 4)
+        self.keypoints = np.array([person.keypoints for person in dataset.instances])  # (N, K, 3)
+        self.worth = torch.tensor(recipes.joint_weights(dataset.skeleton.keypoints, recipe))  # (K,)
 
     def __len__(self) -> int:
-        return len(self.persons.persons)
+        return len(self.dataset.instances)
 
-    def instances(self, epoch: int) -> np.ndarray:
+    def person_indices(self, epoch: int) -> np.ndarray:
         """Which person each sample of an epoch shows, (N,)."""
         if self._order[0] != epoch:
-            self._order = epoch, combined.epoch_instances(self.persons, self.seed, epoch)
+            self._order = epoch, combined.epoch_instances(self.dataset, self.seed, epoch)
         return self._order[1]
 
     def draw(self, epoch: int) -> None:
         """Draw an epoch's augmentation of everybody: one by one they would cost half as much as the warps."""
-        chosen = self.instances(epoch)
+        chosen = self.person_indices(epoch)
         boxes, keypoints = self.boxes[chosen], self.keypoints[chosen]  # (N, 4), (N, K, 3)
-        skeleton, size = self.persons.skeleton, self.recipe.input_size
+        skeleton, size = self.dataset.skeleton, self.recipe.input_size
         late = epoch >= self.recipe.epochs - self.recipe.stage2_epochs
         augmentation = self.recipe.stage2 if late else self.recipe.stage1
         rng = np.random.default_rng((self.seed, epoch, 1))  # 1: not the order's own numbers
@@ -82,8 +82,8 @@ class TrainDataset(Dataset):
 
     def _image(self, index: int) -> np.ndarray:
         """The epoch's sample `index`, (H, W, 3)."""
-        person = int(self.instances(self.epoch)[index])
-        picture = self.packed[person] if self.packed else read_image(self.persons.persons[person].image)
+        person = int(self.person_indices(self.epoch)[index])
+        picture = self.packed[person] if self.packed else read_image(self.dataset.instances[person].image)
         image = transforms.warp(picture, self.cuts[index], self.recipe.input_size)
         return transforms.apply_photometric(image, self.jitter, index)
 
@@ -139,7 +139,7 @@ class CanvasDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
         """The square (S, S, 3) uint8 that holds a sample's canvas in its upper left."""
         epoch, index = key
-        cut = torch.from_numpy(np.asarray(self.packed[int(self.samples.instances(epoch)[index])]))
+        cut = torch.from_numpy(np.asarray(self.packed[int(self.samples.person_indices(epoch)[index])]))
         square = torch.zeros(self.packed.side, self.packed.side, 3, dtype=torch.uint8)
         square[: len(cut), : len(cut)] = cut
         return square
@@ -161,7 +161,9 @@ def gpu_batches(
             samples.draw(epoch)
         chosen = torch.from_numpy(people)
         if squares is None:
-            squares = whole[torch.from_numpy(samples.instances(epoch)[people]).to(device)]  # (B, S, S, 3)
+            squares = whole[
+                torch.from_numpy(samples.person_indices(epoch)[people]).to(device)
+            ]  # (B, S, S, 3)
         cuts, size = torch.from_numpy(samples.cuts[people]), samples.recipe.input_size
         images = transforms.warp_batch(squares.to(device, non_blocking=True), cuts, size)
         images = transforms.apply_photometric_batch(

@@ -50,7 +50,7 @@ PCK_THRESHOLD = 0.1  # of a box's longer side
 def split_by_image(whole: Sequence[PoseDataset]) -> list[PoseDataset]:
     """Of sets over the same pictures a share each, no picture in two of them: every second one, of two."""
     return [
-        replace(people, persons=tuple(p for p in people.persons if p.image_id % len(whole) == number))
+        replace(people, instances=tuple(p for p in people.instances if p.image_id % len(whole) == number))
         for number, people in enumerate(whole)
     ]
 
@@ -63,7 +63,7 @@ class ConcatPoseDataset(Dataset):
     def __init__(self, sets: Sequence[TrainDataset]):
         self.sets, self.recipe, self.seed = sets, sets[0].recipe, sets[0].seed
         self.ends = np.cumsum([len(people) for people in sets])
-        self.joints = max(len(people.persons.skeleton.keypoints) for people in sets)
+        self.joints = max(len(people.dataset.skeleton.keypoints) for people in sets)
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -83,15 +83,15 @@ class ConcatPoseDataset(Dataset):
         )
 
 
-def metric_name(metric: str, persons: PoseDataset) -> str:
+def metric_name(metric: str, dataset: PoseDataset) -> str:
     """A metric's name with the set's joints."""
-    return f"{metric}, {len(persons.skeleton.keypoints)} joints"
+    return f"{metric}, {len(dataset.skeleton.keypoints)} joints"
 
 
-def pck(persons: PoseDataset, found: Predictions, limit: float = PCK_THRESHOLD) -> float:
+def pck(dataset: PoseDataset, found: Predictions, limit: float = PCK_THRESHOLD) -> float:
     """The share of labeled joints no farther from their place than `limit` of their box's longer side."""
-    truth = np.stack([person.keypoints for person in persons.persons])  # (N, K, 3)
-    sides = np.array([max(person.bbox[2:]) for person in persons.persons])  # (N,)
+    truth = np.stack([person.keypoints for person in dataset.instances])  # (N, K, 3)
+    sides = np.array([max(person.bbox[2:]) for person in dataset.instances])  # (N,)
     away = np.linalg.norm(found.keypoints - truth[..., :2], axis=2) / sides[:, None]  # (N, K)
     return float((away <= limit)[truth[..., 2] > 0].mean())
 
@@ -99,11 +99,11 @@ def pck(persons: PoseDataset, found: Predictions, limit: float = PCK_THRESHOLD) 
 def median_baseline(learned: PoseDataset, asked: PoseDataset) -> Predictions:
     """Each joint at the median of its places in the boxes learned from: what a net must do better than."""
 
-    def boxes(persons: PoseDataset) -> tuple[np.ndarray, np.ndarray]:
-        box = np.array([person.bbox for person in persons.persons])[:, None]  # (N, 1, 4)
+    def boxes(dataset: PoseDataset) -> tuple[np.ndarray, np.ndarray]:
+        box = np.array([person.bbox for person in dataset.instances])[:, None]  # (N, 1, 4)
         return box[..., :2] + box[..., 2:] / 2, box[..., 2:].max(2, keepdims=True)  # (N, 1, 2), (N, 1, 1)
 
-    truth = np.stack([person.keypoints for person in learned.persons])  # (N, K, 3)
+    truth = np.stack([person.keypoints for person in learned.instances])  # (N, K, 3)
     middle, side = boxes(learned)
     places = np.where(truth[..., 2:] > 0, (truth[..., :2] - middle) / side, np.nan)  # (N, K, 2)
     middle, side = boxes(asked)

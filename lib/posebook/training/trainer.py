@@ -331,10 +331,10 @@ def trained_images(
     images' hashes, where the images are not there. Raises ValueError where people to evaluate on are of them.
     """
     earlier, seen = models.trained_images(init) if init else set(), set()
-    if len({person.image for person in train_people.persons}) <= MAX_HASHED_IMAGES:
-        seen = set(canvases.image_hashes if canvases else combined.image_hashes(train_people.persons))
+    if len({person.image for person in train_people.instances}) <= MAX_HASHED_IMAGES:
+        seen = set(canvases.image_hashes if canvases else combined.image_hashes(train_people.instances))
     if val_people and (seen or earlier):
-        found = combined.image_hashes(val_people.persons)
+        found = combined.image_hashes(val_people.instances)
         combined.check_overlap(seen, found, "this run")
         combined.check_overlap(earlier, found, Path(init).name if init else "")
     return seen | earlier
