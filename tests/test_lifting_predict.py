@@ -289,7 +289,7 @@ def test_what_is_written_can_be_read_without_pickles(lifter, clip, tmp_path):
 
 def test_the_command_line_lifts_a_video(video, lifter, tmp_path):
     weights_io.save_weights(lifter, tmp_path / "lifter.safetensors", "mixste", **TINY)
-    words = [sys.executable, "-m", "posebook.lifting.predict_3d", str(video[0]), "--boxes", str(video[1])]
+    words = [sys.executable, "-m", "posebook", "lift", str(video[0]), "--boxes", str(video[1])]
     words += ["--lifter-weights", str(tmp_path / "lifter.safetensors"), "--out-dir", str(tmp_path / "out")]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

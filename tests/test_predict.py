@@ -13,7 +13,7 @@ from posebook.datasets import detector_boxes
 from posebook.evaluation import predictions
 from posebook.inference import detectors, predict
 
-WORDS = [sys.executable, "-m", "posebook.inference.predict"]
+WORDS = [sys.executable, "-m", "posebook", "predict"]
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +67,13 @@ def test_a_broken_picture_is_named_and_left_out(pictures, tmp_path):
     (pictures / "7.jpg").write_text("not a picture")
     (pictures / "notes.txt").write_text("not even called one")
     done = subprocess.run(
-        [*WORDS, str(pictures), str(tmp_path / "absent.jpg"), "--out-dir", str(tmp_path / "out")],
+        [*WORDS, str(pictures), "--out-dir", str(tmp_path / "out")],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "6 people on 6 pictures" in done.stdout
-    assert "7.jpg cannot be decoded" in done.stdout and "no image at" in done.stdout
+    assert "6 people on 6 images" in done.stdout
+    assert "7.jpg cannot be decoded" in done.stderr
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [entry["file_name"] for entry in entries] == [f"{i}.png" for i in range(1, 7)]
     assert all(len(entry["keypoints"]) == 51 for entry in entries)

@@ -26,7 +26,7 @@ def test_starnet_poses_recipe():
     assert middle == pytest.approx(4e-3 * (0.05 + 0.95 / 2), rel=1e-3) and end == pytest.approx(4e-3 * 0.05)
     mini = recipes.get("paper", "starnet-pose-s", "coco-mini")
     assert (mini.epochs, mini.stage2_epochs, mini.batch_size, mini.learning_rate) == (100, 10, 64, 4e-3)
-    assert recipes.get("paper", "rtmpose-t", "coco-mini").ema == 1  # trained without an average
+    assert recipes.get("paper", "rtmpose-t", "coco-mini").ema_momentum == 1  # trained without an average
 
 
 def test_lapx_recipes():

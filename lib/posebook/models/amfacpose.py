@@ -33,10 +33,12 @@ DGCB_REPEATS = 8  # channels a joint
 class CoordConv2d(nn.Module):
     """A convolution that sees where it is: grids in [-1, 1], each times a gain plus a shift (eq. 2)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int):
         super().__init__()
         self.gain, self.shift = nn.Parameter(torch.ones(2)), nn.Parameter(torch.zeros(2))
-        self.conv = nn.Conv2d(inputs + 2, outputs, kernel, stride, kernel // 2, bias=False)
+        self.conv = nn.Conv2d(
+            in_channels + 2, out_channels, kernel_size, stride, kernel_size // 2, bias=False
+        )
 
     def grids(self, height: int, width: int) -> Tensor:
         """The two channels (2, H, W) that are joined to an input of this size: across, down."""
@@ -60,29 +62,31 @@ class FixedSizeCoordConv(nn.Module):
     def __init__(self, coordinates: CoordConv2d, height: int, width: int):
         super().__init__()
         conv, grids = coordinates.conv, coordinates.grids(height, width)
-        inputs = conv.in_channels - 2
+        in_channels = conv.in_channels - 2
         bias = conv.bias is not None
         self.conv = nn.Conv2d(
-            inputs, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=bias
+            in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=bias
         )
-        self.conv.weight = nn.Parameter(conv.weight[:, :inputs], requires_grad=False)
+        self.conv.weight = nn.Parameter(conv.weight[:, :in_channels], requires_grad=False)
         if bias:
             self.conv.bias = conv.bias
-        added = nn.functional.conv2d(grids[None], conv.weight[:, inputs:], None, conv.stride, conv.padding)
+        added = nn.functional.conv2d(
+            grids[None], conv.weight[:, in_channels:], None, conv.stride, conv.padding
+        )
         self.register_buffer("added", added)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x) + self.added
 
 
-def separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+def separable(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
     """A filter a channel, then a 1x1 convolution over channels (eqs 3 and 4), a norm after each."""
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
-        nn.BatchNorm2d(inputs),
+        nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
+        nn.BatchNorm2d(in_channels),
         nn.Mish(),
-        nn.Conv2d(inputs, outputs, 1, bias=False),
-        nn.BatchNorm2d(outputs),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
     )
 
 
@@ -123,14 +127,17 @@ class SE(nn.Module):
 class Block(nn.Module):
     """ResNet's basic block with separable convolutions, Mish, and SCRM on its branch."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, scrm: bool):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, scrm: bool):
         super().__init__()
-        self.first, self.second = separable(inputs, outputs, stride), separable(outputs, outputs, 1)
-        self.scrm = SCRM(outputs) if scrm else nn.Identity()
+        self.first, self.second = (
+            separable(in_channels, out_channels, stride),
+            separable(out_channels, out_channels, 1),
+        )
+        self.scrm = SCRM(out_channels) if scrm else nn.Identity()
         self.shortcut = nn.Identity()
-        if stride > 1 or inputs != outputs:
-            project = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(project, nn.BatchNorm2d(outputs))
+        if stride > 1 or in_channels != out_channels:
+            project = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(project, nn.BatchNorm2d(out_channels))
         self.act = nn.Mish()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,9 +152,12 @@ class DGCB(nn.Module):
         super().__init__()
 
         def gate() -> nn.Sequential:
-            middle = channels // reduction
+            hidden_dim = channels // reduction
             return nn.Sequential(
-                nn.Conv2d(channels, middle, 1), nn.ReLU(), nn.Conv2d(middle, channels, 1), nn.Sigmoid()
+                nn.Conv2d(channels, hidden_dim, 1),
+                nn.ReLU(),
+                nn.Conv2d(hidden_dim, channels, 1),
+                nn.Sigmoid(),
             )
 
         self.pool, self.context, self.gate = nn.AdaptiveAvgPool2d(1), gate(), gate()
@@ -160,7 +170,9 @@ class DGCB(nn.Module):
 class AFPN(nn.Module):
     """Attentive pyramid: each scale at one width, refined, brought to the finest, joined (eqs 5 to 9)."""
 
-    def __init__(self, channels: tuple[int, ...], outputs: int, dgcb: bool, modulate: str, width: int = 64):
+    def __init__(
+        self, channels: tuple[int, ...], out_channels: int, dgcb: bool, modulate: str, width: int = 64
+    ):
         super().__init__()
         self.laterals = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width), nn.Mish())
@@ -169,7 +181,7 @@ class AFPN(nn.Module):
         self.contexts = nn.ModuleList(DGCB(width) for _ in channels) if dgcb else [None] * len(channels)
         self.modulate = modulate
         self.fuse = nn.Sequential(
-            nn.Conv2d(width * len(channels), outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+            nn.Conv2d(width * len(channels), out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
         )
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -184,10 +196,14 @@ class AFPN(nn.Module):
         return self.fuse(torch.cat(scales, 1))  # (B, outputs, H/4, W/4)
 
 
-def classifier(inputs: int, bins: int, hidden: int = 256) -> nn.Sequential:
+def classifier(in_channels: int, bins: int, hidden: int = 256) -> nn.Sequential:
     """What all joints share for one axis (eq. 19)."""
     return nn.Sequential(
-        nn.Linear(inputs, hidden), nn.Mish(), nn.Linear(hidden, hidden), nn.Mish(), nn.Linear(hidden, bins)
+        nn.Linear(in_channels, hidden),
+        nn.Mish(),
+        nn.Linear(hidden, hidden),
+        nn.Mish(),
+        nn.Linear(hidden, bins),
     )
 
 
@@ -224,20 +240,20 @@ class AMFACPose(nn.Module):
         self.skeleton, self.input_size = skeleton, tuple(input_size)
         joints = len(skeleton.keypoints)
 
-        stem, inputs = [], 3
-        for outputs, stride in ((16, 2), (32, 1), (64, 1)):
-            plain = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-            convolution = CoordConv2d(inputs, outputs, 3, stride) if coordconv else plain
-            stem += [convolution, nn.BatchNorm2d(outputs), nn.Mish()]
-            inputs = outputs
+        stem, in_channels = [], 3
+        for out_channels, stride in ((16, 2), (32, 1), (64, 1)):
+            plain = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+            convolution = CoordConv2d(in_channels, out_channels, 3, stride) if coordconv else plain
+            stem += [convolution, nn.BatchNorm2d(out_channels), nn.Mish()]
+            in_channels = out_channels
         self.stem = nn.Sequential(*stem)
         self.stages = nn.ModuleList()
         for stage, blocks in enumerate(BLOCKS[depth]):
-            outputs = 64 * 2**stage
-            layers = [Block(inputs, outputs, 2 if stage else 1, scrm)]
-            layers += [Block(outputs, outputs, 1, scrm) for _ in range(blocks - 1)]
-            self.stages.append(nn.Sequential(*layers, *([SE(outputs)] if se else [])))
-            inputs = outputs
+            out_channels = 64 * 2**stage
+            layers = [Block(in_channels, out_channels, 2 if stage else 1, scrm)]
+            layers += [Block(out_channels, out_channels, 1, scrm) for _ in range(blocks - 1)]
+            self.stages.append(nn.Sequential(*layers, *([SE(out_channels)] if se else [])))
+            in_channels = out_channels
         if afpn:
             self.neck = AFPN((128, 256, 512), joints * DGCB_REPEATS, dgcb, modulate)
         else:

@@ -82,17 +82,17 @@ class HFModule(nn.Module):
 class Downsample(nn.Module):
     """The stem's block: as the others, with a stride and without gates."""
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.dwonsample = separable(inputs, outputs, 2, relu=False)
+        self.dwonsample = separable(in_channels, out_channels, 2, relu=False)
         self.conv1 = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+            nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
         )
-        wide = nn.Conv2d(outputs, outputs, 3, 1, 1, groups=outputs, bias=False)
-        self.conv2 = nn.Sequential(wide, nn.BatchNorm2d(outputs), nn.ReLU())
-        self.global1, self.global2 = coarse(outputs, relu=True), coarse(outputs, relu=True)
-        strided = nn.Conv2d(outputs, outputs, 3, 2, 1, groups=outputs, bias=False)
-        self.conv3 = nn.Sequential(strided, nn.BatchNorm2d(outputs))
+        wide = nn.Conv2d(out_channels, out_channels, 3, 1, 1, groups=out_channels, bias=False)
+        self.conv2 = nn.Sequential(wide, nn.BatchNorm2d(out_channels), nn.ReLU())
+        self.global1, self.global2 = coarse(out_channels, relu=True), coarse(out_channels, relu=True)
+        strided = nn.Conv2d(out_channels, out_channels, 3, 2, 1, groups=out_channels, bias=False)
+        self.conv3 = nn.Sequential(strided, nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(self.conv1(x))  # (B, 48, H, W)

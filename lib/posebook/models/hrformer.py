@@ -112,7 +112,7 @@ class TransformerBlock(nn.Module):
 class TransformerModule(nn.Module):
     """Two blocks on every branch, then each output the sum of all branches."""
 
-    def __init__(self, widths: list[int], outputs: int):
+    def __init__(self, widths: list[int], num_outputs: int):
         super().__init__()
         self.branches = nn.ModuleList(
             nn.Sequential(*(TransformerBlock(width, 2**i) for _ in range(2)))
@@ -120,7 +120,7 @@ class TransformerModule(nn.Module):
         )
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(exchange(widths, source, target, "bilinear") for source in range(len(widths)))
-            for target in range(outputs)
+            for target in range(num_outputs)
         )
         self.relu = nn.ReLU()
 
@@ -142,8 +142,10 @@ class Backbone(nn.Module):
         for stage, modules in enumerate(MODULES, 2):
             widths = [width * 2**i for i in range(stage)]
             setattr(self, f"transition{stage - 1}", transition(before, widths))
-            outputs = [stage] * modules if stage < 4 else [stage, 1]
-            setattr(self, f"stage{stage}", nn.Sequential(*(TransformerModule(widths, n) for n in outputs)))
+            num_outputs = [stage] * modules if stage < 4 else [stage, 1]
+            setattr(
+                self, f"stage{stage}", nn.Sequential(*(TransformerModule(widths, n) for n in num_outputs))
+            )
             before = widths
         init_weights(self)
 

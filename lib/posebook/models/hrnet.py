@@ -20,10 +20,12 @@ from posebook.skeletons import Skeleton
 MODULES = (1, 4, 3)  # of stages 2, 3 and 4
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = False) -> nn.Sequential:
+def conv_bn(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, relu: bool = False
+) -> nn.Sequential:
     """Convolution without bias and batch norm, and ReLU where asked for."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), *([nn.ReLU()] if relu else []))
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), *([nn.ReLU()] if relu else []))
 
 
 def exchange(widths: list[int], source: int, target: int) -> nn.Module | None:
@@ -55,12 +57,12 @@ def advance(layers: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
 class HighResolutionModule(nn.Module):
     """Blocks on every branch, then each output the sum of all branches (section 3.2)."""
 
-    def __init__(self, widths: list[int], outputs: int):
+    def __init__(self, widths: list[int], num_outputs: int):
         super().__init__()
         self.branches = nn.ModuleList(residual_blocks(BasicBlock, width, width, 4) for width in widths)
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(exchange(widths, source, target) for source in range(len(widths)))
-            for target in range(outputs)
+            for target in range(num_outputs)
         )
         self.relu = nn.ReLU()
 

@@ -30,18 +30,18 @@ HOURGLASS_DEPTH = 4  # halvings in an hourglass
 class Bottleneck(nn.Module):
     """Pre-activated 1x1, depthwise 3x3 and 1x1 convolution; `soft_gate` weighs the shortcut by channel."""
 
-    def __init__(self, inputs: int, neck: int, soft_gate: bool = False):
+    def __init__(self, in_channels: int, neck: int, soft_gate: bool = False):
         super().__init__()
-        outputs = 2 * neck
+        out_channels = 2 * neck
         self.downsample = None
-        if inputs != outputs:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1))
+        if in_channels != out_channels:
+            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1))
         self.elu = nn.ELU()
-        self.bn1, self.pw_conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, neck, 1, bias=False)
+        self.bn1, self.pw_conv1 = nn.BatchNorm2d(in_channels), nn.Conv2d(in_channels, neck, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(neck)
         self.dw_conv = nn.Conv2d(neck, neck, 3, 1, 1, groups=neck, bias=False)
-        self.bn3, self.pw_conv2 = nn.BatchNorm2d(neck), nn.Conv2d(neck, outputs, 1)
-        self.alpha = nn.Parameter(torch.zeros(1, outputs, 1, 1)) if soft_gate else None
+        self.bn3, self.pw_conv2 = nn.BatchNorm2d(neck), nn.Conv2d(neck, out_channels, 1)
+        self.alpha = nn.Parameter(torch.zeros(1, out_channels, 1, 1)) if soft_gate else None
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pw_conv1(self.elu(self.bn1(x)))  # (B, neck, H, W)

@@ -19,12 +19,18 @@ class ConvBN(nn.Sequential):
     """Convolution with bias, then batch norm unless `norm` is off; the children are `conv` and `bn`."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, norm=True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        norm=True,
     ):
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
         if norm:
-            self.bn = nn.BatchNorm2d(outputs)
+            self.bn = nn.BatchNorm2d(out_channels)
 
 
 class CoordinateAttention(nn.Module):
@@ -36,11 +42,11 @@ class CoordinateAttention(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 32):
         super().__init__()
-        middle = max(8, channels // reduction)
-        self.conv_reduce = nn.Conv2d(channels, middle, 1, bias=False)
-        self.bn = nn.BatchNorm2d(middle)
-        self.conv_h = nn.Conv2d(middle, channels, 1)
-        self.conv_w = nn.Conv2d(middle, channels, 1)
+        hidden_dim = max(8, channels // reduction)
+        self.conv_reduce = nn.Conv2d(channels, hidden_dim, 1, bias=False)
+        self.bn = nn.BatchNorm2d(hidden_dim)
+        self.conv_h = nn.Conv2d(hidden_dim, channels, 1)
+        self.conv_w = nn.Conv2d(hidden_dim, channels, 1)
         self.pool_h, self.pool_w = nn.AdaptiveAvgPool2d((None, 1)), nn.AdaptiveAvgPool2d((1, None))
         for conv in (self.conv_h, self.conv_w):
             nn.init.zeros_(conv.weight)
@@ -61,13 +67,15 @@ class CoordinateAttention(nn.Module):
 class CBAM(nn.Module):
     """Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, section 3."""
 
-    def __init__(self, channels: int, reduction: int = 16, kernel: int = 7):
+    def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7):
         super().__init__()
-        middle = max(8, channels // reduction)
+        hidden_dim = max(8, channels // reduction)
         self.mlp = nn.Sequential(
-            nn.Conv2d(channels, middle, 1, bias=False), nn.ReLU(), nn.Conv2d(middle, channels, 1, bias=False)
+            nn.Conv2d(channels, hidden_dim, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(hidden_dim, channels, 1, bias=False),
         )
-        self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
+        self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.mlp(x.mean((2, 3), keepdim=True)) + self.mlp(
@@ -155,9 +163,9 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
+    def __init__(self, in_channels: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
@@ -174,9 +182,9 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
+    def __init__(self, in_channels: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
@@ -192,13 +200,15 @@ class Bottleneck(nn.Module):
 
 
 def residual_blocks(
-    block: type[nn.Module], inputs: int, width: int, number: int, stride: int = 1
+    block: type[nn.Module], in_channels: int, width: int, number: int, stride: int = 1
 ) -> nn.Sequential:
     """`number` blocks, the first with the stride and, where shapes change, a projection beside it."""
     outputs, downsample = width * block.expansion, None
-    if stride != 1 or inputs != outputs:
-        downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-    first = block(inputs, width, stride, downsample)
+    if stride != 1 or in_channels != outputs:
+        downsample = nn.Sequential(
+            nn.Conv2d(in_channels, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+        )
+    first = block(in_channels, width, stride, downsample)
     return nn.Sequential(first, *(block(outputs, width) for _ in range(number - 1)))
 
 

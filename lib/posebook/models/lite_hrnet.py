@@ -26,12 +26,21 @@ class ConvModule(nn.Sequential):
     """Convolution, batch norm unless it has a bias, and an activation unless None."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel=1, stride=1, groups=1, act: nn.Module | None = None, norm=True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel=1,
+        stride=1,
+        groups=1,
+        act: nn.Module | None = None,
+        norm=True,
     ):
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=not norm)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=not norm
+        )
         if norm:
-            self.bn = nn.BatchNorm2d(outputs)
+            self.bn = nn.BatchNorm2d(out_channels)
         if act is not None:
             self.activate = act
 
@@ -41,13 +50,13 @@ def shuffle(x: Tensor) -> Tensor:
     return x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
 
 
-def separable(inputs: int, outputs: int, stride: int, relu: bool) -> nn.Sequential:
+def separable(in_channels: int, out_channels: int, stride: int, relu: bool) -> nn.Sequential:
     """A 3x3 filter a channel and a 1x1 convolution, a norm after each."""
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
-        nn.BatchNorm2d(inputs),
-        nn.Conv2d(inputs, outputs, 1, bias=False),
-        nn.BatchNorm2d(outputs),
+        nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
+        nn.BatchNorm2d(in_channels),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
         *([nn.ReLU()] if relu else []),
     )
 
@@ -178,10 +187,10 @@ def transition(before: list[int], widths: list[int]) -> nn.ModuleList:
 class Project(nn.Sequential):
     """A depthwise and a pointwise convolution of the head."""
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.depthwise_conv = ConvModule(inputs, inputs, 3, groups=inputs)
-        self.pointwise_conv = ConvModule(inputs, outputs, act=nn.ReLU())
+        self.depthwise_conv = ConvModule(in_channels, in_channels, 3, groups=in_channels)
+        self.pointwise_conv = ConvModule(in_channels, out_channels, act=nn.ReLU())
 
 
 class IterativeHead(nn.Module):
@@ -226,9 +235,9 @@ class Backbone(nn.Module):
 class Head(nn.Module):
     """One map a joint from a 1x1 convolution."""
 
-    def __init__(self, inputs: int, joints: int):
+    def __init__(self, in_channels: int, joints: int):
         super().__init__()
-        self.final_layer = nn.Conv2d(inputs, joints, 1)
+        self.final_layer = nn.Conv2d(in_channels, joints, 1)
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -22,14 +22,14 @@ class GlobalContext(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        middle = max(16, channels // 16)
+        hidden_dim = max(16, channels // 16)
         self.conv_mask = nn.Conv2d(channels, 1, 1)
         self.softmax = nn.Softmax(dim=2)
         self.channel_add_conv = nn.Sequential(
-            nn.Conv2d(channels, middle, 1),
-            nn.LayerNorm([middle, 1, 1]),
+            nn.Conv2d(channels, hidden_dim, 1),
+            nn.LayerNorm([hidden_dim, 1, 1]),
             nn.ReLU(),
-            nn.Conv2d(middle, channels, 1),
+            nn.Conv2d(hidden_dim, channels, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,9 +43,9 @@ class LightBottleneck(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
+    def __init__(self, in_channels: int, width: int, stride: int = 1, downsample: nn.Module | None = None):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, 1, groups=width, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
@@ -83,8 +83,8 @@ class LPN(nn.Module):
         self.layer3 = residual_blocks(LightBottleneck, 128, 256, three, 2)
         self.layer4 = residual_blocks(LightBottleneck, 256, 512, four)
         layers = []
-        for inputs in (512, 256):
-            up = nn.ConvTranspose2d(inputs, 256, 4, 2, 1, groups=256, bias=False)
+        for in_channels in (512, 256):
+            up = nn.ConvTranspose2d(in_channels, 256, 4, 2, 1, groups=256, bias=False)
             layers += [up, nn.BatchNorm2d(256), nn.ReLU()]
             layers += [nn.Conv2d(256, 256, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU()]
         self.deconv_layers = nn.Sequential(*layers)

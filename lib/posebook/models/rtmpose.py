@@ -23,10 +23,14 @@ STAGES = ((128, 3), (256, 6), (512, 6), (1024, 3))  # width and blocks before sc
 class ConvModule(nn.Sequential):
     """Convolution without bias, batch norm, SiLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
+    ):
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(outputs)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+        )
+        self.bn = nn.BatchNorm2d(out_channels)
         self.act = nn.SiLU()
 
 
@@ -106,13 +110,13 @@ class CSPNeXt(nn.Module):
             ConvModule(width // 2, width // 2, 3),
             ConvModule(width // 2, width, 3),
         )
-        for number, (outputs, blocks) in enumerate(STAGES, 1):
-            outputs, last = int(outputs * widen), number == len(STAGES)
-            layers = [ConvModule(width, outputs, 3, 2)]
-            layers += [PyramidPooling(outputs)] if last else []
-            layers += [CSPLayer(outputs, max(round(blocks * deepen), 1), shortcut=not last)]
+        for number, (out_channels, blocks) in enumerate(STAGES, 1):
+            out_channels, last = int(out_channels * widen), number == len(STAGES)
+            layers = [ConvModule(width, out_channels, 3, 2)]
+            layers += [PyramidPooling(out_channels)] if last else []
+            layers += [CSPLayer(out_channels, max(round(blocks * deepen), 1), shortcut=not last)]
             setattr(self, f"stage{number}", nn.Sequential(*layers))
-            width = outputs
+            width = out_channels
         self.channels = width
 
     def forward(self, x: Tensor) -> Tensor:

@@ -47,8 +47,12 @@ class SimpleBaseline(nn.Module):
         self.layer3 = residual_blocks(Bottleneck, 512, 256, three, 2)
         self.layer4 = residual_blocks(Bottleneck, 1024, 512, four, 2)
         layers = []
-        for inputs in (2048, 256, 256):
-            layers += [nn.ConvTranspose2d(inputs, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU()]
+        for in_channels in (2048, 256, 256):
+            layers += [
+                nn.ConvTranspose2d(in_channels, 256, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(256),
+                nn.ReLU(),
+            ]
         self.deconv_layers = nn.Sequential(*layers)
         self.final_layer = nn.Conv2d(256, len(skeleton.keypoints), 1)
         self.simcc = simcc

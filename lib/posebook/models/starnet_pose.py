@@ -50,14 +50,14 @@ class StarNet(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(ConvBN(3, 32, 3, stride=2), nn.ReLU6())
         self.stages = nn.ModuleList()
-        inputs = 32
+        in_channels = 32
         for stage, depth in enumerate(depths):
-            outputs = width * 2**stage
+            out_channels = width * 2**stage
             module = ATTENTION[attention] if stage + 1 in attention_stages else None
-            blocks = [StarBlock(outputs, attention=module) for _ in range(depth)]
-            self.stages.append(nn.Sequential(ConvBN(inputs, outputs, 3, stride=2), *blocks))
-            inputs = outputs
-        self.channels = inputs
+            blocks = [StarBlock(out_channels, attention=module) for _ in range(depth)]
+            self.stages.append(nn.Sequential(ConvBN(in_channels, out_channels, 3, stride=2), *blocks))
+            in_channels = out_channels
+        self.channels = in_channels
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and ".ca." not in name:  # as StarNet starts
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -99,8 +99,12 @@ class ClassicDecoder(nn.Module):
     def __init__(self, width: int, joints: int):
         super().__init__()
         layers = []
-        for inputs in (width, 256):
-            layers += [nn.ConvTranspose2d(inputs, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU()]
+        for in_channels in (width, 256):
+            layers += [
+                nn.ConvTranspose2d(in_channels, 256, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(256),
+                nn.ReLU(),
+            ]
         self.deconv_layers = nn.Sequential(*layers)
         self.final_layer = nn.Conv2d(256, joints, 1)
 
