@@ -1,9 +1,7 @@
 """What the tests share: one thread each, a small dataset, and the way to real data where there is any."""
 
 import json
-import math
 import os
-import zlib
 from pathlib import Path
 
 import cv2
@@ -12,7 +10,6 @@ import pytest
 import torch
 
 from posebook import skeletons
-from posebook.paths import ROOT  # noqa: F401 (tests import it from here)
 
 torch.set_num_threads(1)
 
@@ -76,26 +73,3 @@ def own(small, tmp_path_factory):
             entry |= {"keypoints": joints.ravel().tolist(), "num_keypoints": 16}
         (root / "annotations" / f"{split}.json").write_text(json.dumps(content))
     return root
-
-
-def drawn(layout: list) -> dict[str, torch.Tensor]:
-    """The fixtures' weights: each key draws from a generator seeded by its own name."""
-    state = {}
-    for key, shape, _ in layout:
-        rng, last = np.random.default_rng(zlib.crc32(key.encode())), key.split(".")[-1]
-        if last == "num_batches_tracked":
-            value = np.zeros(shape, np.int64)
-        elif last == "running_mean" or last == "bias":
-            value = 0.1 * rng.standard_normal(shape)
-        elif last == "weight" and len(shape) >= 2:
-            value = rng.standard_normal(shape) / math.sqrt(np.prod(shape[1:]))
-        else:
-            value = rng.uniform(0.5, 1.5, shape)
-        state[key] = torch.as_tensor(value)
-    return state
-
-
-def apart(outputs: list[np.ndarray], others: list[np.ndarray]) -> float:
-    """The largest difference, as a share of the largest value of its output."""
-    pairs = zip(outputs, others, strict=True)
-    return max(np.abs(one - other).max() / np.abs(other).max() for one, other in pairs)

@@ -6,7 +6,7 @@ import tomllib
 import pytest
 import yaml
 
-from conftest import ROOT
+from helpers import ROOT
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 # Neither has a build for every machine this must run on, or is needed: nothing may come to depend on them.

@@ -9,7 +9,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from conftest import ROOT
+from helpers import ROOT
 from posebook import cli, migration, models, paths, records
 from posebook.papers import cells, lifting, matching, tables
 from posebook.training import loop, recipes, trainer

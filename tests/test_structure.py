@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 import posebook
-from conftest import ROOT
+from helpers import ROOT
 from posebook import imports
 
 LEVELS = [
@@ -100,3 +100,16 @@ def test_former_module_names_still_work_with_a_warning():
 def test_importing_posebook_is_quick():
     code = "import sys, posebook; assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tests_are_short_and_do_not_import_each_other():
+    for path in (ROOT / "tests").rglob("*.py"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, path
+        assert not re.search(r"^(from|import) test_", text, re.MULTILINE), path
+
+
+def test_tests_mirror_the_package():
+    packages = {path.name for path in imports.PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")} - {"tests", "workflow"}
+    assert folders == packages

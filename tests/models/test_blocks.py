@@ -1,17 +1,16 @@
 """The papers' special modules against plain loops and known points, and every ablation's size."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from helpers import ROOT, drawn
 from posebook import complexity, models
 from posebook.models import amfacpose, hrformer, lapx, lite_hrnet
-from test_models import drawn
 
-GOLDEN = Path(__file__).parent / "parity" / "amfacpose-r18.golden.npz"
+GOLDEN = ROOT / "tests" / "parity" / "amfacpose-r18.golden.npz"
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-
-from conftest import ROOT
-from posebook import records
 from slurm import cluster
+
+from helpers import ROOT
+from posebook import records
 
 pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is not installed")
 
@@ -56,7 +56,13 @@ def wait_for(what, seconds: float, shown: Path):
 
 @pytest.mark.slow
 def test_a_grid_outlives_a_lost_machine_and_a_killed_run(slurm, small, tmp_path):
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "tests" / "slurm" / "Snakefile")]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(ROOT / "tests" / "workflow" / "slurm" / "Snakefile"),
+    ]
     command += ["--profile", str(ROOT / "profiles" / "slurm"), "--directory", str(tmp_path)]
     command += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
     command += ["--config", f"small={small}"]

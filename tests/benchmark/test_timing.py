@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from conftest import ROOT
+from helpers import ROOT
 from posebook import models
 from posebook.benchmark import energy, memory, roofline, sweep, timing
 from posebook.inference import export, runtimes

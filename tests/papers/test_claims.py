@@ -10,7 +10,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from conftest import ROOT
+from helpers import ROOT
 from posebook.papers.claims import (
     CLAIMS,
     UNTESTED,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import posebook
-from conftest import ROOT
+from helpers import ROOT
 from posebook import models, transforms
 from posebook.evaluation import predictions
 from posebook.inference import export

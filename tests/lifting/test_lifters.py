@@ -2,36 +2,32 @@
 
 import dataclasses
 import json
-import re
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lifting_helpers import SMALL
 
-from conftest import ROOT, apart, drawn
-from posebook import skeletons, utils
+from helpers import ROOT, apart, drawn
+from posebook import skeletons
 from posebook.complexity import SkipInit
 from posebook.lifting import (
-    camera,
     clips,
     complexity,
     key_mapping,
-    metrics,
     models,
     pruning,
     recipes,
     skeleton,
-    synthetic_motion,
     training,
-    weights_io,
 )
 
 PARITY = ROOT / "tests" / "parity" / "lifting"
+
+
 HOT = {"hot-mixste": 3, "hot-motionbert": 1}  # before which layer frames are pruned
-SMALL = {"width": 16, "depth": 3, "heads": 2}
 
 
 def small(name: str = "mixste", frames: int = 9, **options: object) -> models.Lifter:
@@ -41,11 +37,6 @@ def small(name: str = "mixste", frames: int = 9, **options: object) -> models.Li
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return net.eval()
-
-
-@pytest.fixture(scope="module")
-def clip() -> clips.Clip:
-    return synthetic_motion.make_clips(1, 60)[0]
 
 
 @pytest.mark.slow
@@ -283,228 +274,3 @@ def test_another_order_of_joints_is_refused(clip):
         clips.clip_inputs(dataclasses.replace(clip, joints=coco))
     with pytest.raises(ValueError, match="16 joints, not 17: reorder them"):
         skeleton.check_order(skeleton.H36M.keypoints[:16])
-
-
-def test_cocos_joints_become_human36ms():
-    coco = np.zeros((17, 2))
-    names = skeletons.get("coco").keypoints
-    for name, place in {"left_hip": (-1, 0), "right_hip": (1, 0), "left_shoulder": (-2, -4)}.items():
-        coco[names.index(name)] = place
-    coco[names.index("right_shoulder")], coco[names.index("nose")] = (2, -4), (0, -6)
-    coco[names.index("left_eye")] = coco[names.index("right_eye")] = (0, -6.5)
-    found = dict(zip(skeleton.H36M.keypoints, skeleton.from_coco(coco).tolist(), strict=True))
-    assert found["hip"] == [0, 0] and found["thorax"] == [0, -4] and found["spine"] == [0, -2]
-    assert found["nose"] == [0, -6] and found["head"] == [0, -7.5] and found["left_hip"] == [-1, 0]
-
-
-def test_a_mirror_is_its_own_inverse(clip):
-    x = clips.clip_inputs(clip, 3)
-    assert torch.equal(skeleton.mirror(skeleton.mirror(x)), x)
-    left, right = skeleton.H36M.keypoints.index("left_wrist"), skeleton.H36M.keypoints.index("right_wrist")
-    assert skeleton.mirror(x)[0, left].tolist() == [-x[0, right, 0], *x[0, right, 1:].tolist()]
-
-
-def test_projection_is_opencvs():
-    points = np.random.default_rng(0).uniform(-1, 1, (20, 3)) + [0, 0, 4]
-    radial, tangential = (-0.2, 0.25, -0.009), (-0.0009, -0.0014)
-    view = camera.Camera(
-        np.eye(3),
-        np.zeros(3),
-        (1000, 1000),
-        np.array([1145.0, 1143]),
-        np.array([512.0, 515]),
-        radial,
-        tangential,
-    )
-    matrix = np.array([[1145.0, 0, 512], [0, 1143, 515], [0, 0, 1]])
-    bend = np.array([*radial[:2], *tangential, radial[2]])
-    expected = cv2.projectPoints(points, np.zeros(3), np.zeros(3), matrix, bend)[0][:, 0]
-    assert np.allclose(view.project(points), expected)
-    with pytest.raises(ValueError, match="this camera has no intrinsics"):
-        dataclasses.replace(view, focal=None).project(points)
-
-
-def test_a_root_is_solved_for_and_not_taken(clip):
-    pose = torch.as_tensor(clip.pose - clip.pose[:, :1])
-    rays = torch.as_tensor(clip.camera.rays(clip.camera.project(clip.pose)))
-    found = camera.solve_root(pose, rays)
-    assert torch.allclose(found, torch.as_tensor(clip.pose[:, 0]), atol=1e-6)
-    weights_ = torch.ones(len(pose), 17, dtype=pose.dtype)
-    rays[:, 3] += 0.5  # one joint seen elsewhere, and left out
-    weights_[:, 3] = 0
-    assert torch.allclose(camera.solve_root(pose, rays, weights_), found, atol=1e-6)
-
-
-def turned(pose: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """A pose turned, scaled and moved."""
-    rng = np.random.default_rng(seed)
-    q, _ = np.linalg.qr(rng.standard_normal((3, 3)))
-    q *= np.sign(np.linalg.det(q))
-    return 1.7 * pose @ torch.as_tensor(q, dtype=pose.dtype) + torch.as_tensor(rng.standard_normal(3))
-
-
-def test_metrics_are_their_loops():
-    torch.manual_seed(0)
-    found, truth = torch.randn(2, 6, 17, 3, dtype=torch.double)
-    for frame in range(6):
-        errors = [float((found[frame, j] - truth[frame, j]).norm()) for j in range(17)]
-        assert float(metrics.mpjpe(found, truth)[frame]) == pytest.approx(1000 * np.mean(errors))
-    step = [
-        np.mean(
-            [float(((found[3, j] - found[2, j]) - (truth[3, j] - truth[2, j])).norm()) for j in range(17)]
-        )
-    ]
-    assert float(metrics.mpjve(found, truth)[2]) == pytest.approx(1000 * step[0])
-    bent = found[4] - 2 * found[3] + found[2] - (truth[4] - 2 * truth[3] + truth[2])
-    assert float(metrics.acceleration_error(found, truth)[2]) == pytest.approx(
-        1000 * float(bent.norm(dim=-1).mean())
-    )
-
-
-def test_a_similar_pose_has_no_error_after_alignment_and_a_mirrored_one_has():
-    torch.manual_seed(0)
-    truth = torch.randn(5, 17, 3, dtype=torch.double)
-    assert metrics.p_mpjpe(turned(truth), truth).max() < 1e-6
-    assert torch.allclose(metrics.p_mpjpe(turned(truth), truth * 2), torch.zeros(5).double(), atol=1e-6)
-    assert metrics.p_mpjpe(truth * torch.tensor([-1.0, 1, 1]), truth).min() > 100
-    found = truth + 0.1 * torch.randn_like(truth)
-    best = metrics.p_mpjpe(found, truth)
-    assert (best <= metrics.mpjpe(found - found.mean(1, True), truth - truth.mean(1, True)) * 1.2).all()
-    assert torch.allclose(metrics.p_mpjpe(turned(found, 3), truth), best)
-
-
-def test_errors_are_averaged_over_actions():
-    truth = [torch.zeros(4, 17, 3), torch.zeros(8, 17, 3), torch.zeros(4, 17, 3)]
-    found = [truth[0] + 1.0, truth[1] + 1.0, truth[2]]
-    means, own = metrics.measure(found, truth, ["walk", "walk", "sit"])
-    assert own["walk"]["MPJPE"] == pytest.approx(1000 * 3**0.5) and own["sit"]["MPJPE"] == 0
-    assert means["MPJPE"] == pytest.approx(own["walk"]["MPJPE"] / 2)
-
-
-def test_frames_of_an_unknown_truth_count_in_nothing():
-    truth, found = torch.zeros(7, 17, 3), torch.randn(7, 17, 3)
-    truth[3] = torch.nan
-    means, _ = metrics.measure([found], [truth], ["all"])
-    known = [0, 1, 2, 4, 5, 6]
-    assert means["MPJPE"] == pytest.approx(float(metrics.mpjpe(found[known], truth[known]).mean()), rel=1e-5)
-    steps = metrics.mpjve(found, torch.zeros(7, 17, 3))[[0, 1, 4, 5]]
-    assert means["MPJVE"] == pytest.approx(float(steps.mean()), rel=1e-5)
-    bends = metrics.acceleration_error(found, torch.zeros(7, 17, 3))[[0, 4]]
-    assert means["ACC"] == pytest.approx(float(bends.mean()), rel=1e-5)
-
-
-def test_the_loss_is_its_loop_and_leaves_out_what_does_not_count():
-    torch.manual_seed(0)
-    found, truth = torch.randn(2, 1, 5, 17, 3)
-    counted = torch.tensor([[False, True, True, True, False]])
-    recipe = recipes.get("demo", "mixste", scale=0.5)
-    w, place, smooth, velocity, scaled = recipe.joints, [], [], [], []
-    for f in (1, 2, 3):
-        best = (found[0, f] * truth[0, f]).sum() / found[0, f].square().sum()
-        for j in range(17):
-            moved, true = found[0, f, j] - found[0, f - 1, j], truth[0, f, j] - truth[0, f - 1, j]
-            place.append(w[j] * (found[0, f, j] - truth[0, f, j]).norm())
-            smooth.append(w[j] * moved.square().mean())
-            velocity.append((moved - true).norm())
-            scaled.append((best * found[0, f, j] - truth[0, f, j]).norm())
-    parts = [torch.stack(part).mean() for part in (place, smooth, velocity, scaled)]
-    expected = parts[0] + 0.5 * parts[1] + 2 * parts[2] + 0.5 * parts[3]
-    assert float(training.lifting_loss(found, truth, counted, recipe)) == pytest.approx(
-        float(expected), rel=1e-5
-    )
-    other = found.clone()
-    other[:, 4] += 9.0
-    assert training.lifting_loss(other, truth, counted, recipe) == training.lifting_loss(
-        found, truth, counted, recipe
-    )
-
-
-def test_squaring_scales_the_gradient_by_the_loss():
-    """The authors' loss.backward(loss.detach()) is the gradient of half the square."""
-    x = torch.randn(1, 4, 17, 3, requires_grad=True)
-    truth, counted = torch.randn(1, 4, 17, 3), torch.ones(1, 4, dtype=torch.bool)
-    plain, squared = recipes.get("demo", "mixste"), recipes.get("demo", "mixste", squared=True)
-    value = training.lifting_loss(x, truth, counted, plain)
-    value.backward(value.detach())
-    theirs = x.grad.clone()
-    x.grad = None
-    training.lifting_loss(x, truth, counted, squared).backward()
-    assert torch.allclose(x.grad, theirs, atol=1e-6)
-
-
-def test_lifting_a_clip_puts_every_frame_in_its_place(clip):
-    """A net that hands on what it is given gives the clip back, mirrored or not."""
-
-    class Same(models.Lifter):
-        def __init__(self):
-            super().__init__(frames=9, joints=17, channels=2, width=1, depth=0)
-            self.one = torch.nn.Parameter(torch.ones(1))
-
-        def forward(self, x):
-            return torch.cat([x, x[..., :1].abs()], -1) * self.one
-
-    x = clips.clip_inputs(clip)
-    for flip in (False, True):
-        found = training.lift_sequence(Same(), x, flip)
-        assert found.shape == (len(x), 17, 3) and torch.allclose(found[..., :2], x - x[:, :1], atol=1e-6)
-
-
-def test_paper_recipes_follow_their_codes():
-    assert (
-        recipes.get("paper", "mixste").learning_rate == 4e-5
-        and recipes.get("paper", "mixste").batch_size == 4
-    )
-    assert recipes.get("paper", "ktpformer").epochs == 200 and not recipes.get("paper", "ktpformer").squared
-    rates = [1e-5 * 0.99**epoch for epoch in range(3)]
-    recipe = recipes.get("paper", "mixste", learning_rate=1e-5)
-    from posebook.training import optimizer
-
-    found = [optimizer.lr_at_step(epoch * 10, 1600, recipe) for epoch in range(3)]
-    assert found == pytest.approx(rates)
-    with pytest.raises(ValueError, match="unknown recipe field 'epoch'; did you mean epochs"):
-        recipes.get("demo", "mixste", epoch=3)
-    with pytest.raises(ValueError, match="unknown profile 'papers'; did you mean paper"):
-        recipes.get("papers", "mixste")
-
-
-def test_training_a_lifter_goes_on_where_it_was_and_writes_a_record(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SYNTHETIC_CLIPS", {"train": 3, "val": 2})
-    some = {"epochs": 2, "batch_size": 8, "frames": 27, "evaluate_every": 1}
-    record = training.train_lifter(
-        profile="demo", out_dir=tmp_path, prune={1: ("uniform", 9)}, options=SMALL, **some
-    )
-    assert record["kind"] == "lift" and [point["epoch"] for point in record["curve"]] == [1, 2]
-    assert record["metrics"].keys() == metrics.METRICS.keys() and record["evaluated"]["clips"] == 2
-    assert record["complexity"]["flops"] > 0 and record["evaluated"]["frames"] == 486
-    again = training.train_lifter(
-        profile="demo", out_dir=tmp_path, prune={1: ("uniform", 9)}, options=SMALL, **some
-    )
-    assert again["weights"]["sha256"] == record["weights"]["sha256"]
-    assert again["metrics"] == record["metrics"]
-
-
-def test_what_training_refuses_before_any_work(tmp_path):
-    for arguments, message in (
-        ({"lifter": "mixte"}, "unknown lifter 'mixte'"),
-        ({"dataset": "human"}, "unknown dataset 'human'"),
-        ({"profile": "quick"}, "unknown profile 'quick'"),
-        ({"recover": "keep"}, "answers for the kept frames alone"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            training.train_lifter(**arguments, out_dir=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "data" / "weights").glob("lifter-*.safetensors")), ids=lambda path: path.stem
-)
-def test_a_shipped_lifter_is_as_good_as_its_card_says(path):
-    """On four clips instead of forty, so within a fifth."""
-    card = path.with_suffix(".md").read_text()
-    assert utils.sha256(path) in card
-    stated = float(re.search(r"\| MPJPE \| ([\d.]+)", card)[1])
-    net = weights_io.load_weights(path)
-    found = training.evaluate_lifter(net, synthetic_motion.load_split("val", 4, frames=243, fps=25.0))[0][
-        "MPJPE"
-    ]
-    assert found == pytest.approx(stated, rel=0.2)

@@ -14,9 +14,12 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from report_helpers import broken, execute, executed_notebook, with_a_scene
 
-from conftest import ROOT
-from test_report import broken, browser, execute, executed_notebook, pages, run, with_a_scene
+from helpers import ROOT
+from posebook.report import browser
+from posebook.report import html as pages
+from posebook.report import notebooks as run
 
 CHROMIUM = next(filter(None, map(shutil.which, browser.NAMES)), None)
 QUIET = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking

@@ -1,18 +1,17 @@
 """Models against the authors' layouts and outputs, and what loading refuses."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from conftest import ROOT, apart, drawn
+from helpers import ROOT, apart, drawn
 from posebook import complexity, models, utils
 from posebook.models.layers import CBAM, CoordinateAttention
 
-PARITY = Path(__file__).parent / "parity"
+PARITY = ROOT / "tests" / "parity"
 WEIGHTS = ROOT / "data" / "weights"
 
 

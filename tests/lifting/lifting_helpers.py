@@ -1,0 +1,3 @@
+"""What the tests of this folder share."""
+
+SMALL = {"width": 16, "depth": 3, "heads": 2}

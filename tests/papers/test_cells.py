@@ -1,0 +1,189 @@
+"""The papers' numbers, and the rule that a measured figure stands only in a cell of its own dataset."""
+
+import json
+import shlex
+
+import pandas as pd
+import pytest
+from tables_helpers import CELLS, PAPER, ap, cell, lapx, record, run_of
+
+from posebook import complexity, datasets, models
+from posebook.papers import ablations, commands, matching, size_trace, tables
+from posebook.papers.cells import load_cells, parse_size
+from posebook.report import html_tables
+from posebook.training import recipes
+
+
+def benchmark(model: str = "starnet-pose-t", median: float = 20.0, **changes) -> dict:
+    run = {"model": model, "input_size": [256, 192], "batch": 1, "form": "eager fp32", "threads": 2}
+    run |= {"latency_ms": {"median": median, "p10": 19.0, "p90": 25.0, "mean": 21.0}} | changes
+    return record(kind="benchmark", model="all", metrics=[run], machine={"device": "cpu: made-up"})
+
+
+def test_latency_comes_from_a_benchmark_and_names_its_machine():
+    found = ap(benchmark(), name="speed", column="Latency (ms)")
+    assert (found["measured"], found["status"]) == ("20.00", "measured here")
+    assert "cpu: made-up" in found["where"] and "19.00 to 25.00" in found["where"]
+    assert ap(benchmark(), name="speed", column="FPS")["measured"] == "50.0"
+    for other in (benchmark(batch=8), benchmark(input_size=[128, 96]), benchmark(form="compiled fp32")):
+        assert ap(other, name="speed", column="FPS")["status"] == "not measured"
+
+
+def test_what_is_not_built_is_published_only_and_what_is_has_a_command():
+    table = tables.build_table(PAPER, "lightweight_comparison", [])
+    unknown = table["row"].isin(["X-HRNet-30", "LMFormer-L", "LGM-Pose"])
+    assert (table.loc[unknown, "status"] == "published").all() and (table.loc[unknown, "command"] == "").all()
+    missing = table[table["status"] == "not measured"]
+    ours = missing["row"].str.startswith("StarNet")
+    assert ours.sum() == 8 and missing.loc[ours, "command"].str.contains("--model starnet-pose-").all()
+    assert missing.loc[~ours, "command"].str.contains("evaluate.ipynb .*-p model (?:rtmpose|lite)").all()
+    command = ap(name="occlusion_ablation", row="StarNetCA-S1")["command"]
+    assert command == "make grid PROFILE=paper ROWS=occlusion-ca"
+
+
+def test_the_commands_would_do_what_the_cells_ask_for(everything, tmp_path):
+    """Every training command names a dataset, options and a recipe that posebook takes: the cell's own."""
+    asked = 0
+    cells = everything[
+        everything["model"].isin(recipes.PAPER) & (everything["dataset"] != "")
+    ].drop_duplicates(["paper", "table", "row", "dataset"])
+    for line in cells.to_dict("records"):
+        words = shlex.split(commands.measuring_command(line))
+        if words[:2] == ["make", "grid"]:
+            for run in ablations.matching_rows(words[3].removeprefix("ROWS=")):
+                made = recipes.get("paper", run.model, run.dataset, **run.changes)
+                assert (run.row, run.model, made) == (line["row"], cell["model"], matching.cell_recipe(line))
+            asked += 1
+        elif words[:2] == ["posebook", "train"]:
+            given = dict(zip(words[2::2], words[3::2], strict=True))
+            models.check_options(given["--model"], json.loads(given.get("--options", "{}")))
+            changes = json.loads(given.get("--set", "{}"))
+            recipe = recipes.get(given["--profile"], given["--model"], given["--dataset"], **changes)
+            assert recipe == matching.cell_recipe(line)
+            with pytest.raises(datasets.DatasetMissing):
+                datasets.load(given["--dataset"], tmp_path)
+            asked += 1
+    assert asked == (3 + 5 + 6 + 14) + (2 + 2 + 2) + (3 + 1) + (2 + 4) + 8
+
+
+def test_the_scorecard_adds_up():
+    card = tables.scorecard([])
+    ours = card["paper"] == PAPER
+    assert dict(zip(card.loc[ours, "table"], card.loc[ours, "cells"], strict=True)) == CELLS
+    assert (card[["measured here", "not measured", "published only"]].sum(axis=1) == card["cells"]).all()
+    more = tables.scorecard([record(), benchmark()])
+    gained = more["measured here"] - card["measured here"]
+    assert gained[~ours].sum() == 0
+    assert dict(zip(card.loc[ours, "table"], gained[ours], strict=True)) == {
+        "main_results": 6,
+        "lightweight_comparison": 4,
+        "speed": 5,
+        "architecture": 0,
+        "attention_ablation": 0,
+        "occlusion_ablation": 0,
+    }
+
+
+def test_accuracies_say_what_they_were_measured_on():
+    pck = record(metrics={"PCK@0.2": 0.6}, metrics_without_flip={"PCK@0.2": 0.5}, evaluated__name="lspet")
+    plain = record(protocol__flip_test=False)
+    table = tables.all_accuracies([pck, plain, benchmark()])
+    assert list(table["metric"]) == ["PCK@0.2", "AP"]
+    assert table.loc[0, ["with flip test", "without"]].tolist() == [0.6, 0.5]
+    assert pd.isna(table.loc[1, "with flip test"]) and table.loc[1, "without"] == pytest.approx(0.71234)
+    assert table.loc[0, "measured on"] == "lspet val2017, 6,352 people"
+
+
+def test_unknown_tables_are_named():
+    with pytest.raises(ValueError, match=r"StarNet-Pose/speed"):
+        tables.build_table(PAPER, "spede", [])
+    with pytest.raises(FileNotFoundError, match="one CSV file a paper"):
+        load_cells("no/such/folder")
+
+
+def test_ablations_are_built_with_their_keywords_and_their_joints():
+    assert lapx("3: 4-stage (channels=190)")["measured"] == "2.25"
+    assert lapx("1: 2-stage (channels=256)")["measured"] == "2.30"
+    assert lapx("12: 10 + ECA-NonLocal, γ=0.2")["measured"] == "2.31"  # of MPII's 16 joints; printed 2.30
+    steps = tables.build_table("AMFACPose", "ablation", [])
+    sizes = steps[steps["column"] == "Params (M)"]
+    assert (sizes["measured"] == sizes["published"]).all() and len(sizes) == 6
+
+
+def test_a_net_with_a_recipe_is_trained_and_another_evaluated():
+    """LAP has neither a recipe here nor public weights."""
+    assert lapx("2: 3-stage (channels=208)", "PCKh@0.5")["command"] == "make grid PROFILE=paper ROWS=lapx-2"
+    table = tables.build_table("LAPX", "mpii_results", [])
+    assert "--model lapx --dataset mpii --data-root data/mpii" in cell(table, "LAPX", "PCKh@0.5")["command"]
+    assert cell(table, "LAP", "PCKh@0.5")[["status", "command"]].tolist() == ["published", ""]
+    table = tables.build_table("AMFACPose", "coco_results", [])
+    small = cell(table, "AMFACPose, ResNet-18, 384×288", "AP")
+    assert small["command"].endswith("""--set '{"input_size": [384, 288]}'""")
+    hrnet = cell(table, "HRNet-W48", "AP")
+    assert hrnet["status"] == "not measured" and "input_size: [384, 288]" in hrnet["command"]
+
+
+def test_a_run_of_the_grid_fills_its_row_and_no_other():
+    for id in ablations.rows():
+        row = ablations.rows()[id]
+        filled = load_cells()
+        filled = filled[(filled["table"] == row.table) & (filled["paper"] == row.paper)]
+        for made, rows in ((run_of(id), [row.row] if row.row else []), (run_of(id, "demo"), [])):
+            cells = filled[filled["column"].isin(["AP", "PCKh@0.5"])].to_dict("records")
+            found = [c for c in cells if matching.matches(c, parse_size(c["input_size"]), made)]
+            assert [c["row"] for c in found] == rows, id
+        swept = tables.occlusion_sweep([run_of(id)])
+        assert list(swept.loc[swept["AP"] != "", "run"]) == ([id] if row.table == "occlusion_sweep" else [])
+
+
+def test_a_demo_of_a_row_never_fills_its_cell():
+    twelve = ("12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5")
+    filled = tables.build_table("LAPX", "ablation", [run_of("lapx-12-seed0")])
+    assert cell(filled, *twelve)["measured"] == "90.00" and cell(filled, *twelve)["spread"] == ""
+    assert "without flip test, seed 0" in cell(filled, *twelve)["where"]
+    demo = tables.build_table("LAPX", "ablation", [run_of("lapx-12-seed0", "demo")])
+    assert cell(demo, *twelve)["status"] == "not measured"
+
+
+def test_several_seeds_of_a_row_are_their_mean_and_spread():
+    figures = {"lapx-12-seed0": 0.8790, "lapx-12-seed1": 0.8800, "lapx-12-seed2": 0.8801}
+    runs = [run_of(id, metrics_without_flip={"PCKh@0.5": value}) for id, value in figures.items()]
+    older = run_of("lapx-12-seed1", metrics_without_flip={"PCKh@0.5": 0.1}, started="2025-01-01T00:00:00Z")
+    given = run_of("lapx-12-seed2", metrics_without_flip={"PCKh@0.5": 0.2}, started="2025-01-01T00:00:00Z")
+    given["weights"] = {"initialization": "weights from elsewhere"}
+    found = tables.build_table("LAPX", "ablation", [older, given, *runs])
+    twelve = cell(found, "12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5")
+    assert (twelve["measured"], twelve["spread"]) == ("87.97", "± 0.06, 3 runs")
+    assert "seeds 0, 1, 2" in twelve["where"] and twelve["interval"] == ""
+    assert "± 0.06, 3 runs" in html_tables.comparison_table(found).data
+
+
+def test_the_sweep_has_its_nine_runs_and_their_commands():
+    made = run_of("sweep-08-02", interval=[0.48, 0.52])
+    table = tables.occlusion_sweep([made]).set_index("run")
+    assert len(table) == 9
+    measured = table.loc["sweep-08-02"]
+    assert (measured["first"], measured["last"], measured["AP"]) == (0.8, 0.2, "50.00")
+    assert measured["interval"] == "48.00 to 52.00" and measured["command"] == ""
+    assert table.loc["sweep-00-00", "command"] == "make grid PROFILE=paper ROWS=sweep-00-00"
+
+
+def test_a_row_without_augmentation_takes_the_figure_without_flip_test():
+    run = record(
+        model="lapx", kind="evaluate", weights={"trained_on": "coco"}, metrics={"AP": 0.7}, split="val2017"
+    )
+    run["dataset"] = run.pop("evaluated")
+    run["metrics_without_flip"] = {"AP": 0.69}
+    table = tables.build_table("LAPX", "coco_results", [run])
+    assert cell(table, "LAPX, 256×192", "AP")["measured"] == "70.0"
+    plain = cell(table, "LAPX, without augmentation, 256×192", "AP")
+    assert plain["measured"] == "69.0" and "without flip test" in plain["where"]
+
+
+def test_sizes_come_from_the_record_that_this_code_wrote():
+    line = {"model": "lapx", "options": "", "input_size": "256x256", "dataset": "mpii"}
+    row = {"model": "lapx", "options": "", "input_size": "256x256", "skeleton": "mpii", "params": 1}
+    kept = {"kind": "complexity", "parameters": {"code": complexity.code_hash()}, "metrics": [row]}
+    assert size_trace.count(line, [kept])["params"] == 1
+    kept["parameters"]["code"] = "older"
+    assert size_trace.count(line, [kept])["params"] == 2311111

@@ -1,0 +1,254 @@
+"""The papers' numbers, and the rule that a measured figure stands only in a cell of its own dataset."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from tables_helpers import CELLS, PAPER, ap, cell, lapx, parameters, record, run_of
+
+from posebook import models, skeletons
+from posebook.datasets import PoseDataset
+from posebook.evaluation import metrics, predictions
+from posebook.papers import size_trace, tables
+from posebook.papers.cells import SIZE_COLUMNS, SPEED_COLUMNS
+from posebook.report import html_tables
+
+OTHERS = {
+    ("LAPX", "mpii_results"): 9 * 3,
+    ("LAPX", "coco_results"): 22 * 3,
+    ("LAPX", "speed"): 26,
+    ("LAPX", "ablation"): 14 * 9,
+    ("AMFACPose", "coco_results"): 25,
+    ("AMFACPose", "crowdpose_results"): 14,
+    ("AMFACPose", "speed"): 18,
+    ("AMFACPose", "ablation"): 6 * 3,
+    ("ViTPose", "coco_results"): 16 + 3 + 8,
+    ("ViTPose", "six_datasets"): 4 * 6,
+    ("HoT", "h36m_results"): 2 + 3 + 1 + 2,
+    ("H2OT", "h36m_results"): 3,
+    ("KTPFormer", "h36m_results"): 2 + 1 + 1,
+    ("KTPFormer", "3dhp_results"): 2,
+    ("StarPose", "h36m_results"): 4,
+    ("StarPose", "ablation"): 4 + 2,
+    ("StarPose", "3dhp_results"): 3,
+}
+
+
+def test_every_table_is_whole(everything, cells):
+    assert cells.groupby("table").size().to_dict() == CELLS
+    others = everything[everything["paper"] != PAPER]
+    assert others.groupby(["paper", "table"]).size().to_dict() == OTHERS
+    assert not everything.duplicated(["paper", "table", "row", "column"]).any()
+
+
+def test_every_cell_has_its_source_and_a_value(everything):
+    cells = everything
+    assert (cells["source"] != "").all() and (cells["value"] != "").all()
+    numbers = cells[cells["unit"] != "text"]
+    assert pd.to_numeric(numbers["value"], errors="coerce").notna().all()
+    accuracies = cells[(cells["dataset"] != "") & ~cells["column"].isin(SIZE_COLUMNS)]
+    assert (accuracies["boxes_basis"] != "").all()  # whose boxes, and how that is known
+
+
+def test_columns_agree_with_each_other(cells):
+    """Frames a second are a thousand over the milliseconds, to the last digit printed of either."""
+    for _, table in cells[cells["column"].isin(SPEED_COLUMNS)].groupby("table"):
+        rows = table.pivot(index="row", columns="column", values="value").astype(float)
+        rounding = 0.005 + 0.05 * 1000 / rows["FPS"] ** 2
+        assert ((rows["Latency (ms)"] - 1000 / rows["FPS"]).abs() <= rounding).all()
+    accuracy = cells[cells["column"].isin(["AP", "AP50", "AP75"])]
+    rows = accuracy.pivot(index=["table", "row"], columns="column", values="value").astype(float).dropna()
+    assert len(rows) == 13 and (rows["AP"] < rows["AP75"]).all() and (rows["AP75"] < rows["AP50"]).all()
+
+
+def test_tables_agree_with_each_other(cells):
+    """A model's figure is the same wherever the document prints it."""
+    full = cells[cells["table"].isin(["main_results", "lightweight_comparison", "speed"])]
+    shared = full.groupby(["row", "column"])["value"]
+    assert (shared.nunique() == 1).all() and (shared.size() > 1).sum() > 20
+
+
+def test_printed_digits_are_kept(cells):
+    main = cells[cells["table"] == "main_results"].set_index(["row", "column"])["value"]
+    assert main["StarNet-Pose-T", "AP"] == "72.00"
+    assert main["StarNet-Pose-S", "Params (M)"] == "6.428"
+
+
+def test_sizes_are_counted_on_the_built_models():
+    for row, printed in (("StarNet-Pose-T", "3.504"), ("StarNet-Pose-S", "6.428")):
+        found = ap(row=row, column="Params (M)")
+        assert (found["published"], found["measured"], found["status"]) == (
+            printed,
+            printed,
+            "measured here",
+        )
+        work = ap(row=row, column="GFLOPs")
+        assert 0.98 < float(work["measured"]) / float(work["published"]) < 1
+
+
+def test_architecture_is_read_from_the_modules():
+    table = tables.build_table(PAPER, "architecture", [])
+    assert (table["measured"] == table["published"]).all()
+    other = tables.architecture(models.build("starnet-pose-s", attention="none", depths=(1, 2, 3, 4)))
+    assert other["Stage 1"] == "32 ch, depth 1, no CA" and other["Stage 3"] == "128 ch, depth 3, no CA"
+
+
+def test_a_coco_record_fills_its_cell():
+    found = ap(record())
+    assert (found["measured"], found["status"], found["measured_boxes"]) == (
+        "71.23",
+        "measured here",
+        "ground truth",
+    )
+    assert "cuda: made-up" in found["where"] and "seed 0" in found["where"] and "scratch" in found["where"]
+    assert ap(record(), row="StarNet-Pose-S")["status"] == "not measured"
+    seen_more_often = record(parameters__evaluate_every=50)
+    assert ap(seen_more_often)["status"] == "measured here"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset__name": "synthetic", "evaluated__name": "synthetic"},
+        {"dataset__name": "synthetic"},  # trained elsewhere
+        {"evaluated__name": "coco-sample"},  # what a part of COCO in COCO's layout is called
+        {"dataset__name": "coco-sample", "evaluated__name": "coco-sample"},
+        {"evaluated__split": "train2017"},
+        {"profile": "demo"},
+        {"profile": "fast"},
+        {"parameters__epochs": 5},
+        {"parameters__batch_size": 64},
+        {"parameters__stage1__dropout": 0.0},
+        {"protocol__input_size": [128, 96]},
+        {"options": {"attention": "cbam"}},
+        {"kind": "evaluate"},  # of weights whose training the record does not tell
+        {"kind": "evaluate", "weights": {"trained_on": "synthetic"}},
+        {"kind": "dataset"},
+    ],
+    ids=str,
+)
+def test_no_other_record_fills_a_coco_cell(changes):
+    found = ap(record(**changes))
+    assert (found["measured"], found["status"]) == ("", "not measured")
+
+
+def test_given_weights_fill_a_cell_when_the_record_tells_their_data():
+    given = record(kind="evaluate", weights={"trained_on": "coco", "initialization": "authors' file"})
+    given["dataset"] = given.pop("evaluated")
+    assert ap(given)["measured"] == "71.23" and "authors' file" in ap(given)["where"]
+
+
+def test_the_other_kind_of_boxes_stands_beside():
+    detector = record(protocol__boxes="detector: boxes.json, sha256 0", metrics={"AP": 0.69})
+    found = ap(detector, record())
+    assert (found["measured"], found["other"]) == ("71.23", "69.00")
+    assert found["other_boxes"].startswith("detector") and ap(record())["other"] == ""
+    page = html_tables.comparison_table(tables.build_table(PAPER, "main_results", [detector, record()])).data
+    assert page.count(">posebook<") == 3 and "69.00" in page
+
+
+def test_the_main_figure_has_its_interval():
+    found = tables.build_table(PAPER, "main_results", [record(interval=[0.701, 0.7234])])
+    assert cell(found, "StarNet-Pose-T", "AP")["interval"] == "70.10 to 72.34"
+    assert cell(found, "StarNet-Pose-T", "AP50")["interval"] == ""
+    assert "70.10 to 72.34" in html_tables.comparison_table(found).data
+
+
+def test_measured_rows_are_paired_where_their_predictions_are_kept(tmp_path):
+    hits = np.random.default_rng(0).random((2, 400)) < [[0.6], [0.7]]
+    runs = []
+    for name, hit in zip(("starnet-pose-t", "starnet-pose-s"), hits, strict=True):
+        units = metrics.ImageStats(np.arange(400), np.ones(400), hit.astype(float))
+        people = PoseDataset("made", "val", skeletons.get("coco"), "", (), None)
+        predictions.save_predictions(
+            tmp_path / name, people, metrics.Predictions(np.zeros((0, 17, 2)), np.zeros(0)), units
+        )
+        path = str(tmp_path / f"{name}.json")
+        runs.append(record(model=name, interval=[0.5, 0.6], path=path))
+    paired = tables.paired_differences(tables.build_table(PAPER, "main_results", runs))
+    (line,) = paired.to_dict("records")
+    gain = 100 * (hits[0].mean() - hits[1].mean())
+    assert line["difference"] == pytest.approx(gain) and line["low"] < gain < line["high"]
+    (tmp_path / "starnet-pose-t.npz").unlink()
+    assert tables.paired_differences(tables.build_table(PAPER, "main_results", runs)).empty
+
+
+def test_rows_without_flip_test_are_paired_by_the_predictions_that_are_kept(tmp_path):
+    people, hits = PoseDataset("made", "val", skeletons.get("mpii"), "", (), None), np.ones((2, 50))
+    hits[1, :10] = 0
+    runs = []
+    for id, hit in zip(("lapx-1", "lapx-12-seed2"), hits, strict=True):
+        units = metrics.ImageStats(np.arange(50), np.ones(50), hit)
+        nothing = metrics.Predictions(np.zeros((0, 16, 2)), np.zeros(0))
+        predictions.save_predictions(tmp_path / id, people, nothing, units)
+        runs.append(run_of(id, path=str(tmp_path / f"{id}.json")))
+    (line,) = tables.paired_differences(tables.build_table("LAPX", "ablation", runs)).to_dict("records")
+    assert line["row"].startswith("1:") and line["less"].startswith("12:")
+    assert line["difference"] == pytest.approx(20)
+    both = tables.build_table(
+        "LAPX", "mpii_results", runs[1:]
+    )  # printed with flip test and without: one record
+    assert (both["record"] != "").sum() == 2 and tables.paired_differences(both).empty
+
+
+def test_a_training_that_is_asked_for_has_its_cost():
+    run = record(dataset__name="synthetic", evaluated__name="synthetic", wall_seconds=3600.0)
+    run |= {"name": "train-made", "complexity": {"macs": {"exact": 432_300_000}}}
+    run["parameters"] |= {"epochs": 10}
+    run["dataset"]["persons"] = 36_000  # 100 people a second
+    run["complexity"]["macs"]["exact"] = size_trace.count(
+        {"model": "lapx", "options": "", "input_size": "256x256", "dataset": "mpii"}, []
+    )["macs"]["exact"]
+    twelve = lapx("12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5", [run])
+    assert f"about {3 * 200 * 22_246 / 100 / 3600:.0f} hours" in twelve["cost"]  # three runs of 200 epochs
+    run["complexity"]["macs"]["exact"] = 432_300_000
+    found = cell(tables.build_table(PAPER, "main_results", [run]), "StarNet-Pose-T", "AP")
+    hours = 210 * 149_813 / 100 / 3600
+    assert f"about {hours:.0f} hours at the 100 people a second of train-made" in found["cost"]
+    assert ap()["cost"] == ""
+
+
+def test_options_left_out_are_the_builders():
+    spelt = record(model="starnet-pose-s", options={"attention": "coordinate", "attention_stages": [3, 4]})
+    assert ap(spelt, row="StarNet-Pose-S")["status"] == "measured here"
+
+
+def test_the_printed_boxes_come_first_then_the_newest():
+    detector = record(
+        protocol__boxes="detector boxes.json sha256 0", started="2027-01-01T00:00:00Z", metrics={"AP": 0.69}
+    )
+    assert ap(detector)["measured"] == "69.00" and ap(detector)["measured_boxes"].startswith("detector")
+    assert ap(detector, record())["measured"] == "71.23"
+    assert ap(record(), record(started="2026-06-01T00:00:00Z", metrics={"AP": 0.7}))["measured"] == "70.00"
+
+
+def test_ablations_ask_for_their_options_and_their_schedule():
+    rows = [
+        "StarNet-S1 (w/o CA)",
+        "StarNetCA-S1",
+        "StarNetCA-S1 + fixed dropout",
+        "StarNet-S1 + fixed dropout",
+    ]
+
+    def filled(run: dict) -> list[str]:
+        table = tables.build_table(PAPER, "occlusion_ablation", [run])
+        return list(table.loc[table["status"] == "measured here", "row"])
+
+    def mini(model: str = "starnet-pose-t", **changes) -> dict:
+        return {
+            "dataset__name": "coco-mini",
+            "evaluated__name": "coco-mini",
+            "model": model,
+            "parameters": parameters("paper", model, "coco-mini", **changes),
+        }
+
+    assert filled(record(**mini())) == rows[:1]
+    assert filled(record(**mini(), options={"attention": "coordinate"})) == rows[1:2]
+    fixed = {"stage1": {"dropout": 0.6}, "stage2": {"dropout": 0.6}}
+    assert filled(record(**mini(**fixed))) == rows[3:]
+    best = {"name": "attention_ablation", "row": "StarNet + CBAM"}
+    longer = mini("starnet-pose-s", epochs=210, stage2_epochs=15)
+    cbam = record(**longer, options={"attention": "cbam"})
+    assert ap(cbam, **best, column="Best AP")["measured"] == "50.00"
+    assert ap(cbam, **best, column="Best AP epoch")["measured"] == "10"
+    shorter = record(**mini("starnet-pose-s"), options={"attention": "cbam"})
+    assert ap(shorter, **best)["status"] == "not measured"

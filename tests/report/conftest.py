@@ -1,0 +1,58 @@
+"""Fixtures of this folder."""
+
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from report_helpers import executed_notebook, snakemake
+
+from helpers import ROOT
+from posebook.report import html as pages
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """A report of two pages, exported once."""
+    folder = tmp_path_factory.mktemp("report")
+    for name in ("index", "tables/speed"):
+        path = folder / "executed" / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(executed_notebook(), path)
+    pages.export([folder / "executed/index.ipynb", folder / "executed/tables/speed.ipynb"], folder / "html")
+    return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def page(report) -> BeautifulSoup:
+    return BeautifulSoup((report / "index.html").read_text(), "html.parser")
+
+
+# what make reproduce runs
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """A copy of what the Snakefile reads, with every output of the demo in place and up to date."""
+    folder = tmp_path_factory.mktemp("tree")
+    for name in ("lib", "notebooks", "workflow"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
+    for name in ("published", "measured", "weights"):
+        (folder / "data" / name).mkdir(parents=True)
+    for name in ("claims", "errata", "grid"):
+        (folder / "data" / f"{name}.csv").touch()
+    for path in (ROOT / "data" / "weights").glob("*-synthetic.safetensors"):
+        (folder / "data" / "weights" / path.name).touch()
+    for name in ("dataset", "train", "evaluate", "benchmark", "attribution"):
+        (folder / "notebooks" / f"{name}.ipynb").touch()
+    planned = snakemake(folder, "--dry-run")
+    for output in re.findall(r"^    output: (.+)$", planned, re.MULTILINE):
+        for path in output.split(", "):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
+    snakemake(folder, "--touch")
+    return folder

@@ -1,0 +1,171 @@
+"""What the tests of this folder share."""
+
+import base64
+import os
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote
+
+import cv2
+import nbformat
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from helpers import ROOT
+
+PROSE = r"""# A page: with a title
+
+See [the speeds](tables/speed.ipynb), [a page that is not here](learn/none.ipynb) and
+[the paper](https://example.org/paper).
+
+## Loss
+
+The divergence of two distributions. It is not symmetric.
+
+$$D(p \,\|\, q) = \sum_i p_i \log \frac{p_i}{q_i}, \quad \hat x = \operatorname*{arg\,max}_i p_i$$
+
+Here $p_i$ is the label's."""
+
+
+PARAMETERS = """model = "starnet-pose-t"  # which net
+seed = 0  # of everything random"""
+
+
+ROWS = [
+    ["T", "72.00", "900 µs"],
+    ["", "not measured", ""],
+    ["S", "−1,072.5<sup>a</sup>", "3.5 ms"],
+    ["L", "–", "1 s"],
+    ["M", "8 ± 0.3", "12 ms"],
+    ["all", "72.00", ""],
+]
+
+
+TABLE = "<style scoped>td {color: red}</style><table border='1'>"
+
+
+TABLE += "<thead><tr><th></th><th>AP</th><th>time</th></tr></thead><tbody>"
+
+
+TABLE += (
+    "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in ROWS) + "</tbody></table>"
+)
+
+
+def picture() -> str:
+    _, png = cv2.imencode(".png", np.full((20, 900, 3), 200, np.uint8))
+    return base64.b64encode(png.tobytes()).decode()
+
+
+def executed_notebook() -> nbformat.NotebookNode:
+    outputs = [
+        new_output("stream", name="stderr", text="\r 10%|# | a progress bar"),
+        new_output("stream", name="stdout", text="epoch 1 done"),
+        new_output("display_data", {"image/png": picture(), "text/plain": "<Figure>"}),
+        new_output("display_data", {"text/html": TABLE, "text/plain": "net AP"}),
+        new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "HBox()"}),
+    ]
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell(PROSE),
+            new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+            new_code_cell("seed = 7", metadata={"tags": ["injected-parameters"]}),
+            new_code_cell("loss = kl(p, q)", outputs=outputs, execution_count=1),
+            new_code_cell(
+                "assert loss == 0.25",
+                metadata={"tags": ["solution"]},
+                outputs=[new_output("stream", name="stdout", text="a quarter")],
+                execution_count=2,
+            ),
+        ]
+    )
+    notebook.metadata["papermill"] = {
+        "parameters": {"seed": 7},
+        "start_time": "2026-01-02T03:04:05",
+        "duration": 3.2,
+    }
+    notebook.metadata["posebook"] = {
+        "code": {"commit": "0123456789abcdef", "dirty": False, "version": "0.1.0"},
+        "machine": {"device": "cpu: one", "platform": "Linux", "python": "3.11", "torch": "2.13.0"},
+    }
+    return notebook
+
+
+def with_a_scene() -> nbformat.NotebookNode:
+    """An executed notebook with a skeleton to turn, as figures_3d.scene leaves it for a page."""
+    from posebook.lifting import synthetic_motion
+    from posebook.report import figures_3d
+
+    (clip,) = synthetic_motion.make_clips(1, frames=40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POSEBOOK_STILL", "1")
+        made = figures_3d.scene({"truth": clip.pose, "again": clip.pose}, clip.fps, clip.camera).data
+    notebook = executed_notebook()
+    shown = new_output("display_data", {"text/html": made, "text/plain": "<HTML>"})
+    notebook.cells.insert(1, new_code_cell("scene()", outputs=[shown], execution_count=9))
+    return notebook
+
+
+def broken(root: Path, links: list[str], page: Path) -> list[str]:
+    """Those of a page's links that lead to no page under `root`, or to no element of it."""
+    lost = []
+    for link in links:
+        path, _, fragment = link.partition("#")
+        if "://" in path or path.startswith(("mailto:", "data:")):
+            continue
+        target = (page.parent / unquote(path)).resolve() if path else page
+        known = ids(target) if target.is_relative_to(root) and target.exists() else None
+        if known is None or (fragment and unquote(fragment) not in known):
+            lost.append(f"{page.name}: {link}")
+    return lost
+
+
+@cache
+def ids(page: Path) -> set[str]:
+    return {element["id"] for element in BeautifulSoup(page.read_text(), "html.parser").select("[id]")}
+
+
+def snakemake(folder: Path, *arguments: str, target: str = "report") -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", target, "--cores", "2", "--nolock", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    return done.stdout + done.stderr
+
+
+def rules(folder: Path) -> list[str]:
+    """The rules that would run now, one entry a job."""
+    return sorted(re.findall(r"^(?:local)?rule (\w+):", snakemake(folder, "--dry-run"), re.MULTILINE))
+
+
+@contextmanager
+def changed(path: Path):
+    """The file with a line more, and then as it was, to the second."""
+    before, stat = path.read_text(), path.stat()
+    path.write_text(before + ("\n" if path.suffix == ".ipynb" else "\n# changed\n"))  # still JSON
+    try:
+        yield
+    finally:
+        path.write_text(before)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+# with a kernel
+
+
+def execute(notebook: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "posebook.report", "execute", str(notebook), str(out), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )

@@ -1,0 +1,275 @@
+"""From executed notebooks to pages, and what `make reproduce` would run after a change."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from report_helpers import (
+    broken,
+    changed,
+    executed_notebook,
+    rules,
+    with_a_scene,
+)
+
+from helpers import ROOT
+from posebook.report import browser
+from posebook.report import html as pages
+from posebook.report import notebooks as run
+
+
+def test_page_loads_nothing(page):
+    assert page.select("[src]")
+    assert all(element["src"].startswith("data:") for element in page.select("[src]"))
+    assert all(element["href"].startswith("data:") for element in page.select("link"))
+    assert not page.select("script[src]")
+    assert not re.search(r"url\(|@import", page.style.text)
+    assert page.title.text == "A page: with a title · posebook"
+
+
+def test_what_draws_in_space_lies_once_beside_the_pages(tmp_path):
+    pytest.importorskip("plotly")
+    for name in ("index", "learn/one", "learn/two"):
+        path = tmp_path / f"{name}.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(with_a_scene() if "/" in name else executed_notebook(), path)
+    pages.export(
+        [tmp_path / f"{name}.ipynb" for name in ("index", "learn/one", "learn/two")], tmp_path / "html"
+    )
+    scripts = sorted(path.relative_to(tmp_path / "html").as_posix() for path in tmp_path.rglob("*.js"))
+    assert scripts == ["plotly.min.js", "search.js"]
+    page = BeautifulSoup((tmp_path / "html/learn/one.html").read_text(), "html.parser")
+    (scene,) = page.select("figure.scene")
+    assert (tmp_path / "html/learn" / scene["data-library"]).resolve() == tmp_path / "html/plotly.min.js"
+    assert json.loads(scene.script.string)["frames"] and scene.img["alt"].startswith("truth, again")
+    assert not page.select("script[src]")  # fetched when it is looked at
+    assert (tmp_path / "html/learn/one.html").stat().st_size < 500_000
+
+
+def test_no_library_without_a_scene(report):
+    assert not (report / "plotly.min.js").exists()
+
+
+def test_code_is_folded_and_outputs_are_not(page):
+    (fold,) = [fold for fold in page.select("details.code") if fold["class"] == ["code"]]
+    assert "open" not in fold.attrs and "kl(p, q)" in fold.text.replace("\xa0", " ")
+    assert "epoch 1 done" in page.select_one(".outputs").text
+    assert not page.select_one("details img, details.code:not(.solution) .outputs")
+
+
+def test_a_solution_is_folded_with_its_output(page):
+    (fold,) = page.select("details.solution")
+    assert "open" not in fold.attrs and fold.summary.text == "solution"
+    assert "assert loss" in fold.text.replace("\xa0", " ") and "a quarter" in fold.select_one(".outputs").text
+    assert not fold.select("details")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/**/*.ipynb")), ids=lambda path: path.stem)
+def test_the_formulae_of_every_page_can_be_shown(path):
+    """Rendered as on the page, which raises for what MathML cannot show: lessons are exported late."""
+    exporter, shown = pages.PageExporter(), ""
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "markdown":
+            shown += exporter.markdown2html({}, cell.source)
+    formulae = sum("$$" in cell.source for cell in nbformat.read(path, 4).cells)
+    assert shown.count("<math") >= formulae and "$$" not in shown
+
+
+def test_no_progress_bar_and_no_widget(page):
+    assert "progress bar" not in page.text
+    assert "HBox" not in page.text
+
+
+@pytest.mark.parametrize("length, kept", [(300, "image/svg+xml"), (3000, "image/png")])
+def test_a_picture_is_shown_in_its_smaller_form(length, kept):
+    both = {"image/png": "A" * 800, "image/svg+xml": "<svg>" + "." * length}
+    assert set(pages.pick_smaller_format({"data": both})["data"]) == {kept}
+    alone = {"data": {"image/png": "A"}}
+    assert (
+        pages.pick_smaller_format(alone) == {"data": {"image/png": "A"}}
+        and pages.pick_smaller_format({}) == {}
+    )
+
+
+def test_parameters_show_this_run_and_their_meaning(page):
+    rows = [
+        [cell.text for cell in row.select("th, td")] for row in page.select("details.parameters tbody tr")
+    ]
+    assert rows == [["model", "'starnet-pose-t'", "which net"], ["seed", "7", "of everything random"]]
+    assert "seed = 7" not in page.select_one("main").text  # papermill's own cell is not shown as code
+
+
+def test_formulas_are_mathml(page):
+    block, *inline = page.select("math")
+    assert block["display"] == "block" and block.select("mfrac")
+    assert len(inline) == 1
+    assert "$" not in page.select_one("main").text
+
+
+def test_an_unknown_command_of_tex_is_refused():
+    with pytest.raises(ValueError, match="nosuchthing"):
+        pages.formula_mathml(r"\nosuchthing x", "inline")
+
+
+def test_picture_has_words(page):
+    assert page.img["alt"] == "Loss. Here p i is the label's"
+
+
+def test_table_scrolls_in_its_own_box_with_figures_to_the_right(page):
+    box = page.select_one(".outputs .scroll")
+    assert box["tabindex"] == "0" and box.table and box["aria-label"] == "table: Loss"
+    assert "border" not in box.table.attrs and not page.select("style[scoped]")
+    rows = [row.select("td") for row in box.select("tbody tr")]
+    assert len(rows) == 5 and box.select_one("tfoot td").text == "all"
+
+
+def test_columns_of_figures_stand_to_the_right():
+    cells = "<tr><td>T</td><td>72.00</td></tr><tr><td>S</td><td>−1.5</td></tr>"
+    soup = BeautifulSoup(f"<table><tr><th>net</th><th>AP</th></tr>{cells}</table>", "html.parser")
+    pages.style_table(soup.table, soup)
+    assert ["number" in cell.get("class", []) for cell in soup.select("td")] == [False, True, False, True]
+
+
+def test_the_search_has_every_passage_with_a_link_that_is_there(report):
+    text = (report / "search.js").read_text()
+    found = json.loads(text.removeprefix("window.posebookPassages = ").removesuffix(";\n"))
+    assert [(one["page"], one["heading"], one["href"]) for one in found[:2]] == [
+        ("A page: with a title", "A page: with a title", "index.html"),
+        ("A page: with a title", "Loss", "index.html#Loss"),
+    ]
+    assert "not symmetric" in found[1]["text"] and len(found) == 4
+    assert broken(report, [one["href"] for one in found], report / "index.html") == []
+
+
+# a notebook that stopped
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> Path:
+    """A report of a page that is whole and one whose notebook stopped in its second cell."""
+    folder = tmp_path_factory.mktemp("stopped")
+    nbformat.write(executed_notebook(), folder / "index.ipynb")
+    notebook = executed_notebook()
+    notebook.metadata["posebook"]["stopped"] = {"cell": 2, "error": "ZeroDivisionError: division by <zero>"}
+    error = {"ename": "ZeroDivisionError", "evalue": "division by <zero>", "traceback": ["line 1", "1 / 0"]}
+    notebook.cells += [
+        new_markdown_cell("An exception was met", metadata={"tags": ["papermill-error-cell-tag"]}),
+        new_code_cell("1 / 0", outputs=[new_output("error", **error)], execution_count=2),
+    ]
+    nbformat.write(notebook, folder / "train.failed.ipynb")
+    pages.export([folder / "index.ipynb", folder / "train.failed.ipynb"], folder / "html")
+    return folder / "html"
+
+
+def test_a_notebook_that_stopped_says_so_on_its_page(stopped):
+    page = BeautifulSoup((stopped / "train.html").read_text(), "html.parser")
+    told = page.select_one("main p.stopped")
+    assert "stopped in cell 2: ZeroDivisionError: division by <zero>" in told.text
+    fold = page.select_one(f"details{told.a['href']}")
+    assert fold.summary.text == "ZeroDivisionError: division by <zero>" and "open" not in fold.attrs
+    assert "1 / 0" in fold.pre.text
+    assert "An exception was met" not in page.text  # papermill's own words
+
+
+def test_a_notebook_that_stopped_is_marked_in_every_list_of_pages(stopped):
+    for name in ("index", "train"):
+        page = BeautifulSoup((stopped / f"{name}.html").read_text(), "html.parser")
+        assert [link["href"] for link in page.select("aside a:has(.stopped)")] == ["train.html"]
+    assert not BeautifulSoup((stopped / "index.html").read_text(), "html.parser").select("main .stopped")
+
+
+def test_parameters_that_are_no_python_stop_the_notebook_not_the_page():
+    cell = new_code_cell("seed = = 1", metadata={"tags": ["parameters"]})
+    assert pages.parameters(new_notebook(cells=[cell])) == []
+
+
+def test_links_go_to_pages(page, report):
+    links = {link.text: link["href"] for link in page.select("main .prose a")}
+    assert links == {"the speeds": "tables/speed.html", "the paper": "https://example.org/paper"}
+    for folder in (report, report / "tables"):
+        for path in folder.glob("*.html"):
+            soup = BeautifulSoup(path.read_text(), "html.parser")
+            assert len(soup.select("aside a[aria-current]")) == 1
+            for link in soup.select("aside a, nav.onward a"):
+                assert (path.parent / link["href"]).exists()
+
+
+def test_footer_says_where_it_comes_from(page):
+    words = page.select_one("footer").text
+    for part in (
+        "2026-01-02 03:04 UTC",
+        "0123456789",
+        "posebook 0.1.0",
+        "seed=7",
+        "cpu: one",
+        "torch 2.13.0",
+    ):
+        assert part in words
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["![far](https://example.org/a.png)", "![far](a.png)", "<script src='//example.org/a.js'></script>"],
+)
+def test_a_page_that_would_load_something_is_refused(source, tmp_path):
+    nbformat.write(new_notebook(cells=[new_markdown_cell(f"# Title\n\n{source}")]), tmp_path / "index.ipynb")
+    with pytest.raises(ValueError, match="would load"):
+        pages.export([tmp_path / "index.ipynb"], tmp_path / "html")
+
+
+def test_the_headline_names_what_stopped(tmp_path, capsys):
+    front = new_code_cell("", metadata={"tags": ["headline"]}, execution_count=1)
+    front.outputs = [new_output("display_data", {"text/markdown": "- **12 of 40** cells"})]
+    nbformat.write(new_notebook(cells=[front]), tmp_path / "index.ipynb")
+    run.headline(tmp_path, tmp_path / "index.html")
+    assert "12 of 40 cells" in capsys.readouterr().out
+    about = {"posebook": {"stopped": {"cell": 3, "error": "KeyError: 'AP'"}}}
+    (tmp_path / "tables").mkdir()
+    nbformat.write(new_notebook(metadata=about), tmp_path / "tables" / "speed.failed.ipynb")
+    (tmp_path / "index.ipynb").unlink()  # it may be the one that failed
+    run.headline(tmp_path, tmp_path / "index.html")
+    said = capsys.readouterr().err
+    assert "STOPPED in cell 3" in said and "tables/speed.failed.ipynb" in said and "KeyError: 'AP'" in said
+
+
+def test_without_a_browser_the_commands_that_need_one_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(browser, "NAMES", ["chromium"])
+    for words in (["pdf", "page.html", f"{tmp_path}/page.pdf"], ["screenshots", "html", f"{tmp_path}/docs"]):
+        with pytest.raises(SystemExit) as ended:
+            run.main(words)
+        assert ended.value.code == 2
+        assert "apt-get install chromium" in capsys.readouterr().err
+
+
+def test_nothing_changed_runs_nothing(tree):
+    assert rules(tree) == []
+
+
+@pytest.mark.parametrize(
+    "path, runs",
+    [
+        ("notebooks/tables/speed.ipynb", ["export", "index", "report", "table"]),
+        ("notebooks/index.ipynb", ["export", "index", "report"]),
+        ("lib/posebook/report/template/style.css", ["export", "report"]),
+    ],
+)
+def test_a_change_runs_what_it_must(path, runs, tree):
+    with changed(tree / path):
+        assert rules(tree) == runs
+
+
+def test_a_change_of_plots_does_not_train_again(tree):
+    with changed(tree / "lib/posebook/report/figures.py"):
+        planned = rules(tree)
+    assert "evaluate" in planned and "train" not in planned
+
+
+@pytest.mark.parametrize("path", ["models/layers.py", "transforms.py", "training/loop.py"])
+def test_a_change_of_net_data_or_training_trains_again(path, tree):
+    with changed(tree / "lib/posebook" / path):
+        assert "train" in rules(tree)

@@ -1,0 +1,253 @@
+"""From executed notebooks to pages, and what `make reproduce` would run after a change."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from report_helpers import changed, execute, executed_notebook, rules, snakemake
+
+from helpers import ROOT
+from posebook.training import trainer
+
+TRAINED = "train-starnet-pose-t-synthetic-14-from-starnet-pose-t-synthetic-demo-seed0"
+
+
+RECORD = f"{{}}/reports/records/{TRAINED}.json"
+
+
+def test_a_change_of_the_renderer_draws_and_trains_again(tree):
+    with changed(tree / "lib/posebook/datasets/synthetic/__init__.py"):
+        assert {"people", "train", "evaluate"} <= set(rules(tree))
+
+
+def test_the_front_page_says_what_training_changed(tree):
+    assert RECORD.format("").lstrip("/") in snakemake(tree, "--dry-run", "--forceall")
+    weights = "data/weights/starnet-pose-t-synthetic.safetensors"
+    assert trainer.run_name("starnet-pose-t", {}, "synthetic-14", [], weights, "demo-seed0") == TRAINED
+    cells = nbformat.read(ROOT / "notebooks/index.ipynb", as_version=4).cells
+    names = {}
+    exec(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), names)
+    assert names["trained"] == TRAINED
+    exec(next(cell.source for cell in cells if "def training(" in cell.source), names)
+    record = {
+        "wall_seconds": 121.0,
+        "evaluated": {"name": "synthetic-14", "split": "val", "persons": 756},
+        "before": {"metrics": {"AP": 0.3577}},
+        "metrics": {"AP": 0.5},
+        "difference": {"value": 0.1423, "interval": [0.12, 0.16], "images": 400},
+    }
+    assert names["training"](record) == (
+        "- **0.358 → 0.500 AP** by 2 min of training from the shipped weights: +0.142, "
+        "95 % interval +0.120 to +0.160, 756 people of synthetic-14 val"
+    )
+
+
+def test_other_initial_weights_train_again(tree):
+    with changed(tree / "data/weights/starnet-pose-t-synthetic.safetensors"):
+        assert {"train", "evaluate"} <= set(rules(tree))
+
+
+def test_after_a_failure_the_rest_is_made_from_what_there_is(tree):
+    """With failed=1 the notebook that stopped is shown as it is, and its record left out of the tables."""
+    page, record = tree / "reports/executed/train.ipynb", RECORD.format(tree)
+    failed = page.with_suffix(".failed.ipynb")
+    gone = [(path, f"{path}.gone") for path in (page, record)]
+    for path, aside in gone:
+        os.rename(path, aside)
+    failed.touch()
+    try:
+        again = snakemake(tree, "--dry-run", "--config", "failed=1")
+    finally:
+        failed.unlink()
+        for path, aside in gone:
+            os.rename(aside, path)
+    assert "rule train:" not in again and "rule index:" in again
+    (pages,) = re.findall(r"^    input: (.*search\.js|.*page\.js.*)$", again, re.MULTILINE)
+    assert "reports/executed/train.failed.ipynb" in pages and "reports/executed/train.ipynb" not in pages
+    assert rules(tree) == []
+
+
+def test_profile_paper_measures_what_lies_there(tree):
+    """Authors' weights are evaluated, in both kinds of boxes where the detector's file is there."""
+    made = ["data/mpii/annotations/x", "data/coco/annotations/x", "data/checkpoints/lapx-mpii-256x256.pth"]
+    made += ["data/checkpoints/lapx-coco-384x288.pth.tar", "data/checkpoints/lpn-50-crowdpose-256x192.pth"]
+    made += ["data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"]
+    for name in made:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    try:
+        planned = snakemake(tree, "--dry-run", "--printshellcmds", "--config", "profile=paper")
+        trained = snakemake(tree, "--dry-run", "--config", "profile=paper", "device=cuda")
+    finally:
+        for name in ("mpii", "coco", "checkpoints"):
+            shutil.rmtree(tree / "data" / name)
+    commands = re.findall(r"posebook\.evaluation (.+)", planned)
+    assert len(commands) == 3  # CrowdPose is not there
+    assert sum("--boxes data/coco/person_detection_results/" in command for command in commands) == 1
+    (mpii,) = (command for command in commands if "mpii" in command)
+    assert "--weights data/checkpoints/lapx-mpii-256x256.pth --model lapx --input-size 256 256" in mpii
+    assert "--dataset mpii --trained-on mpii --profile paper --device cpu" in mpii
+    assert "posebook.training" not in planned  # no GPU here
+    assert "evaluate-lapx-coco-384x288-paper-seed0-detector.json" in planned
+    wanted = {"starnet-pose-t-coco", "starnet-pose-s-coco", "lapx-coco", "lapx-mpii"}
+    wanted |= {"amfacpose-r34-coco", "amfacpose-r18-coco"}  # CrowdPose is not there, COCO-mini is the grid's
+    assert set(re.findall(r"output: reports/records/train-(.+)-paper-seed0\.json", trained)) == wanted
+
+
+@pytest.mark.slow
+def test_a_lesson_that_fails_leaves_a_site_and_a_failure(tree, tmp_path):
+    """`make site` once with a lesson that fails, and again once it is mended."""
+    folder = shutil.copytree(tree, tmp_path / "tree")
+    for path in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / path, folder)
+    shutil.rmtree(folder / "notebooks" / "learn")
+    for path in (folder / "reports/executed").rglob("*.ipynb"):
+        nbformat.write(executed_notebook(), path)
+    for name in (
+        "attribution/amfacpose-r18",
+        "attribution/lapx",
+        "attribution/vitpose-s-two-sets",
+        "attention",
+        "occlusion",
+        "training_speed",
+        "learn/index",
+    ):
+        page = folder / "reports/executed" / f"{name}.ipynb"
+        page.parent.mkdir(exist_ok=True)
+        nbformat.write(executed_notebook(), page)
+    lesson = folder / "notebooks/learn/bad.ipynb"
+    lesson.parent.mkdir()
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    course = [new_markdown_cell("# The course"), new_code_cell("1")]
+    nbformat.write(new_notebook(cells=course, metadata=kernel), lesson.parent / "index.ipynb")
+    (lesson.parent / "course.csv").write_text("lesson,builds on,about\n")
+    snakemake(folder, "--touch", "--config", "site=1")
+    (lesson.parent / "course.csv").write_text("lesson,builds on,about\nbad,,what fails\n")
+    cells = [new_markdown_cell("# Bad: does it end?"), new_code_cell("1 / 0")]
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), lesson)
+    make = ["make", "site", "-o", "setup", f"VENV={sys.prefix}", "CORES=1"]
+    done = subprocess.run(make, cwd=folder, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "STOPPED in cell 1" in done.stderr and "ZeroDivisionError" in done.stderr
+    page = folder / "reports/html/learn/bad.html"
+    assert page.is_file(), done.stderr[-3000:]
+    assert "This notebook stopped" in page.read_text()
+    cells[1].source = "1 / 1"
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), lesson)
+    done = subprocess.run(make, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "STOPPED" not in done.stderr
+    assert "This notebook stopped" not in page.read_text()
+
+
+def planned_rows(tree: Path, *settings: str) -> str:
+    return snakemake(tree, "--dry-run", "--printshellcmds", "--config", *settings, target="grid")
+
+
+@pytest.mark.slow
+def test_rows_of_the_grid_are_planned_as_they_are_asked_for(tree):
+    paper = planned_rows(tree, "profile=paper", "device=cuda", "rows=lapx-12*,amfacpose-3")
+    assert sorted(re.findall(r"output: reports/records/(.+)\.json", paper)) == [
+        "amfacpose-3",
+        "lapx-12-seed0",
+        "lapx-12-seed1",
+        "lapx-12-seed2",
+    ]
+    assert "posebook.training --grid amfacpose-3 --profile paper --device cuda" in paper
+    assert paper.count("gpu=1") == 4
+    demo = planned_rows(tree, "rows=sweep-08-02")
+    assert "output: reports/records/sweep-08-02-demo.json" in demo and "gpu=1" not in demo
+    assert "--grid sweep-08-02 --profile demo --device cpu" in demo
+    done = tree / "reports/records/amfacpose-3.json"
+    done.touch()
+    try:
+        again = planned_rows(tree, "profile=paper", "device=cuda", "rows=amfacpose-*")
+        assert "records/amfacpose-4.json" in again and "--grid amfacpose-3" not in again
+    finally:
+        done.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["reproduce", "grid"])
+def test_make_asks_for_what_snakemake_knows(target, tree):
+    said = subprocess.run(
+        ["make", "-n", target, "ROWS=lapx-3"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
+    (command,) = (line for line in said.splitlines() if "/snakemake " in line)
+    words = [sys.executable, "-m", "snakemake", *shlex.split(command.split("||")[0])[1:], "--dry-run"]
+    done = subprocess.run(words, cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert ("--grid lapx-3" in done.stdout + done.stderr or "run " in done.stdout) == (target == "grid")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (["rows=lapy-3"], "unknown row of the grid 'lapy-3'; did you mean lapx-3"),
+        ([], "unknown row of the grid ''; did you mean attention-none or attention-cbam"),
+        (["rows=attention-cbam", "profile=paper"], "data/checkpoints/starnet_s3.pth.tar"),
+    ],
+)
+def test_rows_that_cannot_be_made_are_refused_before_any_work(settings, message, tree):
+    command = [sys.executable, "-m", "snakemake", "grid", "--dry-run", "--cores", "2", "--nolock"]
+    command += ["--config", *settings] if settings else []
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    assert done.returncode != 0 and message in done.stderr + done.stdout
+
+
+def test_a_lost_dataset_is_made_again_once_it_is_needed(tree):
+    annotations = tree / "data/synthetic/annotations"
+    annotations.rename(annotations.with_name("gone"))
+    try:
+        with changed(tree / "lib/posebook/explain/attribution.py"):
+            assert {"people", "attribution"} <= set(rules(tree))
+    finally:
+        annotations.with_name("gone").rename(annotations)
+
+
+def test_the_dataset_page_finds_the_people_drawn_before_it():
+    text = (ROOT / "workflow" / "Snakefile").read_text() + (ROOT / "notebooks/dataset.ipynb").read_text()
+    assert len(re.findall(r"1200 if profile == .{0,2}demo.{0,2} else 8000", text, re.IGNORECASE)) == 2
+
+
+def test_an_unknown_profile_is_refused_before_any_work(tree):
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "report", "--dry-run", "--nolock", "--config", "profile=dmo"],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "dmo" in done.stderr + done.stdout and "demo" in done.stderr + done.stdout
+
+
+@pytest.mark.slow
+def test_a_failing_notebook_shows_its_traceback_and_fails(tmp_path):
+    cells = [
+        new_code_cell("scale = 0  # of nothing", metadata={"tags": ["parameters"]}),
+        new_code_cell("1 / scale"),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "bad.ipynb")
+    done = execute(tmp_path / "bad.ipynb", tmp_path / "out.ipynb")
+    assert done.returncode == 1
+    assert "ZeroDivisionError: division by zero" in done.stderr and "bad.ipynb failed" in done.stderr
+    assert not (tmp_path / "out.ipynb").exists() and (tmp_path / "out.failed.ipynb").exists()
+    assert execute(tmp_path / "bad.ipynb", tmp_path / "out.ipynb", "-p", "scale", "2").returncode == 0
+    assert (tmp_path / "out.ipynb").exists() and not (tmp_path / "out.failed.ipynb").exists()
+
+
+@pytest.mark.slow
+def test_an_unknown_parameter_is_refused_with_the_near_one(tmp_path):
+    done = execute(ROOT / "notebooks/index.ipynb", tmp_path / "out.ipynb", "-p", "sede", "1")
+    assert done.returncode == 2
+    assert "'sede'" in done.stderr and "seed" in done.stderr
+    assert not (tmp_path / "out.ipynb").exists()
