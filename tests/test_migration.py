@@ -11,7 +11,7 @@ import torch
 
 from helpers import ROOT
 from posebook import cli, migration, models, paths, records
-from posebook.papers import cells, lifting, matching, tables
+from posebook.papers import cells, lifting_tables, matching, tables
 from posebook.training import loop, recipes, trainer
 from posebook.training.config import make_config
 
@@ -63,8 +63,8 @@ def test_every_table_is_the_same_from_old_records(archived, tmp_path):
             tables.build_table(paper, table, found).drop(columns="record") for found in (old, new)
         )
         assert before.equals(after), (paper, table)
-    assert lifting.pruning_table(old).equals(lifting.pruning_table(new))
-    assert lifting.guidance_table(old).equals(lifting.guidance_table(new))
+    assert lifting_tables.pruning_table(old).equals(lifting_tables.pruning_table(new))
+    assert lifting_tables.guidance_table(old).equals(lifting_tables.guidance_table(new))
 
 
 def test_a_missing_field_is_an_error_and_not_equal_to_everything():

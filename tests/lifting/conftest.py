@@ -2,10 +2,7 @@
 
 import pytest
 
-from posebook.lifting import (
-    clips,
-    synthetic_motion,
-)
+from posebook.lifting import clips, synthetic_motion
 
 
 @pytest.fixture(scope="module")

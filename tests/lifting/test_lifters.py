@@ -13,16 +13,7 @@ from lifting_helpers import SMALL
 from helpers import ROOT, apart, drawn
 from posebook import skeletons
 from posebook.complexity import SkipInit
-from posebook.lifting import (
-    clips,
-    complexity,
-    key_mapping,
-    models,
-    pruning,
-    recipes,
-    skeleton,
-    training,
-)
+from posebook.lifting import clips, complexity, key_mapping, models, pruning, recipes, skeleton, training
 
 PARITY = ROOT / "tests" / "parity" / "lifting"
 

@@ -11,7 +11,7 @@ import torch
 
 from posebook import cli
 from posebook.lifting import metrics, models, pruning, recipes, training
-from posebook.papers import claims, lifting, tables
+from posebook.papers import claims, lifting_tables, tables
 from posebook.papers.cells import load_cells
 from posebook.report import html_tables
 
@@ -66,7 +66,7 @@ def test_a_net_is_the_same_in_the_rows_and_among_the_nets():
     cells = load_cells()
     cells = cells[cells["model"].isin(models.LIFTERS)]
     for row, model, text in cells[["row", "model", "options"]].itertuples(index=False):
-        assert lifting.PAPER_MODELS[row.removesuffix(", true 2D joints")] == (model, text)
+        assert lifting_tables.PAPER_MODELS[row.removesuffix(", true 2D joints")] == (model, text)
 
 
 def test_a_training_on_its_dataset_fills_a_cell():
@@ -96,18 +96,18 @@ def test_a_training_on_its_dataset_fills_a_cell():
     ids=str,
 )
 def test_no_other_record_fills_it(changes):
-    assert not lifting.matching_runs(CELL, [lift(**changes)]) and lifting.matching_runs(
+    assert not lifting_tables.matching_runs(CELL, [lift(**changes)]) and lifting_tables.matching_runs(
         CELL, [lift(**changes), lift()]
     )
 
 
 def test_commands_are_those_that_would_fill_the_cell():
-    words = shlex.split(lifting.training_command(CELL))
+    words = shlex.split(lifting_tables.training_command(CELL))
     given = dict(zip(words[2::2], words[3::2], strict=True))
     made = {"prune": json.loads(given["--prune"]), "recover": given["--recover"]}
     assert made == lift()["options"] and given["--dataset"] in training.DATASETS
     assert words[:2] == ["posebook", "train-lifter"]
-    assert hot()["command"] == lifting.training_command(CELL)
+    assert hot()["command"] == lifting_tables.training_command(CELL)
 
 
 # runs that compare
@@ -129,34 +129,41 @@ def runs(*ways: str, seeds: int = 3, **figures: float) -> list[dict]:
 
 def test_runs_are_gathered_by_way_in_the_order_of_the_variants():
     made = runs("hot", "full", full=100.0, hot=90.0) + [lift(name="lift-mixste-motion-demo-seed0")]
-    table = lifting.pruning_table(made)
+    table = lifting_tables.pruning_table(made)
     assert list(table.index) == ["full", "hot"] and list(table["seeds"]) == [3, 3]
     assert table.loc["hot", ["MPJPE", "MPJPE ±", "multiply-adds (M)"]].tolist() == [91.0, 1.0, 2.0]
     longer = lift(name="lift-mixste-full-fast-seed7", dataset__name="motion", parameters__epochs=9)
     other = lift(name="lift-ktpformer-no-bones-fast-seed0", dataset__name="motion", model="ktpformer")
-    more = lifting.pruning_table([*made, *(run | {"complexity": {"macs": 1}} for run in (longer, other))])
+    more = lifting_tables.pruning_table(
+        [*made, *(run | {"complexity": {"macs": 1}} for run in (longer, other))]
+    )
     assert more["seeds"].to_dict() == {"full": 3, "hot": 3, "ktpformer, no-bones": 1}
-    assert lifting.pruning_table([]).empty and lifting.guidance_table([]).empty
+    assert lifting_tables.pruning_table([]).empty and lifting_tables.guidance_table([]).empty
 
 
 def test_ways_are_compared_by_the_larger_deviation():
-    table = lifting.pruning_table(runs("full", "hot", "uniform", full=100.0, hot=100.9, uniform=102.0))
-    near, far = (lifting.compare_methods(table, [way], "full", "#A") for way in ("hot", "uniform"))
+    table = lifting_tables.pruning_table(runs("full", "hot", "uniform", full=100.0, hot=100.9, uniform=102.0))
+    near, far = (lifting_tables.compare_methods(table, [way], "full", "#A") for way in ("hot", "uniform"))
     assert (near.verdict, far.verdict) == ("confirmed", "differs")
     assert "3 seeds: hot: +0.9 ± 1.0 mm MPJPE" in near.found and near.basis == "run"
-    assert lifting.compare_methods(table, ["full"], "uniform", "#A", better=True).verdict == "confirmed"
     assert (
-        lifting.compare_methods(table, ["full", "hot"], "uniform", "#A", better=True).verdict == "confirmed"
+        lifting_tables.compare_methods(table, ["full"], "uniform", "#A", better=True).verdict == "confirmed"
     )
-    assert lifting.compare_methods(table, ["full"], "hot", "#A", better=True).verdict == "differs"
+    assert (
+        lifting_tables.compare_methods(table, ["full", "hot"], "uniform", "#A", better=True).verdict
+        == "confirmed"
+    )
+    assert lifting_tables.compare_methods(table, ["full"], "hot", "#A", better=True).verdict == "differs"
 
 
 def test_what_has_not_run_names_its_command():
-    found = lifting.compare_methods(lifting.pruning_table(runs("full", full=1.0)), ["hot"], "full", "#A")
+    found = lifting_tables.compare_methods(
+        lifting_tables.pruning_table(runs("full", full=1.0)), ["hot"], "full", "#A"
+    )
     assert found.verdict == claims.UNTESTED
     assert "--lifter mixste --seed 0 --profile fast --variant hot`" in found.would
-    alone = lifting.pruning_table(runs("full", "hot", seeds=1, full=1.0, hot=1.0))
-    assert lifting.compare_methods(alone, ["hot"], "full", "#A").verdict == claims.UNTESTED
+    alone = lifting_tables.pruning_table(runs("full", "hot", seeds=1, full=1.0, hot=1.0))
+    assert lifting_tables.compare_methods(alone, ["hot"], "full", "#A").verdict == claims.UNTESTED
 
 
 def test_a_training_is_asked_for_by_its_record(monkeypatch):
@@ -169,7 +176,7 @@ def test_a_training_is_asked_for_by_its_record(monkeypatch):
 
     monkeypatch.setattr(training, "train_lifter", train)
     for way in ("hot", "ktpformer, full", "ktpformer, no-bones"):
-        cli.main(shlex.split(lifting.variant_command(way))[1:])
+        cli.main(shlex.split(lifting_tables.variant_command(way))[1:])
     names = [f"lift-{way}-fast-seed0" for way in ("mixste-hot", "ktpformer-full", "ktpformer-no-bones")]
     assert [arguments["name"] for arguments in asked] == names
     assert asked[2]["options"]["links"] == [list(link) for link in recipes.NO_BONES]
@@ -178,12 +185,12 @@ def test_a_training_is_asked_for_by_its_record(monkeypatch):
 def test_layers_see_fewer_frames():
     small = {"width": 8, "depth": 4, "heads": 2}
     net = pruning.build_lifter("mixste", 9, **small, prune={1: ("uniform", 5), 3: ("uniform", 2)})
-    assert lifting.frames_per_layer(net, torch.zeros(1, 9, 17, 2)) == [9, 5, 5, 2]
+    assert lifting_tables.frames_per_layer(net, torch.zeros(1, 9, 17, 2)) == [9, 5, 5, 2]
 
 
 def test_starposes_rows_are_told_apart():
     rows = [{"net": "plain", "guided": False}, {"net": "starpose", "history": True, "guided": True}]
     figures = [[row | dict.fromkeys(metrics.METRICS, 1.0 + seed) for row in rows] for seed in range(2)]
     made = [{"kind": "starpose", "name": f"s{seed}", "metrics": each} for seed, each in enumerate(figures)]
-    table = lifting.guidance_table(made)
+    table = lifting_tables.guidance_table(made)
     assert list(table.index) == ["plain", "starpose + history + guided"] and list(table["seeds"]) == [2, 2]

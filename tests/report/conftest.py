@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 from report_helpers import executed_notebook, snakemake
 
 from helpers import ROOT
-from posebook.report import html as pages
+from posebook.report import html
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def report(tmp_path_factory) -> Path:
         path = folder / "executed" / f"{name}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(executed_notebook(), path)
-    pages.export([folder / "executed/index.ipynb", folder / "executed/tables/speed.ipynb"], folder / "html")
+    html.export([folder / "executed/index.ipynb", folder / "executed/tables/speed.ipynb"], folder / "html")
     return folder / "html"
 
 

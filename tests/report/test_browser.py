@@ -17,9 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from report_helpers import broken, execute, executed_notebook, with_a_scene
 
 from helpers import ROOT
-from posebook.report import browser
-from posebook.report import html as pages
-from posebook.report import notebooks as run
+from posebook.report import browser, html, notebooks
 
 CHROMIUM = next(filter(None, map(shutil.which, browser.NAMES)), None)
 QUIET = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -47,7 +45,7 @@ def report(tmp_path_factory) -> Path:
     (folder / "tables").mkdir()
     for name in ("index", "tables/speed"):
         nbformat.write(executed_notebook(), folder / f"{name}.ipynb")
-    pages.export([folder / "index.ipynb", folder / "tables/speed.ipynb"], folder / "html")
+    html.export([folder / "index.ipynb", folder / "tables/speed.ipynb"], folder / "html")
     return folder / "html"
 
 
@@ -64,14 +62,14 @@ def built(report, tmp_path_factory) -> list[Path]:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", path)
-    pages.export([folder / "executed" / f"{name}.ipynb" for name in names], folder / "html")
+    html.export([folder / "executed" / f"{name}.ipynb" for name in names], folder / "html")
     roots = (report, folder / "html", ROOT / "reports" / "html")
     return [path for root in roots for path in sorted(root.rglob("*.html"))]
 
 
 def ours(message) -> bool:
     """Whether a line on the console is not plotly's, or the driver's about plotly."""
-    return not message.location["url"].endswith(pages.LIBRARY) and "WebGL" not in message.text
+    return not message.location["url"].endswith(html.LIBRARY) and "WebGL" not in message.text
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -87,7 +85,7 @@ def test_pages_in_a_browser(width, built, chromium):
         tab.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
         assert not said, f"{path}: {said}"
         root = next(parent for parent in path.parents if parent.name == "html")
-        beside = {path.as_uri(), (root / pages.LIBRARY).as_uri()}  # the latter where a scene came into view
+        beside = {path.as_uri(), (root / html.LIBRARY).as_uri()}  # the latter where a scene came into view
         assert path.as_uri() in asked and {url for url in asked if not url.startswith("data:")} <= beside
         empty = tab.evaluate(
             "[...document.images].filter(image => !image.naturalWidth).map(image => image.alt)"
@@ -202,7 +200,7 @@ def test_on_paper_there_is_what_a_reader_hands_in(report, chromium, tmp_path):
     for selector, there in (("figure", True), (".outputs table", True), ("aside", False), ("details", False)):
         assert tab.is_visible(selector) == there, selector
     tab.close()
-    run.main(["pdf", str(report / "index.html"), str(tmp_path / "page.pdf")])
+    notebooks.main(["pdf", str(report / "index.html"), str(tmp_path / "page.pdf")])
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -212,7 +210,7 @@ def in_space(tmp_path_factory) -> Path:
     pytest.importorskip("plotly")
     folder = tmp_path_factory.mktemp("space")
     nbformat.write(with_a_scene(), folder / "index.ipynb")
-    pages.export([folder / "index.ipynb"], folder / "html")
+    html.export([folder / "index.ipynb"], folder / "html")
     return folder / "html/index.html"
 
 
@@ -240,7 +238,7 @@ def test_a_skeleton_turns_and_plays_by_keyboard(scheme, in_space, drawing):
     assert not tab.is_visible("figure.scene > img")
     assert {url for url in asked if url.startswith("file:")} == {
         in_space.as_uri(),
-        (in_space.parent / pages.LIBRARY).as_uri(),
+        (in_space.parent / html.LIBRARY).as_uri(),
     }
     assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
 
@@ -294,7 +292,7 @@ def test_where_nothing_is_drawn_in_space_the_still_stands(in_space, chromium, tm
 
 def test_pictures_for_the_readme(report, tmp_path, monkeypatch):
     monkeypatch.setattr(browser, "PICTURES", {"front": ("index.html", 100)})
-    run.main(["screenshots", str(report), str(tmp_path)])
+    notebooks.main(["screenshots", str(report), str(tmp_path)])
     assert cv2.imread(str(tmp_path / "front.webp")).shape == (800, 1280, 3)
     assert (tmp_path / "front.webp").stat().st_size < 150_000
 

@@ -17,9 +17,7 @@ from report_helpers import (
 )
 
 from helpers import ROOT
-from posebook.report import browser
-from posebook.report import html as pages
-from posebook.report import notebooks as run
+from posebook.report import browser, html, notebooks
 
 
 def test_page_loads_nothing(page):
@@ -37,7 +35,7 @@ def test_what_draws_in_space_lies_once_beside_the_pages(tmp_path):
         path = tmp_path / f"{name}.ipynb"
         path.parent.mkdir(exist_ok=True)
         nbformat.write(with_a_scene() if "/" in name else executed_notebook(), path)
-    pages.export(
+    html.export(
         [tmp_path / f"{name}.ipynb" for name in ("index", "learn/one", "learn/two")], tmp_path / "html"
     )
     scripts = sorted(path.relative_to(tmp_path / "html").as_posix() for path in tmp_path.rglob("*.js"))
@@ -71,7 +69,7 @@ def test_a_solution_is_folded_with_its_output(page):
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/**/*.ipynb")), ids=lambda path: path.stem)
 def test_the_formulae_of_every_page_can_be_shown(path):
     """Rendered as on the page, which raises for what MathML cannot show: lessons are exported late."""
-    exporter, shown = pages.PageExporter(), ""
+    exporter, shown = html.PageExporter(), ""
     for cell in nbformat.read(path, 4).cells:
         if cell.cell_type == "markdown":
             shown += exporter.markdown2html({}, cell.source)
@@ -87,11 +85,10 @@ def test_no_progress_bar_and_no_widget(page):
 @pytest.mark.parametrize("length, kept", [(300, "image/svg+xml"), (3000, "image/png")])
 def test_a_picture_is_shown_in_its_smaller_form(length, kept):
     both = {"image/png": "A" * 800, "image/svg+xml": "<svg>" + "." * length}
-    assert set(pages.pick_smaller_format({"data": both})["data"]) == {kept}
+    assert set(html.pick_smaller_format({"data": both})["data"]) == {kept}
     alone = {"data": {"image/png": "A"}}
     assert (
-        pages.pick_smaller_format(alone) == {"data": {"image/png": "A"}}
-        and pages.pick_smaller_format({}) == {}
+        html.pick_smaller_format(alone) == {"data": {"image/png": "A"}} and html.pick_smaller_format({}) == {}
     )
 
 
@@ -112,7 +109,7 @@ def test_formulas_are_mathml(page):
 
 def test_an_unknown_command_of_tex_is_refused():
     with pytest.raises(ValueError, match="nosuchthing"):
-        pages.formula_mathml(r"\nosuchthing x", "inline")
+        html.formula_mathml(r"\nosuchthing x", "inline")
 
 
 def test_picture_has_words(page):
@@ -130,7 +127,7 @@ def test_table_scrolls_in_its_own_box_with_figures_to_the_right(page):
 def test_columns_of_figures_stand_to_the_right():
     cells = "<tr><td>T</td><td>72.00</td></tr><tr><td>S</td><td>−1.5</td></tr>"
     soup = BeautifulSoup(f"<table><tr><th>net</th><th>AP</th></tr>{cells}</table>", "html.parser")
-    pages.style_table(soup.table, soup)
+    html.style_table(soup.table, soup)
     assert ["number" in cell.get("class", []) for cell in soup.select("td")] == [False, True, False, True]
 
 
@@ -161,7 +158,7 @@ def stopped(tmp_path_factory) -> Path:
         new_code_cell("1 / 0", outputs=[new_output("error", **error)], execution_count=2),
     ]
     nbformat.write(notebook, folder / "train.failed.ipynb")
-    pages.export([folder / "index.ipynb", folder / "train.failed.ipynb"], folder / "html")
+    html.export([folder / "index.ipynb", folder / "train.failed.ipynb"], folder / "html")
     return folder / "html"
 
 
@@ -184,7 +181,7 @@ def test_a_notebook_that_stopped_is_marked_in_every_list_of_pages(stopped):
 
 def test_parameters_that_are_no_python_stop_the_notebook_not_the_page():
     cell = new_code_cell("seed = = 1", metadata={"tags": ["parameters"]})
-    assert pages.parameters(new_notebook(cells=[cell])) == []
+    assert html.parameters(new_notebook(cells=[cell])) == []
 
 
 def test_links_go_to_pages(page, report):
@@ -218,20 +215,20 @@ def test_footer_says_where_it_comes_from(page):
 def test_a_page_that_would_load_something_is_refused(source, tmp_path):
     nbformat.write(new_notebook(cells=[new_markdown_cell(f"# Title\n\n{source}")]), tmp_path / "index.ipynb")
     with pytest.raises(ValueError, match="would load"):
-        pages.export([tmp_path / "index.ipynb"], tmp_path / "html")
+        html.export([tmp_path / "index.ipynb"], tmp_path / "html")
 
 
 def test_the_headline_names_what_stopped(tmp_path, capsys):
     front = new_code_cell("", metadata={"tags": ["headline"]}, execution_count=1)
     front.outputs = [new_output("display_data", {"text/markdown": "- **12 of 40** cells"})]
     nbformat.write(new_notebook(cells=[front]), tmp_path / "index.ipynb")
-    run.headline(tmp_path, tmp_path / "index.html")
+    notebooks.headline(tmp_path, tmp_path / "index.html")
     assert "12 of 40 cells" in capsys.readouterr().out
     about = {"posebook": {"stopped": {"cell": 3, "error": "KeyError: 'AP'"}}}
     (tmp_path / "tables").mkdir()
     nbformat.write(new_notebook(metadata=about), tmp_path / "tables" / "speed.failed.ipynb")
     (tmp_path / "index.ipynb").unlink()  # it may be the one that failed
-    run.headline(tmp_path, tmp_path / "index.html")
+    notebooks.headline(tmp_path, tmp_path / "index.html")
     said = capsys.readouterr().err
     assert "STOPPED in cell 3" in said and "tables/speed.failed.ipynb" in said and "KeyError: 'AP'" in said
 
@@ -241,7 +238,7 @@ def test_without_a_browser_the_commands_that_need_one_say_so(tmp_path, monkeypat
     monkeypatch.setattr(browser, "NAMES", ["chromium"])
     for words in (["pdf", "page.html", f"{tmp_path}/page.pdf"], ["screenshots", "html", f"{tmp_path}/docs"]):
         with pytest.raises(SystemExit) as ended:
-            run.main(words)
+            notebooks.main(words)
         assert ended.value.code == 2
         assert "apt-get install chromium" in capsys.readouterr().err
 

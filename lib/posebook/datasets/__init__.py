@@ -155,13 +155,7 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
     COCO-format file: whatever its files are called. The default is what the dataset is evaluated on. Raises
     ValueError for a name or split it does not know and DatasetMissing for files.
     """
-    from posebook.datasets import (
-        coco,
-        crowdpose,
-        custom,  # each of them builds on this file
-        lspet,
-        mpii,
-    )
+    from posebook.datasets import coco, crowdpose, custom, lspet, mpii
 
     loaders = dict(
         zip(

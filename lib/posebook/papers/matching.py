@@ -4,13 +4,7 @@ import json
 from dataclasses import asdict
 
 from posebook.lifting.recipes import Recipe as LifterRecipe
-from posebook.papers.cells import (
-    all_options,
-    box_source,
-    parse_options,
-    parse_pairs,
-    parse_size,
-)
+from posebook.papers.cells import all_options, box_source, parse_options, parse_pairs, parse_size
 from posebook.training import recipes
 from posebook.training.recipes import Recipe
 

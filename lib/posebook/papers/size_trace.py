@@ -17,13 +17,7 @@ import torch
 from tqdm import tqdm
 
 from posebook import complexity, models, paths
-from posebook.papers.cells import (
-    SIZE_COLUMNS,
-    load_cells,
-    parse_options,
-    parse_size,
-    skeleton_name,
-)
+from posebook.papers.cells import SIZE_COLUMNS, load_cells, parse_options, parse_size, skeleton_name
 
 ERRATA = paths.DATA / "errata.csv"
 KEYS = ["paper", "row", "model", "options", "input_size", "dataset"]

@@ -32,7 +32,7 @@ from posebook import models
 from posebook.evaluation import bootstrap, metrics, predictions
 from posebook.lifting.models import LIFTERS
 from posebook.models.layers import CoordinateAttention
-from posebook.papers import ablations, lifting
+from posebook.papers import ablations, lifting_tables
 from posebook.papers.cells import (
     FOLDER,
     NO_FLIP_TEST,
@@ -128,11 +128,11 @@ def _measure_cell(cell: dict, records: list[dict]) -> dict[str, str]:
 
 def _lifter_cell(cell: dict, records: list[dict]) -> dict[str, str]:
     """The same of a lifter's cell: point 6 of the file's docstring."""
-    if (cost := lifting.counted_cost(cell)) is not None:
-        return _measured(format_like(cost, cell["value"]), lifting.COSTS[cell["column"]])
-    runs = lifting.matching_runs(cell, records)
+    if (cost := lifting_tables.counted_cost(cell)) is not None:
+        return _measured(format_like(cost, cell["value"]), lifting_tables.COSTS[cell["column"]])
+    runs = lifting_tables.matching_runs(cell, records)
     if not runs:
-        return {"status": "not measured", "command": lifting.training_command(cell)}
+        return {"status": "not measured", "command": lifting_tables.training_command(cell)}
     figures, newest = [run["metrics"][cell["column"]] for run in runs.values()], [*runs.values()][-1]
     where = f"{where_measured(newest)}, with flip test, {_seeds(runs)}, weights: scratch"
     more = {"record": newest.get("path", "")}

@@ -8,12 +8,7 @@ import pandas as pd
 
 from posebook.papers.claims import BASES, VERDICTS, Claim, Finding, tally
 from posebook.papers.tables import STATUSES
-from posebook.report.colors import (
-    GRID,
-    MUTED,
-    STATUS_COLORS,
-    VERDICT_COLORS,
-)
+from posebook.report.colors import GRID, MUTED, STATUS_COLORS, VERDICT_COLORS
 
 
 def comparison_table(table: pd.DataFrame) -> "HTML":  # noqa: F821

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from posebook import imports, migration, models
+from posebook import import_graph, migration, models
 from posebook.training import checkpoints, recipes
 from posebook.training.checkpoints import TrainState
 from posebook.training.data import (
@@ -40,7 +40,7 @@ def run_code_hash(net: nn.Module, *functions: Callable) -> str:
     """
     modules = {__name__, *(function.__module__ for function in functions)}
     modules |= {type(layer).__module__ for layer in net.modules()}
-    return imports.code_hash(sorted(name for name in modules if name.startswith("posebook.")))
+    return import_graph.code_hash(sorted(name for name in modules if name.startswith("posebook.")))
 
 
 def train_step(
