@@ -58,7 +58,7 @@ def test_a_missing_dataset_says_where_what_and_how(tmp_path, name, words):
     assert (
         str(tmp_path) in text
         and words in text
-        and ("https://" in text or "http://" in text or "python -m" in text)
+        and ("https://" in text or "http://" in text or "posebook " in text)
     )
 
 

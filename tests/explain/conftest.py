@@ -27,3 +27,9 @@ def net():
 @pytest.fixture(scope="module")
 def images():
     return torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def lapx():
+    torch.manual_seed(0)
+    return models.build("lapx", input_size=SIZE, stages=1, width=16).eval()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from attribution_helpers import BINS, SIZE
 
-from posebook import codecs, models
+from posebook import codecs
 from posebook.explain import attribution
 
 
@@ -55,12 +55,6 @@ def test_bins_of_a_decoded_joint_are_the_fullest():
 def test_bins_of_a_point_outside_are_at_the_edge():
     points = torch.tensor([[-9.0, 400.0], [63.9, 10.26]])
     assert attribution.bins_at(points, (96, 64)).tolist() == [[0, 191], [127, 21]]
-
-
-@pytest.fixture(scope="module")
-def lapx():
-    torch.manual_seed(0)
-    return models.build("lapx", input_size=SIZE, stages=1, width=16).eval()
 
 
 CELLS = torch.tensor([[3, 9], [15, 0]])  # (B, 2): x and y of two images, of LAPX's 16 x 16

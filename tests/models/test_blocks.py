@@ -163,7 +163,7 @@ def test_a_checkpoint_holds_how_much_context_counts(tmp_path):
         torch.manual_seed(1)
         for value in model.parameters():
             torch.nn.init.normal_(value, std=0.3)
-        model.set_context(gain)
+        model.set_nonlocal_gain(gain)
         models.save_weights(model, tmp_path / "w.safetensors", "lapx")
         again = models.load_weights(tmp_path / "w.safetensors")
         with torch.no_grad():
@@ -177,7 +177,7 @@ def test_the_phases_of_lapx_training():
     branches = [module for module in model.modules() if isinstance(module, lapx.NonLocal)]
     assert len(branches) == 2
     for gain, weights_learn, gain_learns in ((0.0, False, False), (0.1, True, False), (None, True, True)):
-        model.set_context(gain)
+        model.set_nonlocal_gain(gain)
         for branch in branches:
             assert branch.theta.weight.requires_grad == weights_learn
             assert branch.gamma.requires_grad == gain_learns

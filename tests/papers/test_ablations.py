@@ -142,7 +142,7 @@ def test_every_row_is_built_and_learns(id, picture):
     )
     recipe = dataclasses.replace(recipe, warmup_steps=0)
     people, how = data.TrainDataset(persons, recipe, row.seed), runtime.RuntimeConfig("cpu")
-    batch = next(iter(loop.batch_iterator(people, 0, how, None)))
+    batch = next(iter(loop.batch_iterator(people, 0, how)))
     net = models.build(row.model, skeleton, (64, 64), **row.options)
     adam = loop.make_optimizer(net, recipe)
     for group in adam.param_groups:

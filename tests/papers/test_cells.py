@@ -52,7 +52,7 @@ def test_the_commands_would_do_what_the_cells_ask_for(everything, tmp_path):
         if words[:2] == ["make", "grid"]:
             for run in ablations.matching_rows(words[3].removeprefix("ROWS=")):
                 made = recipes.get("paper", run.model, run.dataset, **run.changes)
-                assert (run.row, run.model, made) == (line["row"], cell["model"], matching.cell_recipe(line))
+                assert (run.row, run.model, made) == (line["row"], line["model"], matching.cell_recipe(line))
             asked += 1
         elif words[:2] == ["posebook", "train"]:
             given = dict(zip(words[2::2], words[3::2], strict=True))

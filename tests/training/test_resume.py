@@ -125,7 +125,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(small):
     people = datasets.load("synthetic", small, "train")
     recipe = recipes.get("fast", "lapx", input_size=[64, 64], batch_size=7, max_grad_norm=0.01)
     batch = next(
-        iter(loop.batch_iterator(data.TrainDataset(people, recipe, 0), 0, runtime.RuntimeConfig("cpu"), None))
+        iter(loop.batch_iterator(data.TrainDataset(people, recipe, 0), 0, runtime.RuntimeConfig("cpu")))
     )
     gradients = []
     for parts in (1, 3):

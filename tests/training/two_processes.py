@@ -17,7 +17,7 @@ torch.manual_seed(0)
 net = models.build("starnet-pose-t", people.skeleton, (64, 64)).eval()  # eval: batch norm sees no batch
 optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
 run = checkpoints.TrainState(net, net, optimizer, torch.amp.GradScaler("cpu", enabled=False), {})
-batch = next(iter(loop.batch_iterator(data.TrainDataset(people, recipe, 0), 0, how, None)))
+batch = next(iter(loop.batch_iterator(data.TrainDataset(people, recipe, 0), 0, how)))
 loop.train_step(run, loop.wrap_model(run, recipe, 0, how), batch, 7, recipe, how, 2)
 if how.rank == 0:
     gradients = {name: p.grad.contiguous() for name, p in net.named_parameters() if p.grad is not None}

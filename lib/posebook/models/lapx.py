@@ -11,7 +11,8 @@ Where the text is silent, differs from the published code, or ours does:
    not mention. The stem's blocks have no soft gate, and soft gates start at zero: no residual at all.
 3. The published code switches a non-local branch by a plain attribute that is off at construction and not in
    the checkpoint: weights loaded into it run without the branch, silently. Here the branch is always on, and
-   its gain, which the checkpoint holds, says how much of it counts; `set_context` is what the recipe turns.
+   its gain, which the checkpoint holds, says how much of it counts; `set_nonlocal_gain` is what the recipe
+   turns.
 4. The published code doubles a map on the way up, so that sides must be multiples of 64 and its own 384x288
    fails. Here a map is resized to the one it joins, which is the same wherever doubling works.
 5. CBAM here applies the sigmoid to each of the two pooled branches before their sum: its gates lie in (0, 2).
@@ -224,7 +225,7 @@ class LAPX(nn.Module):
         self.fc_ = nn.ModuleList(MergeConv(width, act=False) for _ in range(stages - 1))
         self.score_ = nn.ModuleList(nn.Conv2d(joints, width, 1) for _ in range(stages - 1))
 
-    def set_context(self, gain: float | None) -> None:
+    def set_nonlocal_gain(self, gain: float | None) -> None:
         """The training strategy of section 3.3, a phase a call.
 
         0 freezes the non-local branches, adding nothing; another gain lets them learn and holds their gamma

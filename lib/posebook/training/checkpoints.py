@@ -89,7 +89,7 @@ class TrainState:
             before = f"{kept[-1].name} stands" if kept else "there is none before it"
             raise OSError(
                 f"the checkpoint of step {self.step} cannot be written to {folder}: {error}; {before}. "
-                "With room made, the same command goes on from there"
+                "With room made, the same command continues from there"
             ) from error
         for old in list_checkpoints(folder)[:-KEEP_LAST]:
             old.unlink()

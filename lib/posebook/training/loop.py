@@ -44,29 +44,30 @@ def run_code_hash(net: nn.Module, *functions: Callable) -> str:
 
 
 def train_step(
-    run: TrainState,
-    net: nn.Module,
+    state: TrainState,
+    model: nn.Module,
     batch: list[Tensor],
-    people: int,
+    global_batch_size: int,
     recipe: Recipe,
     runtime: RuntimeConfig,
     parts: int,
     objective: Objective = pose_loss,
 ) -> tuple[Tensor, int]:
-    """Move the weights by one batch, taken in so many parts; in twice as many where the device has no room.
+    """One optimizer step with gradient accumulation over `parts` of the batch.
 
-    batch: this process's tensors (B, ...), as the objective takes them; people: the batch's of all processes.
-    Returns the loss and in how many parts it was had.
+    If the device runs out of memory, the batch is processed in twice as many parts. batch: this process's
+    tensors (B, ...), as the objective takes them; global_batch_size: people in the batches of all
+    processes. Returns the loss, a scalar, and the number of parts.
     """
     batch = [tensor.to(runtime.device, non_blocking=True) for tensor in batch]
     kind, narrow = torch.device(runtime.device).type, PRECISIONS[runtime.precision]
 
     def called(*inputs: Tensor) -> object:
         with torch.autocast(kind, narrow, enabled=narrow is not None):
-            return net(*inputs)
+            return model(*inputs)
 
     while True:
-        run.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         count = len(batch[0])
         loss, ends = torch.zeros((), device=runtime.device), range(0, count, math.ceil(count / parts))
         mean = None  # what a try without room left behind would take up the next one's
@@ -74,12 +75,12 @@ def train_step(
             for first in ends:
                 part = [tensor[first : first + ends.step] for tensor in batch]
                 last = first + ends.step >= count  # processes exchange gradients once a step
-                with nullcontext() if last or runtime.world_size == 1 else net.no_sync():
+                with nullcontext() if last or runtime.world_size == 1 else model.no_sync():
                     mean = objective(called, part, recipe)
                     mean = (
-                        mean * len(part[0]) * runtime.world_size / people
+                        mean * len(part[0]) * runtime.world_size / global_batch_size
                     )  # processes' gradients are averaged
-                    run.scaler.scale(mean).backward()
+                    state.scaler.scale(mean).backward()
                 loss += mean.detach()
             break
         except torch.OutOfMemoryError:
@@ -87,42 +88,39 @@ def train_step(
                 raise
             parts *= 2
         mean = None
-        run.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         tqdm.write(f"no room for {ends.step} people at once: taking each batch in {parts} parts from here on")
     if recipe.max_grad_norm:
-        run.scaler.unscale_(run.optimizer)
-        nn.utils.clip_grad_norm_(run.model.parameters(), recipe.max_grad_norm)
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.model.parameters(), recipe.max_grad_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     return loss, parts
 
 
-def batch_iterator(
-    people: TrainDataset, first_step: int, runtime: RuntimeConfig, whole: Tensor | None
-) -> Iterable[list[Tensor]]:
-    """This process's share of every batch from a step to the end; `whole` as in data.gpu_batches."""
-    steps, on_gpu = (
-        ResumableBatchSampler(people, first_step, runtime.rank, runtime.world_size),
-        runtime.device.startswith("cuda"),
-    )
-    if people.packed and on_gpu:
-        return gpu_batches(people, steps, runtime.device, runtime.workers, whole)
-    return make_loader(people, steps, runtime.workers, on_gpu)
+def batch_iterator(dataset: TrainDataset, first_step: int, runtime: RuntimeConfig) -> Iterable[list[Tensor]]:
+    """This process's share of every batch from a step to the end."""
+    sampler = ResumableBatchSampler(dataset, first_step, runtime.rank, runtime.world_size)
+    on_gpu = runtime.device.startswith("cuda")
+    if dataset.packed and on_gpu:
+        canvases = preload_canvases(dataset.packed, runtime.device)
+        return gpu_batches(dataset, sampler, runtime.device, runtime.workers, canvases)
+    return make_loader(dataset, sampler, runtime.workers, on_gpu)
 
 
-def wrap_model(run: TrainState, recipe: Recipe, epoch: int, runtime: RuntimeConfig) -> nn.Module:
-    """The net as an epoch trains it: LAPX's context set for it, and over all processes."""
-    if hasattr(run.model, "set_context"):
-        run.model.set_context(recipes.nonlocal_gain_at(epoch, recipe))
-    net = torch.compile(run.model, dynamic=False) if runtime.compile else run.model
+def wrap_model(state: TrainState, recipe: Recipe, epoch: int, runtime: RuntimeConfig) -> nn.Module:
+    """The model as one epoch trains it: LAPX's gain set, compiled, shared by all processes."""
+    if hasattr(state.model, "set_nonlocal_gain"):
+        state.model.set_nonlocal_gain(recipes.nonlocal_gain_at(epoch, recipe))
+    model = torch.compile(state.model, dynamic=False) if runtime.compile else state.model
     # wrapped anew, for what learns may have changed
-    return runtime.accelerator.prepare_model(net) if runtime.accelerator else net
+    return runtime.accelerator.prepare_model(model) if runtime.accelerator else model
 
 
 def train_epochs(
-    run: TrainState,
-    people: TrainDataset,
+    state: TrainState,
+    dataset: TrainDataset,
     recipe: Recipe,
     runtime: RuntimeConfig,
     folder: Path,
@@ -131,63 +129,80 @@ def train_epochs(
 ) -> Iterator[tuple[int, float]]:
     """Train to the end, yielding each epoch's number and mean loss when it is over.
 
-    Raises FloatingPointError that names the step for a loss of NaN, and SystemExit(143) after SIGTERM, with
-    a checkpoint written.
+    A loader process that dies is replaced, up to three times, from the last checkpoint. Raises
+    FloatingPointError that names the step for a loss of NaN, and SystemExit(143) after SIGTERM, with a
+    checkpoint written.
     """
-    steps, stop = math.ceil(len(people) / recipe.batch_size), SigtermGuard()
-    total, waiting, parts, lost, net = steps * recipe.epochs, [], runtime.grad_accum_steps, 0, None
-    on_gpu = people.packed and runtime.device.startswith("cuda")
-    whole = preload_canvases(people.packed, runtime.device) if on_gpu else None
+    stop, lost = SigtermGuard(), 0
     try:
-        while run.step < total:
+        while state.step < math.ceil(len(dataset) / recipe.batch_size) * recipe.epochs:
             try:
-                for batch in batch_iterator(people, run.step, runtime, whole):
-                    if net is None or run.step % steps == 0:
-                        net = wrap_model(run, recipe, run.step // steps, runtime)
-                        run.model.train()
-                    for group in run.optimizer.param_groups:
-                        group["lr"] = group["rate"] * lr_at_step(run.step, total, recipe)
-                    size = min(recipe.batch_size, len(people) - run.step % steps * recipe.batch_size)
-                    shared = (
-                        size * runtime.world_size if size < runtime.world_size else size
-                    )  # then all take all of it
-                    loss, parts = train_step(run, net, batch, shared, recipe, runtime, parts, objective)
-                    update_ema(run.ema, run.model, run.step, recipe)
-                    waiting.append(loss)
-                    run.step += 1
-                    bar.update(size)
-                    over, ended = run.step % steps == 0, stop.triggered and not runtime.accelerator
-                    if over or len(waiting) == CHECK_EVERY or run.step % runtime.save_every == 0 or ended:
-                        run.losses, waiting = run.losses + check_finite(waiting, run.step), []
-                        bar.set_postfix(loss=f"{run.losses[-1]:.5f}", refresh=False)
-                        ended = ended or runtime.any_rank(stop.triggered)
-                    if over:
-                        mean, run.losses = float(np.mean(run.losses)), []
-                        yield run.step // steps, mean
-                        run.model.train()
-                    elif (run.step % runtime.save_every == 0 or ended) and runtime.rank == 0:
-                        run.save(folder)
-                    if ended:
-                        print(
-                            f"stopped by SIGTERM after step {run.step}; the same command goes on from there"
-                        )
-                        raise SystemExit(143)
+                yield from run_steps(state, dataset, recipe, runtime, folder, bar, objective, stop)
             except RuntimeError as error:
                 lost += 1
                 if not str(error).startswith("DataLoader worker (pid") or lost > 3 or runtime.world_size > 1:
                     raise
-                # told by a signal, anywhere in a step: what the step left is thrown away
-                before, enabled = run.seconds, run.scaler.is_enabled()
-                run.scaler = torch.amp.GradScaler(torch.device(runtime.device).type, enabled=enabled)
-                run.resume(folder)
-                run.seconds, net = before, None
-                waiting, bar.n = [], samples_seen(run.step, len(people), recipe)
+                reload_checkpoint(state, folder, runtime)
+                bar.n = samples_seen(state.step, len(dataset), recipe)
                 tqdm.write(
                     f"a loader process died ({str(error).splitlines()[0]}); "
-                    f"others take its place, from step {run.step}"
+                    f"others take its place, from step {state.step}"
                 )
     finally:
         stop.restore()
+
+
+def run_steps(
+    state: TrainState,
+    dataset: TrainDataset,
+    recipe: Recipe,
+    runtime: RuntimeConfig,
+    folder: Path,
+    bar: tqdm,
+    objective: Objective,
+    stop: SigtermGuard,
+) -> Iterator[tuple[int, float]]:
+    """The steps from the state's on: learning rate, step, moving average, progress, checkpoints."""
+    steps_per_epoch = math.ceil(len(dataset) / recipe.batch_size)
+    total, parts, model = steps_per_epoch * recipe.epochs, runtime.grad_accum_steps, None
+    pending: list[Tensor] = []  # losses that have not been copied from the device yet
+    for batch in batch_iterator(dataset, state.step, runtime):
+        if model is None or state.step % steps_per_epoch == 0:
+            model = wrap_model(state, recipe, state.step // steps_per_epoch, runtime)
+            state.model.train()
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["rate"] * lr_at_step(state.step, total, recipe)
+        size = min(recipe.batch_size, len(dataset) - state.step % steps_per_epoch * recipe.batch_size)
+        # a batch of fewer people than processes is given to each of them whole
+        shared = size * runtime.world_size if size < runtime.world_size else size
+        loss, parts = train_step(state, model, batch, shared, recipe, runtime, parts, objective)
+        update_ema(state.ema, state.model, state.step, recipe)
+        pending.append(loss)
+        state.step += 1
+        bar.update(size)
+        epoch_ends, save_due = state.step % steps_per_epoch == 0, state.step % runtime.save_every == 0
+        stopped = stop.triggered and not runtime.accelerator  # with several processes all must agree
+        if epoch_ends or save_due or stopped or len(pending) == CHECK_EVERY:
+            state.losses, pending = state.losses + check_finite(pending, state.step), []
+            bar.set_postfix(loss=f"{state.losses[-1]:.5f}", refresh=False)
+            stopped = stopped or runtime.any_rank(stop.triggered)
+        if epoch_ends:
+            mean, state.losses = float(np.mean(state.losses)), []
+            yield state.step // steps_per_epoch, mean
+            state.model.train()
+        elif (save_due or stopped) and runtime.rank == 0:
+            state.save(folder)
+        if stopped:
+            print(f"stopped by SIGTERM after step {state.step}; the same command continues from there")
+            raise SystemExit(143)
+
+
+def reload_checkpoint(state: TrainState, folder: Path, runtime: RuntimeConfig) -> None:
+    """Go back to the last checkpoint, because a step may have been interrupted; its time still counts."""
+    seconds = state.seconds
+    state.scaler = make_scaler(runtime)
+    state.resume(folder)
+    state.seconds = seconds
 
 
 def samples_seen(step: int, people: int, recipe: Recipe) -> int:
