@@ -305,9 +305,9 @@ def show(beta=10):
 
 IN_SPACE = """import numpy as np
 
-from posebook import plots3d
+from posebook.report import figures_3d
 
-plots3d.scene({"a line": np.linspace(0, 1, 2 * 17 * 3).reshape(2, 17, 3)})"""
+figures_3d.scene({"a line": np.linspace(0, 1, 2 * 17 * 3).reshape(2, 17, 3)})"""
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_a_grid_outlives_a_lost_machine_and_a_killed_run(slurm, small, tmp_path)
         "--snakefile",
         str(ROOT / "tests" / "workflow" / "slurm" / "Snakefile"),
     ]
-    command += ["--profile", str(ROOT / "profiles" / "slurm"), "--directory", str(tmp_path)]
+    command += ["--profile", str(ROOT / "workflow" / "profiles" / "slurm"), "--directory", str(tmp_path)]
     command += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
     command += ["--config", f"small={small}"]
     environment = cluster.environment(slurm) | {"PYTHONPATH": str(ROOT / "lib")}

@@ -15,8 +15,7 @@ COCO_BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56
 # Who are trained on; COCO: with a labeled joint, no crowds. Of COCO-mini and of CrowdPose's trainval as many
 # a picture as in the whole of COCO (118,287 pictures) and in CrowdPose's val (7,074 people in 2,000).
 TRAINING_PEOPLE = {"coco": 149813, "mpii": 22246}
-
-
+TRAINING_PEOPLE |= {"coco-mini": 149813 * 5000 // 118287, "crowdpose": 7074 * 12000 // 2000}
 NO_PUBLIC_WEIGHTS = ("lap",)
 
 

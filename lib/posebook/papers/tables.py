@@ -44,7 +44,7 @@ from posebook.papers.cells import (
     parse_size,
     where_measured,
 )
-from posebook.papers.commands import BENCHMARK_COMMAND, TRAINING_PEOPLE, measuring_command, training_cost
+from posebook.papers.commands import BENCHMARK_COMMAND, measuring_command, training_cost
 from posebook.papers.matching import config_key, matches, metric_value
 from posebook.papers.size_trace import count
 
@@ -52,7 +52,6 @@ STATUSES = ("measured here", "not measured", "published")
 EMPTY_CELL = dict.fromkeys(
     "measured status measured_boxes where interval spread other other_boxes record command cost".split(), ""
 )  # what a cell says beside the printed figure
-TRAINING_PEOPLE |= {"coco-mini": 149813 * 5000 // 118287, "crowdpose": 7074 * 12000 // 2000}
 
 
 def build_table(paper: str, name: str, records: list[dict]) -> pd.DataFrame:
