@@ -5,7 +5,7 @@ on the embedded motion: ours.
 
 1. KTPFormer's authors (and D3DP's) scale the gradient by the loss itself, `loss.backward(loss.detach())`: the
    gradient of half its square. Here it is not, unless `squared` asks for it.
-2. A rate that falls by a factor an epoch is a `drop` at every epoch.
+2. A rate that falls by a factor an epoch is a `lr_gamma` at every epoch.
 3. Where H2OT is trained at all, it is by HoT's recipe: its own is in no source.
 """
 

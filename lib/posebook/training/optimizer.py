@@ -9,7 +9,7 @@ from posebook.training.recipes import Recipe
 
 
 def lr_at_step(step: int, total: int, recipe: Recipe) -> float:
-    """The rate at a step of `total`: linear warm-up, flat, then a cosine to final_rate of it, or drops."""
+    """The rate at a step of `total`: linear warm-up, flat, then a cosine to min_lr_ratio of it, or drops."""
     peak = recipe.learning_rate * recipe.batch_size / recipe.base_batch_size
     if step < recipe.warmup_steps:
         return peak * max(1e-5, step / recipe.warmup_steps)

@@ -7,7 +7,7 @@ section 4.3 of Zakir et al., 2025. LAPX: sections 3.3 and 4.1 of Zhao et al., 20
 configs (ViTPose_base_coco_256x192.py and its kin).
 
 Where the texts are silent, or our copy has lost what they said:
-1. Every rate holds for `base_batch` and follows the real batch, over all processes, in proportion.
+1. Every rate holds for `base_batch_size` and follows the real batch, over all processes, in proportion.
 2. AMFACPose: our copy has lost rate, decay, drops, smoothing, temperature, joint weights and label width.
    Chosen: SimCC's rate and drops (1e-3, a tenth at 90 and 120 of the same 140 epochs and batch of 32),
    AdamW's usual decay, smoothing 0.1, temperature 0.5 ("moderately sharpened"), SimCC's width of 6 bins and
@@ -29,7 +29,7 @@ from posebook.utils import unknown_name_error
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. The rate is for `base_batch` and follows the real batch in proportion."""
+    """How a model is trained. The rate is for `base_batch_size` and follows the real batch in proportion."""
 
     epochs: int = 210  # config
     batch_size: int = 1024  # over all processes; config: what its learning rate is for
@@ -41,7 +41,7 @@ class Recipe:
     warmup_steps: int = 1000  # config: linear from 1e-5 of the rate
     cosine_start: float = 0.5  # share of training after which the rate falls; config
     min_lr_ratio: float = 0.05  # share of the rate at the end; config
-    milestones: tuple[int, ...] = ()  # epochs at which the rate falls by `drop`; with any, no cosine
+    milestones: tuple[int, ...] = ()  # epochs at which the rate falls by `lr_gamma`; with any, no cosine
     lr_gamma: float = 0.1
     max_grad_norm: float = 0.0  # largest norm of the gradient; 0: not clipped, as in all three papers
     stage2_epochs: int = 15  # config: last epochs on the milder augmentation
