@@ -1,6 +1,6 @@
 """Turn a finished run into weights that come with posebook: float16 file, golden tensors, card.
 
-    python data/weights/ship.py RECORD.json reports/runs/NAME-HASH/weights.safetensors [NAME [EARLIER...]]
+    python workflow/ship.py RECORD.json reports/runs/NAME-HASH/weights.safetensors [NAME [EARLIER...]]
 
 NAME is MODEL-synthetic where none is given; EARLIER are the records of the runs that this one went on from,
 the first one first. Everything the card says is read from the records. Only runs on the embedded data may be
@@ -14,13 +14,13 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from posebook import codecs, models, utils
+from posebook import codecs, models, paths, utils
 
-HERE = Path(__file__).parent
+HERE = paths.WEIGHTS
 
 
 def ship(record_path: Path, weights: Path, name: str = "", *earlier: str) -> None:
-    """Write NAME.safetensors, NAME.golden.safetensors and NAME.md beside this script."""
+    """Write NAME.safetensors, NAME.golden.safetensors and NAME.md in data/weights."""
     record = json.loads(record_path.read_text())
     if record["dataset"]["name"] != "synthetic":
         raise SystemExit(f"trained on {record['dataset']['name']}: such weights are not shipped")

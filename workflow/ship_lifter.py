@@ -1,6 +1,6 @@
 """Turn a finished run of a lifter into weights that come with posebook, and their card.
 
-    python data/weights/ship_lifter.py RECORD.json OUT_DIR NAME
+    python workflow/ship_lifter.py RECORD.json OUT_DIR NAME
 
 OUT_DIR is where the run wrote. Everything the card says is read from the record.
 """
@@ -10,13 +10,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from posebook import utils
+from posebook import paths, utils
 
-HERE = Path(__file__).parent
+HERE = paths.WEIGHTS
 
 
 def ship(record_path: Path, out_dir: Path, name: str) -> None:
-    """Write NAME.safetensors and NAME.md beside this script."""
+    """Write NAME.safetensors and NAME.md in data/weights."""
     record = json.loads(record_path.read_text())
     if record["dataset"]["name"] != "motion":
         raise SystemExit(f"trained on {record['dataset']['name']}: such weights are not shipped")

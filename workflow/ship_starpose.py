@@ -1,6 +1,6 @@
 """Turn a finished comparison into StarPose's weights that come with posebook, and their card.
 
-    python data/weights/ship_starpose.py RECORD.json OUT_DIR
+    python workflow/ship_starpose.py RECORD.json OUT_DIR
 
 OUT_DIR is where the run wrote. Everything the card says is read from the record.
 """
@@ -10,13 +10,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from posebook import utils
+from posebook import paths, utils
 
-HERE, NAME = Path(__file__).parent, "starpose-motion"
+HERE, NAME = paths.WEIGHTS, "starpose-motion"
 
 
 def ship(record_path: Path, out_dir: Path) -> None:
-    """Write NAME.safetensors and NAME.md beside this script."""
+    """Write NAME.safetensors and NAME.md in data/weights."""
     record = json.loads(record_path.read_text())
     weights = out_dir / record["weights"]["file"]
     if utils.sha256(weights) != record["weights"]["sha256"]:

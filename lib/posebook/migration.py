@@ -103,6 +103,15 @@ def migrate_identity(identity: dict) -> dict:
     return identity
 
 
+def read_run(path: Path) -> dict:
+    """What a checkpoint says of its run, the identity among it; raises ValueError for another file."""
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    if "run" not in metadata:
+        raise ValueError(f"{path} is not a checkpoint of a posebook training")
+    return json.loads(metadata["run"])
+
+
 def migrate_checkpoint(path: Path, code: str) -> Path:
     """Rewrite a checkpoint of an earlier version for today's code; returns the new file's path.
 
@@ -110,11 +119,7 @@ def migrate_checkpoint(path: Path, code: str) -> Path:
     for this run. The new file lies in RUNS/NAME-NEWHASH, where the same command continues from it; the old
     one stays. Raises ValueError for a file that is no checkpoint.
     """
-    with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    if "run" not in metadata:
-        raise ValueError(f"{path} is not a checkpoint of a posebook training")
-    facts = json.loads(metadata["run"])
+    facts = read_run(path)
     facts["identity"] = migrate_identity(facts["identity"]) | {"code": code}
     tensors = {
         name.replace("optimiser.", "optimizer.", 1) if name.startswith("optimiser.") else name: value

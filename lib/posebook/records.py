@@ -1,6 +1,6 @@
 """The ledger: what was measured, on what, with which code.
 
-A run writes one JSON file into OUT/records/, whole or not at all. `keep` copies one into data/measured/, on
+A run writes a JSON file into OUT/records/, whole or not at all; `archive` copies it into data/measured/, on
 purpose, to be committed. Tables read both. Records name datasets by name and hash, never by a path.
 """
 

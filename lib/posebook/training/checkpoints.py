@@ -138,15 +138,6 @@ class TrainState:
         self.losses, self.curve = facts["losses"], facts["curve"]
 
 
-def read_identity(path: Path) -> dict:
-    """What makes the run of a checkpoint this run; raises ValueError for another file."""
-    with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    if "run" not in metadata:
-        raise ValueError(f"{path} is not a checkpoint of a posebook training")
-    return json.loads(metadata["run"])["identity"]
-
-
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run's folder, oldest first."""
     return sorted(folder.glob("checkpoint-*.safetensors"))

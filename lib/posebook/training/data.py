@@ -126,7 +126,7 @@ def make_loader(
 
 
 def _as_is(batch: tuple[Tensor, ...]) -> list[Tensor]:
-    """`Samples` come by the batch."""
+    """The batch as it is: `TrainDataset` returns whole batches."""
     return list(batch)
 
 

@@ -306,7 +306,7 @@ def migrate_run(checkpoint: Path) -> Path:
     """
     from posebook.training import trainer
 
-    identity = checkpoints.read_identity(checkpoint)
+    identity = migration.read_run(checkpoint)["identity"]
     if "model" not in identity:
         raise ValueError(f"{checkpoint} is not a checkpoint of a pose model")
     identity = migration.migrate_identity(identity)
