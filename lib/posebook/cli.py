@@ -410,7 +410,7 @@ def run_train_lifter(args: Arguments) -> None:
 
 def add_train_starpose(parser: argparse.ArgumentParser) -> None:
     """Seed, epochs and folder."""
-    from posebook.training.multi_dataset import RECIPE
+    from posebook.lifting.starpose import RECIPE
 
     parser.add_argument("--seed", type=int, default=0, help="of weights and samples")
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="of both trainings")
