@@ -18,6 +18,7 @@ from posebook.models.hf_hrnet import HFHRNet
 from posebook.models.hrformer import HRFormer
 from posebook.models.hrnet import HRNet
 from posebook.models.lapx import LAPX
+from posebook.models.layers import PoseModel
 from posebook.models.lite_hrnet import LiteHRNet
 from posebook.models.lpn import LPN
 from posebook.models.rtmpose import RTMPose
@@ -104,7 +105,7 @@ def check_options(name: str, options: dict) -> None:
 
 def build(
     name: str, skeleton: str | Skeleton = "coco", input_size: tuple[int, int] = (256, 192), **options: object
-) -> nn.Module:
+) -> PoseModel:
     """Build a model, untrained. skeleton: a known set's name, or a set; input_size: (height, width); options:
     the model file's keyword arguments.
 
@@ -279,7 +280,7 @@ def trained_images(path: str | Path) -> set[str]:
 
 def load_weights(
     path: str | Path, name: str | None = None, input_size: tuple[int, int] = (256, 192)
-) -> nn.Module:
+) -> PoseModel:
     """The model of a weights file, in eval mode and float32: built as the file says, or, for authors' files,
     which say nothing, as model `name` with COCO's joints for input_size (height, width).
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from posebook.codecs import SimCC
-from posebook.models.layers import check_sides
+from posebook.models.layers import PoseModel, check_sides
 from posebook.skeletons import Skeleton
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -207,7 +207,7 @@ def classifier(in_channels: int, bins: int, hidden: int = 256) -> nn.Sequential:
     )
 
 
-class AMFACPose(nn.Module):
+class AMFACPose(PoseModel):
     """Images (B, 3, H, W), normalized, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
 
     depth: 34 or 18. afpn, dgcb, scrm, se and coordconv switch the modules in the order of the paper's
@@ -228,7 +228,7 @@ class AMFACPose(nn.Module):
         modulate: str = "refined",
         split_ratio: int = 2,
     ):
-        super().__init__()
+        super().__init__(skeleton, input_size)
         height, width = input_size
         check_sides("AMFACPose", input_size, 16)
         if depth not in BLOCKS:
@@ -237,7 +237,6 @@ class AMFACPose(nn.Module):
             raise ValueError(f"unknown modulate {modulate!r}; one of refined, mask")
         if dgcb and not afpn:
             raise ValueError("dgcb refines the scales of the pyramid: it needs afpn=True")
-        self.skeleton, self.input_size = skeleton, tuple(input_size)
         joints = len(skeleton.keypoints)
 
         stem, in_channels = [], 3

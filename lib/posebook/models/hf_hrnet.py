@@ -15,7 +15,7 @@ What the released code does beyond the text:
 
 from torch import Tensor, nn
 
-from posebook.models.layers import check_sides
+from posebook.models.layers import PoseModel, check_sides
 from posebook.models.lite_hrnet import (
     MODULES,
     Backbone,
@@ -109,18 +109,17 @@ class Stem(nn.Sequential):
         self.conv2 = Downsample(32, WIDTHS[0])
 
 
-class HFHRNet(nn.Module):
+class HFHRNet(PoseModel):
     """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
     depth: 18 or 30. Raises ValueError for another depth and for sides that are no multiples of 32.
     """
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int], depth: int = 18):
-        super().__init__()
+        super().__init__(skeleton, input_size)
         check_sides("HF-HRNet", input_size, 32)
         if depth not in MODULES:
             raise ValueError(f"HF-HRNet has depth 18 or 30, not {depth}")
-        self.skeleton, self.input_size = skeleton, tuple(input_size)
         odd = any(side % 64 for side in input_size)
         stages = [
             [HFModule(list(WIDTHS[:branches]), odd) for _ in range(number)]

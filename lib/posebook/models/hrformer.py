@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad, softmax
 
 from posebook.models.hrnet import advance, fuse, transition
-from posebook.models.layers import Bottleneck, check_sides, init_weights, residual_blocks
+from posebook.models.layers import Bottleneck, PoseModel, check_sides, init_weights, residual_blocks
 from posebook.models.lite_hrnet import Head, exchange
 from posebook.skeletons import Skeleton
 
@@ -158,16 +158,15 @@ class Backbone(nn.Module):
         return maps[0]  # (B, width, H/4, W/4)
 
 
-class HRFormer(nn.Module):
+class HRFormer(PoseModel):
     """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
     width: channels of the first branch, 18 for T. Raises ValueError for sides that are no multiples of 32.
     """
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int], width: int = 18):
-        super().__init__()
+        super().__init__(skeleton, input_size)
         check_sides("HRFormer", input_size, 32)
-        self.skeleton, self.input_size = skeleton, tuple(input_size)
         self.backbone = Backbone(width)
         self.keypoint_head = Head(width, len(skeleton.keypoints))
 

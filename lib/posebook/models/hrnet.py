@@ -14,7 +14,14 @@ Where the text is silent, from the released code and configurations:
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import BasicBlock, Bottleneck, check_sides, init_weights, residual_blocks
+from posebook.models.layers import (
+    BasicBlock,
+    Bottleneck,
+    PoseModel,
+    check_sides,
+    init_weights,
+    residual_blocks,
+)
 from posebook.skeletons import Skeleton
 
 MODULES = (1, 4, 3)  # of stages 2, 3 and 4
@@ -83,7 +90,7 @@ def transition(before: list[int], widths: list[int]) -> nn.ModuleList:
     return nn.ModuleList(layers)
 
 
-class HRNet(nn.Module):
+class HRNet(PoseModel):
     """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)], or with simcc to SimCC logits.
 
     width: channels of the first branch, 32 or 48 in the paper, doubled at each halving. Raises ValueError for
@@ -98,9 +105,8 @@ class HRNet(nn.Module):
         simcc: bool = False,
         split_ratio: float = 2,
     ):
-        super().__init__()
+        super().__init__(skeleton, input_size)
         check_sides("HRNet", input_size, 32)
-        self.skeleton, self.input_size = skeleton, tuple(input_size)
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64)
         self.conv2, self.bn2 = nn.Conv2d(64, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64)
         self.relu = nn.ReLU()

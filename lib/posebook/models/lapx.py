@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from posebook.models.layers import check_sides
+from posebook.models.layers import PoseModel, check_sides
 from posebook.skeletons import Skeleton
 
 HOURGLASS_DEPTH = 4  # halvings in an hourglass
@@ -173,7 +173,7 @@ class MergeConv(nn.Module):
         return self.elu(self.bn(self.conv(x))) if self.act else self.conv(x)
 
 
-class LAPX(nn.Module):
+class LAPX(PoseModel):
     """Images (B, 3, H, W), normalized, to a list of heatmaps (B, K, H/4, W/4), one a stage, the last final.
 
     stages, width: hourglasses and their channels. attention: 'none', 'cbam' or 'eca_cbam' after each stage,
@@ -193,7 +193,7 @@ class LAPX(nn.Module):
         neck: str = "nonlocal",
         soft_gate: bool = True,
     ):
-        super().__init__()
+        super().__init__(skeleton, input_size)
         check_sides("LAPX", input_size, 4)
         if min(input_size) < 64:
             raise ValueError(f"LAPX needs sides of 64 or more, not {tuple(input_size)} (height, width)")
@@ -202,7 +202,6 @@ class LAPX(nn.Module):
                 raise ValueError(f"unknown {name} {value!r}; one of {', '.join(known)}")
         if stem_attention and attention == "none":
             raise ValueError("stem_attention=True needs an attention to put there, not 'none'")
-        self.skeleton, self.input_size = skeleton, tuple(input_size)
         joints, quarter, half = len(skeleton.keypoints), width // 4, width // 2
         self.conv1 = nn.Conv2d(3, quarter, 7, 2, 3, bias=False)
         self.bn1, self.elu = nn.BatchNorm2d(quarter), nn.ELU()

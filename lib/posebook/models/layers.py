@@ -13,6 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
+from posebook.skeletons import Skeleton
+
+
+class PoseModel(nn.Module):
+    """Base class of every 2D pose model: the joints it predicts and the input size it was built for.
+
+    skeleton: the K joints, in output order. input_size: (height, width) in pixels.
+    """
+
+    skeleton: Skeleton
+    input_size: tuple[int, int]
+
+    def __init__(self, skeleton: Skeleton, input_size: tuple[int, int]):
+        super().__init__()
+        self.skeleton, self.input_size = skeleton, (int(input_size[0]), int(input_size[1]))
 
 
 class ConvBN(nn.Sequential):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from posebook.models.hrnet import advance
-from posebook.models.layers import check_sides, init_weights
+from posebook.models.layers import PoseModel, check_sides, init_weights
 from posebook.skeletons import Skeleton
 
 WIDTHS = (40, 80, 160, 320)
@@ -244,18 +244,17 @@ class Head(nn.Module):
         return [self.final_layer(x)]  # (B, K, H/4, W/4)
 
 
-class LiteHRNet(nn.Module):
+class LiteHRNet(PoseModel):
     """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
     depth: 18 or 30. Raises ValueError for another depth and for sides that are no multiples of 32.
     """
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int], depth: int = 18):
-        super().__init__()
+        super().__init__(skeleton, input_size)
         check_sides("Lite-HRNet", input_size, 32)
         if depth not in MODULES:
             raise ValueError(f"Lite-HRNet has depth 18 or 30, not {depth}")
-        self.skeleton, self.input_size = skeleton, tuple(input_size)
         stages = [
             [LiteHRModule(list(WIDTHS[:branches])) for _ in range(number)]
             for branches, number in enumerate(MODULES[depth], 2)

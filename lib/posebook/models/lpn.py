@@ -12,7 +12,7 @@ Where the text is silent, from the released code and configurations:
 import torch
 from torch import Tensor, nn
 
-from posebook.models.layers import check_sides, init_weights, residual_blocks
+from posebook.models.layers import PoseModel, check_sides, init_weights, residual_blocks
 from posebook.models.simplebaseline import BLOCKS
 from posebook.skeletons import Skeleton
 
@@ -61,18 +61,17 @@ class LightBottleneck(nn.Module):
         return self.relu(self.att(y) + (x if self.downsample is None else self.downsample(x)))
 
 
-class LPN(nn.Module):
+class LPN(PoseModel):
     """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
     depth: 50, 101 or 152. Raises ValueError for another depth and for sides that are no multiples of 16.
     """
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int], depth: int = 50):
-        super().__init__()
+        super().__init__(skeleton, input_size)
         check_sides("LPN", input_size, 16)
         if depth not in BLOCKS:
             raise ValueError(f"LPN has depth 50, 101 or 152, not {depth}")
-        self.skeleton, self.input_size = skeleton, tuple(input_size)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()

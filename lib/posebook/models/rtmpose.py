@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import RTMCCHead, check_sides
+from posebook.models.layers import PoseModel, RTMCCHead, check_sides
 from posebook.skeletons import Skeleton
 
 STAGES = ((128, 3), (256, 6), (512, 6), (1024, 3))  # width and blocks before scaling
@@ -126,7 +126,7 @@ class CSPNeXt(nn.Module):
         return x
 
 
-class RTMPose(nn.Module):
+class RTMPose(PoseModel):
     """Images (B, 3, H, W), normalized, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
 
     deepen, widen: what scales the backbone. Raises ValueError for sides that are no multiples of 32.
@@ -135,9 +135,8 @@ class RTMPose(nn.Module):
     def __init__(
         self, skeleton: Skeleton, input_size: tuple[int, int], deepen: float = 0.167, widen: float = 0.375
     ):
-        super().__init__()
+        super().__init__(skeleton, input_size)
         check_sides("RTMPose", input_size, 32)
-        self.skeleton, self.input_size = skeleton, tuple(input_size)
         self.backbone = CSPNeXt(deepen, widen)
         self.head = RTMCCHead(self.backbone.channels, len(skeleton.keypoints), input_size)
 

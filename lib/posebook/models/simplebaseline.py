@@ -12,13 +12,13 @@ Where the texts are silent:
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import Bottleneck, check_sides, init_weights, residual_blocks
+from posebook.models.layers import Bottleneck, PoseModel, check_sides, init_weights, residual_blocks
 from posebook.skeletons import Skeleton
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-class SimpleBaseline(nn.Module):
+class SimpleBaseline(PoseModel):
     """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)], or with simcc to SimCC logits.
 
     depth: 50, 101 or 152. Raises ValueError for another depth and for sides that are no multiples of 32.
@@ -32,11 +32,10 @@ class SimpleBaseline(nn.Module):
         simcc: bool = False,
         split_ratio: int = 2,
     ):
-        super().__init__()
+        super().__init__(skeleton, input_size)
         check_sides("SimpleBaseline", input_size, 32)
         if depth not in BLOCKS:
             raise ValueError(f"SimpleBaseline has depth 50, 101 or 152, not {depth}")
-        self.skeleton, self.input_size = skeleton, tuple(input_size)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()

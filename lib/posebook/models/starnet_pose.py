@@ -16,7 +16,7 @@ Where the text is silent or differs from the published weights:
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import CBAM, ConvBN, CoordinateAttention, RTMCCHead, check_sides
+from posebook.models.layers import CBAM, ConvBN, CoordinateAttention, PoseModel, RTMCCHead, check_sides
 from posebook.skeletons import Skeleton
 
 ATTENTION = {"none": None, "coordinate": CoordinateAttention, "cbam": CBAM}
@@ -70,7 +70,7 @@ class StarNet(nn.Module):
         return x
 
 
-class StarNetPose(nn.Module):
+class StarNetPose(PoseModel):
     """Images (B, 3, H, W), normalized, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
 
     H and W must be multiples of 32. attention: 'none', 'coordinate' or 'cbam' in `attention_stages` (from 1).
@@ -86,11 +86,10 @@ class StarNetPose(nn.Module):
         attention: str = "none",
         attention_stages: tuple[int, ...] = (3, 4),
     ):
-        super().__init__()
+        super().__init__(skeleton, input_size)
         check_sides("StarNet-Pose", input_size, 32)
         if attention not in ATTENTION:
             raise ValueError(f"unknown attention {attention!r}; one of {', '.join(ATTENTION)}")
-        self.skeleton, self.input_size = skeleton, tuple(input_size)
         self.backbone = StarNet(width, depths, attention, attention_stages)
         self.head = RTMCCHead(self.backbone.channels, len(skeleton.keypoints), input_size)
 

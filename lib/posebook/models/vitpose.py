@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posebook.models.layers import check_sides
+from posebook.models.layers import PoseModel, check_sides
 from posebook.models.transformer import Block
 from posebook.skeletons import Skeleton
 
@@ -126,7 +126,7 @@ class SimpleDecoder(nn.Module):
 DECODERS = {"classic": ClassicDecoder, "simple": SimpleDecoder}
 
 
-class ViTPose(nn.Module):
+class ViTPose(PoseModel):
     """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
     decoder: classic or simple. extra_num_joints: the numbers of joints of further datasets, each with its
@@ -147,11 +147,10 @@ class ViTPose(nn.Module):
         expert_dim: int = 0,
         extra_num_joints: tuple[int, ...] = (),
     ):
-        super().__init__()
+        super().__init__(skeleton, input_size)
         check_sides("ViTPose", input_size, 16)
         if decoder not in DECODERS:
             raise ValueError(f"ViTPose has decoder classic or simple, not {decoder!r}")
-        self.skeleton, self.input_size = skeleton, tuple(input_size)
         self.joints = len(skeleton.keypoints), *extra_num_joints
         self.backbone = ViT(width, depth, heads, drop_path, expert_dim, len(self.joints))
         self.keypoint_head = DECODERS[decoder](width, self.joints[0])
