@@ -1,6 +1,6 @@
-"""posebook: heatmap-free and lightweight human pose estimation, paper by paper.
+"""posebook: reproducible companion to papers on lightweight human pose estimation.
 
-`import posebook` is quick: a module is imported when it is first used, for example as posebook.models.
+`import posebook` is fast: each module is imported when it is first used, for example posebook.models.
 """
 
 from posebook.utils import lazy_attributes

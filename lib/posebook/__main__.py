@@ -1,4 +1,4 @@
-"""python -m posebook is `posebook`."""
+"""Run `python -m posebook` like the command `posebook`."""
 
 from posebook.cli import main
 

@@ -1,9 +1,9 @@
-"""Which files of posebook some code depends on, found by reading its imports.
+"""Find the files of posebook that some code depends on, by reading its imports.
 
-The hash of a training run and the inputs of the workflow's rules both come from here, so that neither is a
-list of module names kept by hand.
+Both the code hash of a training run and the inputs of the workflow's rules are computed here. A list of
+module names written by hand would become wrong at the next move.
 
-1. Imports are followed through the whole package, also those inside functions.
+1. Imports are followed through the whole package, including those inside functions.
 2. An attribute such as `posebook.training.train` counts as an import of all modules of that package.
 """
 
@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent
 
 
 def module_file(name: str) -> Path | None:
-    """The file of a module called posebook.NAME..., or None if there is no such module."""
+    """The file of the module `posebook.NAME`, or None if there is no such module."""
     base = PACKAGE.joinpath(*name.split(".")[1:])
     for path in (base.with_suffix(".py"), base / "__init__.py"):
         if path.is_file():
@@ -27,7 +27,7 @@ def module_file(name: str) -> Path | None:
 
 
 def imported_names(tree: ast.AST) -> set[str]:
-    """Dotted names of posebook that a syntax tree imports or uses as attributes of `posebook`."""
+    """Dotted names below `posebook` that a syntax tree imports or reads as attributes."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -45,50 +45,55 @@ def imported_names(tree: ast.AST) -> set[str]:
 
 
 def files_of(name: str) -> set[Path]:
-    """The files of a dotted name: its module and packages; of an attribute of a package, all its modules."""
-    parts, found = name.split("."), set()
+    """The files behind a dotted name.
+
+    These are its module and the packages around it. If the name is an attribute of a package, all modules of
+    that package are included.
+    """
+    parts, files = name.split("."), set[Path]()
     for end in range(1, len(parts) + 1):
         path = module_file(".".join(parts[:end]))
         if path is None:  # an attribute of a module or package
-            package = found and PACKAGE.joinpath(*parts[1 : end - 1])
-            if package and package != PACKAGE and package.is_dir():
-                found |= set(package.glob("*.py"))
+            package = PACKAGE.joinpath(*parts[1 : end - 1])
+            if files and package != PACKAGE and package.is_dir():
+                files |= set(package.glob("*.py"))
             break
-        found.add(path)
-    return found
+        files.add(path)
+    return files
 
 
 @functools.cache
 def _direct(path: Path) -> frozenset[Path]:
-    """Files that one file imports."""
+    """The files that one file imports."""
     names = imported_names(ast.parse(path.read_text(encoding="utf-8")))
     return frozenset().union(*map(files_of, names)) if names else frozenset()
 
 
 def closure(files: Iterable[Path], stop: Iterable[Path] = ()) -> list[Path]:
-    """The files and everything that they import; imports of the files in `stop` are not followed."""
-    found, waiting, stop = set(), list(files), set(stop)
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
+    """The given files and everything they import. Imports inside the files in `stop` are not followed."""
+    visited, queue, stop = set[Path](), list(files), set(stop)
+    while queue:
+        path = queue.pop()
+        if path not in visited:
+            visited.add(path)
             if path not in stop:
-                waiting += _direct(path)
-    return sorted(found)
+                queue += _direct(path)
+    return sorted(visited)
 
 
 def notebook_files(notebook: str | Path) -> list[Path]:
-    """All files of posebook that a notebook's code cells depend on."""
+    """All files of posebook that the code cells of a notebook depend on."""
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     lines = [line for text in code for line in text.split("\n") if not line.lstrip().startswith(("%", "!"))]
-    return closure(set().union(*map(files_of, imported_names(ast.parse("\n".join(lines))))))
+    names = imported_names(ast.parse("\n".join(lines)))
+    return closure(path for name in names for path in files_of(name))
 
 
 def code_hash(modules: Iterable[str]) -> str:
-    """A hash of the files of these modules and of all that they import.
+    """SHA-256 over the files of these modules and of everything they import.
 
-    Imports of `posebook.models` itself are not followed: it imports every model, and a run depends on one.
+    Imports of `posebook.models` itself are not followed: it imports every model, but a run depends on one.
     """
     stop = {PACKAGE / "models" / "__init__.py"}
     files = closure((path for name in modules if (path := module_file(name))), stop)

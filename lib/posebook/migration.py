@@ -1,11 +1,11 @@
-"""Read what earlier versions of posebook wrote: records, weights and checkpoints of unfinished trainings.
+"""Convert records, weights and checkpoints that earlier versions of posebook wrote.
 
-Schema 1 (posebook 0.1) used other names for the fields of a recipe, and its records lack the fields that were
-added after them. Schema 2 has the names of `training.recipes.Recipe`.
+Schema 1 (posebook 0.1) used other names for the fields of a recipe, and its oldest records lack fields that
+were added later. Schema 2 uses the names of `training.recipes.Recipe`.
 
-1. A field that a record lacks gets the value of the code that wrote it: that code behaved as if the field
-   had this value. `training.recipes.Recipe` has other defaults, so they are listed here.
-2. Reading converts in memory. `posebook records migrate` also rewrites files.
+1. A missing field gets the value that the old code used implicitly. These values are listed here because
+   `training.recipes.Recipe` has other defaults.
+2. Reading converts in memory. `posebook records migrate` also rewrites the files.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+
+from posebook.utils import atomic_write
 
 SCHEMA = 2
 FIELDS = {
@@ -32,7 +34,7 @@ FIELDS = {
     "context_span": "nonlocal_schedule",
     "parts": "grad_accum_steps",
 }
-# What the first trainings did, before there were fields for it.
+# What the first trainings did before these fields existed.
 ADDED = {
     "optimizer": "adamw",
     "layer_decay": 1.0,
@@ -46,29 +48,29 @@ ADDED = {
     "nonlocal_gain": 0.2,
     "nonlocal_schedule": [0.05, 0.3],
 }
-OPTIONS = {"part": "expert_dim", "others": "extra_num_joints"}  # of ViTPose's builder
-TRAININGS = ("train", "several", "lift", "starpose")  # kinds of records whose parameters are a recipe
+OPTIONS = {"part": "expert_dim", "others": "extra_num_joints"}  # keyword arguments of the ViTPose builder
+TRAININGS = ("train", "several", "lift", "starpose")  # the kinds of record whose `parameters` are a recipe
 
 
 def rename(values: dict, names: dict[str, str]) -> dict:
-    """The same entries with other keys, in the same order."""
+    """Rename keys and keep the order of the entries."""
     return {names.get(key, key): value for key, value in values.items()}
 
 
 def migrate_options(options: dict) -> dict:
-    """A builder's keyword arguments under their names of today."""
+    """Rename the keyword arguments of a model builder to their current names."""
     return rename(options, OPTIONS)
 
 
 def migrate_record(record: dict) -> dict:
-    """A record in today's schema; one that has it already is returned as it is.
+    """Convert a record to the current schema. A record that already has it is returned unchanged.
 
-    Raises ValueError for a schema that is newer than this code.
+    Raises ValueError if the schema is newer than this code.
     """
     schema = record.get("schema", 1)
     if schema > SCHEMA:
         raise ValueError(
-            f"schema {schema} is newer than this posebook, which knows up to {SCHEMA}: update it"
+            f"schema {schema} is newer than this posebook, which reads up to {SCHEMA}: update it"
         )
     if schema == SCHEMA:
         return record
@@ -86,12 +88,12 @@ def migrate_record(record: dict) -> dict:
 
 
 def migrate_keys(state: dict) -> dict:
-    """A lifter's tensors under today's names."""
+    """Rename the tensors of a lifter to their current names."""
     return {key.replace(".learnt", ".learned"): value for key, value in state.items()}
 
 
 def migrate_identity(identity: dict) -> dict:
-    """What makes a training run this one, in today's names; its code hash stays the old one."""
+    """Convert the settings that identify a training run to current names. The code hash is kept."""
     identity = rename(identity, FIELDS | {"initialisation": "initialization"})
     if "options" in identity:
         identity["options"] = migrate_options(identity["options"])
@@ -104,7 +106,7 @@ def migrate_identity(identity: dict) -> dict:
 
 
 def read_run(path: Path) -> dict:
-    """What a checkpoint says of its run, the identity among it; raises ValueError for another file."""
+    """The run description stored in a checkpoint, with its identity. Raises ValueError for any other file."""
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
     if "run" not in metadata:
@@ -113,11 +115,11 @@ def read_run(path: Path) -> dict:
 
 
 def migrate_checkpoint(path: Path, code: str) -> Path:
-    """Rewrite a checkpoint of an earlier version for today's code; returns the new file's path.
+    """Convert a checkpoint of an earlier version so that the current code resumes from it.
 
-    path: checkpoint-NNNNNNNN.safetensors in its run's folder RUNS/NAME-HASH. code: the hash of today's code
-    for this run. The new file lies in RUNS/NAME-NEWHASH, where the same command continues from it; the old
-    one stays. Raises ValueError for a file that is no checkpoint.
+    path: checkpoint-NNNNNNNN.safetensors in the run folder RUNS/NAME-HASH. code: the hash of the current code
+    for this run. The new file is written to RUNS/NAME-NEWHASH, where the same command resumes; the old file
+    stays. Returns the new path. Raises ValueError for a file that is not a checkpoint.
     """
     facts = read_run(path)
     facts["identity"] = migrate_identity(facts["identity"]) | {"code": code}
@@ -128,19 +130,18 @@ def migrate_checkpoint(path: Path, code: str) -> Path:
     digest = hashlib.sha256(json.dumps(facts["identity"]).encode()).hexdigest()[:8]
     folder = path.parent.with_name(f"{path.parent.name.rpartition('-')[0]}-{digest}")
     folder.mkdir(exist_ok=True)
-    target, temporary = folder / path.name, folder / f"{path.stem}.tmp"
-    safetensors.torch.save_file(tensors, temporary, {"run": json.dumps(facts)})
-    temporary.replace(target)
+    target = folder / path.name
+    with atomic_write(target) as temporary:
+        safetensors.torch.save_file(tensors, temporary, {"run": json.dumps(facts)})
     return target
 
 
 def migrate_record_file(path: Path) -> bool:
-    """Rewrite a record in today's schema; False where it has it already."""
+    """Rewrite a record file in the current schema. Returns False if it already has it."""
     before = json.loads(path.read_text())
     after = migrate_record(before)
     if after is before:
         return False
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(after, indent=1) + "\n")
-    temporary.replace(path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(after, indent=1) + "\n")
     return True

@@ -1,7 +1,7 @@
-"""The ledger: what was measured, on what, with which code.
+"""Records: what was measured, on which data, with which code.
 
-A run writes a JSON file into OUT/records/, whole or not at all; `archive` copies it into data/measured/, on
-purpose, to be committed. Tables read both. Records name datasets by name and hash, never by a path.
+Each run writes one JSON file to OUT_DIR/records/. `archive` copies a selected record to data/measured/, where
+it is committed. Tables read both folders. A record identifies a dataset by name and hash, never by a path.
 """
 
 import json
@@ -19,34 +19,37 @@ from pathlib import Path
 import torch
 
 from posebook import migration, paths
+from posebook.utils import atomic_write
 
 ARCHIVE = paths.MEASURED
 FIELDS = {"kind", "name", "model", "dataset", "profile", "parameters", "protocol", "metrics", "seed"}
 
 
 def code_version() -> dict:
-    """Commit, whether lib/ or notebooks/ differ from it, and the package's version."""
+    """The git commit, whether lib/ or notebooks/ differ from it, and the package version.
+
+    Unknown values are None.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(
-                ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True
-            )
+            command = ["git", "-C", str(paths.ROOT), *arguments]
+            result = subprocess.run(command, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
-        return done.stdout.strip()
+        return result.stdout.strip()
 
     commit = git("rev-parse", "HEAD")
     status = git("status", "--porcelain", "--", "lib", "notebooks") if commit else None
     try:
         release = version("posebook")
-    except PackageNotFoundError:  # run from a checkout that was not installed
+    except PackageNotFoundError:  # run from a clone that is not installed
         release = None
     return {"commit": commit, "dirty": bool(status) if commit else None, "version": release}
 
 
 def machine(device: str = "cpu") -> dict:
-    """Device, operating system and the versions that can move a figure."""
+    """Device, operating system, and the versions that can change a result."""
     if torch.device(device).type == "cuda":
         name = f"cuda: {torch.cuda.get_device_name(device)}"
     else:
@@ -61,7 +64,7 @@ def machine(device: str = "cpu") -> dict:
 
 
 def _processor() -> str:
-    """The processor's name as the system gives it."""
+    """The name of the processor, as the operating system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -71,22 +74,27 @@ def _processor() -> str:
 
 
 def peak_memory() -> int:
-    """The most memory this process has held, bytes."""
+    """Peak resident memory of this process, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux's getrusage tells the parent's peak too, carried over fork and exec
-        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) * 1024
+    if status.exists():  # on Linux, getrusage includes the parent's peak, which survives fork and exec
+        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        assert peak, "Linux reports VmHWM for every process"
+        return int(peak[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 class RunMetadata:
-    """Started with a run; tells what every record says of it: start, time, code, machine, peak memory."""
+    """Start time, duration, code version, machine and peak memory of a run.
+
+    Create it when the run starts and call `stamp` at its end.
+    """
 
     def __init__(self, device: str = "cpu"):
         self.device, self.started, self.start = device, datetime.now(UTC), time.perf_counter()
-        self.code = code_version()  # the tree may change while the run goes on
+        self.code = code_version()  # read now: the files may change during the run
 
     def stamp(self, earlier_seconds: float = 0.0) -> dict:
-        """The fields of a record that belong to the run itself; earlier_seconds: before a resume."""
+        """The record fields that describe the run. earlier_seconds: duration before the run was resumed."""
         fields = {
             "started": self.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "wall_seconds": round(earlier_seconds + time.perf_counter() - self.start, 1),
@@ -102,9 +110,9 @@ class RunMetadata:
 def build(
     kind: str, name: str, metadata: RunMetadata, earlier_seconds: float = 0.0, **fields: object
 ) -> dict:
-    """A record: its kind and name, the fields of the measurement, and those of the run itself.
+    """Build a record from the fields of the measurement and those of `RunMetadata.stamp`.
 
-    earlier_seconds: of a resumed run, before it was stopped. Raises ValueError for missing fields.
+    earlier_seconds: duration before the run was resumed. Raises ValueError if a field of FIELDS is missing.
     """
     record = {"kind": kind, "name": name, **fields, **metadata.stamp(earlier_seconds)}
     check_fields(record)
@@ -112,7 +120,7 @@ def build(
 
 
 def weights_facts(path: Path, digest: str, initialization: str, trained_on: str) -> dict:
-    """What a record says of weights in a run's folder."""
+    """The `weights` field of a record, for a weights file in the folder of a run."""
     return {
         "sha256": digest,
         "initialization": initialization,
@@ -122,34 +130,29 @@ def weights_facts(path: Path, digest: str, initialization: str, trained_on: str)
 
 
 def check_fields(record: dict) -> None:
-    """Raise ValueError for a record without one of FIELDS."""
+    """Raise ValueError if a record lacks one of FIELDS."""
     if missing := FIELDS - record.keys():
         raise ValueError(f"a record needs {', '.join(sorted(missing))}")
 
 
 def write(record: dict, out_dir: str | Path = "reports") -> Path:
-    """Write a record to OUT_DIR/records/NAME.json, whole or not at all; ValueError for missing fields."""
+    """Write a record to OUT_DIR/records/NAME.json. Raises ValueError if a field of FIELDS is missing."""
     check_fields(record)
     folder = Path(out_dir) / "records"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record['name']}.json"
-    # The machine's name too: on a shared folder another machine's process may have the same number.
-    temporary = path.with_suffix(f".{platform.node()}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(json.dumps({"schema": migration.SCHEMA} | record, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())  # else a machine that is lost may leave the name with nothing behind it
-    os.replace(temporary, path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps({"schema": migration.SCHEMA} | record, indent=1) + "\n")
     return path
 
 
 def load(*folders: str | Path) -> list[dict]:
-    """Records of the folders, kept ones first, each with its `path` and whether it is `kept`.
+    """Read all records of the folders, archived ones first. A missing folder counts as empty.
 
-    Without folders: data/measured and reports/records of this checkout. A missing folder holds none.
-    Raises ValueError naming a file that is not a record.
+    The default folders are data/measured and reports/records of the repository. Each record also gets its
+    `path`, and `kept`: whether it is archived. Raises ValueError that names a file that is not a record.
     """
-    found = []
+    records = []
     for folder in map(Path, folders or (ARCHIVE, paths.REPORTS / "records")):
         for path in sorted(folder.glob("*.json")):
             try:
@@ -163,21 +166,21 @@ def load(*folders: str | Path) -> list[dict]:
                 record = migration.migrate_record(record)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
-            found.append(record | {"path": str(path), "kept": folder.resolve() == ARCHIVE})
-    return found
+            records.append(record | {"path": str(path), "kept": folder.resolve() == ARCHIVE})
+    return records
 
 
 def archive(path: str | Path) -> Path:
-    """Copy a record into data/measured/, to be committed; returns where it lies now."""
+    """Copy a record and its predictions to data/measured/. Returns the new path."""
     path = Path(path)
     record = next((r for r in load(path.parent) if Path(r["path"]) == path), None)
     if record is None:
         raise FileNotFoundError(f"no record at {path}")
     ARCHIVE.mkdir(parents=True, exist_ok=True)
-    kept = ARCHIVE / path.name
-    kept.write_text(path.read_text())
-    predictions = path.with_suffix(".npz")  # what its intervals are drawn from
-    kept.with_suffix(".npz").unlink(missing_ok=True)
+    target = ARCHIVE / path.name
+    target.write_text(path.read_text())
+    predictions = path.with_suffix(".npz")  # confidence intervals are computed from these
+    target.with_suffix(".npz").unlink(missing_ok=True)
     if predictions.is_file():
         shutil.copy(predictions, ARCHIVE)
-    return kept
+    return target

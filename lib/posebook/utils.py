@@ -1,10 +1,13 @@
-"""What every kind of file here needs."""
+"""Small helpers that several packages share: hashing, safe writing, suggestions, lazy imports."""
 
 import difflib
 import hashlib
 import importlib
+import os
+import platform
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -14,8 +17,26 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`, which replaces `path` when the block ends.
+
+    If the block raises, the temporary file is deleted and `path` stays as it was: no other process ever sees
+    half a file.
+    """
+    # With the host name, because on a shared folder another host may have the same process ID.
+    temporary = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())  # otherwise a power loss can leave the new name with an empty file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def unknown_name_error(word: str, known: Iterable[str], what: str) -> ValueError:
-    """An error for a name that is not known, with the near ones in it, or all where none is near."""
+    """A ValueError for an unknown name. It suggests close matches, or lists all names if there are none."""
     known = list(known)
     offers = difflib.get_close_matches(word, known, n=3, cutoff=0.4) or known
     return ValueError(f"unknown {what} {word!r}; did you mean {' or '.join(offers)}?")
@@ -24,10 +45,10 @@ def unknown_name_error(word: str, known: Iterable[str], what: str) -> ValueError
 def lazy_attributes(
     package: str, exports: dict[str, str], renamed: dict[str, str] | None = None
 ) -> Callable[[str], object]:
-    """A module-level `__getattr__` that imports a package's public names when they are first used.
+    """A module-level `__getattr__` that imports public names of a package on first use.
 
-    exports: public name -> module of the package that defines it. renamed: former name -> "module:name"
-    from the top of posebook, which still works with a DeprecationWarning.
+    exports: public name -> module of the package that defines it. renamed: former name -> "module:name" below
+    posebook; a former name still works, with a DeprecationWarning.
     """
     renamed = renamed or {}
 
@@ -38,8 +59,8 @@ def lazy_attributes(
             module, _, attribute = renamed[name].partition(":")
             where = f"posebook.{module}" + (f".{attribute}" if attribute else "")
             warnings.warn(f"{package}.{name} is now {where}", DeprecationWarning, stacklevel=2)
-            found = importlib.import_module(f"posebook.{module}")
-            return getattr(found, attribute) if attribute else found
+            target = importlib.import_module(f"posebook.{module}")
+            return getattr(target, attribute) if attribute else target
         if name.startswith("__"):
             raise AttributeError(name)
         try:
