@@ -21,7 +21,7 @@ HEADLINE = $(BIN)/python -m posebook.report headline reports/executed reports/ht
 # together, for they share what is costly to make.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup reproduce site grid compare benchmark test test-slow lab lint format clean
+.PHONY: help setup reproduce site grid compare benchmark test test-slow test-pages lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -47,11 +47,14 @@ site: setup ## the report and every lesson of notebooks/learn
 	@$(REPORT) site=1 || { $(REPORT) site=1 failed=1 || $(REPORT) site=1 failed=1; $(HEADLINE); exit 1; }
 	@$(HEADLINE)
 
-test: setup ## what passes in minutes
-	$(PYTEST)
+test: setup ## the fast tests, with line coverage of the library
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
 
-test-slow: setup ## what takes longer: every lesson once, the pages in a browser, resuming
+test-slow: setup ## the slow tests: every lesson once, pages in a browser, resumed trainings
 	$(PYTEST) -m slow
+
+test-pages: setup ## open every page of the built report in headless Chromium
+	$(PYTEST) --dist load -m pages tests/pages
 
 grid: setup ## the papers' ablations: make grid ROWS='lapx-*,amfacpose-3' PROFILE=paper, or smaller on embedded data
 	@$(SNAKEMAKE) grid --keep-going --rerun-triggers mtime --config profile=$(PROFILE) rows='$(ROWS)'
@@ -69,9 +72,10 @@ benchmark: setup ## every net in every form, size, batch, number of threads: man
 lab: setup ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks --AsyncMappingKernelManager.root_dir="$(CURDIR)"
 
-lint: setup ## ruff, notebooks included
+lint: setup ## ruff (also for notebooks) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: setup ## put the code into ruff's form
 	$(BIN)/ruff check --fix .

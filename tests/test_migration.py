@@ -54,6 +54,7 @@ def test_old_records_are_read_as_they_were(archived, tmp_path):
         assert found == record
 
 
+@pytest.mark.slow
 def test_every_table_is_the_same_from_old_records(archived, tmp_path):
     for record in archived:
         (tmp_path / f"{record['name']}.json").write_text(json.dumps(as_before(record)))

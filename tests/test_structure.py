@@ -111,5 +111,9 @@ def test_tests_are_short_and_do_not_import_each_other():
 
 def test_tests_mirror_the_package():
     packages = {path.name for path in import_graph.PACKAGE.iterdir() if (path / "__init__.py").is_file()}
-    folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")} - {"tests", "workflow"}
+    folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")} - {
+        "tests",
+        "workflow",
+        "pages",
+    }
     assert folders == packages

@@ -1,0 +1,76 @@
+"""The pages that `make reproduce` or `make site` built, opened in headless Chromium."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+from helpers import ROOT
+from page_helpers import CHROMIUM_FLAGS, Messages, broken_links
+from posebook.report import browser
+
+HTML = ROOT / "reports" / "html"
+PAGES = sorted(HTML.rglob("*.html"))
+CHROMIUM = next(filter(None, map(shutil.which, browser.NAMES)), None)
+pytestmark = [
+    pytest.mark.pages,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (on Debian: apt-get install chromium)"),
+]
+
+
+def page_name(path: Path) -> str:
+    return str(path.relative_to(HTML))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        window = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        yield window
+        window.close()
+
+
+def test_there_is_a_report():
+    assert HTML / "index.html" in PAGES, "run `make reproduce` first"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+@pytest.mark.parametrize("width", [1280, 400])
+def test_page_fits_and_is_complete(width, path, chromium):
+    """Nothing is too wide, every image is drawn and described, nothing is loaded from elsewhere."""
+    tab = chromium.new_page(viewport={"width": width, "height": 900})
+    messages = Messages(tab)
+    tab.goto(path.as_uri())
+    tab.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+    undrawn = tab.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.alt)")
+    undescribed = tab.evaluate("[...document.images].filter(image => !image.alt).length")
+    content_width = tab.evaluate("document.documentElement.scrollWidth")
+    tab.close()
+    assert not messages.console
+    assert messages.foreign_requests(HTML, path) == []
+    assert undrawn == [] and undescribed == 0
+    assert content_width <= width
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_links_lead_somewhere(path):
+    links = [link["href"] for link in BeautifulSoup(path.read_text(), "html.parser").select("a[href]")]
+    assert broken_links(HTML, links, path) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_is_accessible(scheme, path, chromium):
+    """axe-core finds no violation."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-playwright-python here")
+    tab = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    tab.goto(path.as_uri())
+    violations = [
+        (rule["id"], len(rule["nodes"]), rule["nodes"][0]["html"][:200])
+        for rule in axe.Axe().run(tab).response["violations"]
+    ]
+    tab.close()
+    assert violations == []
