@@ -1,5 +1,6 @@
 """The commands and programs of README.md and docs/ run as they are printed, or say why they are not run."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -78,3 +79,10 @@ def test_commands_run_as_printed(page, clone, tmp_path):
         command = ["bash", "-euc", text] if language == "sh" else [sys.executable, "-c", text]
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, f"{text}\n{result.stdout[-1500:]}\n{result.stderr[-3000:]}"
+
+
+def test_architecture_page_is_up_to_date():
+    specification = importlib.util.spec_from_file_location("architecture", ROOT / "docs" / "architecture.py")
+    architecture = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(architecture)
+    assert (ROOT / "docs" / "architecture.md").read_text() == architecture.page(), "run docs/architecture.py"
