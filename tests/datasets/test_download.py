@@ -192,9 +192,7 @@ def test_invalid_archives_are_not_unpacked(server, tmp_path, content, words):
 
 
 def test_missing_files_to_fetch_by_hand_are_listed(tmp_path):
-    by_hand = download.Source(
-        (), (download.ByHand("https://example.org/form", ("images/1.jpg and others",)),)
-    )
+    by_hand = download.Source((), (download.ByHand("https://example.org/form", "images/1.jpg and others"),))
     assert download.get("any", tmp_path, by_hand) == [
         "images/1.jpg and others, from https://example.org/form"
     ]

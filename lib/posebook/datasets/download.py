@@ -43,10 +43,10 @@ class Archive:
 
 @dataclass(frozen=True)
 class ByHand:
-    """Files that the owners provide on a web page only."""
+    """A file that the owners provide on a web page only. `target` may end with " and N others"."""
 
     page: str
-    targets: tuple[str, ...]
+    target: str
 
 
 @dataclass(frozen=True)
@@ -57,50 +57,40 @@ class Source:
     by_hand: tuple[ByHand, ...] = ()
 
 
+def _annotations(*names: str) -> tuple[str, ...]:
+    return tuple(f"annotations/{name}" for name in names)
+
+
 _COCO = "http://images.cocodataset.org"
 _MMPOSE = "https://download.openmmlab.com/mmpose/datasets"
+_COCO_FILES = [f"person_keypoints_{split}2017.json" for split in ("train", "val")]
+_CROWDPOSE_FILES = [f"mmpose_crowdpose_{split}.json" for split in ("train", "val", "trainval", "test")]
+_MPII_FILES = ("mpii_train.json", "mpii_val.json", "mpii_gt_val.mat")
+_MPII_IMAGES = "https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/mpii_human_pose_v1.tar.gz"
+_HRNET_PAGE = "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#data-preparation"
+_COCO_BOXES = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 SOURCES = {
     "coco": Source(
         (
             Archive(
                 f"{_COCO}/annotations/annotations_trainval2017.zip",
-                tuple(f"annotations/person_keypoints_{split}2017.json" for split in ("train", "val")),
+                _annotations(*_COCO_FILES),
                 "md5:f4bbac642086de4f52a3fdda2de5fa2c",
             ),
             Archive(f"{_COCO}/zips/val2017.zip", ("val2017",), "md5:442b8da7639aecaf257c1dceb8ba8c80"),
             Archive(f"{_COCO}/zips/train2017.zip", ("train2017",), "md5:cced6f7f71b7629ddf16f17bbcfab6b2"),
         ),
-        (
-            ByHand(
-                "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#data-preparation",
-                ("person_detection_results/COCO_val2017_detections_AP_H_56_person.json",),
-            ),
-        ),
+        (ByHand(_HRNET_PAGE, _COCO_BOXES),),
     ),
     "mpii": Source(
         (
-            Archive(
-                f"{_MMPOSE}/mpii_annotations.tar",
-                tuple(
-                    f"annotations/{name}" for name in ("mpii_train.json", "mpii_val.json", "mpii_gt_val.mat")
-                ),
-            ),
-            Archive(
-                "https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/mpii_human_pose_v1.tar.gz", ("images",)
-            ),
+            Archive(f"{_MMPOSE}/mpii_annotations.tar", _annotations(*_MPII_FILES)),
+            Archive(_MPII_IMAGES, ("images",)),
         )
     ),
     "crowdpose": Source(
-        (
-            Archive(
-                f"{_MMPOSE}/crowdpose_annotations.tar",
-                tuple(
-                    f"annotations/mmpose_crowdpose_{split}.json"
-                    for split in ("train", "val", "trainval", "test")
-                ),
-            ),
-        ),
-        (ByHand("https://github.com/Jeff-sjtu/CrowdPose", ("images/100000.jpg and 19,999 others",)),),
+        (Archive(f"{_MMPOSE}/crowdpose_annotations.tar", _annotations(*_CROWDPOSE_FILES)),),
+        (ByHand("https://github.com/Jeff-sjtu/CrowdPose", "images/100000.jpg and 19,999 others"),),
     ),
     "lspet": Source((Archive("http://sam.johnson.io/research/lspet_dataset.zip", ("images", "joints.mat")),)),
 }
@@ -121,10 +111,9 @@ def get(name: str, root: str | Path | None = None, source: Source | None = None)
         if missing:
             unpack(fetch(archive, root / "downloads"), missing, root)
     return [
-        f"{target}, from {manual.page}"
-        for manual in source.by_hand
-        for target in manual.targets
-        if not (root / target.split(" ")[0]).exists()  # a target may end with " and N others"
+        f"{file.target}, from {file.page}"
+        for file in source.by_hand
+        if not (root / file.target.split(" ")[0]).exists()
     ]
 
 
