@@ -1,4 +1,4 @@
-"""Codecs: encode then decode gives the joint back; vectorized code against plain loops."""
+"""Codecs: decoding recovers the encoded joint, and vectorized code equals plain loops."""
 
 import math
 
@@ -18,21 +18,21 @@ inside_y = st.floats(0, SIZE[0] - 1.25)
 @given(inside_x, inside_y, st.sampled_from([1, 2, 3]))
 def test_simcc_recovers_any_coordinate_within_half_a_bin(x, y, ratio):
     point = torch.tensor([[[x, y]]], dtype=torch.float64)
-    found, _ = codecs.decode_simcc(codecs.encode_simcc(point, SIZE, ratio), ratio)
-    assert (found - point).abs().max() <= 0.5 / ratio + 1e-5  # decoded places are float32
+    decoded, _ = codecs.decode_simcc(codecs.encode_simcc(point, SIZE, ratio), ratio)
+    assert (decoded - point).abs().max() <= 0.5 / ratio + 1e-5  # decoded coordinates are float32
 
 
 @settings(deadline=None, max_examples=100)
 @given(inside_x, inside_y)
 def test_heatmap_recovers_any_coordinate_within_half_a_cell(x, y):
     point = torch.tensor([[[min(x, SIZE[1] - 6), min(y, SIZE[0] - 6)]]], dtype=torch.float64)
-    found, score = codecs.decode_heatmap(codecs.encode_heatmap(point, SIZE))
-    assert (found - point).abs().max() <= 2 + 1e-9
+    decoded, score = codecs.decode_heatmap(codecs.encode_heatmap(point, SIZE))
+    assert (decoded - point).abs().max() <= 2 + 1e-9
     assert score == pytest.approx(1)
 
 
-def test_simcc_target_is_the_formula():
-    """Against a plain loop over joints, axes and bins."""
+def test_simcc_target_equals_the_formula():
+    """Compared with a plain loop over joints, axes and bins."""
     points = torch.tensor([[[10.3, 20.8], [-4.0, 70.0]]], dtype=torch.float64)
     target = codecs.encode_simcc(points, SIZE, 2, (4.9, 5.66))
     for joint in range(2):
@@ -52,14 +52,14 @@ def test_heatmap_quarter_offset_points_to_the_higher_neighbor():
     heatmap[0, 0, 3, 4] = 1.0
     heatmap[0, 0, 3, 5] = 0.5
     heatmap[0, 0, 2, 4] = 0.4
-    found, score = codecs.decode_heatmap(heatmap)
-    assert found.tolist() == [[[4 * 4.25, 4 * 2.75]]] and score.item() == 1.0
+    decoded, score = codecs.decode_heatmap(heatmap)
+    assert decoded.tolist() == [[[4 * 4.25, 4 * 2.75]]] and score.item() == 1.0
     corner = torch.zeros(1, 1, 8, 8)
     corner[0, 0, 0, 7] = 1.0
     assert codecs.decode_heatmap(corner)[0].tolist() == [[[28.0, 0.0]]]
 
 
-def test_flip_twice_is_nothing_and_once_mirrors_bins_and_joints():
+def test_flip_mirrors_bins_and_joints_and_is_its_own_inverse():
     order = skeletons.get("coco").flip_indices
     simcc = codecs.SimCC(torch.randn(2, 17, 192), torch.randn(2, 17, 128))
     once = codecs.flip_simcc(simcc, order)
@@ -67,15 +67,15 @@ def test_flip_twice_is_nothing_and_once_mirrors_bins_and_joints():
     assert torch.equal(once.x[:, 5], simcc.x[:, 6].flip(-1)) and torch.equal(once.y[:, 5], simcc.y[:, 6])
 
 
-def test_mirrored_heatmaps_come_back_within_a_quarter_cell():
-    """A joint's heatmap against that of its mirror image, brought back: the peaks lie at the same cell."""
+def test_flipped_back_heatmaps_have_the_same_peak_cell():
+    """A heatmap and the flipped-back heatmap of the mirrored joints have their peaks in the same cells."""
     order = skeletons.get("coco").flip_indices
     points = torch.stack([torch.arange(17) * 4.0 + 8, torch.arange(17) * 5.0 + 4], -1)[None]  # (1, 17, 2)
     mirrored = points[:, order].clone()
     mirrored[..., 0] = 95 - mirrored[..., 0]
-    straight, turned = (codecs.encode_heatmap(p, (128, 96)) for p in (points, mirrored))
-    back = codecs.flip_heatmap(turned, order)
-    assert (back[..., 1:].flatten(2).argmax(-1) == straight[..., 1:].flatten(2).argmax(-1)).all()
+    original, flipped = (codecs.encode_heatmap(p, (128, 96)) for p in (points, mirrored))
+    back = codecs.flip_heatmap(flipped, order)
+    assert (back[..., 1:].flatten(2).argmax(-1) == original[..., 1:].flatten(2).argmax(-1)).all()
 
 
 def test_score_is_the_smaller_maximum():
@@ -84,12 +84,12 @@ def test_score_is_the_smaller_maximum():
     assert points.tolist() == [[[0.5, 0.5]]] and score.item() == pytest.approx(0.4)
 
 
-def test_inside_is_the_pixels_extent():
+def test_inside_includes_whole_border_pixels():
     points = torch.tensor([[-0.5, 0.0], [-0.6, 0.0], [95.4, 63.4], [95.5, 0.0], [0.0, 63.5]])
     assert codecs.inside(points, SIZE).tolist() == [True, False, True, False, False]
 
 
-def test_kl_against_a_plain_loop():
+def test_kl_equals_a_plain_loop():
     torch.manual_seed(0)
     target = codecs.encode_simcc(torch.rand(2, 3, 2, dtype=torch.float64) * 20, (24, 32))
     logits = codecs.SimCC(*(torch.randn_like(axis) for axis in target))
@@ -106,16 +106,16 @@ def test_kl_against_a_plain_loop():
     assert losses.simcc_kl(logits, target, weights).item() == pytest.approx(total, rel=1e-9)
 
 
-def test_kl_is_zero_at_the_target_and_blind_to_unlabeled_joints():
+def test_kl_is_zero_at_the_target_and_ignores_unlabeled_joints():
     target = codecs.encode_simcc(torch.tensor([[[5.0, 6.0], [7.0, 8.0]]]), (24, 32))
     assert losses.simcc_kl(target, target, torch.ones(1, 2)).item() == pytest.approx(0, abs=1e-7)
-    wild = codecs.SimCC(target.x.clone(), target.y.clone())
-    wild.x[:, 1] = torch.randn(64)
-    assert losses.simcc_kl(wild, target, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0, abs=1e-7)
+    other = codecs.SimCC(target.x.clone(), target.y.clone())
+    other.x[:, 1] = torch.randn(64)
+    assert losses.simcc_kl(other, target, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0, abs=1e-7)
 
 
-def blob(x: float, y: float, width: int = 48, height: int = 64, sigma: float = 2.0) -> torch.Tensor:
-    """A Gaussian whose peak lies between cells: (1, 1, h, w)."""
+def gaussian(x: float, y: float, width: int = 48, height: int = 64, sigma: float = 2.0) -> torch.Tensor:
+    """A heatmap (1, 1, h, w) with a Gaussian whose peak may lie between cells."""
     rows, columns = torch.arange(height).double(), torch.arange(width).double()
     return torch.exp(-((columns - x) ** 2 + (rows[:, None] - y) ** 2) / (2 * sigma**2))[None, None]
 
@@ -123,27 +123,27 @@ def blob(x: float, y: float, width: int = 48, height: int = 64, sigma: float = 2
 @settings(deadline=None, max_examples=100)
 @given(st.floats(8, 39), st.floats(8, 55))
 def test_dark_finds_the_peak_between_cells(x, y):
-    found, score = codecs.decode_dark(blob(x, y), stride=1)
-    assert (found[0, 0] - torch.tensor([x, y])).abs().max() < 0.03
+    decoded, score = codecs.decode_dark(gaussian(x, y), stride=1)
+    assert (decoded[0, 0] - torch.tensor([x, y])).abs().max() < 0.03
     assert 0.9 < score.item() <= 1
 
 
-def test_dark_is_closer_than_the_quarter_offset():
-    draw = torch.Generator().manual_seed(0)
-    places = 8 + 30 * torch.rand(50, 2, generator=draw).double()
-    maps = torch.cat([blob(x, y) for x, y in places.tolist()])  # (50, 1, h, w)
+def test_dark_is_more_accurate_than_the_quarter_offset():
+    generator = torch.Generator().manual_seed(0)
+    points = 8 + 30 * torch.rand(50, 2, generator=generator).double()
+    maps = torch.cat([gaussian(x, y) for x, y in points.tolist()])  # (50, 1, h, w)
     errors = {
-        decode.__name__: (decode(maps, 4)[0][:, 0] - 4 * places).norm(dim=1).mean().item()
+        decode.__name__: (decode(maps, 4)[0][:, 0] - 4 * points).norm(dim=1).mean().item()
         for decode in (codecs.decode_dark, codecs.decode_heatmap)
     }
     assert errors["decode_dark"] < 0.1 < 0.3 < errors["decode_heatmap"]
 
 
 @pytest.mark.parametrize("x, y", [(0, 0), (1, 30), (47, 63), (20, 62)])
-def test_dark_leaves_a_peak_on_the_border(x, y):
-    assert codecs.decode_dark(blob(x, y), 4)[0].tolist() == [[[4 * x, 4 * y]]]
+def test_dark_does_not_refine_a_peak_on_the_border(x, y):
+    assert codecs.decode_dark(gaussian(x, y), 4)[0].tolist() == [[[4 * x, 4 * y]]]
 
 
-def test_dark_of_a_flat_map_is_a_number():
-    found, _ = codecs.decode_dark(torch.zeros(1, 2, 16, 12))
-    assert torch.isfinite(found).all()
+def test_dark_of_a_constant_map_is_finite():
+    decoded, _ = codecs.decode_dark(torch.zeros(1, 2, 16, 12))
+    assert torch.isfinite(decoded).all()

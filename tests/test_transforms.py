@@ -1,4 +1,4 @@
-"""Geometry: pixels and joints go through the same matrix; crops are mmpose's."""
+"""Geometry and augmentation: pixels and joints use the same matrix, and batches equal single samples."""
 
 import cv2
 import numpy as np
@@ -17,14 +17,14 @@ BOX = (40.0, 30.0, 60.0, 120.0)
 COCO = skeletons.get("coco")
 
 
-def test_the_box_center_falls_on_half_the_input():
+def test_the_box_center_is_mapped_to_half_the_input_size():
     matrix = transforms.crop_affine(BOX, SIZE)
     assert transforms.apply_affine(matrix, np.array([70.0, 90.0])) == pytest.approx([96, 128])
 
 
-def test_the_box_is_widened_to_the_aspect_and_enlarged():
+def test_the_box_is_extended_to_the_aspect_ratio_and_enlarged():
     matrix = transforms.crop_affine(BOX, SIZE)
-    height = 120 * 1.25  # the box is narrower than 3:4, so its height decides
+    height = 120 * 1.25  # the box is narrower than 3:4, so its height determines the scale
     assert matrix[0, 0] == pytest.approx(256 / height) and matrix[1, 1] == pytest.approx(256 / height)
     wide = transforms.crop_affine((0, 0, 100, 50), SIZE)
     assert wide[0, 0] == pytest.approx(192 / 125)
@@ -39,7 +39,7 @@ def test_the_box_is_widened_to_the_aspect_and_enlarged():
     st.floats(0, 300),
     st.floats(0, 300),
 )
-def test_there_and_back(scale, rotation, shift, flip, x, y):
+def test_invert_recovers_the_point(scale, rotation, shift, flip, x, y):
     matrix = transforms.crop_affine(
         BOX, SIZE, scale=scale, rotation=rotation, shift=(shift, -shift), flip=flip
     )
@@ -48,7 +48,7 @@ def test_there_and_back(scale, rotation, shift, flip, x, y):
     assert back == pytest.approx(point, abs=1e-6)
 
 
-def test_flip_is_the_mirror_of_the_input():
+def test_flip_mirrors_the_input():
     plain, mirrored = (transforms.crop_affine(BOX, SIZE, rotation=20, flip=flip) for flip in (False, True))
     point = np.array([55.0, 77.0])
     a, b = transforms.apply_affine(plain, point), transforms.apply_affine(mirrored, point)
@@ -56,17 +56,17 @@ def test_flip_is_the_mirror_of_the_input():
 
 
 @pytest.mark.parametrize("rotation, flip", [(0, False), (33, False), (-70, True)])
-def test_a_bright_dot_lands_where_its_joint_does(rotation, flip):
+def test_a_dot_and_its_joint_have_the_same_position(rotation, flip):
     image = np.zeros((200, 200, 3), np.uint8)
     cv2.circle(image, (75, 95), 4, (255, 255, 255), -1)
     matrix = transforms.crop_affine(BOX, SIZE, rotation=rotation, flip=flip)
     warped = transforms.warp(image, matrix, SIZE)[..., 0].astype(float)
     rows, columns = np.indices(SIZE)
-    found = np.array([(columns * warped).sum(), (rows * warped).sum()]) / warped.sum()
-    assert found == pytest.approx(transforms.apply_affine(matrix, np.array([75.0, 95.0])), abs=0.1)
+    centroid = np.array([(columns * warped).sum(), (rows * warped).sum()]) / warped.sum()
+    assert centroid == pytest.approx(transforms.apply_affine(matrix, np.array([75.0, 95.0])), abs=0.1)
 
 
-def test_normalize_is_the_formula():
+def test_normalize_equals_the_formula():
     image = torch.randint(0, 256, (1, 4, 5, 3), dtype=torch.uint8)
     out = transforms.normalize(image)
     assert out.shape == (1, 3, 4, 5)
@@ -77,11 +77,11 @@ def test_normalize_is_the_formula():
 def test_random_affine_stays_within_its_ranges():
     rng = np.random.default_rng(0)
     joints = np.full((17, 3), 2.0)
-    still = Augmentation(half_body=0, shift=0, scale=(0.6, 1.4), rotation=80, rotation_probability=1)
+    augmentation = Augmentation(half_body=0, shift=0, scale=(0.6, 1.4), rotation=80, rotation_probability=1)
     base = 256 / (120 * 1.25)
     scales, angles, flips = [], [], []
     for _ in range(500):
-        matrix, flip = transforms.random_affine(BOX, joints, COCO, SIZE, still, rng)
+        matrix, flip = transforms.random_affine(BOX, joints, COCO, SIZE, augmentation, rng)
         row = matrix[1, :2]
         scales.append(base / np.hypot(*row))
         angles.append(np.degrees(np.arctan2(row[0], row[1])))
@@ -91,7 +91,7 @@ def test_random_affine_stays_within_its_ranges():
     assert 0.4 < np.mean(flips) < 0.6
 
 
-def test_half_body_holds_its_half():
+def test_half_body_box_contains_its_half():
     rng = np.random.default_rng(1)
     joints = np.concatenate([rng.uniform(20, 180, (17, 2)), np.full((17, 1), 2.0)], 1)
     for _ in range(20):
@@ -103,7 +103,7 @@ def test_half_body_holds_its_half():
     assert transforms.half_body_box(joints, COCO, rng) is None
 
 
-def test_dropout_covers_what_it_says():
+def test_dropout_hole_has_the_configured_size():
     only = Augmentation(hsv=(0, 0, 0), blur=0, median_blur=0, dropout=1)
     for seed in range(20):
         jitter = transforms.draw_jitter(1, (100, 80), only, np.random.default_rng(seed))
@@ -127,29 +127,29 @@ def test_no_augmentation_changes_nothing():
     assert not flip and matrix == pytest.approx(transforms.crop_affine(BOX, SIZE))
 
 
-def some(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (B, 4) and keypoints (B, 17, 3) in and about them, some not labeled."""
+def random_people(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (B, 4), and keypoints (B, 17, 3) inside the boxes, some of them unlabeled."""
     rng = np.random.default_rng(seed)
     boxes = np.hstack([rng.uniform(0, 100, (count, 2)), rng.uniform(20, 150, (count, 2))])
     points = boxes[:, None, :2] + rng.random((count, 17, 2)) * boxes[:, None, 2:]
     return boxes, np.concatenate([points, rng.integers(0, 3, (count, 17, 1))], -1)
 
 
-def test_crops_of_a_batch_are_those_of_each():
+def test_batch_crops_equal_single_crops():
     rng = np.random.default_rng(0)
-    boxes, _ = some(50)
+    boxes, _ = random_people(50)
     padding, scale = rng.choice([1.0, 1.25], 50), rng.uniform(0.6, 1.4, 50)
     rotation, shift, flip = rng.uniform(-180, 180, 50), rng.uniform(-0.2, 0.2, (50, 2)), rng.random(50) < 0.5
-    found = transforms.crop_affine_batch(boxes, SIZE, padding, scale, rotation, shift, flip)
-    for i, matrix in enumerate(found):
+    matrices = transforms.crop_affine_batch(boxes, SIZE, padding, scale, rotation, shift, flip)
+    for i, matrix in enumerate(matrices):
         one = transforms.crop_affine(
             boxes[i], SIZE, padding[i], scale[i], rotation[i], shift[i], bool(flip[i])
         )
         assert matrix == pytest.approx(one, abs=1e-9)
 
 
-class Always:
-    """A generator whose every number is the same."""
+class ConstantGenerator:
+    """A random generator that always returns the same number."""
 
     def __init__(self, number: float):
         self.number = number
@@ -159,27 +159,27 @@ class Always:
 
 
 @pytest.mark.parametrize("name", ["coco", "lspet", "crowdpose"])
-def test_half_bodies_of_a_batch_are_those_of_each(name):
+def test_batch_half_body_boxes_equal_single_boxes(name):
     skeleton = skeletons.get(name)
-    _, keypoints = some(300)
+    _, keypoints = random_people(300)
     keypoints = keypoints[:, : len(skeleton.keypoints)]
-    keypoints[:40, :, 2] *= np.isin(np.arange(keypoints.shape[1]), skeleton.upper_body)  # uppers alone
+    keypoints[:40, :, 2] *= np.isin(np.arange(keypoints.shape[1]), skeleton.upper_body)  # upper body only
     keypoints[40:60, :, 2] = 0
-    met = set()
+    missing = set()
     for upper in (False, True):
-        boxes, found = transforms.half_body_boxes(keypoints, skeleton, np.full(len(keypoints), upper))
+        boxes, valid = transforms.half_body_boxes(keypoints, skeleton, np.full(len(keypoints), upper))
         for i, joints in enumerate(keypoints):
-            one = transforms.half_body_box(joints, skeleton, Always(0.0 if upper else 0.9))
-            assert found[i] == (one is not None) and (one is None or boxes[i] == pytest.approx(one))
-            met.add(one is None)
-    assert met == {False, True}
+            one = transforms.half_body_box(joints, skeleton, ConstantGenerator(0.0 if upper else 0.9))
+            assert valid[i] == (one is not None) and (one is None or boxes[i] == pytest.approx(one))
+            missing.add(one is None)
+    assert missing == {False, True}
     own = skeletons.make_skeleton("mine", list(skeleton.keypoints), [], None)
     assert not transforms.half_body_boxes(keypoints, own, np.ones(len(keypoints), bool))[1].any()
 
 
-def test_a_batch_is_drawn_as_one_by_one():
+def test_batch_and_single_draws_have_the_same_distribution():
     count, augmentation = 4000, STARNET_POSE.stage1
-    boxes, keypoints = np.tile(BOX, (count, 1)), np.tile(some(1)[1], (count, 1, 1))
+    boxes, keypoints = np.tile(BOX, (count, 1)), np.tile(random_people(1)[1], (count, 1, 1))
     keypoints[..., 2] = 2
     rng = np.random.default_rng(0)
     batch, flips = transforms.random_affine_batch(boxes, keypoints, COCO, SIZE, augmentation, rng)
@@ -188,16 +188,16 @@ def test_a_batch_is_drawn_as_one_by_one():
     ]
     ones = np.array([matrix for matrix, _ in single])
     assert abs(flips.mean() - 0.5) < 0.03
-    middle = np.array([70.0, 90.0])
-    for matrices in (batch, ones):  # a mirror is where it says
+    center = np.array([70.0, 90.0])
+    for matrices in (batch, ones):  # half of the matrices mirror
         assert (np.linalg.det(matrices[:, :, :2]) < 0).mean() == pytest.approx(0.5, abs=0.03)
-    for figure in (  # zoom, angle, where the box's middle falls
+    for statistic in (  # zoom, angle, and position of the box center
         lambda m: np.hypot(m[:, 1, 0], m[:, 1, 1]),
         lambda m: np.arctan2(m[:, 1, 0], m[:, 1, 1]),
-        lambda m: (m @ np.append(middle, 1))[:, 0],
-        lambda m: (m @ np.append(middle, 1))[:, 1],
+        lambda m: (m @ np.append(center, 1))[:, 0],
+        lambda m: (m @ np.append(center, 1))[:, 1],
     ):
-        a, b = figure(batch), figure(ones)
+        a, b = statistic(batch), statistic(ones)
         assert abs(a.mean() - b.mean()) < 0.1 * b.std() and a.std() == pytest.approx(b.std(), rel=0.1)
     again = transforms.random_affine_batch(
         boxes, keypoints, COCO, SIZE, augmentation, np.random.default_rng(0)
@@ -205,7 +205,7 @@ def test_a_batch_is_drawn_as_one_by_one():
     assert (again[0] == batch).all()
 
 
-def test_both_warps_give_one_picture(test_data):
+def test_cpu_and_batch_warps_agree(test_data):
     people = lspet.load(test_data / "lspet", "val").instances[:6]
     boxes, keypoints = (np.array([getattr(p, name) for p in people]) for name in ("bbox", "keypoints"))
     canvases = np.zeros((6, 400, 400, 3), np.uint8)
@@ -215,22 +215,22 @@ def test_both_warps_give_one_picture(test_data):
     skeleton, rng = skeletons.get("lspet"), np.random.default_rng(0)
     matrices, _ = transforms.random_affine_batch(boxes, keypoints, skeleton, SIZE, STARNET_POSE.stage1, rng)
     batch = transforms.warp_batch(torch.from_numpy(canvases), torch.from_numpy(matrices), SIZE)
-    for canvas, matrix, found in zip(canvases, matrices, batch, strict=True):
-        difference = np.abs(found.numpy().astype(int) - transforms.warp(canvas, matrix, SIZE))
-        # older OpenCV places pixels to 1/32; where an edge is sharp that is some gray levels
+    for canvas, matrix, warped in zip(canvases, matrices, batch, strict=True):
+        difference = np.abs(warped.numpy().astype(int) - transforms.warp(canvas, matrix, SIZE))
+        # Older OpenCV rounds coordinates to 1/32 pixel. At a sharp edge, this changes a few gray levels.
         assert difference.mean() < 0.5 and np.quantile(difference, 0.999) <= 8
 
 
-def test_small_and_large_images_are_warped_alike():
+def test_small_and_large_images_are_warped_identically():
     image = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
     small = image[:300, :300]
     assert small.shape[0] * small.shape[1] < transforms.SMALL_IMAGE < image.shape[0] * image.shape[1]
-    matrix = transforms.crop_affine((100, 100, 60, 80), SIZE, rotation=30)  # well within both
+    matrix = transforms.crop_affine((100, 100, 60, 80), SIZE, rotation=30)  # inside both images
     assert (transforms.warp(small, matrix, SIZE) == transforms.warp(image, matrix, SIZE)).all()
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_spot_and_its_joint_stay_together_to_a_hundredth_of_a_pixel(flip):
+def test_a_spot_and_its_joint_agree_to_a_hundredth_of_a_pixel(flip):
     rng = np.random.default_rng(0)
     rows, columns = np.indices((300, 300))
     for rotation in (0, 33, -70):
@@ -244,15 +244,15 @@ def test_a_spot_and_its_joint_stay_together_to_a_hundredth_of_a_pixel(flip):
         )
         batch = transforms.warp_batch(torch.from_numpy(image)[None], torch.from_numpy(matrix)[None], SIZE)[0]
         for warped in (transforms.warp(image, matrix, SIZE), batch.numpy()):
-            found = warped[..., 0].astype(float)
+            weight = warped[..., 0].astype(float)
             y, x = np.indices(SIZE)
-            centroid = np.array([(x * found).sum(), (y * found).sum()]) / found.sum()
+            centroid = np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum()
             assert centroid == pytest.approx(points[0, 0].numpy(), abs=0.01)
         assert weights.all()
 
 
-def test_joints_of_a_batch_are_those_of_each():
-    boxes, keypoints = some(40)
+def test_batch_keypoints_equal_single_keypoints():
+    boxes, keypoints = random_people(40)
     rng = np.random.default_rng(0)
     matrices, flips = transforms.random_affine_batch(boxes, keypoints, COCO, SIZE, STARNET_POSE.stage1, rng)
     points, weights = transforms.transform_keypoints(
@@ -268,21 +268,21 @@ def test_joints_of_a_batch_are_those_of_each():
         assert (weights[i].numpy() == (inside & (joints[:, 2] > 0))).all()
 
 
-def test_both_ways_to_color_and_blur_give_one_picture(test_data):
+def test_cpu_and_batch_photometric_changes_agree(test_data):
     paths = [test_data / "lspet" / "images" / f"im{n:05d}.jpg" for n in range(1, 41)]
     images = np.array([cv2.resize(read_image(path), (48, 64)) for path in paths])  # (B, 64, 48, 3)
-    images[0] = np.random.default_rng(1).integers(0, 256, (64, 48, 3))  # every hue
-    often = Augmentation(hsv=(90, 60, 60), blur=0.5, median_blur=0.5, dropout=0.5)
-    jitter = transforms.draw_jitter(40, (64, 48), often, np.random.default_rng(0))
+    images[0] = np.random.default_rng(1).integers(0, 256, (64, 48, 3))  # contains all hues
+    frequent = Augmentation(hsv=(90, 60, 60), blur=0.5, median_blur=0.5, dropout=0.5)
+    jitter = transforms.draw_jitter(40, (64, 48), frequent, np.random.default_rng(0))
     assert set(jitter.blur) == set(jitter.median) == {0, 3, 5, 7}
     batch = transforms.apply_photometric_batch(torch.from_numpy(images), jitter).numpy()
     for i, image in enumerate(images):
         difference = np.abs(batch[i].astype(int) - transforms.apply_photometric(image.copy(), jitter, i))
-        # a hue at the edge of two levels turns by one of 180, and a channel by a thirtieth of the chroma
+        # Rounding may change the hue by 1 of 180, and a channel then by 1/30 of the chroma.
         assert difference.mean() < 0.5 and difference.max() <= 10, i
 
 
-def test_blurs_of_a_batch_are_opencvs():
+def test_batch_blurs_equal_opencv():
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 16, 3), dtype=np.uint8)
     for size in (3, 5, 7):
         mean, median = (
@@ -293,26 +293,26 @@ def test_blurs_of_a_batch_are_opencvs():
             assert (median[i].numpy() == cv2.medianBlur(image, size)).all()
 
 
-def test_hue_goes_round_and_the_others_stop():
-    """Against a loop over the pixels' levels."""
+def test_hue_wraps_and_saturation_and_value_are_clipped():
+    """Compared with a loop over the pixels."""
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    for gains in ((5, 30, -30), (-5, -30, 30), (0, 12, 0), (-3, 0, 0)):
-        jitter = transforms.Jitter(np.array([gains]), *np.zeros((2, 1), int), np.zeros((1, 4), int))
+    for offsets in ((5, 30, -30), (-5, -30, 30), (0, 12, 0), (-3, 0, 0)):
+        jitter = transforms.Jitter(np.array([offsets]), *np.zeros((2, 1), int), np.zeros((1, 4), int))
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(int)
         for y in range(8):
             for x in range(8):
-                h, s, v = hsv[y, x] + gains
+                h, s, v = hsv[y, x] + offsets
                 hsv[y, x] = h % 180, min(max(s, 0), 255), min(max(v, 0), 255)
         expected = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
         assert (transforms.apply_photometric(image.copy(), jitter) == expected).all()
 
 
-def test_jitter_is_drawn_as_often_and_as_far_as_the_recipe_says():
+def test_jitter_has_the_frequencies_and_ranges_of_the_recipe():
     jitter = transforms.draw_jitter(20000, SIZE, STARNET_POSE.stage2, np.random.default_rng(0))
-    for axis, most in enumerate((5, 30, 30)):
-        gains = jitter.gains[:, axis]
-        assert -gains.min() == gains.max() == most - 1  # whole levels, towards none
-        assert (gains == 0).mean() == pytest.approx(0.5 + 0.5 / most, abs=0.02)
+    for axis, limit in enumerate((5, 30, 30)):
+        offsets = jitter.hsv_offsets[:, axis]
+        assert -offsets.min() == offsets.max() == limit - 1  # truncated toward 0
+        assert (offsets == 0).mean() == pytest.approx(0.5 + 0.5 / limit, abs=0.02)
     for sizes in (jitter.blur, jitter.median):
         assert [(sizes == size).mean() for size in (0, 3, 5, 7)] == pytest.approx(
             [0.9] + 3 * [0.1 / 3], abs=0.01
@@ -323,7 +323,7 @@ def test_jitter_is_drawn_as_often_and_as_far_as_the_recipe_says():
     assert y.min() == x.min() == 0 and (y + h).max() == 256 and (x + w).max() == 192
 
 
-def test_the_second_stage_is_milder():
+def test_the_second_stage_is_weaker():
     first, second = STARNET_POSE.stage1, STARNET_POSE.stage2
     assert (first.rotation, second.rotation) == (80, 60) and (first.dropout, second.dropout) == (1.0, 0.5)
     assert first.scale == (0.6, 1.4) and second.scale == (0.75, 1.25) and second.shift == 0
@@ -345,6 +345,6 @@ def test_flip_pairs_are_found_by_name():
     ]
 
 
-def test_unknown_skeleton_offers_the_near_one():
+def test_unknown_skeleton_suggests_a_close_match():
     with pytest.raises(ValueError, match="unknown skeleton 'cocco'; did you mean coco"):
         skeletons.get("cocco")

@@ -1,15 +1,17 @@
-"""Keypoint sets: names, left-right pairs, limbs, OKS sigmas and colors; the known ones, and one's own.
+"""Keypoint sets with joint names, left-right pairs, limbs, OKS sigmas and colors: known sets and your own.
 
 Sources: COCO (Lin et al., ECCV 2014; sigmas of the COCO keypoint evaluation), CrowdPose (Li et al., CVPR
 2019; sigmas of its official evaluation), MPII (Andriluka et al., CVPR 2014; sigmas as mmpose lists them),
 Leeds Sports Pose Extended (Johnson and Everingham, CVPR 2011).
 
-1. LSPET is scored by PCK and publishes no sigmas: ours is None.
-2. The upper body (used by half-body augmentation) is every joint from the shoulders up and the arms.
-3. One's own joints have the sigmas their file gives, or all the mean of COCO's, 0.067; no upper body.
+1. LSPET is evaluated with PCK and publishes no sigmas, so they are None.
+2. The upper body (for half-body augmentation) consists of the arms and all joints from the shoulders up.
+3. Your own joints have the sigmas from their file, or 0.067 for all joints, the mean of COCO's sigmas. They
+   have no upper body, because the file does not describe it.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from posebook.utils import unknown_name_error
@@ -19,31 +21,28 @@ LEFT, RIGHT, MIDDLE = "#d1603d", "#2f6690", "#0b7a75"
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A keypoint set. Indices count from 0 in the order of `keypoints`."""
+    """A keypoint set. Indices start at 0 and follow the order of `keypoints`."""
 
     name: str
     keypoints: tuple[str, ...]  # K names
-    limbs: tuple[tuple[int, int], ...]  # pairs of joints a drawing connects
+    limbs: tuple[tuple[int, int], ...]  # pairs of joints that are connected in drawings
     upper_body: tuple[int, ...]
-    sigmas: tuple[float, ...] | None  # K per-joint deviations of the OKS, None where the set has none
+    sigmas: tuple[float, ...] | None  # K standard deviations for OKS; None if the set has none
 
     @property
     def flip_pairs(self) -> tuple[tuple[int, int], ...]:
-        """(left, right) index pairs that a mirror exchanges, found by name."""
-        index = {name: i for i, name in enumerate(self.keypoints)}
-        return tuple((i, index[mirrored(name)]) for name, i in index.items() if side(name) == "left")
+        """Index pairs (left, right) that are swapped in a mirrored image, found by name."""
+        pairs = enumerate(self.flip_indices)
+        return tuple((i, j) for i, j in pairs if side(self.keypoints[i]) == "left")
 
     @property
     def flip_indices(self) -> list[int]:
-        """Where to read each joint from in a mirrored picture; its own inverse."""
-        order = list(range(len(self.keypoints)))
-        for left, right in self.flip_pairs:
-            order[left], order[right] = right, left
-        return order
+        """The index of each joint's counterpart in a mirrored image. The permutation is its own inverse."""
+        return [self.keypoints.index(mirrored(name)) for name in self.keypoints]
 
     @property
     def colors(self) -> tuple[str, ...]:
-        """One color a joint: the person's left, right, and the middle line."""
+        """One color per joint, for the person's left side, right side and middle."""
         colors = {"left": LEFT, "right": RIGHT, "": MIDDLE}
         return tuple(colors[side(name)] for name in self.keypoints)
 
@@ -53,29 +52,36 @@ _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
 def side(name: str) -> str:
-    """'left' or 'right' as a joint's name says it, '' for one of the middle."""
-    found = _SIDE.search(name)
-    return {"l": "left", "r": "right"}[found.group()[0].lower()] if found else ""
+    """The side in a joint's name: 'left', 'right', or '' for a joint in the middle."""
+    match = _SIDE.search(name)
+    return {"l": "left", "r": "right"}[match.group()[0].lower()] if match else ""
 
 
 def mirrored(name: str) -> str:
-    """The name of the joint that a mirror puts in this one's place; the name itself for one of the middle."""
+    """The name of a joint's left or right counterpart. A joint in the middle keeps its name."""
 
-    def exchange(found: re.Match) -> str:
-        word = found.group()
+    def swap(match: re.Match) -> str:
+        word = match.group()
         other = _OTHER[word.lower()]
         return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
 
-    return _SIDE.sub(exchange, name, count=1)
+    return _SIDE.sub(swap, name, count=1)
 
 
-def _limbs(keypoints: tuple[str, ...], spec: str) -> tuple[tuple[int, int], ...]:
-    """Parse 'a-b c-d'; an 'l.' prefix stands for both sides."""
-    pairs = []
-    for limb in spec.split():
-        for side in ("left_", "right_") if "l." in limb else ("",):
-            pairs.append(tuple(keypoints.index(joint) for joint in limb.replace("l.", side).split("-")))
-    return tuple(pairs)
+def _known(
+    name: str,
+    keypoints: tuple[str, ...],
+    limbs: str,
+    upper_body: Iterable[int],
+    sigmas: tuple[float, ...] | None,
+) -> Skeleton:
+    """Create a skeleton with arms, legs and the limbs 'a-b c-d'. 'l.' adds a limb for both sides."""
+    pairs: list[tuple[int, int]] = []
+    for limb in (_ARMS_AND_LEGS + limbs).split():
+        for prefix in ("left_", "right_") if "l." in limb else ("",):
+            start, end = limb.replace("l.", prefix).split("-")
+            pairs.append((keypoints.index(start), keypoints.index(end)))
+    return Skeleton(name, keypoints, tuple(pairs), tuple(upper_body), sigmas)
 
 
 _COCO = (
@@ -103,47 +109,43 @@ _MPII_SIGMAS = (
 _ARMS_AND_LEGS = "l.shoulder-l.elbow l.elbow-l.wrist l.hip-l.knee l.knee-l.ankle "
 
 SKELETONS = {
-    "coco": Skeleton(
-        "coco",
-        _COCO,
-        _limbs(
+    skeleton.name: skeleton
+    for skeleton in (
+        _known(
+            "coco",
             _COCO,
-            _ARMS_AND_LEGS + "left_hip-right_hip left_shoulder-right_shoulder l.shoulder-l.hip "
-            "left_eye-right_eye nose-l.eye l.eye-l.ear l.ear-l.shoulder",
+            "left_hip-right_hip left_shoulder-right_shoulder l.shoulder-l.hip left_eye-right_eye nose-l.eye "
+            "l.eye-l.ear l.ear-l.shoulder",
+            range(11),
+            _COCO_SIGMAS,
         ),
-        tuple(range(11)),
-        _COCO_SIGMAS,
-    ),
-    "crowdpose": Skeleton(
-        "crowdpose",
-        _CROWDPOSE,
-        _limbs(_CROWDPOSE, _ARMS_AND_LEGS + "head-neck neck-l.shoulder l.shoulder-l.hip left_hip-right_hip"),
-        (0, 1, 2, 3, 4, 5, 12, 13),
-        (*_COCO_SIGMAS[5:], 0.079, 0.079),
-    ),
-    "mpii": Skeleton(
-        "mpii",
-        _MPII,
-        _limbs(
+        _known(
+            "crowdpose",
+            _CROWDPOSE,
+            "head-neck neck-l.shoulder l.shoulder-l.hip left_hip-right_hip",
+            (0, 1, 2, 3, 4, 5, 12, 13),
+            (*_COCO_SIGMAS[5:], 0.079, 0.079),
+        ),
+        _known(
+            "mpii",
             _MPII,
-            _ARMS_AND_LEGS
-            + "pelvis-l.hip pelvis-thorax thorax-l.shoulder thorax-upper_neck upper_neck-head_top",
+            "pelvis-l.hip pelvis-thorax thorax-l.shoulder thorax-upper_neck upper_neck-head_top",
+            range(7, 16),
+            _MPII_SIGMAS,
         ),
-        tuple(range(7, 16)),
-        _MPII_SIGMAS,
-    ),
-    "lspet": Skeleton(
-        "lspet",
-        _LSPET,
-        _limbs(_LSPET, _ARMS_AND_LEGS + "head_top-neck neck-l.shoulder l.shoulder-l.hip left_hip-right_hip"),
-        tuple(range(6, 14)),
-        None,
-    ),
+        _known(
+            "lspet",
+            _LSPET,
+            "head_top-neck neck-l.shoulder l.shoulder-l.hip left_hip-right_hip",
+            range(6, 14),
+            None,
+        ),
+    )
 }
 
 
 def get(name: str) -> Skeleton:
-    """Return the skeleton called `name`; raises ValueError naming the near ones."""
+    """The known skeleton `name`. Raises ValueError with suggestions for an unknown name."""
     if name not in SKELETONS:
         raise unknown_name_error(name, SKELETONS, "skeleton")
     return SKELETONS[name]
@@ -152,19 +154,19 @@ def get(name: str) -> Skeleton:
 def make_skeleton(
     name: str, keypoints: list[str], limbs: list[list[int]], sigmas: list[float] | None
 ) -> Skeleton:
-    """A skeleton of one's own. limbs: pairs that count from 0; sigmas: None for the default.
+    """Create and check a skeleton. limbs: pairs of indices from 0. sigmas: None for the default.
 
-    Raises ValueError for names that repeat, a left joint without its right one, limbs or sigmas that do not
-    fit.
+    Raises ValueError for duplicate names, a left or right joint without its counterpart, and limbs or sigmas
+    that do not match the joints.
     """
     names = tuple(keypoints)
     if not names or not all(isinstance(joint, str) and joint for joint in names):
-        raise ValueError(f"{name}: the joints' names are {keypoints}, not texts")
+        raise ValueError(f"{name}: the joint names are {keypoints}, not strings")
     if len(set(names)) != len(names):
-        raise ValueError(f"{name}: a joint's name appears twice in {', '.join(names)}")
-    alone = [joint for joint in names if mirrored(joint) not in names]
-    if alone:
-        raise ValueError(f"{name}: {alone[0]} has no {mirrored(alone[0])} to change places with in a mirror")
+        raise ValueError(f"{name}: a joint name occurs twice in {', '.join(names)}")
+    unpaired = [joint for joint in names if mirrored(joint) not in names]
+    if unpaired:
+        raise ValueError(f"{name}: {unpaired[0]} has no counterpart {mirrored(unpaired[0])}")
     joints = len(names)
     if not all(isinstance(limb, list | tuple) and len(limb) == 2 for limb in limbs) or not all(
         isinstance(end, int) and 0 <= end < joints for limb in limbs for end in limb
@@ -178,24 +180,24 @@ def make_skeleton(
         or not all(isinstance(s, int | float) and s > 0 for s in sigmas)
     ):
         raise ValueError(f"{name}: sigmas are {sigmas}, not a positive number for each of {joints} joints")
-    return Skeleton(name, names, tuple(map(tuple, limbs)), (), tuple(map(float, sigmas)))
+    return Skeleton(name, names, tuple((start, end) for start, end in limbs), (), tuple(map(float, sigmas)))
 
 
 def describe(skeleton: Skeleton) -> str | dict:
-    """What a weights file says of its joints: a known set's name, or the set itself."""
+    """The form of a skeleton in files: the name of a known skeleton, or all fields of another one."""
     return skeleton.name if SKELETONS.get(skeleton.name) == skeleton else asdict(skeleton)
 
 
 def from_description(facts: str | dict) -> Skeleton:
-    """The skeleton that `describe` told of."""
+    """The inverse of `describe`."""
     if isinstance(facts, str):
         return get(facts)
     return make_skeleton(facts["name"], facts["keypoints"], facts["limbs"], facts["sigmas"])
 
 
-def joint_difference(found: tuple[str, ...], wanted: tuple[str, ...]) -> str | None:
-    """How one order of joints differs from another, in words; None where it does not."""
-    for place, (a, b) in enumerate(zip(found, wanted, strict=False)):
+def joint_difference(names: tuple[str, ...], expected: tuple[str, ...]) -> str | None:
+    """A description of the first difference between two lists of joints, or None if they are equal."""
+    for i, (a, b) in enumerate(zip(names, expected, strict=False)):
         if a != b:
-            return f"joint {place} is {a}, not {b}"
-    return f"{len(found)} joints, not {len(wanted)}" if len(found) != len(wanted) else None
+            return f"joint {i} is {a}, not {b}"
+    return f"{len(names)} joints, not {len(expected)}" if len(names) != len(expected) else None

@@ -1,14 +1,15 @@
-"""Geometry between image and network input, and the augmentations of training.
+"""The geometry between image and model input, and the augmentations for training.
 
-One affine a sample holds flip, rotation, scale, shift and crop: (2, 3), from image pixels to input pixels,
-pixel centers at integers. Joints go through the same matrix as the pixels.
+One affine matrix (2, 3) per sample combines flip, rotation, scale, shift and crop. It maps image pixels to
+input pixels; pixel centers have integer coordinates. The same matrix transforms the keypoints.
 
-1. The crop is mmpose's TopdownAffine without UDP, and the HRNet code's: the box's center falls on
-   (W / 2, H / 2) of the input, half a pixel from its center.
-2. Augmentation ranges are drawn as mmpose draws them: normal, truncated at one deviation, times the range.
-3. Half body, shift and the HSV ranges have mmpose's defaults, which the paper's config leaves in force.
-4. On a CPU samples are warped and colored one by one with OpenCV; on a GPU by the batch (`*_batch`), from
-   draws made on the CPU, so that they are the same for every device. Both take one's matrices and `Jitter`.
+1. The crop equals mmpose's TopdownAffine without UDP, and the HRNet code: the center of the box is mapped to
+   (W / 2, H / 2) of the input, half a pixel from the input's center.
+2. Random values are drawn as in mmpose: normal, truncated at one standard deviation, times the range.
+3. Half body, shift and the HSV ranges have mmpose's defaults, which the paper's config does not change.
+4. On a CPU, OpenCV processes the samples one by one. On a GPU, the `*_batch` functions process a batch. Both
+   use the same matrices and the same `Jitter`. These are drawn on the CPU, so that they are the same for all
+   devices.
 """
 
 import math
@@ -27,27 +28,30 @@ from posebook.skeletons import Skeleton
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training sample. Probabilities 0 to 1, rotation in degrees."""
+    """The augmentation of training samples. Probabilities are from 0 to 1, rotation is in degrees.
+
+    Comments name the source of a value: the config of StarNet-Pose, or mmpose's default.
+    """
 
     flip: float = 0.5  # config: RandomFlip, horizontal
     half_body: float = 0.3  # mmpose's default probability
     scale: tuple[float, float] = (0.6, 1.4)  # config, stage 1
     rotation: float = 80.0  # config, stage 1
     rotation_probability: float = 0.6  # mmpose's default
-    shift: float = 0.16  # share of the box; mmpose's default, stage 1
+    shift: float = 0.16  # fraction of the box; mmpose's default, stage 1
     shift_probability: float = 0.3  # mmpose's default
     hsv: tuple[float, float, float] = (5, 30, 30)  # YOLOX's hue, saturation and value ranges
     blur: float = 0.1  # config
     median_blur: float = 0.1  # config
     dropout: float = 1.0  # config: CoarseDropout, one hole, stage 1
-    dropout_size: tuple[float, float] = (0.2, 0.4)  # config: share of each side
+    dropout_size: tuple[float, float] = (0.2, 0.4)  # config: fraction of each side
 
 
 MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
-PADDING = 1.25  # what a box is enlarged by
-SMALL_IMAGE = 150_000  # pixels of an image below which a fourth channel costs less than it saves in a warp
-TAIL = ndtr(-1)  # share of a normal's draws below one deviation
+STD = (58.395, 57.12, 57.375)  # both of ImageNet, RGB on 0-255
+PADDING = 1.25  # factor that enlarges a box
+SMALL_IMAGE = 150_000  # in pixels; up to it, warping with a fourth channel is faster, see `warp`
+TAIL = ndtr(-1)  # probability that a normal value is below minus one standard deviation
 
 
 def crop_affine(
@@ -61,8 +65,9 @@ def crop_affine(
 ) -> np.ndarray:
     """Image-to-input matrix (2, 3) that crops a box (x, y, w, h) to input_size (H, W).
 
-    The box is widened to the input's aspect and enlarged by padding * scale about its center, which `shift`
-    moves by a share of the enlarged box; rotation is in degrees, clockwise on the picture; flip mirrors.
+    The box is extended to the input's aspect ratio and enlarged by padding * scale about its center. shift:
+    offset of the center, as a fraction of the box enlarged by padding. rotation: in degrees, clockwise in the
+    image. flip: whether the input is mirrored.
     """
     height, width = input_size
     x, y, w, h = bbox
@@ -74,7 +79,7 @@ def crop_affine(
     if flip:
         matrix[0] = -matrix[0]
     offset = np.array([width / 2, height / 2]) - matrix @ center
-    if flip:  # a mirrored picture's column x was column W - 1 - x
+    if flip:  # the negated row maps column x to W - x, but its mirror image is W - 1 - x
         offset[0] -= 1
     return np.hstack([matrix, offset[:, None]])  # (2, 3)
 
@@ -85,57 +90,57 @@ def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
-    """The (2, 3) matrix of the way back."""
+    """The inverse (2, 3) of an affine matrix (2, 3)."""
     return cv2.invertAffineTransform(matrix)
 
 
-def from_canvas(matrices: np.ndarray, placed: np.ndarray) -> np.ndarray:
-    """Image-to-input matrices (B, 2, 3) as canvas-to-input ones, the canvases placed by (B, 2, 3)."""
-    back = np.linalg.inv(placed[:, :, :2])  # (B, 2, 2)
-    linear = matrices[:, :, :2] @ back
-    return np.concatenate([linear, matrices[:, :, 2:] - linear @ placed[:, :, 2:]], 2)
+def from_canvas(matrices: np.ndarray, canvas_matrices: np.ndarray) -> np.ndarray:
+    """Canvas-to-input matrices (B, 2, 3) from image-to-input and image-to-canvas matrices (B, 2, 3)."""
+    linear = matrices[:, :, :2] @ np.linalg.inv(canvas_matrices[:, :, :2])  # (B, 2, 2)
+    return np.concatenate([linear, matrices[:, :, 2:] - linear @ canvas_matrices[:, :, 2:]], 2)  # (B, 2, 3)
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
-    """Resample an image (H', W', 3) uint8 bilinearly into input_size (H, W, 3); outside is black."""
+    """Warp an image (H', W', 3) uint8 bilinearly to input_size, (H, W, 3). Pixels outside are black."""
     height, width = input_size
     if image.shape[0] * image.shape[1] > SMALL_IMAGE:
         return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
-    image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)  # (H', W', 4): OpenCV's warp is quicker by a third
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)  # (H', W', 4): OpenCV's warp takes a third less time
     return cv2.cvtColor(cv2.warpAffine(image, matrix, (width, height)), cv2.COLOR_RGBA2RGB)  # (H, W, 3)
 
 
 def warp_batch(canvases: Tensor, matrices: Tensor, input_size: tuple[int, int]) -> Tensor:
-    """`warp` of a batch on its device: canvases (B, S, S, 3) uint8 by matrices (B, 2, 3); (B, H, W, 3)."""
+    """`warp` for a batch on its device: canvases (B, S, S, 3) uint8, matrices (B, 2, 3); (B, H, W, 3)."""
     count, side, device = len(canvases), canvases.shape[1], canvases.device
-    matrices = matrices.double()  # the way back in float64, the pixels' places in float32
+    matrices = matrices.double()  # invert in float64; float32 is sufficient for pixel coordinates
     linear = torch.linalg.inv(matrices[:, :, :2])  # (B, 2, 2)
-    back = torch.cat([linear, -linear @ matrices[:, :, 2:]], 2).float().to(device)[..., None, None]
+    inverse = torch.cat([linear, -linear @ matrices[:, :, 2:]], 2).float().to(device)  # (B, 2, 3)
+    inverse = inverse[..., None, None]  # (B, 2, 3, 1, 1)
     rows, columns = (torch.arange(size, device=device, dtype=torch.float32) for size in input_size)
     x, y = (
-        back[:, i, 0] * columns + back[:, i, 1] * rows[:, None] + back[:, i, 2] for i in (0, 1)
+        inverse[:, i, 0] * columns + inverse[:, i, 1] * rows[:, None] + inverse[:, i, 2] for i in (0, 1)
     )  # (B, H, W)
-    pixels = canvases.reshape(count, side * side, 3)
-    sample = torch.arange(count, device=device)[:, None, None]
-    out = 0
+    pixels = canvases.reshape(count, side * side, 3)  # (B, S * S, 3)
+    sample = torch.arange(count, device=device)[:, None, None]  # (B, 1, 1)
+    out = torch.zeros(*x.shape, 3, device=device)  # (B, H, W, 3)
     for dy in (0, 1):
         for dx in (0, 1):
             column, row = x.floor() + dx, y.floor() + dy
             weight = (1 - (x - column).abs()) * (1 - (y - row).abs())  # (B, H, W)
             weight *= (column >= 0) & (column < side) & (row >= 0) & (row < side)
-            place = row.clamp(0, side - 1).long() * side + column.clamp(0, side - 1).long()
-            out = out + weight[..., None] * pixels[sample, place]  # (B, H, W, 3)
+            index = row.clamp(0, side - 1).long() * side + column.clamp(0, side - 1).long()
+            out += weight[..., None] * pixels[sample, index]  # (B, H, W, 3)
     return out.round().byte()
 
 
 def normalize(images: Tensor) -> Tensor:
-    """RGB uint8 (B, H, W, 3) to float (B, 3, H, W) with ImageNet's mean and deviation taken out."""
-    mean, deviation = images.new_tensor([MEAN, STD], dtype=torch.float32)
-    return ((images.float() - mean) / deviation).permute(0, 3, 1, 2)  # (B, 3, H, W)
+    """RGB uint8 (B, H, W, 3) to float (B, 3, H, W), normalized with MEAN and STD."""
+    mean, std = images.new_tensor([MEAN, STD], dtype=torch.float32)
+    return ((images.float() - mean) / std).permute(0, 3, 1, 2)  # (B, 3, H, W)
 
 
 def truncated_normal(rng: np.random.Generator) -> float:
-    """A normal draw, truncated at one deviation."""
+    """A normal random number, truncated at one standard deviation."""
     while abs(draw := rng.standard_normal()) > 1:
         pass
     return draw
@@ -144,10 +149,11 @@ def truncated_normal(rng: np.random.Generator) -> float:
 def half_body_box(
     keypoints: np.ndarray, skeleton: Skeleton, rng: np.random.Generator
 ) -> tuple[float, float, float, float] | None:
-    """The box of the upper or the lower body's labeled joints, enlarged by 1.5, or None where too few are.
+    """The box of the labeled joints of the upper or lower body, enlarged by 1.5.
 
-    Upper with probability 0.7; a half needs 2 (upper) or 3 (lower) joints, the person 9. None, too, for
-    joints of which nobody has said which are the upper ones.
+    If both halves are possible, the upper body is chosen with probability 0.7. Returns None if the person has
+    fewer than 9 labeled joints, if the upper body has fewer than 2 and the lower body fewer than 3, or if the
+    skeleton defines no upper body.
     """
     if not skeleton.upper_body:
         return None
@@ -173,7 +179,7 @@ def random_affine(
     augmentation: Augmentation,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, bool]:
-    """Draw one training crop: the image-to-input matrix (2, 3) and whether it mirrors."""
+    """Draw one training crop: the image-to-input matrix (2, 3), and whether it is mirrored."""
     flip = rng.random() < augmentation.flip
     padding = PADDING
     if rng.random() < augmentation.half_body:
@@ -184,11 +190,9 @@ def random_affine(
         shift = (augmentation.shift * truncated_normal(rng), augmentation.shift * truncated_normal(rng))
     low, high = augmentation.scale
     scale = (low + high) / 2 + truncated_normal(rng) * (high - low) / 2
-    rotation = (
-        truncated_normal(rng) * augmentation.rotation
-        if rng.random() < augmentation.rotation_probability
-        else 0.0
-    )
+    rotation = 0.0
+    if rng.random() < augmentation.rotation_probability:
+        rotation = truncated_normal(rng) * augmentation.rotation
     return crop_affine(bbox, input_size, padding, scale, rotation, shift, flip), flip
 
 
@@ -200,46 +204,45 @@ def random_affine_batch(
     augmentation: Augmentation,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`random_affine` for boxes (B, 4) and keypoints (B, K, 3): matrices (B, 2, 3) and mirrored (B,).
+    """`random_affine` for boxes (B, 4) and keypoints (B, K, 3): matrices (B, 2, 3) and flips (B,).
 
-    The same distribution, drawn in another order: give it a generator made of (seed, epoch, step).
+    The distribution is the same, but the random numbers are drawn in another order.
     """
     count = len(boxes)
     draws = rng.random((count, 9))
-    spread = ndtri(TAIL + (1 - 2 * TAIL) * draws[:, :4])  # (B, 4) normal, truncated at one deviation
-    halves, found = half_body_boxes(keypoints, skeleton, draws[:, 4] < 0.7)
-    half = found & (draws[:, 5] < augmentation.half_body)  # (B,)
+    normal = ndtri(TAIL + (1 - 2 * TAIL) * draws[:, :4])  # (B, 4), truncated at one standard deviation
+    halves, valid = half_body_boxes(keypoints, skeleton, draws[:, 4] < 0.7)
+    half = valid & (draws[:, 5] < augmentation.half_body)  # (B,)
     boxes = np.where(half[:, None], halves, boxes)  # (B, 4)
-    shift = augmentation.shift * spread[:, :2] * (draws[:, 6:7] < augmentation.shift_probability)  # (B, 2)
+    shift = augmentation.shift * normal[:, :2] * (draws[:, 6:7] < augmentation.shift_probability)  # (B, 2)
     low, high = augmentation.scale
-    scale = (low + high) / 2 + spread[:, 2] * (high - low) / 2
-    rotation = augmentation.rotation * spread[:, 3] * (draws[:, 7] < augmentation.rotation_probability)
+    scale = (low + high) / 2 + normal[:, 2] * (high - low) / 2
+    rotation = augmentation.rotation * normal[:, 3] * (draws[:, 7] < augmentation.rotation_probability)
     flip = draws[:, 8] < augmentation.flip
-    return crop_affine_batch(
-        boxes, input_size, np.where(half, 1.0, PADDING), scale, rotation, shift, flip
-    ), flip
+    padding = np.where(half, 1.0, PADDING)  # a half-body box is already enlarged
+    return crop_affine_batch(boxes, input_size, padding, scale, rotation, shift, flip), flip
 
 
 def half_body_boxes(
-    keypoints: np.ndarray, skeleton: Skeleton, upper_first: np.ndarray
+    keypoints: np.ndarray, skeleton: Skeleton, prefer_upper: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`half_body_box` of keypoints (B, K, 3): boxes (B, 4) and which there are (B,).
+    """`half_body_box` for keypoints (B, K, 3): boxes (B, 4), and whether there is one (B,).
 
-    upper_first (B,): which half to take where either would do.
+    prefer_upper (B,): the half to use if both have enough joints.
     """
     labeled = keypoints[..., 2] > 0  # (B, K)
     is_upper = np.isin(np.arange(labeled.shape[1]), skeleton.upper_body)  # (K,)
     upper, lower = labeled & is_upper, labeled & ~is_upper
     can_upper, can_lower = upper.sum(1) >= 2, lower.sum(1) >= 3  # (B,)
-    found = (labeled.sum(1) >= 9) & (can_upper | can_lower) & bool(skeleton.upper_body)
-    take_upper = np.where(can_upper & can_lower, upper_first, can_upper)
+    valid = (labeled.sum(1) >= 9) & (can_upper | can_lower) & bool(skeleton.upper_body)
+    take_upper = np.where(can_upper & can_lower, prefer_upper, can_upper)
     chosen = np.where(take_upper[:, None], upper, lower)[..., None]  # (B, K, 1)
-    points = np.where(found[:, None, None], keypoints[..., :2], 0.0)  # (B, K, 2)
+    points = np.where(valid[:, None, None], keypoints[..., :2], 0.0)  # (B, K, 2)
     low = np.where(chosen, points, np.inf).min(1, initial=np.inf)  # (B, 2)
     high = np.where(chosen, points, -np.inf).max(1, initial=-np.inf)
-    low, high = (np.where(found[:, None], corner, 0.0) for corner in (low, high))
+    low, high = (np.where(valid[:, None], corner, 0.0) for corner in (low, high))
     sides = np.maximum(high - low, 1.0) * 1.5
-    return np.hstack([(low + high - sides) / 2, sides]), found
+    return np.hstack([(low + high - sides) / 2, sides]), valid
 
 
 def crop_affine_batch(
@@ -251,14 +254,12 @@ def crop_affine_batch(
     shift: np.ndarray,
     flip: np.ndarray,
 ) -> np.ndarray:
-    """`crop_affine` for B boxes (B, 4), shifts (B, 2) and all else (B,): matrices (B, 2, 3)."""
+    """`crop_affine` for boxes (B, 4), shifts (B, 2) and other arguments (B,): matrices (B, 2, 3)."""
     height, width = input_size
     x, y, w, h = boxes.T
     box_width = np.maximum(w, h * width / height) * padding
-    center_x, center_y = (
-        x + w / 2 + shift[:, 0] * box_width,
-        y + h / 2 + shift[:, 1] * box_width * height / width,
-    )
+    center_x = x + w / 2 + shift[:, 0] * box_width
+    center_y = y + h / 2 + shift[:, 1] * box_width * height / width
     zoom = width / (box_width * scale)
     cosine, sine = zoom * np.cos(np.radians(rotation)), zoom * np.sin(np.radians(rotation))
     mirror = np.where(flip, -1.0, 1.0)
@@ -270,64 +271,68 @@ def crop_affine_batch(
 
 
 def flip_joints(keypoints: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """Exchange left and right joints of (K, ...): what a mirror does to their names."""
+    """Swap left and right joints (K, ...), because a mirrored left joint is a right joint."""
     return keypoints[skeleton.flip_indices]
 
 
 def transform_keypoints(
     keypoints: Tensor, matrices: Tensor, flips: Tensor, skeleton: Skeleton, input_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Keypoints (B, K, 3) of images through their crops (B, 2, 3): points (B, K, 2), weights (B, K).
+    """Transform keypoints (B, K, 3) from images to inputs: points (B, K, 2) and weights (B, K).
 
-    A weight is 1 for a joint that is labeled and inside the input.
+    matrices: (B, 2, 3), image to input. flips: (B,), whether a matrix mirrors. A weight is 1 if the joint is
+    labeled and inside the input, else 0.
     """
     points = keypoints[..., :2] @ matrices[:, :, :2].mT + matrices[:, None, :, 2]  # (B, K, 2)
-    moved = torch.cat([points, keypoints[..., 2:]], -1)
-    moved = torch.where(flips[:, None, None], moved[:, skeleton.flip_indices], moved)  # (B, K, 3)
-    points = moved[..., :2].float()
-    return points, ((moved[..., 2] > 0) & codecs.inside(points, input_size)).float()
+    keypoints = torch.cat([points, keypoints[..., 2:]], -1)  # (B, K, 3)
+    keypoints = torch.where(flips[:, None, None], keypoints[:, skeleton.flip_indices], keypoints)
+    points = keypoints[..., :2].float()
+    return points, ((keypoints[..., 2] > 0) & codecs.inside(points, input_size)).float()
 
 
 class Jitter(NamedTuple):
-    """What becomes of B inputs besides their geometry."""
+    """The photometric augmentation and dropout of B inputs."""
 
-    gains: np.ndarray  # (B, 3) whole levels added to hue (of 180), saturation and value; 0 0 0 for none
-    blur: np.ndarray  # (B,) side of the window: 3, 5 or 7; 0 for none
-    median: np.ndarray  # (B,) the same
-    hole: np.ndarray  # (B, 4) y, x, height, width; no area for none
+    hsv_offsets: np.ndarray  # (B, 3) integers added to hue (modulo 180), saturation and value; 0 for none
+    blur: np.ndarray  # (B,) kernel size of the mean filter: 3, 5 or 7; 0 for none
+    median: np.ndarray  # (B,) kernel size of the median filter: 3, 5 or 7; 0 for none
+    hole: np.ndarray  # (B, 4) y, x, height, width; height and width 0 for none
 
 
 def draw_jitter(
     count: int, input_size: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator
 ) -> Jitter:
-    """Draw for `count` inputs of input_size (H, W)."""
-    draws = rng.random((count, 15))  # in one call: of a sample, calls cost more than numbers
-    gains = np.trunc((2 * draws[:, :3] - 1) * augmentation.hsv * (draws[:, 3:6] < 0.5)).astype(int)  # (B, 3)
-    windows = 3 + 2 * (3 * draws[:, 6:8]).astype(int)  # (B, 2)
-    blur, median = (windows * (draws[:, 8:10] < (augmentation.blur, augmentation.median_blur))).T
+    """Draw the photometric augmentation of `count` inputs of input_size (H, W)."""
+    draws = rng.random((count, 15))  # one call, because calls take more time than the numbers
+    hsv_offsets = np.trunc((2 * draws[:, :3] - 1) * augmentation.hsv * (draws[:, 3:6] < 0.5))  # (B, 3)
+    kernel_sizes = 3 + 2 * (3 * draws[:, 6:8]).astype(int)  # (B, 2)
+    blur, median = (kernel_sizes * (draws[:, 8:10] < (augmentation.blur, augmentation.median_blur))).T
     low, high = augmentation.dropout_size
     sides = np.round((low + (high - low) * draws[:, 10:12]) * input_size)  # (B, 2)
     sides *= draws[:, 12:13] < augmentation.dropout
-    corner = np.floor(draws[:, 13:15] * (input_size - sides + 1))
-    return Jitter(gains, blur, median, np.hstack([corner, sides]).astype(int))
+    corner = np.floor(draws[:, 13:15] * (input_size - sides + 1))  # (B, 2)
+    return Jitter(hsv_offsets.astype(int), blur, median, np.hstack([corner, sides]).astype(int))
 
 
 def apply_photometric(image: np.ndarray, jitter: Jitter, i: int = 0) -> np.ndarray:
-    """HSV jitter, blur, median blur and coarse dropout on an input (H, W, 3), in this order: draw i's."""
-    gains, blur, median = jitter.gains[i], int(jitter.blur[i]), int(jitter.median[i])
-    if gains.any():
+    """Apply HSV jitter, blur, median blur and coarse dropout, in this order, to the input (H, W, 3) number i.
+
+    The input may be modified in place.
+    """
+    hue, saturation, value = jitter.hsv_offsets[i]
+    blur, median = int(jitter.blur[i]), int(jitter.median[i])
+    if hue or saturation or value:
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        if gains[0]:  # hue goes round
-            turned = ((np.arange(256) + gains[0]) % 180).astype(np.uint8)
-            cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, 0), turned), hsv, 0)
-        gains = np.tile(
-            [0, *gains[1:]], image.shape[1]
-        )  # (W * 3,): whole rows at once are quicker than pixels
-        flat = hsv.reshape(len(image), -1)  # (H, W * 3)
-        # saturation and value stop at 0 and 255: clipped first, so that the bytes' sum cannot go round
-        low, high = np.maximum(-gains, 0).astype(np.uint8), np.minimum(255 - gains, 255).astype(np.uint8)
-        np.minimum(np.maximum(flat, low, out=flat), high, out=flat)
-        flat += gains.astype(np.uint8)
+        if hue:  # hue is an angle, so it is modulo 180
+            table = ((np.arange(256) + hue) % 180).astype(np.uint8)
+            cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, 0), table), hsv, 0)
+        # Entire rows are faster than pixels.
+        offsets = np.tile([0, saturation, value], image.shape[1])  # (W * 3,)
+        rows = hsv.reshape(len(image), -1)  # (H, W * 3)
+        # Clip before adding, because a sum of bytes would wrap around instead of stopping at 0 and 255.
+        low, high = np.maximum(-offsets, 0).astype(np.uint8), np.minimum(255 - offsets, 255).astype(np.uint8)
+        np.minimum(np.maximum(rows, low, out=rows), high, out=rows)
+        rows += offsets.astype(np.uint8)
         image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     if blur:
         image = cv2.blur(image, (blur, blur))
@@ -339,56 +344,58 @@ def apply_photometric(image: np.ndarray, jitter: Jitter, i: int = 0) -> np.ndarr
 
 
 def apply_photometric_batch(images: Tensor, jitter: Jitter) -> Tensor:
-    """`photometric` of a batch on its device: images (B, H, W, 3) uint8 to the same."""
+    """`apply_photometric` for a batch on its device: images (B, H, W, 3) uint8 to the same shape."""
 
     def on_device(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(images.device)
 
-    if jitter.gains.any():
-        gains = on_device(jitter.gains)[:, :, None, None]  # (B, 3, 1, 1)
-        images = torch.where(gains[:, :, None].any(1), _shift_hsv(images, gains), images)
+    if jitter.hsv_offsets.any():
+        offsets = on_device(jitter.hsv_offsets)[:, :, None, None]  # (B, 3, 1, 1)
+        images = torch.where(offsets[:, :, None].any(1), _shift_hsv(images, offsets), images)
     for sizes, filtered in ((jitter.blur, _mean), (jitter.median, _median)):
         for size in sorted(set(sizes[sizes > 0].tolist())):
-            chosen = on_device(np.flatnonzero(sizes == size))  # found on the CPU: no waiting for the device
+            chosen = on_device(np.flatnonzero(sizes == size))  # computed on the CPU to avoid a GPU sync
             images = images.index_copy(0, chosen, filtered(images[chosen], size))
     y, x, h, w = on_device(jitter.hole).T[..., None]  # each (B, 1)
     rows, columns = (torch.arange(size, device=images.device) for size in images.shape[1:3])
-    high, wide = (rows >= y) & (rows < y + h), (columns >= x) & (columns < x + w)  # (B, H), (B, W)
-    return images.masked_fill((high[:, :, None] & wide[:, None, :])[..., None], 0)
+    in_rows, in_columns = (rows >= y) & (rows < y + h), (columns >= x) & (columns < x + w)  # (B, H), (B, W)
+    return images.masked_fill((in_rows[:, :, None] & in_columns[:, None, :])[..., None], 0)
 
 
-def _shift_hsv(images: Tensor, gains: Tensor) -> Tensor:
-    """Add gains (B, 3, 1, 1) to hue, saturation and value of images (B, H, W, 3), in OpenCV's levels."""
+def _shift_hsv(images: Tensor, offsets: Tensor) -> Tensor:
+    """Add offsets (B, 3, 1, 1) to hue, saturation and value of images (B, H, W, 3), in OpenCV's ranges."""
     red, green, blue = images.float().unbind(-1)  # each (B, H, W)
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
     hue = torch.where(value == green, 2 * chroma + blue - red, 4 * chroma + red - green)
     hue = torch.where(value == red, green - blue, hue) * 30 / chroma.clamp(min=1)
-    hue = (hue.round() + gains[:, 0]) % 180
-    saturation = ((255 * chroma / value.clamp(min=1)).round() + gains[:, 1]).clamp(0, 255)
-    value = (value + gains[:, 2]).clamp(0, 255)
+    hue = (hue.round() + offsets[:, 0]) % 180
+    saturation = ((255 * chroma / value.clamp(min=1)).round() + offsets[:, 1]).clamp(0, 255)
+    value = (value + offsets[:, 2]).clamp(0, 255)
     channels = []
-    for sector in (5, 3, 1):  # a channel is full for two sixths of the circle, falls, is low, and rises
-        place = (hue / 30 + sector) % 6
-        fall = torch.minimum(place, 4 - place).clamp(0, 1)
-        channels.append(value - value * saturation / 255 * fall)
+    # Red, green and blue are each at the maximum in two of the six sectors of the color circle.
+    for sector in (5, 3, 1):
+        position = (hue / 30 + sector) % 6
+        reduction = torch.minimum(position, 4 - position).clamp(0, 1)
+        channels.append(value - value * saturation / 255 * reduction)
     return torch.stack(channels, -1).round().byte()  # (B, H, W, 3)
 
 
 def _mean(images: Tensor, size: int) -> Tensor:
-    """Box blur of images (B, H, W, 3) uint8, the border mirrored, as cv2.blur."""
+    """Box blur of images (B, H, W, 3) uint8 with a reflected border, as cv2.blur."""
     padded = nn.functional.pad(images.permute(0, 3, 1, 2).float(), [size // 2] * 4, "reflect")
-    return nn.functional.avg_pool2d(padded, size, 1).round().byte().permute(0, 2, 3, 1)
+    blurred = nn.functional.avg_pool2d(padded, size, 1)  # (B, 3, H, W)
+    return blurred.round().byte().permute(0, 2, 3, 1)  # (B, H, W, 3)
 
 
 def _median(images: Tensor, size: int) -> Tensor:
-    """Median blur of images (B, H, W, 3) uint8, the border repeated, as cv2.medianBlur."""
+    """Median blur of images (B, H, W, 3) uint8 with a repeated border, as cv2.medianBlur."""
     padded = nn.functional.pad(images.permute(0, 3, 1, 2).float(), [size // 2] * 4, "replicate").byte()
     windows = padded.unfold(2, size, 1).unfold(3, size, 1).flatten(4)  # (B, 3, H, W, size * size)
-    # bit by bit from the top: the largest level that no more than half of a window lie under. A GPU's sort
-    # takes a block of threads a window, this reads all windows eight times
-    found = torch.zeros_like(windows[..., 0])  # (B, 3, H, W)
+    # The median is the largest value with at most half of the window below it. This bitwise search reads all
+    # windows eight times. A sort on a GPU would need a block of threads per window.
+    median = torch.zeros_like(windows[..., 0])  # (B, 3, H, W)
     for bit in (128, 64, 32, 16, 8, 4, 2, 1):
-        under = (windows < (found + bit)[..., None]).sum(-1)
-        found = torch.where(under <= size * size // 2, found + bit, found)
-    return found.permute(0, 2, 3, 1)
+        smaller = (windows < (median + bit)[..., None]).sum(-1)
+        median = torch.where(smaller <= size * size // 2, median + bit, median)
+    return median.permute(0, 2, 3, 1)  # (B, H, W, 3)

@@ -53,7 +53,7 @@ def test_one_draw_is_colored_alike(people, monkeypatch):
             patch.setattr(transforms, "random_affine", lambda *_, m=matrix, f=flipped: (m, f))
             patch.setattr(transforms, "draw_jitter", lambda *_, d=drawn: d)
             found, _, _, weights = plain[0, index]
-        if drawn.gains.any():
+        if drawn.hsv_offsets.any():
             assert (found == image).all()
         assert (weights == quick.weights[index].numpy()).all()
 

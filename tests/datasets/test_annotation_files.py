@@ -1,4 +1,4 @@
-"""Loaders on real files, and what they say of broken ones."""
+"""Annotation files in COCO's format: error messages for invalid entries, and own skeletons."""
 
 import json
 
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from posebook import datasets, models, skeletons
-from posebook.datasets import PoseDataset, coco_json, custom, detector_boxes
+from posebook.datasets import coco_json, custom, detector_boxes
 from posebook.evaluation import metrics
 
 
@@ -22,40 +22,43 @@ from posebook.evaluation import metrics
         ([{"bbox": [1, 2, 3, 4], "image_id": 1, "category_id": 1}], "detection 0: score is"),
     ],
 )
-def test_detections_that_are_none(made, tmp_path, content, words):
-    people = datasets.load("synthetic", made())
+def test_invalid_detections_are_rejected(made, tmp_path, content, words):
+    dataset = datasets.load("synthetic", made())
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=words):
-        detector_boxes.load_boxes(people, tmp_path / "boxes.json")
+        detector_boxes.load_boxes(dataset, tmp_path / "boxes.json")
 
 
-def test_boxes_of_no_area_are_told(made, tmp_path, capsys):
-    people = datasets.load("synthetic", made())
+def test_boxes_without_area_are_skipped_and_reported(made, tmp_path, capsys):
+    dataset = datasets.load("synthetic", made())
     boxes = [{"bbox": [1, 2, 30, 40 * i], "score": 0.9, "image_id": i, "category_id": 1} for i in range(5)]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
-    assert len(detector_boxes.load_boxes(people, tmp_path / "boxes.json").instances) == 4
+    assert len(detector_boxes.load_boxes(dataset, tmp_path / "boxes.json").instances) == 4
     boxes = [
         {"bbox": [1, 2, 30, 40 * (i - 1)], "score": 0.9, "image_id": i, "category_id": 1} for i in (1, 2)
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
-    assert len(detector_boxes.load_boxes(people, tmp_path / "boxes.json").instances) == 1
-    assert "leaving out 1 boxes of no area in boxes.json" in capsys.readouterr().out
+    assert len(detector_boxes.load_boxes(dataset, tmp_path / "boxes.json").instances) == 1
+    assert "skipping 1 boxes without area in boxes.json" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda c: c["annotations"][3].update(id=2), "annotation at place 3: another annotation has id 2"),
-        (lambda c: c["images"][3].update(id=2), "image 3: id 2 belongs to 002.jpg already"),
-        (lambda c: c["images"][3].update(width=0), "image 3: width 0, not a positive number"),
-        (lambda c: c["images"][3].update(file_name="/etc/x.jpg"), "not a path inside the images' folder"),
-        (lambda c: c["images"][3].update(file_name="../x.jpg"), "not a path inside the images' folder"),
-        (lambda c: c["images"][3].pop("file_name"), "image 3: file_name is None, not text"),
-        (lambda c: c["annotations"][3].update(id="4"), "place 3: id is '4', not a whole number"),
+        (
+            lambda c: c["annotations"][3].update(id=2),
+            "annotation at index 3: another annotation already has the id 2",
+        ),
+        (lambda c: c["images"][3].update(id=2), "image 3: 002.jpg already has the id 2"),
+        (lambda c: c["images"][3].update(width=0), "image 3: width is 0, not a positive number"),
+        (lambda c: c["images"][3].update(file_name="/etc/x.jpg"), "not a path inside the image folder"),
+        (lambda c: c["images"][3].update(file_name="../x.jpg"), "not a path inside the image folder"),
+        (lambda c: c["images"][3].pop("file_name"), "image 3: file_name is None, not a string"),
+        (lambda c: c["annotations"][3].update(id="4"), "index 3: id is '4', not an integer"),
         (lambda c: c["annotations"][3].update(bbox=[1, 2, 3]), r"annotation 4: bbox is .*, not 4 numbers"),
         (
             lambda c: c["annotations"][3]["keypoints"].__setitem__(5, 7),
-            "annotation 4: a visibility that is not",
+            "annotation 4: a visibility is not",
         ),
         (
             lambda c: c["annotations"][3]["keypoints"].__setitem__(0, float("nan")),
@@ -63,19 +66,19 @@ def test_boxes_of_no_area_are_told(made, tmp_path, capsys):
         ),
         (
             lambda c: [a.update(bbox=[5, 5, 0, 9]) for a in c["annotations"]],
-            "20 people have a box of no area",
+            "20 people with a box without area",
         ),
         (
             lambda c: [a["keypoints"].__setitem__(0, 500) for a in c["annotations"]],
-            "20 people have joints off their image, more than 5: annotation 1 .of 80 x 60 image 001.jpg",
+            "20 people with joints outside the image, more than 5: annotation 1 .80 x 60 image 001.jpg",
         ),
         (
             lambda c: c["categories"][0].update(keypoints=[*skeletons.get("coco").keypoints[1:], "nose"]),
             "has other joints than coco: joint 0 is left_eye, not nose",
         ),
         (lambda c: c["annotations"][3].update(area=-1), "annotation 4: area is -1, not a number of pixels"),
-        (lambda c: c["annotations"][3].update(iscrowd="no"), "place 3: iscrowd is 'no', not 0 or 1"),
-        (lambda c: c["annotations"][3].update(num_keypoints=None), "num_keypoints is None, not a whole"),
+        (lambda c: c["annotations"][3].update(iscrowd="no"), "index 3: iscrowd is 'no', not 0 or 1"),
+        (lambda c: c["annotations"][3].update(num_keypoints=None), "num_keypoints is None, not an integer"),
         (lambda c: c.pop("images"), "it has no lists images and annotations"),
     ],
 )
@@ -84,7 +87,7 @@ def test_annotations_are_checked_entry_by_entry(made, change, words):
         datasets.load("synthetic", made(change))
 
 
-def test_images_of_another_split_are_told(made):
+def test_images_of_another_split_are_detected(made):
     root = made()
     for path in (root / "val").glob("*.jpg"):
         path.rename(path.with_name(f"other{path.name}"))
@@ -94,11 +97,13 @@ def test_images_of_another_split_are_told(made):
         datasets.load("synthetic", root)
 
 
-def test_a_file_cut_off_in_the_middle_says_where(made):
+def test_error_for_a_truncated_file_states_the_position(made):
     root = made()
     path = root / "annotations" / "person_keypoints_val.json"
     path.write_text(path.read_text()[:500])
-    with pytest.raises(ValueError, match="val.json is not a COCO .* at character .* of 500.* was cut off"):
+    with pytest.raises(
+        ValueError, match="val.json is not a COCO .* at character .* of 500.* the end of the file is missing"
+    ):
         datasets.load("synthetic", root)
 
 
@@ -106,49 +111,49 @@ PAWS = ["nose", "withers", "LeftFrontPaw", "RightFrontPaw", "paw_l", "paw_r", "t
 
 
 def with_paws(content):
-    """Seven joints of a quadruped in place of COCO's seventeen."""
+    """Replace COCO's 17 joints by the 7 joints of a quadruped."""
     content["categories"][0] |= {"name": "cat", "keypoints": PAWS, "skeleton": [[1, 2], [2, 7], [2, 3]]}
     for entry in content["annotations"]:
         entry.update(keypoints=entry["keypoints"][:21], num_keypoints=7)
         del entry["area"]
 
 
-def test_ones_own_joints_make_a_dataset(made, tmp_path):
+def test_own_joints_define_the_skeleton(made, tmp_path):
     root = made(with_paws)
-    people = datasets.load("own", root, "val")
-    assert people.name == f"own-{root.name}" and people.skeleton.keypoints == tuple(PAWS)
-    assert people.skeleton.flip_pairs == ((2, 3), (4, 5)) and people.skeleton.limbs == (
+    dataset = datasets.load("own", root, "val")
+    assert dataset.name == f"own-{root.name}" and dataset.skeleton.keypoints == tuple(PAWS)
+    assert dataset.skeleton.flip_pairs == ((2, 3), (4, 5)) and dataset.skeleton.limbs == (
         (0, 1),
         (1, 6),
         (1, 2),
     )
-    assert people.skeleton.sigmas == pytest.approx([0.067] * 7, abs=1e-3)
-    assert people.instances[0].area == 40 * 50
-    net = models.build("starnet-pose-t", people.skeleton, (64, 64))
-    models.save_weights(net, tmp_path / "cat.safetensors", "starnet-pose-t", people.name)
-    assert models.load_weights(tmp_path / "cat.safetensors").skeleton == people.skeleton
+    assert dataset.skeleton.sigmas == pytest.approx([0.067] * 7, abs=1e-3)
+    assert dataset.instances[0].area == 40 * 50
+    model = models.build("starnet-pose-t", dataset.skeleton, (64, 64))
+    models.save_weights(model, tmp_path / "cat.safetensors", "starnet-pose-t", dataset.name)
+    assert models.load_weights(tmp_path / "cat.safetensors").skeleton == dataset.skeleton
 
 
-def test_a_known_set_of_joints_is_that_set(made):
-    content_of = lambda c: c["categories"][0].update(keypoints=list(skeletons.get("coco").keypoints))  # noqa: E731
-    assert datasets.load("own", made(content_of), "val").skeleton is skeletons.get("coco")
+def test_known_joints_give_the_known_skeleton(made):
+    use_coco = lambda c: c["categories"][0].update(keypoints=list(skeletons.get("coco").keypoints))  # noqa: E731
+    assert datasets.load("own", made(use_coco), "val").skeleton is skeletons.get("coco")
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
         (lambda cat: cat.pop("keypoints"), "names no joints: its category must have a list `keypoints`"),
-        (lambda cat: cat.update(keypoints=[*PAWS[:-1], "nose"]), "a joint's name appears twice"),
+        (lambda cat: cat.update(keypoints=[*PAWS[:-1], "nose"]), "a joint name occurs twice"),
         (
             lambda cat: cat.update(keypoints=[*PAWS[:-1], "left_ear"]),
-            "left_ear has no right_ear to change places",
+            "left_ear has no counterpart right_ear",
         ),
         (lambda cat: cat.update(skeleton=[[1, 9]]), "limbs are .*, not pairs of the 7 joints"),
         (lambda cat: cat.update(sigmas=[0.1] * 6), "not a positive number for each of 7 joints"),
-        (lambda cat: cat.update(keypoints=[*PAWS[:-1], 5]), "the joints' names are"),
+        (lambda cat: cat.update(keypoints=[*PAWS[:-1], 5]), "the joint names are"),
     ],
 )
-def test_categories_that_describe_no_joints(made, change, words):
+def test_invalid_categories_are_rejected(made, change, words):
     def both(content):
         with_paws(content)
         change(content["categories"][0])
@@ -157,13 +162,13 @@ def test_categories_that_describe_no_joints(made, change, words):
         datasets.load("own", made(both), "val")
 
 
-def test_own_data_that_is_not_there(tmp_path):
+def test_missing_own_data_is_reported(tmp_path):
     with pytest.raises(datasets.DatasetMissing, match=r"annotations/val.json \(COCO keypoint format\)"):
         datasets.load("own", tmp_path)
 
 
 @pytest.mark.parametrize("name", skeletons.SKELETONS)
-def test_mirrored_names_are_their_own_inverse(name):
+def test_mirroring_a_name_twice_gives_the_name(name):
     for joint in skeletons.get(name).keypoints:
         other = skeletons.mirrored(joint)
         assert skeletons.mirrored(other) == joint and other in skeletons.get(name).keypoints
@@ -180,8 +185,8 @@ values = st.recursive(
 @pytest.mark.slow
 @settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_whatever_stands_in_a_file_it_is_read_or_refused(tmp_path_factory, data):
-    """Anything in place of any value of a good file, or the file cut anywhere: people, or a ValueError."""
+def test_arbitrary_content_is_read_or_rejected(tmp_path_factory, data):
+    """Any changed value in a valid file, and any truncation, gives a dataset or a ValueError."""
     folder = tmp_path_factory.getbasetemp() / "fuzz"
     if not folder.exists():
         (folder / "val").mkdir(parents=True)
@@ -198,20 +203,20 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused(tmp_path_factory, data)
             {"id": 1, "name": "cat", "keypoints": PAWS, "skeleton": [[1, 2]], "sigmas": [0.1] * 7}
         ],
     }
-    places = [[key] for key in content] + [
+    keys = [[key] for key in content] + [
         [key, i, *rest]
         for key in content
         for i, entry in enumerate(content[key])
         for rest in ([], *([name] for name in entry))
     ]
-    for place in data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=3)):
+    for path in data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3)):
         holder = content
         try:
-            for step in place[:-1]:
+            for step in path[:-1]:
                 holder = holder[step]
-            holder[place[-1]] = data.draw(values)
+            holder[path[-1]] = data.draw(values)
         except (KeyError, IndexError, TypeError):
-            pass  # what stood there has been replaced already
+            pass  # an earlier change has replaced the parent
     text = json.dumps(content)
     text = text[: data.draw(st.integers(0, len(text)) | st.just(len(text)))]
     path = folder / "val.json"
@@ -219,13 +224,13 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused(tmp_path_factory, data)
     try:
         read = coco_json.read_annotations(path)
         skeleton = custom.category_skeleton(read, "own-fuzz")
-        found, images, skipped = coco_json.load_people(read, folder / "val", skeleton)
-        people = PoseDataset("own-fuzz", "val", skeleton, "", found, path, skipped, images)
-        joints = np.stack([person.keypoints[:, :2] for person in found])
-        result = metrics.score(people, metrics.Predictions(joints, np.ones(joints.shape[:2])))
+        dataset = coco_json.make_dataset(read, "own-fuzz", "val", folder / "val", skeleton)
+        joints = np.stack([person.keypoints[:, :2] for person in dataset.instances])
+        result = metrics.score(dataset, metrics.Predictions(joints, np.ones(joints.shape[:2])))
     except ValueError as error:
         assert str(error)
     else:
-        assert found and set(images) >= {person.image_id for person in found}
-        assert all(np.isfinite(person.keypoints).all() and person.area >= 0 for person in found)
+        people = dataset.instances
+        assert people and set(dataset.images) >= {person.image_id for person in people}
+        assert all(np.isfinite(person.keypoints).all() and person.area >= 0 for person in people)
         assert 0 <= result["AP"] <= 1

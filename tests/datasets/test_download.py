@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks off, lies, answers with pages, and sends poisoned archives."""
+"""Downloads from a server that interrupts transfers, sends wrong lengths, pages or malicious archives."""
 
 import http.server
 import io
@@ -27,16 +27,16 @@ GOOD = zipped(**{"inner/images/im00001.jpg": b"x" * 50_000, "inner/joints.mat": 
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves the server's `content`, badly in the way its `manner` says; keeps what was asked."""
+    """Serves the server's `content` with the fault `fault`, and records the requested ranges."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        content, manner = self.server.content, self.server.manner
+        content, fault = self.server.content, self.server.fault
         wanted = self.headers.get("Range")
-        self.server.asked.append(wanted)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and manner != "no ranges" else 0
-        if manner == "missing":
+        self.server.ranges.append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and fault != "no ranges" else 0
+        if fault == "missing":
             self.send_error(404)
             return
         if wanted and start >= len(content):
@@ -47,16 +47,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         body = content[start:]
         self.send_response(206 if start else 200)
-        self.send_header("Content-Type", "text/html" if manner == "page" else "application/zip")
-        said = {"says more": len(body) + 1000, "says less": len(body) - 1000}.get(manner, len(body))
-        self.send_header("Content-Length", str(said))
+        self.send_header("Content-Type", "text/html" if fault == "page" else "application/zip")
+        stated = {"length too large": len(body) + 1000, "length too small": len(body) - 1000}.get(
+            fault, len(body)
+        )
+        self.send_header("Content-Length", str(stated))
         self.end_headers()
-        cut = manner == "breaks off always" or (
-            manner in ("breaks off", "no ranges") and len(self.server.asked) < 3
+        cut = fault == "always interrupted" or (
+            fault in ("interrupted", "no ranges") and len(self.server.ranges) < 3
         )
         try:
             self.wfile.write(body[: len(body) // 2] if cut else body)
-        except (BrokenPipeError, ConnectionResetError):  # the client had all it was told to expect
+        except (BrokenPipeError, ConnectionResetError):  # the client has received the stated length
             pass
         self.close_connection = True
 
@@ -66,92 +68,92 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.content, found.manner, found.asked = GOOD, "well", []
-    thread = threading.Thread(target=found.serve_forever)
+    instance = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    instance.content, instance.fault, instance.ranges = GOOD, "none", []
+    thread = threading.Thread(target=instance.serve_forever)
     thread.start()
-    yield found
-    found.shutdown()
+    yield instance
+    instance.shutdown()
     thread.join()
-    found.server_close()
+    instance.server_close()
 
 
-def source(server, digest=None, places=("images", "joints.mat")) -> download.Source:
+def source(server, digest=None, targets=("images", "joints.mat")) -> download.Source:
     url = f"http://127.0.0.1:{server.server_port}/lspet.zip"
-    return download.Source((download.Archive(url, places, digest),))
+    return download.Source((download.Archive(url, targets, digest),))
 
 
-@pytest.mark.parametrize("manner", ["well", "breaks off", "no ranges"])
-def test_a_dataset_arrives_whole(server, tmp_path, manner):
-    server.manner = manner
+@pytest.mark.parametrize("fault", ["none", "interrupted", "no ranges"])
+def test_download_is_complete(server, tmp_path, fault):
+    server.fault = fault
     digest = "md5:" + md5(GOOD).hexdigest()
     assert download.get("lspet", tmp_path, source(server, digest)) == []
     assert (tmp_path / "images" / "im00001.jpg").read_bytes() == b"x" * 50_000
     assert (tmp_path / "joints.mat").read_bytes() == b"joints"
     assert sorted(p.name for p in (tmp_path / "downloads").iterdir()) == ["lspet.zip"]
-    if manner == "breaks off":
-        first, second, third = server.asked
+    if fault == "interrupted":
+        first, second, third = server.ranges
         assert first is None and 0 < int(second[6:-1]) < int(third[6:-1]) < len(GOOD)
-    count = len(server.asked)
+    count = len(server.ranges)
     download.get("lspet", tmp_path, source(server, digest))
-    assert len(server.asked) == count  # nothing is fetched twice
+    assert len(server.ranges) == count  # nothing is downloaded again
 
 
-def test_the_next_call_goes_on_from_what_is_there(server, tmp_path):
-    server.manner = "breaks off always"
-    server.content = zipped(**{"images/1.jpg": bytes(10_000_000), "joints.mat": b""})  # many halvings long
-    with pytest.raises(ConnectionError, match="broke off 5 times .* the same command goes on"):
+def test_the_next_call_continues_the_transfer(server, tmp_path):
+    server.fault = "always interrupted"
+    server.content = zipped(**{"images/1.jpg": bytes(10_000_000), "joints.mat": b""})  # too long for 5 halves
+    with pytest.raises(ConnectionError, match="the transfer stopped 5 times .* the same command continues"):
         download.get("lspet", tmp_path, source(server))
     part = tmp_path / "downloads" / "lspet.zip.part"
     had = part.stat().st_size
     assert 0 < had < len(server.content)
-    server.manner, server.asked = "well", []
+    server.fault, server.ranges = "none", []
     download.get("lspet", tmp_path, source(server))
-    assert server.asked == [f"bytes={had}-"] and (tmp_path / "joints.mat").is_file()
+    assert server.ranges == [f"bytes={had}-"] and (tmp_path / "joints.mat").is_file()
 
 
-def test_a_part_longer_than_the_file_is_begun_anew(server, tmp_path):
+def test_a_part_longer_than_the_file_is_downloaded_again(server, tmp_path):
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "lspet.zip.part").write_bytes(bytes(len(GOOD) + 5))
     download.get("lspet", tmp_path, source(server, "md5:" + md5(GOOD).hexdigest()))
-    assert server.asked == [f"bytes={len(GOOD) + 5}-", None] and (tmp_path / "joints.mat").is_file()
+    assert server.ranges == [f"bytes={len(GOOD) + 5}-", None] and (tmp_path / "joints.mat").is_file()
 
 
-@pytest.mark.parametrize("manner", ["says more", "says less"])
-def test_a_server_that_lies_about_the_length(server, tmp_path, manner):
-    server.manner = manner
+@pytest.mark.parametrize("fault", ["length too large", "length too small"])
+def test_a_wrong_content_length_is_detected(server, tmp_path, fault):
+    server.fault = fault
     with pytest.raises(
-        (ConnectionError, ValueError), match="broke off 5 times|is neither|is broken|hash is not"
+        (ConnectionError, ValueError), match="stopped 5 times|is neither|is broken|hash differs"
     ):
         download.get("lspet", tmp_path, source(server, "md5:" + md5(GOOD).hexdigest()))
     assert not (tmp_path / "joints.mat").exists()
 
 
 @pytest.mark.parametrize(
-    "manner, words", [("page", "answers with a web page"), ("missing", "the server answers 404")]
+    "fault, words", [("page", "is a web page, not the file"), ("missing", "the server responded 404")]
 )
-def test_a_page_is_not_the_file(server, tmp_path, manner, words):
-    server.manner = manner
+def test_pages_and_missing_files_are_rejected(server, tmp_path, fault, words):
+    server.fault = fault
     with pytest.raises((ConnectionError, ValueError), match=words):
         download.get("lspet", tmp_path, source(server))
     assert not (tmp_path / "joints.mat").exists()
 
 
-def test_another_file_than_was_published_is_refused(server, tmp_path):
+def test_a_file_with_a_wrong_published_hash_is_rejected(server, tmp_path):
     server.content = zipped(**{"images/im00001.jpg": b"other", "joints.mat": b"other"})
-    with pytest.raises(ValueError, match="its hash is not the one published .md5:.* It was not kept"):
+    with pytest.raises(ValueError, match="its hash differs from the published hash .md5:.* was deleted"):
         download.get("lspet", tmp_path, source(server, "md5:" + md5(GOOD).hexdigest()))
     assert not (tmp_path / "images").exists() and not (tmp_path / "downloads" / "lspet.zip").exists()
 
 
-def test_a_later_download_is_held_to_the_first(server, tmp_path):
+def test_a_later_download_must_match_the_first(server, tmp_path):
     download.get("lspet", tmp_path, source(server))
-    ledger = tmp_path / "downloads" / "hashes.json"
-    assert json.loads(ledger.read_text())["lspet.zip"].startswith("sha256:")
+    hash_file = tmp_path / "downloads" / "hashes.json"
+    assert json.loads(hash_file.read_text())["lspet.zip"].startswith("sha256:")
     for path in (tmp_path / "downloads" / "lspet.zip", tmp_path / "joints.mat"):
         path.unlink()
     server.content = zipped(**{"images/im00001.jpg": b"other", "joints.mat": b"other"})
-    with pytest.raises(ValueError, match="is not the one of its first download, in .*hashes.json"):
+    with pytest.raises(ValueError, match="differs from the hash of its first download, in .*hashes.json"):
         download.get("lspet", tmp_path, source(server))
 
 
@@ -181,7 +183,7 @@ def link(name: str, target: str) -> tarfile.TarInfo:
         (zipped(**{"pictures/a.jpg": b""}), "holds no images"),
     ],
 )
-def test_archives_that_are_not_unpacked(server, tmp_path, content, words):
+def test_invalid_archives_are_not_unpacked(server, tmp_path, content, words):
     server.content, root = content, tmp_path / "inner" / "lspet"
     with pytest.raises(ValueError, match=words):
         download.get("lspet", root, source(server))
@@ -189,10 +191,8 @@ def test_archives_that_are_not_unpacked(server, tmp_path, content, words):
     assert {p.name for p in (root / "downloads").iterdir()} == {"lspet.zip", "hashes.json"}
 
 
-def test_what_must_be_fetched_by_hand_is_said(tmp_path):
-    by_hand = download.Source(
-        (), (download.ByHand("https://example.org/form", ("images/1.jpg and others",)),)
-    )
+def test_missing_files_to_fetch_by_hand_are_listed(tmp_path):
+    by_hand = download.Source((), (download.ByHand("https://example.org/form", "images/1.jpg and others"),))
     assert download.get("any", tmp_path, by_hand) == [
         "images/1.jpg and others, from https://example.org/form"
     ]
@@ -201,6 +201,6 @@ def test_what_must_be_fetched_by_hand_is_said(tmp_path):
     assert download.get("any", tmp_path, by_hand) == []
 
 
-def test_unknown_names_offer_the_near_ones(tmp_path):
+def test_unknown_names_suggest_close_matches(tmp_path):
     with pytest.raises(ValueError, match="unknown dataset to download 'coko'; did you mean coco"):
         download.get("coko", tmp_path)

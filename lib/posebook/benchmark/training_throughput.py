@@ -50,7 +50,7 @@ class ReferenceDataset(Dataset):
         )
         image = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)  # (H, W, 3)
         jitter = transforms.draw_jitter(1, input_size, augmentation, rng)
-        hue, saturation, value = jitter.gains[0]
+        hue, saturation, value = jitter.hsv_offsets[0]
         hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV).astype(np.int16)
         hsv[..., 0] = (hsv[..., 0] + hue) % 180
         hsv[..., 1] = np.clip(hsv[..., 1] + saturation, 0, 255)

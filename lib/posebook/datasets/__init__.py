@@ -1,8 +1,8 @@
-"""People with keypoints, from files on disk: one module a source, all of them giving `Persons`."""
+"""2D pose datasets on disk. Each source has its own module; all modules return a `PoseDataset`."""
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,27 +13,27 @@ from posebook import paths
 from posebook.skeletons import Skeleton
 from posebook.utils import unknown_name_error
 
-NAMES = ("coco", "coco-mini", "crowdpose", "mpii", "lspet", "synthetic", "synthetic-14", "own")  # of `load`
-SAME_FOLDER = {"coco-mini": "coco", "synthetic-14": "synthetic"}  # whose files lie in another's
+NAMES = ("coco", "coco-mini", "crowdpose", "mpii", "lspet", "synthetic", "synthetic-14", "own")  # for `load`
+SAME_FOLDER = {"coco-mini": "coco", "synthetic-14": "synthetic"}  # datasets in the folder of another dataset
 
 
 @dataclass(frozen=True)
 class Person:
-    """One annotated person. Points are pixels of the image, pixel centers at integers."""
+    """One annotated person. Coordinates are image pixels; the center of the first pixel is (0, 0)."""
 
     image: Path
     image_id: int
     id: int
     bbox: tuple[float, float, float, float]  # x, y, w, h
     area: float
-    keypoints: np.ndarray = field(compare=False)  # (K, 3) x, y, v: 0 not labeled, 1 hidden, 2 seen
-    score: float = 1.0  # of the box: 1 for ground truth
+    keypoints: np.ndarray = field(compare=False)  # (K, 3) x, y, v: 0 not labeled, 1 hidden, 2 visible
+    score: float = 1.0  # of the box; 1 for ground truth
     head: float = math.nan  # MPII's head size in pixels
 
 
 @dataclass(frozen=True)
 class PoseDataset:
-    """The people of one split, and what a record says of them."""
+    """The annotated people of one split, and the facts about the data that a record stores."""
 
     name: str
     split: str
@@ -41,31 +41,32 @@ class PoseDataset:
     sha256: str  # of the annotation file
     instances: tuple[Person, ...]
     annotations: Path
-    skipped: tuple[str, ...] = ()  # broken or missing images, by name
-    images: dict[int, Path] = field(default_factory=dict)  # all usable ones by id, those without people too
-    boxes: str = "ground truth"  # or whose: a detector's file, by name
-    boxes_sha256: str | None = None  # of that file
-    # of people mapped onto other joints (combined.map_joints); () and None for others:
-    file_joints: tuple[str, ...] = ()  # the annotation file's joints
-    joint_map: tuple[int, ...] = ()  # (K,) index of each joint in file_joints, -1 for one that is not there
+    skipped: tuple[str, ...] = ()  # skipped images and annotations, with the reason
+    images: dict[int, Path] = field(default_factory=dict)  # usable images by id, also those without people
+    boxes: str = "ground truth"  # or the name of a detector's results file
+    boxes_sha256: str | None = None  # of the detector's results file
+    # Set by combined.map_joints only:
+    file_joints: tuple[str, ...] = ()  # joints of the annotation file
+    joint_map: tuple[int, ...] = ()  # (K,) index of each joint in file_joints, or -1 if it is missing there
     mapped_metric: str | None = None  # metric_type before the mapping
-    labels: str | None = None  # name and SHA-256 of the file of added labels (combined.add_labels)
-    # of a combined dataset (combined.combine), whose `instances` are the sources' one after another:
+    # Set by combined.add_labels only:
+    labels: str | None = None  # name and SHA-256 of the file of added labels
+    # Set by combined.combine only; `instances` then holds the sources' instances one after another:
     sources: tuple["PoseDataset", ...] = ()
-    shares: tuple[float, ...] = ()  # each source's part of an epoch's samples; they sum to 1
+    shares: tuple[float, ...] = ()  # fraction of an epoch's samples that each source provides; the sum is 1
 
     @property
     def metric_type(self) -> str:
-        """The metric that scores the people: 'oks', 'crowd' (CrowdPose's OKS), 'pckh' (MPII's) or 'pck'.
+        """The metric of this dataset: 'oks', 'crowd' (CrowdPose's OKS), 'pckh' (MPII's) or 'pck'.
 
-        People mapped onto other joints keep the metric of their dataset. Combined people have none of their
-        own: their sources are scored one by one.
+        Mapping the joints does not change the metric. A combined dataset has no metric of its own: each
+        source is evaluated separately.
         """
         named = {"crowdpose": "crowd", "mpii": "pckh"}.get(self.name.removesuffix("-sample"))
         return self.mapped_metric or named or ("pck" if self.skeleton.sigmas is None else "oks")
 
     def describe(self) -> dict:
-        """What a record says of the data: no path of this machine."""
+        """The facts about the data that a record stores. They contain no path of this machine."""
         facts = {
             "name": self.name,
             "split": self.split,
@@ -74,7 +75,7 @@ class PoseDataset:
             "skipped_images": len(self.skipped),
         }
         if self.joint_map:
-            facts["joints"] = sum(place >= 0 for place in self.joint_map)
+            facts["joints"] = sum(index >= 0 for index in self.joint_map)
         if self.labels:
             facts["labels"] = self.labels
         if self.sources:
@@ -84,18 +85,21 @@ class PoseDataset:
 
 
 class DatasetMissing(FileNotFoundError):
-    """No such dataset here; the message names the folder, the layout and how to get it."""
+    """A dataset is not on disk. The message states the folder, its layout and how to get the files."""
 
 
-def missing_dataset(root: Path, wanted: str, layout: str, how: str) -> DatasetMissing:
-    """The one form of the error for a dataset that is not there."""
-    return DatasetMissing(f"{wanted} is not in {root}\nThe folder must hold: {layout}\nTo get it: {how}")
+def missing_dataset(root: Path, missing: str, layout: str, instructions: str) -> DatasetMissing:
+    """Create the error for a dataset, split or file that is not in `root`."""
+    return DatasetMissing(
+        f"{missing} is not in {root}\nThe folder must hold: {layout}\nTo get it: {instructions}"
+    )
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Decode an image as RGB uint8 (H, W, 3), its EXIF rotation ignored as annotators' tools did.
+    """Decode an image as RGB uint8 (H, W, 3).
 
-    Raises ValueError naming a file that is missing or cannot be decoded.
+    The EXIF rotation is ignored, because annotation tools ignore it too. Raises ValueError if the file is
+    missing or cannot be decoded.
     """
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
@@ -108,33 +112,35 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def is_complete_jpeg(path: Path) -> bool:
-    """Whether a JPEG has its end marker: OpenCV decodes a truncated one to gray without a word."""
+    """Whether a JPEG has its end marker. OpenCV decodes a truncated JPEG without an error, partly gray."""
     with open(path, "rb") as file:
         file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 4096))
+        file.seek(max(0, file.tell() - 4096))  # more bytes may follow the marker
         return b"\xff\xd9" in file.read()
 
 
-def usable_images(
-    folder: Path, names: list[str], limit: int | None = None
-) -> tuple[set[str], tuple[str, ...]]:
-    """Split image names into those whose file is there and whole, and the broken ones.
+def skip_limit(count: int) -> int:
+    """How many of `count` images or annotations may be skipped: 5 or 1 %, whichever is larger."""
+    return max(5, count // 100)
 
-    limit: broken images that may be skipped, at least 5 and 1 % of all by default. Above it ValueError names
-    the first ones: a dataset with that many holes is not the dataset.
+
+def usable_images(folder: Path, names: list[str]) -> tuple[set[str], tuple[str, ...]]:
+    """Split image names into those with a complete file, and the missing or truncated ones with the reason.
+
+    Raises ValueError if there are more missing or truncated images than `skip_limit` allows.
     """
     present = set(os.listdir(folder)) if folder.is_dir() else set()
     broken = []
     for name in names:
+        # One directory listing is faster than one lookup per file; it does not show files in subfolders.
         if name not in present and not ("/" in name and (folder / name).is_file()):
             broken.append(f"{name} (missing)")
         elif name.lower().endswith((".jpg", ".jpeg")) and not is_complete_jpeg(folder / name):
             broken.append(f"{name} (truncated)")
-    limit = max(5, len(names) // 100) if limit is None else limit
-    if len(broken) > limit:
+    if len(broken) > skip_limit(len(names)):
         raise ValueError(
-            f"{len(broken)} of {len(names)} images in {folder} are broken or missing, more than the {limit} "
-            f"that may be skipped: {', '.join(broken[:5])}, ..."
+            f"{len(broken)} of {len(names)} images in {folder} are broken or missing, more than the "
+            f"{skip_limit(len(names))} that may be skipped: {', '.join(broken[:5])}, ..."
             + (": is this the folder of another split?" if len(broken) == len(names) else "")
         )
     if broken:
@@ -143,36 +149,31 @@ def usable_images(
 
 
 def default_root(name: str) -> Path:
-    """$POSEBOOK_DATA/NAME, or data/NAME of this checkout."""
+    """The default folder of a dataset: $POSEBOOK_DATA/NAME, or data/NAME in this checkout."""
     return Path(os.environ.get("POSEBOOK_DATA", paths.DATA)) / name
 
 
 def load(name: str, root: str | Path | None = None, split: str | None = None) -> PoseDataset:
-    """Load a dataset's people. root: the folder that holds its annotations, by default `default_root(name)`.
+    """Load one split of a dataset.
 
-    coco and coco-mini: split train2017 or val2017; crowdpose: train, val, trainval or test; mpii, lspet and
-    synthetic: train or val; synthetic-14, the same people with CrowdPose's joints: likewise; own, any
-    COCO-format file: whatever its files are called. The default is what the dataset is evaluated on. Raises
-    ValueError for a name or split it does not know and DatasetMissing for files.
+    root: the folder with the annotations; default: `default_root(name)`. split: train2017 or val2017 for coco
+    and coco-mini; train, val, trainval or test for crowdpose; train or val for mpii, lspet, synthetic, and
+    synthetic-14 (the images of synthetic with CrowdPose's joints); any annotation file's name for own (a file
+    in COCO format). The default is the split for evaluation. Raises ValueError for an unknown name or split,
+    and DatasetMissing if files are missing.
     """
     from posebook.datasets import coco, crowdpose, custom, lspet, mpii
 
-    loaders = dict(
-        zip(
-            NAMES,
-            (
-                coco.load,
-                coco.load_mini,
-                crowdpose.load,
-                mpii.load,
-                lspet.load,
-                coco.load_synthetic,
-                coco.load_synthetic_14,
-                custom.load,
-            ),
-            strict=True,
-        )
-    )
+    loaders: dict[str, Callable[..., PoseDataset]] = {
+        "coco": coco.load,
+        "coco-mini": coco.load_mini,
+        "crowdpose": crowdpose.load,
+        "mpii": mpii.load,
+        "lspet": lspet.load,
+        "synthetic": coco.load_synthetic,
+        "synthetic-14": coco.load_synthetic_14,
+        "own": custom.load,
+    }
     if name not in loaders:
         raise unknown_name_error(name, loaders, "dataset")
     root = Path(root) if root else default_root(SAME_FOLDER.get(name, name))
@@ -180,7 +181,7 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
 
 
 def load_combined(sources: Sequence, skeleton: str | Skeleton = "coco") -> PoseDataset:
-    """Several datasets as one, see combined.py; `sources` are its `Source`s."""
+    """Load several datasets as one. sources: `combined.Source` objects; see `combined.load_combined`."""
     from posebook.datasets import combined
 
     return combined.load_combined(sources, skeleton)

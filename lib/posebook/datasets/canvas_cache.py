@@ -1,34 +1,36 @@
-"""People as ready-cut canvases in one file, so that an epoch opens no picture of the dataset.
+"""Stores the people of a dataset as cropped canvases in one file, so that training does not open the images.
 
-A canvas is a square of the picture about a person's box: what nearly every augmented crop of it shows.
+A canvas is a square of the image around a person's box. It contains nearly all augmented crops of the person.
 
-1. How far a canvas reaches: as the largest scale's crop does at its widest rotation. What a shift on top of
-   both uncovers is black, as the outside of a picture is, and so is what of a half body's crop, about the
-   joints of that half, lies beyond.
-2. How dense it is: `DENSITY` pixels for a pixel of the input at scale 1. A person who has fewer pixels keeps
-   the picture's own, cut out without resampling (the crop is then the picture's, to the bit but for
-   rounding); one who has more is shrunk by areas, so that nothing aliases, to the square's full side.
-3. A smaller cut is stored as it is; as a part of one tensor it lies in the upper left of its square.
+1. Extent: that of the crop at the largest scale and the least favorable rotation. Pixels beyond it are black,
+   like pixels outside the image. A crop contains such pixels if a shift is added to both, or if it is a
+   half-body crop, which has another center.
+2. Resolution: at most `DENSITY` canvas pixels per input pixel at scale 1. A person with fewer pixels is
+   copied without resampling, so a crop from the canvas equals the crop from the image except for rounding. A
+   person with more pixels is reduced with area averaging, which avoids aliasing, to the largest canvas side.
+3. Smaller canvases are stored with their own side. In a tensor, each is in the upper left corner of a square.
 
-    MAGIC | length of the index (8 bytes) | SHA-256 of the index | index | entries
-    index = one line of JSON, the settings and the source | an ENTRY a person | the people, as `_people_bytes`
+    MAGIC | length of the index (8 bytes) | SHA-256 of the index | index | canvases
+    index = one line of JSON (settings and source) | one ENTRY per person | people, from `_encode_people`
 
-A file is written to another name and renamed; when its settings or its source are no longer those asked for,
-it is made again. A file that is torn or not ours is refused, never overwritten.
+A file is written under a temporary name and then renamed. If its settings or its source differ from the
+requested ones, it is written again. A damaged or foreign file raises an error and is never overwritten.
 
-The people in the file are enough to train without annotations and images (`Packed.people`). For a machine to
-which only 64 MiB can be carried: about 1,350 people fit as JPEG canvases for inputs of 256x192 with the
-augmentation of STARNET_POSE, and about 1,590 with the milder one of profile demo (49.5 and 42.1 kB a person,
-measured on 1,242 people of COCO's photographs).
+The people in the file are sufficient for training without annotations and images (`CanvasCache.dataset`). If
+only 64 MiB can be copied to a machine, about 1,350 people fit as JPEG canvases for inputs of 256x192 with the
+augmentation of STARNET_POSE, and about 1,590 with the weaker one of profile demo (49.5 and 42.1 kB per
+person, measured on 1,242 people of COCO's photographs).
 """
 
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,50 +43,57 @@ from posebook.datasets import Person, PoseDataset, combined, read_image
 from posebook.transforms import PADDING, Augmentation
 from posebook.utils import sha256
 
-VERSION = 2  # 1 held no people
+VERSION = 2  # version 1 did not store people
 MAGIC = b"posepack"
+HEADER_SIZE = len(MAGIC) + 8 + 32
 ENTRY = np.dtype(
     [("offset", "<u8"), ("length", "<u8"), ("crc", "<u4"), ("side", "<u4"), ("matrix", "<f8", (2, 3))]
 )
-DENSITY = 1.25  # canvas pixels a pixel of the input at scale 1
-QUALITY = 95  # of a JPEG
+DENSITY = 1.25  # canvas pixels per input pixel at scale 1
+QUALITY = 95  # of JPEG
 FORMATS = ("jpeg", "raw")
+_STORED_FIELDS = (  # fields of PoseDataset that are stored unchanged
+    "name", "split", "sha256", "skipped", "boxes", "boxes_sha256", "file_joints", "joint_map",
+    "mapped_metric", "labels", "shares",
+)  # fmt: skip
 
 
 def canvas_reach(input_size: tuple[int, int], augmentations: tuple[Augmentation, ...]) -> float:
-    """Half a canvas' side in pixels of the input (H, W) at scale 1: the largest crop's extent."""
+    """Half the side of a canvas, in pixels of the input (H, W) at scale 1, for the largest crop."""
     height, width = input_size
     extents = []
     for augmentation in augmentations:
         angles = np.radians(np.linspace(0, min(augmentation.rotation, 90), 91))
-        across = width * np.cos(angles) + height * np.sin(angles)  # a turned crop's
-        upright = height * np.cos(angles) + width * np.sin(angles)
-        extents.append(max(augmentation.scale) * max(across.max(), upright.max()) / 2)
+        horizontal = width * np.cos(angles) + height * np.sin(angles)  # bounding box of the rotated crop
+        vertical = height * np.cos(angles) + width * np.sin(angles)
+        extents.append(max(augmentation.scale) * max(horizontal.max(), vertical.max()) / 2)
     return float(max(extents))
 
 
 def cut_canvas(
     image: np.ndarray, person: Person, input_size: tuple[int, int], reach: float, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a person's square from an image (H', W', 3): canvas (n, n, 3), n <= side, and its matrix (2, 3).
+    """Cut a person's canvas from an image (H', W', 3).
 
-    The matrix leads from image pixels to canvas pixels.
+    reach: from `canvas_reach`. side: the largest side. Returns the canvas (n, n, 3) with n <= side, and the
+    matrix (2, 3) from image pixels to canvas pixels.
     """
     height, width = input_size
     x, y, w, h = person.bbox
     box_width = max(w, h * width / height) * PADDING
-    square = max(1, round(2 * reach * box_width / width))  # the cut's side in pixels of the image
+    square = max(1, round(2 * reach * box_width / width))  # side in image pixels
     left, top = round(x + w / 2 - square / 2), round(y + h / 2 - square / 2)
-    found = image[max(top, 0) : max(top + square, 0), max(left, 0) : max(left + square, 0)]
-    cut = np.zeros((square, square, 3), np.uint8)
-    if found.size:
+    visible = image[max(top, 0) : max(top + square, 0), max(left, 0) : max(left + square, 0)]
+    canvas: np.ndarray = np.zeros((square, square, 3), np.uint8)
+    if visible.size:
         row, column = max(-top, 0), max(-left, 0)
-        cut[row : row + found.shape[0], column : column + found.shape[1]] = found
+        canvas[row : row + visible.shape[0], column : column + visible.shape[1]] = visible
     if square > side:
-        cut = cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA)  # (side, side, 3)
-    zoom = len(cut) / square
-    shift = zoom * (0.5 - np.array([left, top])) - 0.5  # the corners of the outer pixels stay corners
-    return cut, np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
+        canvas = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)  # (side, side, 3)
+    zoom = len(canvas) / square
+    # Resizing preserves the outer corners of the image, which are half a pixel from the pixel centers.
+    shift = zoom * (0.5 - np.array([left, top])) - 0.5
+    return canvas, np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
 
 
 def open_or_create(
@@ -94,120 +103,120 @@ def open_or_create(
     augmentations: tuple[Augmentation, ...],
     format: str = "jpeg",
 ) -> "CanvasCache":
-    """The canvases of `persons` in a file of `folder`, made where there is none or its source has changed.
+    """Open the canvas cache of a dataset in `folder`. Write it if it is missing or its source has changed.
 
-    augmentations: all that the canvases must serve; format: 'jpeg', small, or 'raw', which is quick and whose
-    memory processes share. Raises ValueError for another format, and for a file that is there and torn or not
-    one of these.
+    augmentations: all augmentations that the canvases are for. format: 'jpeg', which is small, or 'raw',
+    which is fast and shared in memory by all processes. Raises ValueError for another format, and for an
+    existing file that is damaged or not a canvas cache.
     """
     if format not in FORMATS:
-        raise ValueError(f"canvases are packed as {' or '.join(FORMATS)}, not as {format!r}")
-    half = canvas_reach(input_size, augmentations)
-    side = 8 * math.ceil(2 * half * DENSITY / 8)
+        raise ValueError(f"the format of canvases is {' or '.join(FORMATS)}, not {format!r}")
+    reach = canvas_reach(input_size, augmentations)
     settings = {
         "version": VERSION,
         "format": format,
         "quality": QUALITY if format == "jpeg" else None,
         "input_size": list(input_size),
-        "reach": half,
-        "side": side,
+        "reach": reach,
+        "side": 8 * math.ceil(2 * reach * DENSITY / 8),  # a multiple of 8, the block size of JPEG
     }
     facts = settings | _source_facts(dataset)
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
     path = Path(folder) / f"{dataset.name}-{dataset.split}-{digest}.pack"
     if path.exists():
-        packed = CanvasCache(path)
-        if packed.facts == facts:
-            return packed
-    Path(folder).mkdir(parents=True, exist_ok=True)
+        cache = CanvasCache(path)
+        if cache.facts == facts:
+            return cache
+    path.parent.mkdir(parents=True, exist_ok=True)
     _write_cache(path, dataset, facts)
     return CanvasCache(path)
 
 
 def _source_facts(dataset: PoseDataset) -> dict:
-    """What tells these people and their pictures from others."""
+    """The facts that change if the people or their images change."""
     boxes = np.array([person.bbox for person in dataset.instances], "<f8")  # (N, 4)
-    joints = np.array([person.keypoints for person in dataset.instances], "<f8")  # (N, K, 3)
-    files = [person.image for person in dataset.instances]
-    images = []
-    for file in dict.fromkeys(files):
-        facts = file.stat()
-        images.append([file.name, facts.st_size, facts.st_mtime_ns])
-    which = {file: number for number, file in enumerate(dict.fromkeys(files))}
+    keypoints = np.array([person.keypoints for person in dataset.instances], "<f8")  # (N, K, 3)
+    numbers = _number_images(dataset)
+    # Size and time are compared, because hashing the images of a large dataset takes minutes.
+    images = [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in numbers]
+    order = [numbers[person.image] for person in dataset.instances]
     return {
         "data": dataset.sha256,
         "name": dataset.name,
         "split": dataset.split,
         "persons": len(dataset.instances),
         "boxes": hashlib.sha256(boxes.tobytes()).hexdigest(),
-        "keypoints": hashlib.sha256(joints.tobytes()).hexdigest(),
-        "images": hashlib.sha256(json.dumps([images, [which[file] for file in files]]).encode()).hexdigest(),
+        "keypoints": hashlib.sha256(keypoints.tobytes()).hexdigest(),
+        "images": hashlib.sha256(json.dumps([images, order]).encode()).hexdigest(),
     }
 
 
-def _people_bytes(dataset: PoseDataset) -> bytes:
-    """People as a compressed .npz: an array of each field, and JSON of the images and of what `Persons` says.
+def _number_images(dataset: PoseDataset) -> dict[Path, int]:
+    """Number the image files in the order of their first person."""
+    return {file: i for i, file in enumerate(dict.fromkeys(person.image for person in dataset.instances))}
 
-    Images are names and hashes (`combined.image_hashes`), in the order of their first person. Boxes and
-    keypoints are stored exactly.
+
+def _encode_people(dataset: PoseDataset) -> bytes:
+    """The people as a compressed .npz: one array per field, and JSON with the images and the dataset's facts.
+
+    Images are stored as names and hashes (`combined.image_hashes`). Boxes and keypoints are exact.
     """
-    files = {file: number for number, file in enumerate(dict.fromkeys(p.image for p in dataset.instances))}
+    numbers = _number_images(dataset)
     facts = {
-        "images": [[file.name, sha256(file)[: combined.HASH_LENGTH]] for file in files],
-        "dataset": _describe(dataset),
-        "sources": [_describe(source) | {"persons": len(source.instances)} for source in dataset.sources],
+        "images": [[file.name, sha256(file)[: combined.HASH_LENGTH]] for file in numbers],
+        "dataset": _dataset_facts(dataset),
+        "sources": [
+            _dataset_facts(source) | {"persons": len(source.instances)} for source in dataset.sources
+        ],
     }
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.array([getattr(person, name) for person in dataset.instances])
         for name in ("id", "image_id", "bbox", "area", "keypoints", "score", "head")
     }
-    arrays["image"] = np.array([files[person.image] for person in dataset.instances])
+    arrays["image"] = np.array([numbers[person.image] for person in dataset.instances])
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
-FACTS = ("name", "split", "sha256", "skipped", "boxes", "boxes_sha256", "file_joints", "joint_map")
-FACTS += ("mapped_metric", "labels", "shares")  # the fields of `Persons` that are kept as they are
+def _dataset_facts(dataset: PoseDataset) -> dict:
+    """The stored fields of a dataset without its people, for JSON."""
+    facts = {name: getattr(dataset, name) for name in _STORED_FIELDS}
+    return facts | {"skeleton": skeletons.describe(dataset.skeleton)}
 
 
-def _describe(dataset: PoseDataset) -> dict:
-    """The fields of `Persons` that are no people, as JSON has them."""
-    return {name: getattr(dataset, name) for name in FACTS} | {
-        "skeleton": skeletons.describe(dataset.skeleton)
+def _restore_dataset(
+    facts: dict, instances: tuple[Person, ...], path: Path, sources: tuple[PoseDataset, ...] = ()
+) -> PoseDataset:
+    """The inverse of `_dataset_facts`. path: of the cache, which replaces the annotation file."""
+    values: dict[str, Any] = {
+        name: tuple(facts[name]) if isinstance(facts[name], list) else facts[name] for name in _STORED_FIELDS
     }
-
-
-def _described(facts: dict, persons: tuple[Person, ...], path: Path, sources: tuple = ()) -> PoseDataset:
-    """`Persons` of what `_describe` gave; its annotations are the cache file at `path`."""
-    values = {name: tuple(value) if isinstance(value := facts[name], list) else value for name in FACTS}
     skeleton = skeletons.from_description(facts["skeleton"])
-    return PoseDataset(instances=persons, annotations=path, skeleton=skeleton, sources=sources, **values)
+    return PoseDataset(instances=instances, annotations=path, skeleton=skeleton, sources=sources, **values)
 
 
 def _write_cache(path: Path, dataset: PoseDataset, facts: dict) -> None:
-    """Write the file: entries as they come, the index, whose length is known before, at the end."""
-    side, people = facts["side"], dataset.instances
-    index = np.zeros(len(people), ENTRY)
-    text, stored = json.dumps(facts).encode() + b"\n", _people_bytes(dataset)
+    """Write a canvas cache. The index is written last, because it contains the offsets of all canvases."""
+    index = np.zeros(len(dataset.instances), ENTRY)
+    text, people = json.dumps(facts).encode() + b"\n", _encode_people(dataset)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.seek(len(MAGIC) + 8 + 32 + len(text) + index.nbytes + len(stored))
-            last, image = None, None
-            for number, person in enumerate(tqdm(people, desc=f"packing {path.name}", unit="person")):
-                if person.image != last:  # neighbors share a picture
-                    last, image = person.image, read_image(person.image)
-                cut, matrix = cut_canvas(image, person, facts["input_size"], facts["reach"], side)
-                if facts["format"] == "jpeg":
-                    bgr = cv2.cvtColor(cut, cv2.COLOR_RGB2BGR)
-                    entry = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
-                else:
-                    entry = cut.tobytes()
-                index[number] = (file.tell(), len(entry), zlib.crc32(entry), len(cut), matrix)
-                file.write(entry)
-            body = text + index.tobytes() + stored
+            file.seek(HEADER_SIZE + len(text) + index.nbytes + len(people))
+            progress = enumerate(tqdm(dataset.instances, desc=f"packing {path.name}", unit="person"))
+            # Neighbors often share an image, which is then decoded once.
+            for image_path, group in itertools.groupby(progress, lambda pair: pair[1].image):
+                image = read_image(image_path)
+                for i, person in group:
+                    canvas, matrix = cut_canvas(
+                        image, person, facts["input_size"], facts["reach"], facts["side"]
+                    )
+                    entry = _encode_canvas(canvas, facts["format"])
+                    index[i] = (file.tell(), len(entry), zlib.crc32(entry), len(canvas), matrix)
+                    file.write(entry)
+            body = text + index.tobytes() + people
             file.seek(0)
             file.write(MAGIC + len(body).to_bytes(8, "little") + hashlib.sha256(body).digest() + body)
             file.flush()
@@ -217,123 +226,126 @@ def _write_cache(path: Path, dataset: PoseDataset, facts: dict) -> None:
         temporary.unlink(missing_ok=True)
 
 
-class CanvasCache:
-    """A file of canvases: packed[i] is person i's (n, n, 3), len(packed) the number of people.
+def _encode_canvas(canvas: np.ndarray, format: str) -> bytes:
+    if format == "raw":
+        return canvas.tobytes()
+    bgr = cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
-    facts: the settings and the source; side: S, of the square that holds a canvas; matrices: (N, 2, 3), from
-    image pixels to canvas pixels. Raises ValueError for a file that is torn or none of these.
+
+class CanvasCache:
+    """An opened canvas cache: cache[i] is the canvas (n, n, 3) of person i, len(cache) the number of people.
+
+    facts: the settings and the source. side: S, the largest side of a canvas. matrices: (N, 2, 3), from image
+    pixels to canvas pixels. digest: SHA-256 of the index, which contains the checksums of the canvases.
+    Raises ValueError for a file that is damaged or not a canvas cache.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         with open(self.path, "rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
-                raise ValueError(f"{path} is no file of packed canvases")
+                raise ValueError(f"{path} is not a canvas cache")
             length, digest = int.from_bytes(file.read(8), "little"), file.read(32)
             size = os.fstat(file.fileno()).st_size
-            body = file.read(min(length, size))
+            body = file.read(min(length, size))  # a damaged length must not allocate more than the file
         if hashlib.sha256(body).digest() != digest:
-            raise ValueError(f"{path} is damaged: its index is not what was written; delete it to pack again")
-        text, table = body.split(b"\n", 1)
+            raise ValueError(f"{path} is damaged: the hash of its index is wrong; delete it to pack again")
+        text, rest = body.split(b"\n", 1)
         self.facts = json.loads(text)
-        self.digest = digest.hex()  # of the index, and with it of what is stored
+        self.digest = digest.hex()
         nbytes = self.facts["persons"] * ENTRY.itemsize
-        self._index, self._stored = np.frombuffer(table[:nbytes], ENTRY), table[nbytes:]
-        end = len(MAGIC) + 8 + 32 + length + int(self._index["length"].sum())
+        self._index, self._people = np.frombuffer(rest[:nbytes], ENTRY), rest[nbytes:]
+        end = HEADER_SIZE + length + int(self._index["length"].sum())
         if size != end:
-            raise ValueError(f"{path} is torn: {size} bytes, not {end}; delete it to pack again")
+            raise ValueError(f"{path} is damaged: it has {size} bytes, not {end}; delete it to pack again")
         self.side, self.matrices = self.facts["side"], self._index["matrix"]
-        # copy on write: torch wants memory it may write to, and nobody does
+        # Mode "c" (copy on write): torch requires writable memory, although nothing is written.
         self._bytes = np.memmap(self.path, np.uint8, "c")
         self._checked = np.zeros(len(self), bool)
 
     def __reduce__(self) -> tuple:
-        """Loader processes open the file themselves, and share the pages."""
+        """Pickle the path only: data loader processes open the file and share its memory pages."""
         return CanvasCache, (self.path,)
 
     def __len__(self) -> int:
         return len(self._index)
 
-    def serves(self, input_size: tuple[int, int], augmentations: tuple[Augmentation, ...]) -> None:
-        """Raise ValueError where the canvases are for another input size or for milder augmentations."""
+    def check_compatible(self, input_size: tuple[int, int], augmentations: tuple[Augmentation, ...]) -> None:
+        """Raise ValueError if the canvases are for another input size or too small for the augmentations."""
         height, width = self.facts["input_size"]
         if (height, width) != tuple(input_size):
             raise ValueError(
                 f"{self.path.name} holds canvases for inputs of {height}x{width}, not of "
                 f"{input_size[0]}x{input_size[1]}: pack them for that size"
             )
-        wanted = canvas_reach(input_size, augmentations)
-        if self.facts["reach"] < wanted - 1e-6:
+        needed = canvas_reach(input_size, augmentations)
+        if self.facts["reach"] < needed - 1e-6:
             raise ValueError(
                 f"{self.path.name} holds canvases that reach {self.facts['reach']:.1f} pixels; this recipe's "
-                f"augmentation needs {wanted:.1f}: pack them for it"
+                f"augmentation needs {needed:.1f}: pack them for it"
             )
 
-    def _read(self) -> tuple[dict[str, np.ndarray], dict]:
-        """What `_people_bytes` stored: arrays by name, and the facts."""
+    def _decode_people(self) -> tuple[dict[str, np.ndarray], dict]:
+        """The inverse of `_encode_people`: arrays by field name, and the facts."""
         if self.facts["version"] != VERSION:
             raise ValueError(
                 f"{self.path.name} was packed by an earlier version and holds no people: pack it again"
             )
-        with np.load(io.BytesIO(self._stored)) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        with np.load(io.BytesIO(self._people)) as stored:
+            arrays = dict(stored)
         return arrays, json.loads(arrays.pop("facts").tobytes())
 
     @property
     def image_hashes(self) -> dict[str, str]:
-        """Hashes of the images that the people are of, as `combined.image_hashes`: {hash: file name}."""
-        return {digest: name for name, digest in self._read()[1]["images"]}
+        """The people's images as returned by `combined.image_hashes`, {hash: file name}."""
+        return {digest: name for name, digest in self._decode_people()[1]["images"]}
 
-    def people(self) -> PoseDataset:
-        """The people that were packed, exactly; sources and shares too.
+    def dataset(self) -> PoseDataset:
+        """The packed people with their sources and shares.
 
-        Their images are file names without a folder: only the canvases are there. They are for training and
-        not for evaluation. Raises ValueError for a file of a version that stored no people.
+        Their images are file names without a folder, because only the canvases are available. The dataset is
+        for training, not for evaluation. Raises ValueError for a file of a version that stored no people.
         """
-        arrays, facts = self._read()
+        arrays, facts = self._decode_people()
         names = [Path(name) for name, _ in facts["images"]]
-        persons = tuple(
-            Person(names[image], number, own, tuple(box), area, keypoints, score, head)
-            for image, number, own, box, area, keypoints, score, head in zip(
-                arrays["image"].tolist(),
-                arrays["image_id"].tolist(),
-                arrays["id"].tolist(),
-                arrays["bbox"].tolist(),
-                arrays["area"].tolist(),
-                arrays["keypoints"],
-                arrays["score"].tolist(),
-                arrays["head"].tolist(),
-                strict=True,
-            )
-        )
+        # tolist() converts to Python numbers; keypoints remain arrays.
+        columns: dict[str, Any] = {
+            name: values.tolist() for name, values in arrays.items() if name != "keypoints"
+        }
+        columns["image"] = [names[number] for number in columns["image"]]
+        columns["bbox"] = map(tuple, columns["bbox"])
+        columns["keypoints"] = arrays["keypoints"]
+        rows = zip(*columns.values(), strict=True)
+        instances = tuple(Person(**dict(zip(columns, row, strict=True))) for row in rows)
         sources, first = [], 0
         for source in facts["sources"]:
-            sources.append(_described(source, persons[first : first + source["persons"]], self.path))
+            part = instances[first : first + source["persons"]]
+            sources.append(_restore_dataset(source, part, self.path))
             first += source["persons"]
-        return _described(facts["dataset"], persons, self.path, tuple(sources))
+        return _restore_dataset(facts["dataset"], instances, self.path, tuple(sources))
 
     def __getitem__(self, i: int) -> np.ndarray:
-        """Canvas (n, n, 3) uint8 RGB, n <= side, whose matrix is matrices[i].
+        """The canvas (n, n, 3), uint8 RGB, whose matrix is matrices[i]. It must not be modified.
 
-        Not to be written to. Raises ValueError for an entry that is damaged.
+        Raises ValueError if the canvas is damaged.
         """
-        offset, length, _, n, _ = self._index[i]
+        offset, length, crc, n, _ = self._index[i]
         entry = self._bytes[offset : offset + length]
-        self._check(i, entry)
-        if self.facts["format"] == "jpeg":
-            return cv2.imdecode(entry, cv2.IMREAD_COLOR_RGB)  # (n, n, 3)
-        return entry.reshape(n, n, 3)
-
-    def _check(self, i: int, entry: np.ndarray) -> None:
-        if not self._checked[i]:  # once a process: it takes a third as long as the warp
-            if zlib.crc32(entry) != self._index["crc"][i]:
-                raise ValueError(f"{self.path} is damaged: entry {i} is not what was written; delete it")
+        if not self._checked[i]:  # once per process: the check takes a third of the time of the warp
+            if zlib.crc32(entry.data) != crc:
+                raise ValueError(f"{self.path} is damaged: the hash of canvas {i} is wrong; delete it")
             self._checked[i] = True
+        if self.facts["format"] == "raw":
+            return entry.reshape(n, n, 3)
+        canvas = cv2.imdecode(entry, cv2.IMREAD_COLOR_RGB)  # (n, n, 3)
+        assert canvas is not None  # its CRC is correct
+        return canvas
 
     def tensor(self, device: str) -> Tensor:
-        """All squares on a device, (N, S, S, 3) uint8: N * S * S * 3 bytes."""
-        whole = torch.zeros(len(self), self.side, self.side, 3, dtype=torch.uint8, device=device)
-        for i, square in enumerate(tqdm(whole, desc=f"holding {self.path.name}", unit="person")):
-            cut = torch.from_numpy(np.asarray(self[i]))
-            square[: len(cut), : len(cut)] = cut
-        return whole
+        """All canvases on a device, (N, S, S, 3) uint8, N * S * S * 3 bytes."""
+        squares = torch.zeros(len(self), self.side, self.side, 3, dtype=torch.uint8, device=device)
+        for i, square in enumerate(tqdm(squares, desc=f"loading {self.path.name}", unit="person")):
+            canvas = torch.from_numpy(np.asarray(self[i]))
+            square[: len(canvas), : len(canvas)] = canvas
+        return squares

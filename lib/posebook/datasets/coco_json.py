@@ -1,39 +1,45 @@
-"""Annotation files in COCO's format, checked entry by entry: a fault is told by file, entry and expectation.
+"""Reads annotation files in COCO's format and checks every entry.
 
-1. What one stray entry may be (an annotation of no image, a box of no area, joints off the picture) is
-   skipped and counted, up to the larger of 5 and 1 %; more of it is an error, because then the file is
-   another one than was meant. Joints off the picture are kept: annotators do mark them (CrowdPose has 8).
-2. What makes a file ambiguous is an error at once: ids used twice, numbers that are none, other joints.
+1. A few entries may be unusable: an annotation of an unknown image, or a box without area. They are skipped
+   and reported. More of them than `skip_limit` allows are an error, because it is then probably the wrong
+   file. Joints outside the image are reported and counted in the same way, but not skipped: annotators label
+   such joints (CrowdPose has 8).
+2. Ambiguous content is an error at once: ids that occur twice, values that are not numbers, other joints.
+3. Every error names the file, the entry and the expected value.
 """
 
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from posebook.datasets import Person, usable_images
+from posebook.datasets import Person, PoseDataset, skip_limit, usable_images
 from posebook.skeletons import Skeleton, joint_difference
+from posebook.utils import sha256
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """A file's content: images by id, the other entries as they stand."""
+    """The checked content of an annotation file."""
 
     path: Path
-    images: dict[int, dict]
-    entries: list[dict]
-    category: dict  # of people: keypoints and skeleton, where the file names them
+    images: dict[int, dict]  # image entries by id
+    entries: list[dict]  # annotations
+    category: dict  # of people: `keypoints` and `skeleton` if the file names them; may be empty
 
 
-def read_json(path: Path) -> object:
-    """The content of a JSON file; ValueError says where one that is none, or was cut off, makes no sense."""
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises ValueError with the position of a syntax error."""
     try:
         text = path.read_text()
         return json.loads(text)
     except json.JSONDecodeError as error:
-        cut = "" if text.rstrip().endswith(("}", "]")) else "; it ends unclosed: it was cut off"
+        cut = "" if text.rstrip().endswith(("}", "]")) else "; the end of the file is missing"
         raise ValueError(
             f"{path} is not a COCO annotation file: {error.msg} at character {error.pos} of {len(text)}{cut}"
         ) from error
@@ -42,141 +48,168 @@ def read_json(path: Path) -> object:
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read and check a file; raises ValueError naming the first entry that is not what it must be."""
+    """Read and check an annotation file. Raises ValueError for the first invalid entry."""
     content = read_json(path)
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations")
     ):
         raise ValueError(f"{path} is not a COCO annotation file: it has no lists images and annotations")
-    images, seen = {}, set()
-    for place, image in enumerate(content["images"]):
-        what = f"{path}, image {place}"
-        number, name = get_field(what, image, "id", int), get_field(what, image, "file_name", str)
-        if number in images:
-            raise ValueError(f"{what}: id {number} belongs to {images[number]['file_name']} already")
+    images: dict[int, dict] = {}
+    for index, image in enumerate(content["images"]):
+        context = f"{path}, image {index}"
+        image_id, name = get_field(context, image, "id", int), get_field(context, image, "file_name", str)
+        if image_id in images:
+            raise ValueError(f"{context}: {images[image_id]['file_name']} already has the id {image_id}")
         if Path(name).is_absolute() or ".." in Path(name).parts or not name:
-            raise ValueError(f"{what}: file_name {name!r} is not a path inside the images' folder")
+            raise ValueError(f"{context}: file_name {name!r} is not a path inside the image folder")
         for side in ("width", "height"):
-            if get_number(what, image, side) < 1:
-                raise ValueError(f"{what}: {side} {image[side]}, not a positive number of pixels")
-        images[number] = image
-    for place, entry in enumerate(content["annotations"]):
-        what = f"{path}, annotation at place {place}"
-        number = get_field(what, entry, "id", int)
-        if number in seen:
-            raise ValueError(f"{what}: another annotation has id {number}; ids are used once")
-        seen.add(number)
-        get_field(what, entry, "image_id", int)
+            if get_number(context, image, side) < 1:
+                raise ValueError(f"{context}: {side} is {image[side]}, not a positive number of pixels")
+        images[image_id] = image
+    ids = set()
+    for index, entry in enumerate(content["annotations"]):
+        context = f"{path}, annotation at index {index}"
+        entry_id = get_field(context, entry, "id", int)
+        if entry_id in ids:
+            raise ValueError(f"{context}: another annotation already has the id {entry_id}")
+        ids.add(entry_id)
+        get_field(context, entry, "image_id", int)
         if entry.get("iscrowd", 0) not in (0, 1):
-            raise ValueError(f"{what}: iscrowd is {entry['iscrowd']!r}, not 0 or 1")
+            raise ValueError(f"{context}: iscrowd is {entry['iscrowd']!r}, not 0 or 1")
         if "num_keypoints" in entry:
-            get_field(what, entry, "num_keypoints", int)
+            get_field(context, entry, "num_keypoints", int)
     categories = content.get("categories")
-    named = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
-    with_joints = [c for c in named if isinstance(c.get("keypoints"), list)]
-    return Annotations(path, images, content["annotations"], (with_joints or named or [{}])[0])
+    valid = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
+    with_joints = [c for c in valid if isinstance(c.get("keypoints"), list)]
+    return Annotations(path, images, content["annotations"], (with_joints or valid or [{}])[0])
 
 
-def get_field(what: str, entry: object, key: str, kind: type) -> object:
-    """An entry's whole number or text; ValueError for anything else."""
+def get_field(context: str, entry: object, key: str, expected: type[T]) -> T:
+    """An entry's integer or string. Raises ValueError, which starts with `context`, for any other value."""
     value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{what}: {key} is {value!r}, not {'a whole number' if kind is int else 'text'}")
+    if not isinstance(value, expected) or isinstance(value, bool):  # in Python, a bool is an int
+        raise ValueError(
+            f"{context}: {key} is {value!r}, not {'an integer' if expected is int else 'a string'}"
+        )
     return value
 
 
-def get_number(what: str, entry: dict, key: str, default: float | None = None) -> float:
-    """An entry's number; ValueError for anything else."""
-    return get_numbers(what, key, [entry.get(key, default)], 1)[0]
+def get_number(context: str, entry: dict, key: str, default: float | None = None) -> float:
+    """An entry's number. Raises ValueError, which starts with `context`, for any other value."""
+    return get_numbers(context, key, [entry.get(key, default)], 1)[0]
 
 
-def get_numbers(what: str, key: str, values: object, count: int) -> list[float]:
-    """The values, if they are `count` finite numbers; ValueError otherwise."""
-    good = isinstance(values, list) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and abs(v) < 1e9
-        for v in values
-    )
-    if not good or len(values) != count:
-        wanted = "a number" if count == 1 else f"{count} numbers"
-        raise ValueError(f"{what}: {key} is {str(values)[:60]}, not {wanted}")
-    return values
+def get_numbers(context: str, key: str, values: object, count: int) -> list[float]:
+    """`values` if they are `count` finite numbers below 1e9. Raises ValueError otherwise."""
+    if isinstance(values, list) and len(values) == count:
+        if all(
+            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and abs(v) < 1e9
+            for v in values
+        ):
+            return values
+    expected = "a number" if count == 1 else f"{count} numbers"
+    raise ValueError(f"{context}: {key} is {str(values)[:60]}, not {expected}")
 
 
-def check_skeleton(content: Annotations, skeleton: Skeleton) -> None:
-    """Raise ValueError where the file names joints that are not the skeleton's, in its order."""
-    joints = content.category.get("keypoints")
-    if joints and (fault := joint_difference(tuple(joints), skeleton.keypoints)):
-        raise ValueError(f"{content.path} has other joints than {skeleton.name}: {fault}")
+def make_dataset(
+    content: Annotations,
+    name: str,
+    split: str,
+    folder: Path,
+    skeleton: Skeleton,
+    *,
+    num_images: int | None = None,
+    area_ratio: float | None = None,
+) -> PoseDataset:
+    """Make a dataset of all people with a labeled joint who are not a crowd.
 
-
-def load_people(
-    content: Annotations, folder: Path, skeleton: Skeleton, area: float | None = None
-) -> tuple[tuple[Person, ...], dict[int, Path], tuple[str, ...]]:
-    """The people of a file, its usable images by id, and what was skipped.
-
-    A person counts who has a labeled joint and is no crowd. The box is clipped to the image. area: a
-    person's area as a share of the box's, for files that do not give it; None: theirs, else the whole box.
-    Raises ValueError naming the entry.
+    folder: of the images. num_images: size of the official split; a smaller file is named NAME-sample.
+    area_ratio: a person's area as a fraction of the box, for files without areas; None uses the file's area,
+    or the box if an entry has none. Raises ValueError for an invalid entry, and if the joints are not the
+    skeleton's.
     """
-    check_skeleton(content, skeleton)
-    joints = len(skeleton.keypoints)
-    names = sorted(image["file_name"] for image in content.images.values())
-    usable, broken = usable_images(folder, names)
-    found, orphans, flat, outside = [], [], [], []
-    for entry in content.entries:
-        what = f"annotation {entry['id']}"
-        if entry.get("iscrowd", 0) or not entry.get("num_keypoints", 1):
-            continue
-        image = content.images.get(entry["image_id"])
-        if image is None:
-            orphans.append(f"{what} (of image {entry['image_id']}, not in the file)")
-            continue
-        keypoints = entry.get("keypoints")
-        if isinstance(keypoints, list) and len(keypoints) != 3 * joints:
-            raise ValueError(
-                f"{content.path}, {what}: {len(keypoints)} numbers, not 3 for each of {joints} joints"
-            )
-        values = get_numbers(f"{content.path}, {what}", "keypoints", keypoints, 3 * joints)
-        points = np.array(values, np.float64).reshape(joints, 3)  # (K, 3)
-        if not np.isin(points[:, 2], (0, 1, 2)).all():
-            raise ValueError(f"{content.path}, {what}: a visibility that is not 0, 1 or 2")
-        labeled = points[points[:, 2] > 0, :2]
-        if not len(labeled):
-            continue
-        x, y, w, h = get_numbers(f"{content.path}, {what}", "bbox", entry.get("bbox"), 4)
-        x1, y1 = max(0.0, x), max(0.0, y)
-        w, h = min(image["width"] - 1, x + w) - x1, min(image["height"] - 1, y + h) - y1
-        if w <= 0 or h <= 0:
-            flat.append(f"{what} (its box {entry['bbox']} has no area in its image)")
-            continue
-        if (labeled < -1).any() or (labeled > (image["width"] + 1, image["height"] + 1)).any():
-            outside.append(f"{what} (of {image['width']} x {image['height']} image {image['file_name']})")
-        if image["file_name"] not in usable:
-            continue
-        own = get_number(f"{content.path}, {what}", entry, "area", w * h) if area is None else area * w * h
-        if own < 0:
-            raise ValueError(f"{content.path}, {what}: area is {own}, not a number of pixels")
-        found.append(
-            Person(folder / image["file_name"], image["id"], entry["id"], (x1, y1, w, h), float(own), points)
-        )
-    _check_limit(
-        content, orphans, "annotations point at no image", "skipping {} annotations that point at no image"
-    )
-    _check_limit(content, flat, "people have a box of no area", "skipping {} people whose box has no area")
-    _check_limit(
-        content, outside, "people have joints off their image", "{} people have joints off their image"
-    )
-    if not found:
+    joints = content.category.get("keypoints")
+    if joints and (difference := joint_difference(tuple(joints), skeleton.keypoints)):
+        raise ValueError(f"{content.path} has other joints than {skeleton.name}: {difference}")
+    usable, broken = usable_images(folder, sorted(image["file_name"] for image in content.images.values()))
+    images = {
+        image_id: folder / image["file_name"]
+        for image_id, image in sorted(content.images.items())
+        if image["file_name"] in usable
+    }
+    faults = _Faults([], [], [])
+    people = (_read_person(content, entry, images, skeleton, area_ratio, faults) for entry in content.entries)
+    instances = tuple(person for person in people if person)
+    faults.check(content)
+    if not instances:
         raise ValueError(f"{content.path} holds no person with keypoints and an image")
-    files = {number: image["file_name"] for number, image in sorted(content.images.items())}
-    images = {number: folder / name for number, name in files.items() if name in usable}
-    return tuple(found), images, broken + tuple(orphans) + tuple(flat)
+    if num_images and len(content.images) != num_images:
+        name += "-sample"
+    skipped = (*broken, *faults.unknown_image, *faults.empty_box)
+    return PoseDataset(name, split, skeleton, sha256(content.path), instances, content.path, skipped, images)
 
 
-def _check_limit(content: Annotations, faults: list[str], what: str, said: str) -> None:
-    """Say what was met, or raise where there is more of it than may be."""
-    limit = max(5, len(content.entries) // 100)
-    if len(faults) > limit:
-        raise ValueError(f"{content.path}: {len(faults)} {what}, more than {limit}: {', '.join(faults[:3])}")
-    if faults:
-        print(f"{said.format(len(faults))}: {', '.join(faults[:3])}")
+@dataclass(frozen=True)
+class _Faults:
+    """Descriptions of unusual annotations, collected while a file is read."""
+
+    unknown_image: list[str]
+    empty_box: list[str]
+    outside: list[str]
+
+    def check(self, content: Annotations) -> None:
+        """Print the faults. Raise ValueError if there are more of one type than `skip_limit` allows."""
+        limit = skip_limit(len(content.entries))
+        for faults, description, action in (
+            (self.unknown_image, "annotations of images that are not in the file", "skipping "),
+            (self.empty_box, "people with a box without area", "skipping "),
+            (self.outside, "people with joints outside the image", ""),
+        ):
+            text = f"{len(faults)} {description}"
+            if len(faults) > limit:
+                raise ValueError(f"{content.path}: {text}, more than {limit}: {', '.join(faults[:3])}")
+            if faults:
+                print(f"{action}{text}: {', '.join(faults[:3])}")
+
+
+def _read_person(
+    content: Annotations,
+    entry: dict,
+    images: dict[int, Path],
+    skeleton: Skeleton,
+    area_ratio: float | None,
+    faults: _Faults,
+) -> Person | None:
+    """The person of an annotation, or None if it is not used. Unusual annotations are added to `faults`."""
+    if entry.get("iscrowd", 0) or not entry.get("num_keypoints", 1):
+        return None
+    what = f"annotation {entry['id']}"
+    context, image = f"{content.path}, {what}", content.images.get(entry["image_id"])
+    if image is None:
+        faults.unknown_image.append(f"{what} (image {entry['image_id']})")
+        return None
+    joints, keypoints = len(skeleton.keypoints), entry.get("keypoints")
+    if isinstance(keypoints, list) and len(keypoints) != 3 * joints:
+        raise ValueError(f"{context}: {len(keypoints)} numbers, not 3 for each of {joints} joints")
+    values = get_numbers(context, "keypoints", keypoints, 3 * joints)
+    points = np.array(values, np.float64).reshape(joints, 3)  # (K, 3)
+    if not np.isin(points[:, 2], (0, 1, 2)).all():
+        raise ValueError(f"{context}: a visibility is not 0, 1 or 2")
+    labeled = points[points[:, 2] > 0, :2]  # (L, 2)
+    if not len(labeled):
+        return None
+    x, y, w, h = get_numbers(context, "bbox", entry.get("bbox"), 4)
+    x1, y1 = max(0.0, x), max(0.0, y)
+    w, h = min(image["width"] - 1, x + w) - x1, min(image["height"] - 1, y + h) - y1
+    if w <= 0 or h <= 0:
+        faults.empty_box.append(f"{what} (box {entry['bbox']} has no area inside its image)")
+        return None
+    size = (image["width"], image["height"])
+    if (labeled < -1).any() or (labeled > np.add(size, 1)).any():  # one pixel tolerance
+        faults.outside.append(f"{what} ({size[0]} x {size[1]} image {image['file_name']})")
+    if image["id"] not in images:
+        return None
+    area = get_number(context, entry, "area", w * h) if area_ratio is None else area_ratio * w * h
+    if area < 0:
+        raise ValueError(f"{context}: area is {area}, not a number of pixels")
+    return Person(images[image["id"]], image["id"], entry["id"], (x1, y1, w, h), float(area), points)

@@ -1,10 +1,9 @@
-"""People as a detector found them: a COCO results file of boxes in place of the annotated ones.
+"""A detector's boxes instead of the annotated ones, from a COCO results file.
 
-    ROOT/person_detection_results/COCO_val2017_detections_AP_H_56_person.json, and the like
+    ROOT/person_detection_results/COCO_val2017_detections_AP_H_56_person.json, and similar files
 
-1. Entries of other categories than 1 (person) are left out, as everywhere.
-2. The annotations stay what the figures are measured against: an image without a box is one where nobody was
-   found, and its people are missed.
+1. Only entries of category 1 (person) are used.
+2. The annotations remain the ground truth. People in an image without a box count as missed.
 """
 
 from dataclasses import replace
@@ -16,10 +15,10 @@ from posebook.datasets import Person, PoseDataset, coco_json
 from posebook.utils import sha256
 
 
-def load_boxes(people: PoseDataset, path: str | Path, threshold: float = 0.0) -> PoseDataset:
-    """The same split with the boxes of a detections file, those scored above `threshold`.
+def load_boxes(dataset: PoseDataset, path: str | Path, threshold: float = 0.0) -> PoseDataset:
+    """Replace the people of a split by the boxes of a results file with a score above `threshold`.
 
-    Raises ValueError naming the entry that is none, and for a file of other images.
+    Raises FileNotFoundError, and ValueError for an invalid entry or a file that belongs to other images.
     """
     path = Path(path)
     if not path.is_file():
@@ -27,36 +26,37 @@ def load_boxes(people: PoseDataset, path: str | Path, threshold: float = 0.0) ->
     content = coco_json.read_json(path)
     if not isinstance(content, list):
         raise ValueError(f"{path} is not a file of detections: it is not a list of boxes")
-    wanted, joints = people.images, len(people.skeleton.keypoints)
-    persons, strangers, flat = [], [], 0
-    for place, entry in enumerate(content):
-        what = f"{path}, detection {place}"
-        if coco_json.get_field(what, entry, "category_id", int) != 1:
+    images, annotations = dataset.images, dataset.annotations.name
+    num_joints = len(dataset.skeleton.keypoints)
+    instances, unknown_ids, empty = [], [], 0
+    for index, entry in enumerate(content):
+        context = f"{path}, detection {index}"
+        if coco_json.get_field(context, entry, "category_id", int) != 1:
             continue
-        image = coco_json.get_field(what, entry, "image_id", int)
-        x, y, w, h = coco_json.get_numbers(what, "bbox", entry.get("bbox"), 4)
-        score = coco_json.get_number(what, entry, "score")
+        image_id = coco_json.get_field(context, entry, "image_id", int)
+        x, y, w, h = coco_json.get_numbers(context, "bbox", entry.get("bbox"), 4)
+        score = coco_json.get_number(context, entry, "score")
         if score <= threshold:
             continue
-        if image not in wanted:
-            strangers.append(image)
+        if image_id not in images:
+            unknown_ids.append(image_id)
         elif w <= 0 or h <= 0:
-            flat += 1
+            empty += 1
         else:
-            nothing = np.zeros((joints, 3))  # (K, 3)
-            persons.append(Person(wanted[image], image, place, (x, y, w, h), w * h, nothing, score))
-    if not persons or len(strangers) > len(persons):
-        theirs, ours = (", ".join(map(str, ids[:3])) for ids in (strangers, sorted(wanted)))
+            keypoints = np.zeros((num_joints, 3))  # (K, 3), none labeled
+            instances.append(Person(images[image_id], image_id, index, (x, y, w, h), w * h, keypoints, score))
+    if not instances or len(unknown_ids) > len(instances):
+        theirs, ours = (", ".join(map(str, ids[:3])) for ids in (unknown_ids, sorted(images)))
         raise ValueError(
-            f"{path} is of other images: {len(strangers)} of its boxes lie on images that are not in "
-            f"{people.annotations.name} ({theirs}, ...), whose ids are {ours}, ..."
+            f"{path} belongs to other images: {len(unknown_ids)} of its boxes have image ids ({theirs}, ...) "
+            f"that are not in {annotations}, whose ids are {ours}, ..."
         )
-    if strangers:
-        print(f"leaving out {len(strangers)} boxes on images that are not in {people.annotations.name}")
-    if flat:
-        print(f"leaving out {flat} boxes of no area in {path.name}")
-    empty = len(wanted.keys() - {person.image_id for person in persons})
+    if unknown_ids:
+        print(f"skipping {len(unknown_ids)} boxes on images that are not in {annotations}")
     if empty:
-        print(f"{empty} of {len(wanted)} images have no box in {path.name}: whoever is on them is missed")
+        print(f"skipping {empty} boxes without area in {path.name}")
+    missed = len(images.keys() - {person.image_id for person in instances})
+    if missed:
+        print(f"{missed} of {len(images)} images have no box in {path.name}: people in them count as missed")
     boxes = f"detector: {path.name}"
-    return replace(people, instances=tuple(persons), boxes=boxes, boxes_sha256=sha256(path))
+    return replace(dataset, instances=tuple(instances), boxes=boxes, boxes_sha256=sha256(path))

@@ -1,19 +1,20 @@
-"""Get a dataset: `posebook download coco|mpii|crowdpose|lspet`.
+"""Downloads a dataset: `posebook download coco|mpii|crowdpose|lspet`.
 
-Archives are kept in ROOT/downloads, a broken transfer goes on where it stopped, and what is unpacked is moved
-to where the loaders look for it. pooch checks the hashes.
+Archives go to ROOT/downloads. An interrupted transfer continues where it stopped. Unpacked files are moved to
+where the loaders expect them. pooch checks the hashes.
 
-1. A hash is known only where somebody citable published it: COCO's are those of PaddleDetection's download
-   table (ppdet/utils/download.py). Of other files the SHA-256 of the first download is written to
-   ROOT/downloads/hashes.json, and every later one is held to it.
-2. What needs a login or a form is not fetched: the page, and the files to put where, are printed.
-3. An archive is looked through before anything of it is written: a member that would leave the folder, or is
-   a link, refuses the whole.
+1. Only COCO's archives have a published hash that can be cited: PaddleDetection's download table
+   (ppdet/utils/download.py). For other files, the SHA-256 of the first download is written to
+   ROOT/downloads/hashes.json, and later downloads must match it.
+2. Files that need a login or a form are not downloaded. The page and the target paths are printed.
+3. All members of an archive are checked before any is written. If one would be written outside the folder or
+   is a link, nothing is unpacked.
 """
 
 import json
 import os
 import shutil
+import stat
 import tarfile
 import zipfile
 from dataclasses import dataclass
@@ -24,235 +25,223 @@ from tqdm import tqdm
 from posebook.datasets import default_root
 from posebook.utils import sha256, unknown_name_error
 
-ATTEMPTS = 5  # transfers that may break off before a file is given up; each goes on where the last stopped
-BLOCK = 1 << 14  # bytes written at once, and at most lost when a transfer breaks off
+ATTEMPTS = 5  # interrupted transfers per file; each attempt continues where the last one stopped
+BLOCK = 1 << 14  # bytes per write; an interrupted transfer loses at most one block
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to fetch, and the paths below ROOT that its content is moved to, found by their last part."""
+    """An archive to download. Its files or folders are moved to the paths `targets` below ROOT.
+
+    In the archive, a target is found by the last part of its path.
+    """
 
     url: str
-    places: tuple[str, ...]
-    digest: str | None = None  # "md5:..." as published; None: nobody has
+    targets: tuple[str, ...]
+    digest: str | None = None  # "md5:..." if a hash is published
 
 
 @dataclass(frozen=True)
 class ByHand:
-    """What the owners hand out themselves."""
+    """A file that the owners provide on a web page only. `target` may end with " and N others"."""
 
     page: str
-    places: tuple[str, ...]
+    target: str
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset's archives and what has to be fetched by hand."""
+    """A dataset's archives, and the files that must be fetched by hand."""
 
     archives: tuple[Archive, ...]
     by_hand: tuple[ByHand, ...] = ()
 
 
+def _annotations(*names: str) -> tuple[str, ...]:
+    return tuple(f"annotations/{name}" for name in names)
+
+
 _COCO = "http://images.cocodataset.org"
 _MMPOSE = "https://download.openmmlab.com/mmpose/datasets"
+_COCO_FILES = [f"person_keypoints_{split}2017.json" for split in ("train", "val")]
+_CROWDPOSE_FILES = [f"mmpose_crowdpose_{split}.json" for split in ("train", "val", "trainval", "test")]
+_MPII_FILES = ("mpii_train.json", "mpii_val.json", "mpii_gt_val.mat")
+_MPII_IMAGES = "https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/mpii_human_pose_v1.tar.gz"
+_HRNET_PAGE = "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#data-preparation"
+_COCO_BOXES = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 SOURCES = {
     "coco": Source(
         (
             Archive(
                 f"{_COCO}/annotations/annotations_trainval2017.zip",
-                tuple(f"annotations/person_keypoints_{split}2017.json" for split in ("train", "val")),
+                _annotations(*_COCO_FILES),
                 "md5:f4bbac642086de4f52a3fdda2de5fa2c",
             ),
             Archive(f"{_COCO}/zips/val2017.zip", ("val2017",), "md5:442b8da7639aecaf257c1dceb8ba8c80"),
             Archive(f"{_COCO}/zips/train2017.zip", ("train2017",), "md5:cced6f7f71b7629ddf16f17bbcfab6b2"),
         ),
-        (
-            ByHand(
-                "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#data-preparation",
-                ("person_detection_results/COCO_val2017_detections_AP_H_56_person.json",),
-            ),
-        ),
+        (ByHand(_HRNET_PAGE, _COCO_BOXES),),
     ),
     "mpii": Source(
         (
-            Archive(
-                f"{_MMPOSE}/mpii_annotations.tar",
-                tuple(
-                    f"annotations/{name}" for name in ("mpii_train.json", "mpii_val.json", "mpii_gt_val.mat")
-                ),
-            ),
-            Archive(
-                "https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/mpii_human_pose_v1.tar.gz", ("images",)
-            ),
+            Archive(f"{_MMPOSE}/mpii_annotations.tar", _annotations(*_MPII_FILES)),
+            Archive(_MPII_IMAGES, ("images",)),
         )
     ),
     "crowdpose": Source(
-        (
-            Archive(
-                f"{_MMPOSE}/crowdpose_annotations.tar",
-                tuple(
-                    f"annotations/mmpose_crowdpose_{split}.json"
-                    for split in ("train", "val", "trainval", "test")
-                ),
-            ),
-        ),
-        (ByHand("https://github.com/Jeff-sjtu/CrowdPose", ("images/100000.jpg and 19,999 others",)),),
+        (Archive(f"{_MMPOSE}/crowdpose_annotations.tar", _annotations(*_CROWDPOSE_FILES)),),
+        (ByHand("https://github.com/Jeff-sjtu/CrowdPose", "images/100000.jpg and 19,999 others"),),
     ),
     "lspet": Source((Archive("http://sam.johnson.io/research/lspet_dataset.zip", ("images", "joints.mat")),)),
 }
 
 
 def get(name: str, root: str | Path | None = None, source: Source | None = None) -> list[str]:
-    """Fetch and unpack what is not there yet; returns what must be fetched by hand, a line each.
+    """Download and unpack the missing files. Returns one line for each file that must be fetched by hand.
 
-    root: the dataset's folder, by default `default_root(name)`; source: other addresses than SOURCES'. Raises
-    ValueError for a name it does not know and for a file that is not what it must be, ConnectionError for one
-    that cannot be had.
+    root: the dataset's folder; default: `default_root(name)`. source: replaces SOURCES[name]. Raises
+    ValueError for an unknown name or an invalid file, and ConnectionError for a file that cannot be
+    transferred.
     """
     if source is None and name not in SOURCES:
         raise unknown_name_error(name, SOURCES, "dataset to download")
     source, root = source or SOURCES[name], Path(root) if root else default_root(name)
     for archive in source.archives:
-        absent = [place for place in archive.places if not (root / place).exists()]
-        if absent:
-            unpack(fetch(archive, root / "downloads"), absent, root)
+        missing = [target for target in archive.targets if not (root / target).exists()]
+        if missing:
+            unpack(fetch(archive, root / "downloads"), missing, root)
     return [
-        f"{place}, from {hand.page}"
-        for hand in source.by_hand
-        for place in hand.places
-        if not (root / place.split(" ")[0]).exists()
+        f"{file.target}, from {file.page}"
+        for file in source.by_hand
+        if not (root / file.target.split(" ")[0]).exists()
     ]
 
 
 def fetch(archive: Archive, folder: Path) -> Path:
-    """The archive in `folder`, its hash checked; a part that is there already is not fetched again."""
-    import pooch  # only who downloads needs it
+    """Download an archive to `folder` and check its hash. Complete files are not downloaded again."""
+    import pooch  # an optional dependency, needed for downloads only
 
     folder.mkdir(parents=True, exist_ok=True)
-    name, ledger = archive.url.rsplit("/", 1)[1], folder / "hashes.json"
-    seen = json.loads(ledger.read_text()) if ledger.is_file() else {}
-    known = archive.digest or seen.get(name)
+    name, hash_file = archive.url.rsplit("/", 1)[1], folder / "hashes.json"
+    recorded = json.loads(hash_file.read_text()) if hash_file.is_file() else {}
+    expected = archive.digest or recorded.get(name)
     pooch.get_logger().setLevel("ERROR")
     try:
-        path = Path(pooch.retrieve(archive.url, known, name, folder, downloader=_resume))
+        path = Path(pooch.retrieve(archive.url, expected, name, folder, downloader=_resume))
     except ValueError as error:
-        if "hash" not in str(error):
+        if "hash" not in str(error):  # _transfer raises ValueError, too
             raise
-        origin = "published" if archive.digest else f"of its first download, in {ledger}"
+        origin = "published hash" if archive.digest else f"hash of its first download, in {hash_file}"
         raise ValueError(
-            f"{archive.url} is not the file it should be: its hash is not the one {origin} ({known}). "
-            "It was not kept; if the owners changed it, say so in an issue"
+            f"{archive.url} is not the expected file: its hash differs from the {origin} ({expected}). The "
+            "download was deleted; if the owners changed the file, report it in an issue"
         ) from error
-    if not known:
-        ledger.write_text(json.dumps(seen | {name: f"sha256:{sha256(path)}"}, indent=1) + "\n")
+    if not expected:
+        hash_file.write_text(json.dumps(recorded | {name: f"sha256:{sha256(path)}"}, indent=1) + "\n")
     return path
 
 
 def _resume(url: str, target: str, _: object) -> None:
-    """pooch's downloader: into NAME.part beside the target, from its end on, then renamed to the target."""
+    """Downloader for pooch. It appends to URL_NAME.part next to the target and renames it when complete."""
     import requests
 
     part = Path(target).parent / (url.rsplit("/", 1)[1] + ".part")
     reason = ""
     for _attempt in range(ATTEMPTS):
-        have = part.stat().st_size if part.exists() else 0
         try:
-            total = _transfer(requests, url, part, have)
+            total = _transfer(url, part)
         except requests.RequestException as error:
             reason = str(error)
             continue
-        size = part.stat().st_size if part.exists() else 0
+        size = _size(part)
         if total is None or size == total:
             os.replace(part, target)
             return
         if size > total:
             part.unlink(missing_ok=True)
-        reason = f"{size} bytes came of {total}"
+        reason = f"{size} of {total} bytes were received"
     raise ConnectionError(
-        f"{url} broke off {ATTEMPTS} times ({reason}); the same command goes on from what is in {part}"
+        f"{url}: the transfer stopped {ATTEMPTS} times ({reason}); the same command continues from {part}"
     )
 
 
-def _transfer(requests: object, url: str, part: Path, have: int) -> int | None:
-    """Append what the server has beyond `have` bytes; returns how long the whole file is, if it says so."""
-    asked = {"Range": f"bytes={have}-"} if have else {}
-    with requests.get(url, headers=asked, stream=True, timeout=30) as answer:
-        if answer.status_code == 416:  # nothing beyond: what is there is all, or of another file
-            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            if whole == str(have):
-                return have
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _transfer(url: str, part: Path) -> int | None:
+    """Append the missing bytes to `part`. Returns the size of the complete file, or None if unknown."""
+    import requests
+
+    start = _size(part)
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    with requests.get(url, headers=headers, stream=True, timeout=30) as response:
+        if response.status_code == 416:  # no bytes from `start` on: `part` is complete, or of another file
+            total = response.headers.get("Content-Range", "").rpartition("/")[2]
+            if total == str(start):
+                return start
             part.unlink()
-            return int(whole) if whole.isdecimal() else -1
-        if answer.status_code not in (200, 206):
-            raise ConnectionError(f"{url}: the server answers {answer.status_code} {answer.reason}")
-        if answer.headers.get("Content-Type", "").startswith("text/html"):
-            raise ValueError(
-                f"{url} answers with a web page, not with the file: open it in a browser to see why"
-            )
-        if answer.status_code == 200:
-            have = 0  # the server knows no ranges: from the start
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else None
+            return int(total) if total.isdecimal() else -1  # -1 equals no size: start again
+        if response.status_code not in (200, 206):
+            raise ConnectionError(f"{url}: the server responded {response.status_code} {response.reason}")
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise ValueError(f"{url} is a web page, not the file: open it in a browser to see the reason")
+        if response.status_code == 200:
+            start = 0  # the server does not support ranges and sends the complete file
+        length = response.headers.get("Content-Length")
+        size = start + int(length) if length else None
         with (
-            open(part, "ab" if have else "wb") as file,
-            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem) as bar,
+            open(part, "ab" if start else "wb") as file,
+            tqdm(total=size, initial=start, unit="B", unit_scale=True, desc=part.stem) as bar,
         ):
-            for block in answer.iter_content(BLOCK):
+            for block in response.iter_content(BLOCK):
                 file.write(block)
                 bar.update(len(block))
-    return total
+    return size
 
 
-def unpack(path: Path, places: list[str], root: Path) -> None:
-    """Unpack an archive beside itself and move what stands for each of `places` there.
+def unpack(path: Path, targets: list[str], root: Path) -> None:
+    """Unpack an archive next to itself, then move the file or folder for each target to ROOT/target.
 
-    Raises ValueError for a file that is no archive, holds a member that leaves the folder or is a link, or
-    lacks one of the places.
+    Raises ValueError for a file that is not an archive, an archive with a member outside its folder or a
+    link, and an archive without one of the targets.
     """
     folder = path.parent / f"{path.name}.unpacked"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for member in tqdm(_safe_zip(archive), desc=f"unpack {path.name}", delay=2):
-                    archive.extract(member, folder)
+            with zipfile.ZipFile(path) as zipped:
+                entries = zipped.infolist()
+                for entry in entries:
+                    _check_member(path, entry.filename, stat.S_ISLNK(entry.external_attr >> 16))
+                for entry in tqdm(entries, desc=f"unpack {path.name}", delay=2):
+                    zipped.extract(entry, folder)
         elif tarfile.is_tarfile(path):
-            with tarfile.open(path) as archive:
-                for member in tqdm(_safe_tar(archive), desc=f"unpack {path.name}", delay=2):
-                    archive.extract(member, folder, filter="data")
+            with tarfile.open(path) as tarred:
+                members = tarred.getmembers()
+                for member in members:
+                    _check_member(path, member.name, not (member.isfile() or member.isdir()))
+                for member in tqdm(members, desc=f"unpack {path.name}", delay=2):
+                    tarred.extract(member, folder, filter="data")
         else:
             raise ValueError(f"{path} is neither a zip nor a tar archive: delete it and download again")
-        for place in places:
-            name = PurePosixPath(place).name
-            found = sorted(folder.rglob(name), key=lambda inner: len(inner.parts))
-            if not found:
+        for target in targets:
+            name = PurePosixPath(target).name
+            matches = sorted(folder.rglob(name), key=lambda match: len(match.parts))
+            if not matches:
                 raise ValueError(f"{path} holds no {name}")
-            (root / place).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(found[0], root / place)
+            (root / target).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(matches[0], root / target)  # the match in the uppermost folder
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
         raise ValueError(f"{path} is broken: {error}; delete it and download again") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _safe_zip(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    for member in archive.infolist():
-        link = (member.external_attr >> 16) & 0o170000 == 0o120000
-        _stays(archive.filename, member.filename, link)
-    return archive.infolist()
-
-
-def _safe_tar(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    members = archive.getmembers()
-    for member in members:
-        _stays(archive.name, member.name, not (member.isfile() or member.isdir()))
-    return members
-
-
-def _stays(archive: str | None, name: str, special: bool) -> None:
-    """Raise ValueError for a member that would leave the folder, or is no plain file or folder."""
+def _check_member(archive: Path, name: str, is_special: bool) -> None:
+    """Raise ValueError if a member would be written outside the folder, or is not a plain file or folder."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name or special:
-        what = "is a link or a device" if special else "would be written outside its folder"
-        raise ValueError(f"{archive} is not unpacked: its member {name!r} {what}")
+    if path.is_absolute() or ".." in path.parts or ":" in name or is_special:
+        reason = "is a link or a device" if is_special else "would be written outside its folder"
+        raise ValueError(f"{archive} is not unpacked: its member {name!r} {reason}")

@@ -355,8 +355,8 @@ def packed_people(
     if not path.is_file():
         raise FileNotFoundError(f"no file of canvases at {path}")
     file = CanvasCache(path)
-    file.serves(recipe.input_size, (recipe.stage1, recipe.stage2))
-    return file.people(), file
+    file.check_compatible(recipe.input_size, (recipe.stage1, recipe.stage2))
+    return file.dataset(), file
 
 
 def primary_metrics(net: nn.Module, people: PoseDataset, runtime: RuntimeConfig) -> dict[str, float]:
