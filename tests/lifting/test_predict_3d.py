@@ -151,7 +151,7 @@ def test_videos_that_are_none(tmp_path):
     with pytest.raises(ValueError, match="text.mp4 cannot be opened as a video: .*folder with its frames"):
         predict_3d.open_frames(tmp_path / "text.mp4")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no picture in .*empty: wanted are .jpg"):
+    with pytest.raises(ValueError, match="no image in .*empty: supported are .jpg"):
         predict_3d.open_frames(tmp_path / "empty")
 
 
