@@ -10,7 +10,7 @@
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -140,7 +140,9 @@ def crop_boxes(
     return ImageCrops(path, image, boxes, scores, stacked, matrices)
 
 
-def prefetch(jobs: list[Callable[[], ImageCrops]], pool: ThreadPoolExecutor, count: int) -> Iterator[Future]:
+def prefetch(
+    jobs: Sequence[Callable[[], ImageCrops]], pool: ThreadPoolExecutor, count: int
+) -> Iterator[Future]:
     """Yield the futures of the jobs in order. At most `count` jobs are started ahead of the consumer."""
     pending: deque[Future] = deque()
     for job in jobs:

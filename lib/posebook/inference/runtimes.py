@@ -113,7 +113,7 @@ def cuda_graph(model: PoseModel, device: str, images: Tensor, **_: object) -> In
     side_stream = torch.cuda.Stream(device)
     side_stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side_stream):
-        for _ in range(3):
+        for _warmup in range(3):
             run(static_input)
     torch.cuda.current_stream(device).wait_stream(side_stream)
     graph = torch.cuda.CUDAGraph()
