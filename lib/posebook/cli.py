@@ -5,7 +5,8 @@
    with it.
 2. An error that the user can fix prints one line to stderr and exits with code 2. `--debug` shows the
    traceback.
-3. Each command imports the modules that it needs, so that `posebook --help` is fast.
+3. For each command NAME, add_NAME adds its options and run_NAME runs it. Both import the modules that they
+   need, so that `posebook --help` is fast.
 """
 
 import argparse
@@ -34,7 +35,6 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionH
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add --device."""
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
 
@@ -50,7 +50,6 @@ def print_record(record: dict, path: Path) -> None:
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """Add one option for each field of TrainConfig."""
     from posebook.training.config import TrainConfig
 
     parser.add_argument(
@@ -61,15 +60,12 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         default = getattr(defaults, field.name)
         flags = ["--" + field.name.replace("_", "-")]
         flags += {"recipe": ["--set"], "grad_accum_steps": ["--parts"]}.get(field.name, [])
-        value_type = {int: int, float: float, dict: json.loads}.get(type(default), str)
-        options: dict[str, Any] = {"type": value_type}
-        if isinstance(default, bool):
-            options = {"action": "store_true"}
+        parse = {int: int, float: float, dict: json.loads}.get(type(default), str)
+        options: dict[str, Any] = {"action": "store_true"} if default is False else {"type": parse}
         parser.add_argument(*flags, dest=field.name, default=default, help=field.metadata["help"], **options)
 
 
 def run_train(args: Arguments) -> None:
-    """Train, write the record, and print its metrics and path."""
     from posebook import records
     from posebook.training import trainer
     from posebook.training.config import TrainConfig
@@ -85,7 +81,7 @@ def run_train(args: Arguments) -> None:
                 raise ValueError(f"--grid already sets {name}: leave out --{name}")
         rest = {name: getattr(config, name) for name in names if name not in (*in_grid, "profile")}
         config = ablations.get_row(args.grid).config(config.profile, **rest)
-    # of several processes, only one gets a record to write; the others get {}
+    # of several processes, only one gets the record; the others get {}
     if record := trainer.train(config):
         print_record(record, records.write(record, config.out_dir))
 
@@ -110,7 +106,6 @@ def load_model(args: Arguments) -> "PoseModel":
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
-    """Add weights, dataset and boxes."""
     from posebook import datasets
 
     add_weights(parser)
@@ -129,7 +124,6 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def run_evaluate(args: Arguments) -> None:
-    """Evaluate, and write the record and its predictions."""
     from posebook import datasets, records
     from posebook.datasets import detector_boxes
     from posebook.evaluation import evaluator, predictions
@@ -170,7 +164,6 @@ def make_box_source(args: Arguments, images: list[Path]) -> "BoxSource":
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
-    """Add images, weights and boxes."""
     from posebook.inference.predict import DEFAULT_WEIGHTS
 
     parser.add_argument("images", nargs="+", help="files or folders")
@@ -198,7 +191,6 @@ def run_predict(args: Arguments) -> None:
 
 
 def add_lift(parser: argparse.ArgumentParser) -> None:
-    """Add the video, and the weights of the 2D model and of the lifter."""
     from posebook.inference.predict import DEFAULT_WEIGHTS
     from posebook.lifting.models import LIFTERS
     from posebook.lifting.predict_3d import LIFTER
@@ -227,7 +219,6 @@ def run_lift(args: Arguments) -> None:
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
-    """Add the weights and the ONNX file."""
     add_weights(parser)
     parser.add_argument("out", help="the ONNX file to write")
     parser.add_argument("--batch", type=int, default=1, help="batch size; 0 leaves it free")
@@ -235,14 +226,12 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def run_export(args: Arguments) -> None:
-    """Write the ONNX file and check it against the model."""
     from posebook.inference.export import export
 
     print(export(load_model(args), args.out, args.batch or None, args.end_to_end))
 
 
 def add_benchmark(parser: argparse.ArgumentParser) -> None:
-    """Add models, device and size of the benchmark."""
     parser.add_argument("--model", default="starnet-pose-t", help="a model name, or all")
     parser.add_argument("--profile", default="demo", help="demo, fast or full")
     add_device(parser)
@@ -262,7 +251,6 @@ def run_benchmark(args: Arguments) -> None:
 
 
 def add_download(parser: argparse.ArgumentParser) -> None:
-    """Add the dataset and its folder."""
     from posebook.datasets.download import SOURCES
 
     parser.add_argument("name", choices=list(SOURCES), help="the dataset")
@@ -280,7 +268,6 @@ def run_download(args: Arguments) -> None:
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
-    """Add the model to count."""
     parser.add_argument("name", nargs="?", help="count the parameters and multiply-adds of this model")
     parser.add_argument("--input-size", type=int, nargs=2, default=(256, 192), help="height and width")
 
@@ -304,7 +291,6 @@ def run_models(args: Arguments) -> None:
 
 
 def add_records(parser: argparse.ArgumentParser) -> None:
-    """Add the actions on records."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     action = actions.add_parser(
         "archive", aliases=["keep"], help="copy records to data/measured, to be committed"
@@ -317,7 +303,6 @@ def add_records(parser: argparse.ArgumentParser) -> None:
 
 
 def run_records(args: Arguments) -> None:
-    """Archive, list or migrate records."""
     from posebook import records
 
     if args.action == "list":
@@ -351,7 +336,6 @@ def migrate(path: Path) -> str:
 
 
 def add_grid(parser: argparse.ArgumentParser) -> None:
-    """Add the rows of data/grid.csv."""
     parser.add_argument("rows", nargs="?", default="*", help="comma-separated glob patterns of ids: 'lapx-*'")
 
 
@@ -366,7 +350,6 @@ def run_grid(args: Arguments) -> None:
 
 
 def add_synthesize(parser: argparse.ArgumentParser) -> None:
-    """Add the folder and the number of images."""
     parser.add_argument("--root", default="data/synthetic", help="the dataset's folder")
     parser.add_argument("--train-images", type=int, default=2000, help="number of training images")
     parser.add_argument("--val-images", type=int, default=400, help="number of validation images")
@@ -375,14 +358,12 @@ def add_synthesize(parser: argparse.ArgumentParser) -> None:
 
 
 def run_synthesize(args: Arguments) -> None:
-    """Render the bundled synthetic dataset."""
     from posebook.datasets.synthetic.writing import generate
 
     generate(args.root, args.train_images, args.val_images, args.seed, args.workers)
 
 
 def add_train_lifter(parser: argparse.ArgumentParser) -> None:
-    """Add lifter, dataset and pruning."""
     from posebook.lifting import recipes
     from posebook.lifting.models import LIFTERS
     from posebook.lifting.training import DATASETS
@@ -405,7 +386,6 @@ def add_train_lifter(parser: argparse.ArgumentParser) -> None:
 
 
 def run_train_lifter(args: Arguments) -> None:
-    """Train a lifter and write its record."""
     from posebook import records
     from posebook.lifting import recipes, training
     from posebook.utils import unknown_name_error
@@ -422,7 +402,6 @@ def run_train_lifter(args: Arguments) -> None:
 
 
 def add_train_starpose(parser: argparse.ArgumentParser) -> None:
-    """Add seed, epochs and folder."""
     from posebook.lifting.starpose import RECIPE
 
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="epochs of each training")
@@ -430,7 +409,6 @@ def add_train_starpose(parser: argparse.ArgumentParser) -> None:
 
 
 def run_train_starpose(args: Arguments) -> None:
-    """Train a small StarPose and a plain lifter, and compare them."""
     from posebook import records
     from posebook.lifting import starpose
 
@@ -442,7 +420,6 @@ def run_train_starpose(args: Arguments) -> None:
 
 
 def add_train_two_sets(parser: argparse.ArgumentParser) -> None:
-    """Add method, dataset and seed."""
     from posebook.training.multi_dataset import METHODS, RECIPE
 
     parser.add_argument("--way", default="experts", help=f"training method: {', '.join(METHODS)}")
@@ -453,7 +430,6 @@ def add_train_two_sets(parser: argparse.ArgumentParser) -> None:
 
 
 def run_train_two_sets(args: Arguments) -> None:
-    """Train on two keypoint sets with one method, and write the record."""
     from posebook import records
     from posebook.training import multi_dataset
 

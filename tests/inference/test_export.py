@@ -99,8 +99,8 @@ def test_difference_is_relative_for_small_outputs_and_infinite_for_invalid_ones(
 
 
 def test_file_suffix_must_be_onnx(tmp_path):
-    with pytest.raises(ValueError, match="net.pt does not end in .onnx"):
-        posebook.export(models.build("rtmpose-t", input_size=SIZE), tmp_path / "net.pt")
+    with pytest.raises(ValueError, match="model.pt does not end in .onnx"):
+        posebook.export(models.build("rtmpose-t", input_size=SIZE), tmp_path / "model.pt")
 
 
 def test_file_with_other_outputs_is_rejected_and_removed(tmp_path, monkeypatch):
@@ -112,9 +112,9 @@ def test_file_with_other_outputs_is_rejected_and_removed(tmp_path, monkeypatch):
             return [output + 1 for output in super().run(*args)]
 
     monkeypatch.setattr(ort, "InferenceSession", WrongSession)
-    with pytest.raises(ValueError, match="the outputs of net.onnx differ from the model's by"):
-        posebook.export(calibrated_model("rtmpose-t"), tmp_path / "net.onnx")
-    assert not (tmp_path / "net.onnx").exists()
+    with pytest.raises(ValueError, match="the outputs of model.onnx differ from the model's by"):
+        posebook.export(calibrated_model("rtmpose-t"), tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 QUICK = ("starnet-pose-t", "rtmpose-t", "lpn-50", "simplebaseline-50", "simcc-resnet50")
@@ -129,7 +129,7 @@ def test_every_model_exports(name, tmp_path):
     ort = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model = calibrated_model(name, **SHALLOW.get(name, {}))
-    path = posebook.export(model, tmp_path / "net.onnx")
+    path = posebook.export(model, tmp_path / "model.onnx")
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     images, others = torch.randn(2, 1, 3, *SIZE, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():

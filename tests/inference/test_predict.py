@@ -72,7 +72,7 @@ def test_broken_image_is_reported_and_skipped(image_dir, tmp_path):
         text=True,
     )
     assert process.returncode == 0, process.stderr
-    assert "6 people on 6 images" in process.stdout
+    assert "6 people in 6 images" in process.stdout
     assert "7.jpg cannot be decoded" in process.stderr
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [entry["file_name"] for entry in entries] == [f"{i}.png" for i in range(1, 7)]

@@ -50,7 +50,8 @@ def run_sweep(
 ) -> tuple[list[dict], float]:
     """Measure every combination. Return the rows, and the seconds that a resumed run spent earlier.
 
-    The weights are random, which does not affect the times. Its nine parameters are the ones of the notebook.
+    The weights are random, which does not affect the times. There are more than eight parameters because the
+    notebook passes its own ones.
 
     runtime_names: names in runtimes.RUNTIMES; `eager fp32` is always measured.
     seconds: time for the timed forward passes of each row.
