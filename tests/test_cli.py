@@ -1,9 +1,10 @@
-"""The posebook command: help, errors, and what it prints."""
+"""The posebook command: help, errors and output."""
 
+import importlib
 import json
 import re
-import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,59 +12,55 @@ import pytest
 import torch
 
 from posebook import cli, models
+from posebook.inference import export
 
 
-def refused(capsys, *words: str) -> str:
-    """What a command says on stderr when it fails: one line, with exit code 2."""
-    with pytest.raises(SystemExit) as ended:
+def run_failing(capsys, *words: str) -> str:
+    """Run a command that fails with exit code 2, and return the single line that it prints to stderr."""
+    with pytest.raises(SystemExit) as exit_info:
         cli.main(words)
-    said = capsys.readouterr()
-    assert ended.value.code == 2 and said.err.startswith("error: ") and said.err.count("\n") == 1
-    return said.err
+    error = capsys.readouterr().err
+    assert exit_info.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    return error
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_shows_options_defaults_and_an_example(command, capsys):
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         cli.main([command, "--help"])
     text = capsys.readouterr().out
-    assert ended.value.code == 0 and f"posebook {command} {cli.COMMANDS[command][3]}" in text
+    assert exit_info.value.code == 0 and f"posebook {command} {cli.COMMANDS[command].example}" in text
     assert "--debug" in text and "None" not in text
     if command in ("train", "evaluate", "predict", "lift", "export", "benchmark"):
         assert "(default: cpu)" in text
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_an_example_can_be_parsed(command):
-    words = [word.strip("'") for word in cli.COMMANDS[command][3].split()]
-    seen = []
-    parts = cli.COMMANDS[command]
-    cli.COMMANDS[command] = (*parts[:2], seen.append, parts[3])
-    try:
-        cli.main([command, *words])
-    finally:
-        cli.COMMANDS[command] = parts
-    assert len(seen) == 1 and seen[0].command == command
+def test_example_can_be_parsed(command, monkeypatch):
+    calls = []
+    monkeypatch.setitem(cli.COMMANDS, command, cli.COMMANDS[command]._replace(run=calls.append))
+    cli.main([command, *(word.strip("'") for word in cli.COMMANDS[command].example.split())])
+    assert len(calls) == 1 and calls[0].command == command
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("command", ["train", "predict"])
-def test_a_device_that_is_not_there(command, capsys, tmp_path):
+def test_unavailable_device(command, capsys, tmp_path):
     words = [str(tmp_path)] if command == "predict" else ["--out-dir", str(tmp_path / "out")]
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
-    assert "device cuda is not available" in refused(capsys, command, *words, "--device", "cuda")
-    assert "unknown device 'gpu'" in refused(capsys, command, *words, "--device", "gpu")
+    assert "device cuda is not available" in run_failing(capsys, command, *words, "--device", "cuda")
+    assert "unknown device 'gpu'" in run_failing(capsys, command, *words, "--device", "gpu")
     assert not (tmp_path / "out").exists()
 
 
-def test_predicting_on_nothing_fails(capsys, tmp_path):
-    assert "gone.jpg" in refused(capsys, "predict", str(tmp_path / "gone.jpg"))
+def test_predict_fails_without_a_readable_image(capsys, tmp_path):
+    assert "gone.jpg" in run_failing(capsys, "predict", str(tmp_path / "gone.jpg"))
     (tmp_path / "broken.jpg").write_bytes(b"not an image")
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         cli.main(["predict", str(tmp_path / "broken.jpg"), "--out-dir", str(tmp_path / "out")])
-    said = capsys.readouterr()
-    assert ended.value.code == 2 and "error: no image could be read" in said.err
-    assert "broken.jpg cannot be decoded" in said.err
+    error = capsys.readouterr().err
+    assert exit_info.value.code == 2 and "error: no image could be read" in error
+    assert "broken.jpg cannot be decoded" in error
 
 
 @pytest.mark.parametrize(
@@ -82,10 +79,10 @@ def test_predicting_on_nothing_fails(capsys, tmp_path):
 )
 def test_errors_are_one_line(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("POSEBOOK_DATA", str(tmp_path))
-    assert message in refused(capsys, *words)
+    assert message in run_failing(capsys, *words)
 
 
-def test_debug_shows_the_traceback(capsys):
+def test_debug_shows_the_traceback():
     with pytest.raises(ValueError, match="unknown model 'lapxx'"):
         cli.main(["train", "--model", "lapxx", "--debug"])
 
@@ -98,7 +95,7 @@ def test_models_are_listed_and_counted(capsys):
     assert re.search(r"parameters: 3,5\d\d,\d\d\d", text) and "exact: " in text
 
 
-def test_the_grid_names_its_commands(capsys):
+def test_grid_prints_the_training_command(capsys):
     cli.main(["grid", "lapx-1"])
     assert capsys.readouterr().out.strip().endswith("posebook train --grid lapx-1 --profile paper")
 
@@ -109,25 +106,50 @@ def test_records_are_listed(capsys):
     assert len(lines) > 60 and any(line.startswith("benchmark-cpu  benchmark") for line in lines)
 
 
-def test_a_model_is_exported(tmp_path, capsys):
-    net = models.build("starnet-pose-t", input_size=(64, 64)).eval()
-    models.save_weights(net, tmp_path / "w.safetensors", "starnet-pose-t")
-    cli.main(["export", str(tmp_path / "net.onnx"), "--weights", str(tmp_path / "w.safetensors")])
-    assert (tmp_path / "net.onnx").stat().st_size > 1e6 and "net.onnx" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    "words, batch, end_to_end",
+    [([], 1, False), (["--batch", "0"], None, False), (["--batch", "2", "--end-to-end"], 2, True)],
+)
+def test_export_loads_the_model_and_passes_the_options(
+    words, batch, end_to_end, tmp_path, capsys, monkeypatch
+):
+    """tests/inference/test_export.py tests the exporter, which takes half a minute to import."""
+    weights, out = tmp_path / "w.safetensors", tmp_path / "pose.onnx"
+    model = models.build("starnet-pose-t", input_size=(64, 64)).eval()
+    models.save_weights(model, weights, "starnet-pose-t")
+
+    def fake_export(loaded, *args):
+        assert args == (str(out), batch, end_to_end) and loaded.input_size == (64, 64)
+        state = loaded.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+        return Path(args[0])
+
+    monkeypatch.setattr(export, "export", fake_export)
+    cli.main(["export", str(out), "--weights", str(weights), *words])
+    assert capsys.readouterr().out == f"{out}\n"
 
 
-def test_modules_are_run_without_papermill_snakemake_or_pycocotools(small, tmp_path):
-    """As on a bare GPU machine: LSPET-like data needs none of them."""
-    code = (
-        "import sys\n"
-        "for name in ('papermill', 'snakemake', 'pycocotools', 'captum'): sys.modules[name] = None\n"
-        "from posebook.cli import main\n"
-        "main(sys.argv[1:])\n"
-    )
+@pytest.fixture
+def fresh_cli(monkeypatch):
+    """posebook.cli, imported anew as on a machine without the optional packages.
+
+    A new process would import torch again, which takes longer than the test. After the test, the modules of
+    posebook are the previous ones, because other tests compare their classes.
+    """
+    previous = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "posebook"}
+    for name in ("papermill", "snakemake", "pycocotools", "captum"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import raises ModuleNotFoundError
+    yield importlib.import_module("posebook.cli")
+    for name in [name for name in sys.modules if name.split(".")[0] == "posebook"]:
+        del sys.modules[name]
+    sys.modules.update(previous)
+
+
+def test_training_needs_neither_papermill_nor_snakemake_nor_pycocotools(fresh_cli, small, tmp_path, capsys):
+    """Training on a bare GPU machine: a dataset that is not scored with pycocotools needs none of them."""
     recipe = json.dumps({"epochs": 1, "batch_size": 8, "input_size": [64, 64]})
     words = ["train", "--data-root", str(small), "--val-split", "none", "--profile", "fast", "--set", recipe]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words, "--out-dir", str(tmp_path)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert fresh_cli is not cli
+    fresh_cli.main([*words, "--out-dir", str(tmp_path)])
     assert list((tmp_path / "runs").rglob("weights.safetensors"))
+    assert "records" in capsys.readouterr().out

@@ -145,7 +145,7 @@ def test_what_is_nothing_of_ours_is_refused(tmp_path, capsys):
     assert ended.value.code == 2 and "is not a checkpoint of a posebook training" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["records", "migrate", str(tmp_path / "gone")])
-    assert "error: nothing at" in capsys.readouterr().err
+    assert "gone does not exist" in capsys.readouterr().err
 
 
 def test_git_knows_the_archive():

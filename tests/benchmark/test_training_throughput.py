@@ -1,4 +1,4 @@
-"""Both pipelines make the same kind of batches, and from the same draws the same samples."""
+"""Training throughput: all pipelines make equivalent batches, and timings have the expected form."""
 
 from dataclasses import replace
 
@@ -15,21 +15,21 @@ SIZE = (128, 96)
 
 
 @pytest.fixture(scope="module")
-def people(test_data):
-    whole = lspet.load(test_data / "lspet", "val")
-    return replace(whole, instances=whole.instances[:12])
+def dataset(test_data):
+    full = lspet.load(test_data / "lspet", "val")
+    return replace(full, instances=full.instances[:12])
 
 
-def test_plain_and_packed_batches_are_alike_where_nothing_is_drawn(people, tmp_path):
+def test_plain_and_cached_batches_are_equivalent_without_augmentation(dataset, tmp_path):
     recipe = recipes.get("overfit", batch_size=5, input_size=[128, 96], stage1={"flip": 0})
-    canvases = canvas_cache.open_or_create(people, tmp_path, SIZE, (recipe.stage1,), "raw")
-    both = training_throughput.pipelines(people, {"raw": canvases}, recipe, 0)
-    plain, quick = both["plain"](), both["raw"]()
-    for size in (5, 5, 2, 5):  # an epoch, and on
-        a, b = next(plain), next(quick)
-        for one, other in zip(a, b, strict=True):
-            assert one.shape == other.shape and one.dtype == other.dtype and len(one) == size
-        # plain goes to HSV and back where nothing is to be changed, and some canvases are shrunk
+    canvases = canvas_cache.open_or_create(dataset, tmp_path, SIZE, (recipe.stage1,), "raw")
+    starters = training_throughput.pipelines(dataset, {"raw": canvases}, recipe, 0)
+    plain, cached = starters["plain"](), starters["raw"]()
+    for size in (5, 5, 2, 5):  # one epoch, and the first batch of the next
+        a, b = next(plain), next(cached)
+        for x, y in zip(a, b, strict=True):
+            assert x.shape == y.shape and x.dtype == y.dtype and len(x) == size
+        # images differ a little: plain converts to HSV and back, and some canvases are smaller than the image
         assert (a[0].float() - b[0].float()).abs().mean() < 3
         weights = a[3]
         assert torch.equal(weights, b[3]) and 0 < weights.mean() <= 1
@@ -38,47 +38,47 @@ def test_plain_and_packed_batches_are_alike_where_nothing_is_drawn(people, tmp_p
             assert torch.allclose(x[labeled], y[labeled], atol=1e-6)
 
 
-def test_one_draw_is_colored_alike(people, monkeypatch):
-    """Plain's formulas against `photometric`, on the same draws."""
+def test_same_draw_gives_the_same_image(dataset, monkeypatch):
+    """Compare the plain pipeline with `apply_photometric` on the same random draws."""
     recipe = recipes.get("fast", stage1={"blur": 0.5, "median_blur": 0.5}, input_size=list(SIZE))
-    plain = training_throughput.ReferenceDataset(people, recipe, 0)
-    quick = data.TrainDataset(people, recipe, 0)
-    quick.draw(0)
+    plain = training_throughput.ReferenceDataset(dataset, recipe, 0)
+    samples = data.TrainDataset(dataset, recipe, 0)
+    samples.draw(0)
     for index in range(12):
-        jitter = [field[index : index + 1] for field in quick.jitter]
+        jitter = [field[index : index + 1] for field in samples.jitter]
         drawn = transforms.Jitter(*jitter)
-        matrix, image = quick.matrices[index], quick[0, index][0].numpy()
+        matrix, image = samples.matrices[index], samples[0, index][0].numpy()
         flipped = np.linalg.det(matrix[:, :2]) < 0
         with monkeypatch.context() as patch:
             patch.setattr(transforms, "random_affine", lambda *_, m=matrix, f=flipped: (m, f))
             patch.setattr(transforms, "draw_jitter", lambda *_, d=drawn: d)
-            found, _, _, weights = plain[0, index]
+            plain_image, _, _, weights = plain[0, index]
         if drawn.hsv_offsets.any():
-            assert (found == image).all()
-        assert (weights == quick.weights[index].numpy()).all()
+            assert (plain_image == image).all()
+        assert (weights == samples.weights[index].numpy()).all()
 
 
-def test_ways_are_timed_in_turns(people, tmp_path):
+def test_pipelines_are_measured_in_every_round(dataset, tmp_path):
     recipe = recipes.get("fast", batch_size=4, input_size=list(SIZE))
-    canvases = canvas_cache.open_or_create(people, tmp_path, SIZE, (recipe.stage1,), "raw")
-    ways = training_throughput.pipelines(people, {"raw": canvases}, recipe, 0)
-    found = training_throughput.measure_pipelines(ways, rounds=2, seconds=0.1)
-    assert list(found) == ["plain", "pictures", "raw"]
-    assert all(len(values) == 2 and min(values) > 0 for values in found.values())
+    canvases = canvas_cache.open_or_create(dataset, tmp_path, SIZE, (recipe.stage1,), "raw")
+    starters = training_throughput.pipelines(dataset, {"raw": canvases}, recipe, 0)
+    rates = training_throughput.measure_pipelines(starters, rounds=2, seconds=0.1)
+    assert list(rates) == ["plain", "pictures", "raw"]
+    assert all(len(values) == 2 and min(values) > 0 for values in rates.values())
 
 
-def test_steps_are_timed_one_change_after_the_other(people):
+def test_every_step_variant_is_measured(dataset):
     recipe = recipes.get("fast", batch_size=2, input_size=[64, 64])
-    found = training_throughput.step_rates(
-        "starnet-pose-t", people.skeleton, recipe, "cpu", "bf16", rounds=2, steps=1
+    rates = training_throughput.step_rates(
+        "starnet-pose-t", dataset.skeleton, recipe, "cpu", "bf16", rounds=2, steps=1
     )
-    assert list(found) == ["as built", "+ channels last", "+ fused optimizer", "+ bf16"]
-    assert all(len(values) == 2 and min(values) > 0 for values in found.values())
+    assert list(rates) == ["as built", "+ channels last", "+ fused optimizer", "+ bf16"]
+    assert all(len(values) == 2 and min(values) > 0 for values in rates.values())
 
 
-def test_the_pieces_of_a_sample_are_timed(people, tmp_path):
+def test_stages_of_a_sample_are_timed(dataset, tmp_path):
     recipe = recipes.get("fast", input_size=list(SIZE))
-    canvases = canvas_cache.open_or_create(people, tmp_path, SIZE, (recipe.stage1,), "raw")
-    found = training_throughput.profile_stages(people, canvases, recipe, 8)
-    assert len(found) == 7 and min(found.values()) > 0
-    assert found["fetch the canvas"] < found["decode the picture"]
+    canvases = canvas_cache.open_or_create(dataset, tmp_path, SIZE, (recipe.stage1,), "raw")
+    microseconds = training_throughput.profile_stages(dataset, canvases, recipe, 8)
+    assert len(microseconds) == 7 and min(microseconds.values()) > 0
+    assert microseconds["fetch the canvas"] < microseconds["decode the picture"]

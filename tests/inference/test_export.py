@@ -1,4 +1,4 @@
-"""Folding and export: the same answers, for every model; and each reason not to."""
+"""Folding and ONNX export: outputs agree with the model, and every error is raised."""
 
 import copy
 import json
@@ -21,46 +21,46 @@ from posebook.inference import export
 SIZE = (64, 64)
 
 
-def live(name: str, size: tuple[int, int] = SIZE, **options) -> nn.Module:
-    """A net whose answers depend on the picture: its norms have the statistics of what passes through.
+def calibrated_model(name: str, size: tuple[int, int] = SIZE, **options) -> nn.Module:
+    """A random model whose outputs depend on the image: its batch norms have the statistics of random input.
 
-    Their weights are halved: a deep random net without that turns rounding into answers of its own.
+    The weights of the norms are halved. Otherwise a deep random model amplifies rounding errors.
     """
     torch.manual_seed(0)
-    net = models.build(name, input_size=size, **options).train()
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)]
+    model = models.build(name, input_size=size, **options).train()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)]
     for norm in norms:
-        norm.momentum = None  # the mean over what it has seen
+        norm.momentum = None  # use the cumulative mean
     with torch.no_grad():
-        net(torch.randn(4, 3, *size))
+        model(torch.randn(4, 3, *size))
         for norm in norms:
             norm.weight.mul_(0.5)
-    return net.eval()
+    return model.eval()
 
 
 @pytest.mark.parametrize("name", ["starnet-pose-s", "amfacpose-r18", "lapx", "lite-hrnet-18", "lpn-50"])
-def test_a_folded_net_gives_the_same_answers(name):
-    net, (a, b) = live(name), torch.randn(2, 1, 3, *SIZE)
-    folded = export.fold(net)
+def test_folded_model_gives_the_same_outputs(name):
+    model, (a, b) = calibrated_model(name), torch.randn(2, 1, 3, *SIZE)
+    folded = export.fold(model)
     with torch.no_grad():
-        wanted, other, found = (export.output_list(m(x)) for m, x in ((net, a), (net, b), (folded, a)))
-    error = export.max_difference(wanted, found)
-    assert error <= export.TOLERANCE and 10 * error < export.max_difference(wanted, other)
-    before, after = (sum(isinstance(m, nn.BatchNorm2d) for m in each.modules()) for each in (net, folded))
+        expected, other, actual = (list(m(x)) for m, x in ((model, a), (model, b), (folded, a)))
+    error = export.max_difference(expected, actual)
+    assert error <= export.TOLERANCE and 10 * error < export.max_difference(expected, other)
+    before, after = (sum(isinstance(m, nn.BatchNorm2d) for m in each.modules()) for each in (model, folded))
     assert after < before / 2 and not any(p.requires_grad for p in folded.parameters())
 
 
-def test_folding_leaves_the_model_alone_and_precomputes_coordinates():
-    net = live("amfacpose-r18")
-    state = copy.deepcopy(net.state_dict())
-    folded = export.fold(net)
-    assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
-    kinds = [type(module).__name__ for module in folded.modules()]
-    assert "CoordConv2d" not in kinds and kinds.count("FixedSizeCoordConv") == 3
+def test_folding_does_not_change_the_model_and_precomputes_coordinates():
+    model = calibrated_model("amfacpose-r18")
+    state = copy.deepcopy(model.state_dict())
+    folded = export.fold(model)
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    classes = [type(module).__name__ for module in folded.modules()]
+    assert "CoordConv2d" not in classes and classes.count("FixedSizeCoordConv") == 3
 
 
-class Twice(nn.Module):
-    """A net whose one convolution has two norms after it, by turns: nothing that can be merged."""
+class ConvUsedTwice(nn.Module):
+    """A convolution that runs twice, with a different norm after each call: nothing can be merged."""
 
     def __init__(self):
         super().__init__()
@@ -72,122 +72,120 @@ class Twice(nn.Module):
         return [self.a(y) + y + self.b(self.conv(x))]
 
 
-class Shared(Twice):
-    """The convolution's own answer is used beside its norm's: merged, it would be another."""
+class ConvOutputUsedTwice(ConvUsedTwice):
+    """The convolution's output is used by the norm and by the sum: merging changes the sum."""
 
     def forward(self, x):
         y = self.conv(x)
         return [self.a(y) + y]
 
 
-def test_what_cannot_be_merged_is_left_or_refused():
-    folded = export.fold(Twice().eval())
+def test_fold_skips_or_rejects_norms_that_cannot_be_merged():
+    folded = export.fold(ConvUsedTwice().eval())
     assert isinstance(folded.a, nn.BatchNorm2d)
-    net = Shared().eval()
-    net.a.running_mean.fill_(1.0)
+    model = ConvOutputUsedTwice().eval()
+    model.a.running_mean.fill_(1.0)
     with pytest.raises(
-        ValueError, match="folding moved an output by .*: this net has a part that fold cannot"
+        ValueError, match="folding changed an output by .*: the model has a module that fold cannot merge"
     ):
-        export.fold(net)
+        export.fold(model)
 
 
-def test_difference_is_relative_for_small_answers_and_infinite_for_none():
+def test_difference_is_relative_for_small_outputs_and_infinite_for_invalid_ones():
     assert export.max_difference([np.array([10.0])], [np.array([10.5])]) == 0.5
     assert export.max_difference([np.array([0.01])], [np.array([0.015])]) == pytest.approx(0.5)
     assert export.max_difference([np.ones(2)], [np.array([1, np.nan])]) == float("inf")
     assert export.max_difference([np.ones(2)], [np.ones(3)]) == float("inf")
 
 
-def test_a_file_must_be_called_onnx(tmp_path):
-    with pytest.raises(ValueError, match="net.pt does not end in .onnx"):
-        posebook.export(models.build("rtmpose-t", input_size=SIZE), tmp_path / "net.pt")
+def test_file_suffix_must_be_onnx(tmp_path):
+    with pytest.raises(ValueError, match="model.pt does not end in .onnx"):
+        posebook.export(models.build("rtmpose-t", input_size=SIZE), tmp_path / "model.pt")
 
 
-def test_a_file_that_answers_otherwise_is_refused_and_removed(tmp_path, monkeypatch):
+def test_file_with_other_outputs_is_rejected_and_removed(tmp_path, monkeypatch):
     ort = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
 
-    class Wrong:
-        def __init__(self, *arguments, **how):
-            self.session = real(*arguments, **how)
+    class WrongSession(ort.InferenceSession):
+        def run(self, *args):
+            return [output + 1 for output in super().run(*args)]
 
-        def run(self, *arguments):
-            return [part + 1 for part in self.session.run(*arguments)]
-
-    real = ort.InferenceSession
-    monkeypatch.setattr(ort, "InferenceSession", Wrong)
-    with pytest.raises(ValueError, match="net.onnx answers otherwise than the model, by"):
-        posebook.export(live("rtmpose-t"), tmp_path / "net.onnx")
-    assert not (tmp_path / "net.onnx").exists()
+    monkeypatch.setattr(ort, "InferenceSession", WrongSession)
+    with pytest.raises(ValueError, match="the outputs of model.onnx differ from the model's by"):
+        posebook.export(calibrated_model("rtmpose-t"), tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 QUICK = ("starnet-pose-t", "rtmpose-t", "lpn-50", "simplebaseline-50", "simcc-resnet50")
-# A ViT's blocks are alike: two of them show what twelve to 32 would, at half a gigabyte less.
+# The blocks of a ViT are identical: two instead of 12 to 32 of them save half a gigabyte.
 SHALLOW = {name: {"depth": 2} for name in models.names() if name.startswith("vitpose")}
-EVERY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in models.names()]
+MODELS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in models.names()]
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model_exports(name, tmp_path):
-    """export itself compares with the model and raises; here once more, on other pictures."""
+    """export compares the file with the model itself. This test compares them on other images."""
     ort = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    net = live(name, **SHALLOW.get(name, {}))
-    path = posebook.export(net, tmp_path / "net.onnx")
+    model = calibrated_model(name, **SHALLOW.get(name, {}))
+    path = posebook.export(model, tmp_path / "model.onnx")
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     images, others = torch.randn(2, 1, 3, *SIZE, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
-        wanted, other = export.output_list(net(images)), export.output_list(net(others))
-    error = export.max_difference(wanted, session.run(None, {"images": images.numpy()}))
-    assert error <= export.TOLERANCE and 10 * error < export.max_difference(wanted, other)
-    about = session.get_modelmeta().custom_metadata_map
-    assert json.loads(about["input_size"]) == list(SIZE) and about["skeleton"] == "coco"
+        expected, other = list(model(images)), list(model(others))
+    error = export.max_difference(expected, session.run(None, {"images": images.numpy()}))
+    assert error <= export.TOLERANCE and 10 * error < export.max_difference(expected, other)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["input_size"]) == list(SIZE) and metadata["skeleton"] == "coco"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["rtmpose-t", "lpn-50"])
-def test_a_free_batch_and_the_whole_way_from_picture_to_joints(name, tmp_path):
+def test_free_batch_size_and_end_to_end_export(name, tmp_path):
     ort = pytest.importorskip("onnxruntime")
-    net = live(name)
-    path = posebook.export(net, tmp_path / "whole.onnx", batch=None, whole=True)
+    model = calibrated_model(name)
+    path = posebook.export(model, tmp_path / "pose.onnx", batch=None, end_to_end=True)
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for count in (1, 2, 5):
         crops = np.random.default_rng(count).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
         keypoints, scores = session.run(None, {"crops": crops})
         with torch.no_grad():
-            output = predictions.forward(net, transforms.normalize(torch.from_numpy(crops)), flip_test=False)
-        wanted, score, _ = predictions.decode(output, SIZE)
+            images = transforms.normalize(torch.from_numpy(crops))
+            output = predictions.forward(model, images, flip_test=False)
+        expected, score, _ = predictions.decode(output, SIZE)
         assert keypoints.shape == (count, 17, 2) and np.abs(scores - score.numpy()).max() <= 1e-4
-        assert (np.abs(keypoints - wanted.numpy()).max(-1) < 1e-3).mean() > 0.9  # but for ties
+        assert (np.abs(keypoints - expected.numpy()).max(-1) < 1e-3).mean() > 0.9  # the others are ties
 
 
 @pytest.mark.slow
-def test_the_readme_script_needs_onnxruntime_and_opencv_alone(tmp_path):
-    """The script the README shows, as it stands there, on shipped weights and a drawn person."""
+def test_readme_script_needs_only_onnxruntime_and_opencv(tmp_path):
+    """Run the script from the README unchanged, with shipped weights and a rendered person."""
     pytest.importorskip("onnxruntime")
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "docs" / "export.md").read_text()
     script = next(
         block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "InferenceSession" in block
     )
     assert len([line for line in script.splitlines() if line.strip()]) <= 15
     assert "posebook" not in script and "torch" not in script
-    net = models.load_weights(ROOT / "data/weights/starnet-pose-t-synthetic.safetensors")
-    posebook.export(net, tmp_path / "pose.onnx", whole=True)
+    model = models.load_weights(ROOT / "data/weights/starnet-pose-t-synthetic.safetensors")
+    posebook.export(model, tmp_path / "pose.onnx", end_to_end=True)
     from posebook.datasets.synthetic import writing
 
     image, people = writing.render(3)
     x, y, w, h = max(people, key=lambda person: person["area"])["bbox"]
     cv2.imwrite(str(tmp_path / "people.jpg"), image[..., ::-1])
     script = re.sub(r"^x, y, w, h = .*$", f"x, y, w, h = {x}, {y}, {w}, {h}", script, flags=re.M)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script + "\nprint(joints.tolist())"],
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    found = np.array(json.loads(done.stdout.strip().splitlines()[-1]))
-    matrix = transforms.crop_affine((x, y, w, h), net.input_size)
-    crop = transforms.warp(cv2.imread(str(tmp_path / "people.jpg"))[..., ::-1], matrix, net.input_size)
+    actual = np.array(json.loads(process.stdout.strip().splitlines()[-1]))
+    matrix = transforms.crop_affine((x, y, w, h), model.input_size)
+    crop = transforms.warp(cv2.imread(str(tmp_path / "people.jpg"))[..., ::-1], matrix, model.input_size)
     with torch.no_grad():
-        output = predictions.forward(net, transforms.normalize(torch.from_numpy(crop)[None]), flip_test=False)
-    points = predictions.decode(output, net.input_size)[0][0].double().numpy()
-    wanted = transforms.apply_affine(transforms.invert(matrix), points)
-    assert found.shape == (17, 2) and np.median(np.abs(found - wanted)) < 0.5
+        images = transforms.normalize(torch.from_numpy(crop)[None])
+        output = predictions.forward(model, images, flip_test=False)
+    points = predictions.decode(output, model.input_size)[0][0].double().numpy()
+    expected = transforms.apply_affine(transforms.invert(matrix), points)
+    assert actual.shape == (17, 2) and np.median(np.abs(actual - expected)) < 0.5

@@ -1,4 +1,4 @@
-"""MoveNet and BlazePose: the joints' order and place in a crop, of stand-ins and of the published files."""
+"""MoveNet and BlazePose: joint order and position in the crop, for fake models and published files."""
 
 import sys
 import types
@@ -13,39 +13,39 @@ from posebook.evaluation import metrics
 from posebook.inference import peers
 
 
-class Stand:
-    """A compiled model of given shapes that returns given outputs and keeps what it was asked."""
+class FakeModel:
+    """A compiled model that returns fixed outputs and stores its last input."""
 
     def __init__(self, side: int, outputs: list[np.ndarray], dtype=np.uint8):
-        self.side, self.given, self.dtype = side, outputs, dtype
+        self.side, self.results, self.dtype = side, outputs, dtype
         self.outputs = [types.SimpleNamespace(shape=output.shape) for output in outputs]
 
     def input(self, _: int):
-        kind = types.SimpleNamespace(to_dtype=lambda: self.dtype)
-        return types.SimpleNamespace(shape=(1, self.side, self.side, 3), element_type=kind)
+        element_type = types.SimpleNamespace(to_dtype=lambda: self.dtype)
+        return types.SimpleNamespace(shape=(1, self.side, self.side, 3), element_type=element_type)
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-        self.asked = images
-        return self.given
+        self.images = images
+        return self.results
 
 
-def loaded(stand: Stand, tmp_path, monkeypatch) -> peers.Peer:
-    """The peer of a stand-in."""
-    core = types.SimpleNamespace(compile_model=lambda *_: stand)
+def load_fake(model: FakeModel, tmp_path, monkeypatch) -> peers.Peer:
+    """Load a fake model as a peer."""
+    core = types.SimpleNamespace(compile_model=lambda *_: model)
     monkeypatch.setitem(sys.modules, "openvino", types.SimpleNamespace(Core=lambda: core))
     path = tmp_path / "model.tflite"
     path.write_bytes(b"0123456789")
     peer = peers.load_peer(path)
-    assert (peer.name, peer.side, peer.size_bytes) == ("model", stand.side, 10)
+    assert (peer.name, peer.side, peer.size_bytes) == ("model", model.side, 10)
     return peer
 
 
-def test_movenet_gives_y_x_score_as_shares_of_the_square(tmp_path, monkeypatch):
+def test_movenet_outputs_are_y_x_score_as_fractions_of_the_crop(tmp_path, monkeypatch):
     output = np.random.default_rng(0).random((1, 1, 17, 3)).astype(np.float32)
-    stand = Stand(192, [output])
+    model = FakeModel(192, [output])
     crop = np.random.default_rng(1).integers(0, 256, (192, 192, 3), dtype=np.uint8)
-    points, scores = loaded(stand, tmp_path, monkeypatch).run(crop)
-    assert stand.asked.dtype == np.uint8 and (stand.asked == crop).all()
+    points, scores = load_fake(model, tmp_path, monkeypatch).run(crop)
+    assert model.images.dtype == np.uint8 and (model.images == crop).all()
     for joint in range(17):
         y, x, score = output[0, 0, joint]
         assert (
@@ -54,24 +54,24 @@ def test_movenet_gives_y_x_score_as_shares_of_the_square(tmp_path, monkeypatch):
         )
 
 
-def test_blazepose_gives_pixels_and_logits_of_39_landmarks(tmp_path, monkeypatch):
+def test_blazepose_outputs_are_pixels_and_logits_of_39_landmarks(tmp_path, monkeypatch):
     output = np.random.default_rng(0).normal(100, 50, (1, 195)).astype(np.float32)
     output.reshape(39, 5)[:, 3] = np.linspace(-4, 4, 39)
-    stand = Stand(256, [np.zeros((1, 1), np.float32), output], np.float32)
+    model = FakeModel(256, [np.zeros((1, 1), np.float32), output], np.float32)
     crop = np.full((256, 256, 3), 51, np.uint8)
-    points, scores = loaded(stand, tmp_path, monkeypatch).run(crop)
-    assert stand.asked.dtype == np.float32 and stand.asked == pytest.approx(0.2)
+    points, scores = load_fake(model, tmp_path, monkeypatch).run(crop)
+    assert model.images.dtype == np.float32 and model.images == pytest.approx(0.2)
     landmarks = output.reshape(39, 5)
-    for joint, place in enumerate(peers.BLAZEPOSE_COCO):
-        assert points[joint] == pytest.approx(landmarks[place, :2] - 0.5)
-        assert scores[joint] == pytest.approx(1 / (1 + np.exp(-landmarks[place, 3])))
+    for joint, landmark in enumerate(peers.BLAZEPOSE_COCO):
+        assert points[joint] == pytest.approx(landmarks[landmark, :2] - 0.5)
+        assert scores[joint] == pytest.approx(1 / (1 + np.exp(-landmarks[landmark, 3])))
 
 
-def test_points_are_brought_back_to_the_picture(tmp_path, monkeypatch):
-    """A model that finds the crop's brightest spot: where that is in the picture."""
-    picture = np.zeros((300, 400, 3), np.uint8)
-    cv2.circle(picture, (230, 140), 6, (255, 255, 255), -1)
-    cv2.imwrite(str(tmp_path / "spot.png"), picture)
+def test_points_are_mapped_back_to_the_image(tmp_path):
+    """The fake model locates the bright spot of the crop. Its position in the image is known."""
+    image = np.zeros((300, 400, 3), np.uint8)
+    cv2.circle(image, (230, 140), 6, (255, 255, 255), -1)
+    cv2.imwrite(str(tmp_path / "spot.png"), image)
     box = (150.0, 60.0, 120.0, 180.0)
     person = Person(tmp_path / "spot.png", 1, 1, box, 1.0, np.zeros((17, 3)))
 
@@ -81,34 +81,33 @@ def test_points_are_brought_back_to_the_picture(tmp_path, monkeypatch):
         spot = np.array([(x * weights).sum(), (y * weights).sum()]) / weights.sum()
         return np.tile(spot, (17, 1)), np.ones(17)
 
-    people = PoseDataset("made", "val", skeletons.get("coco"), "0" * 64, (person,) * 2, None)
-    found = peers.predict(peers.Peer("spot", 192, run, 1), people)
-    assert found.keypoints.shape == (2, 17, 2) and found.scores.shape == (2, 17) and found.decoding == "spot"
-    np.testing.assert_allclose(found.keypoints, np.broadcast_to((230, 140), (2, 17, 2)), atol=0.2)
+    dataset = PoseDataset("spots", "val", skeletons.get("coco"), "0" * 64, (person,) * 2, None)
+    result = peers.predict(peers.Peer("spot", 192, run, 1), dataset)
+    assert result.keypoints.shape == (2, 17, 2) and result.scores.shape == (2, 17)
+    assert result.decoding == "spot"
+    np.testing.assert_allclose(result.keypoints, np.broadcast_to((230, 140), (2, 17, 2)), atol=0.2)
 
 
-def test_other_files_are_refused(tmp_path, monkeypatch):
+def test_other_files_are_rejected(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     with pytest.raises(FileNotFoundError, match="no model file at .*none.tflite"):
         peers.load_peer(tmp_path / "none.tflite")
-    stand = Stand(64, [np.zeros((1, 10), np.float32)])
+    model = FakeModel(64, [np.zeros((1, 10), np.float32)])
     message = r"model.tflite is neither MoveNet nor BlazePose: its outputs are \[\(1, 10\)\]"
     with pytest.raises(ValueError, match=message):
-        loaded(stand, tmp_path, monkeypatch)
+        load_fake(model, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "name, least", [("movenet_lightning_int8", 0.2), ("pose_landmark_lite", 0.1), ("pose_landmark_full", 0.1)]
+    "name, min_ap",
+    [("movenet_lightning_int8", 0.2), ("pose_landmark_lite", 0.1), ("pose_landmark_full", 0.1)],
 )
-def test_the_published_files_find_real_people(test_data, name, least):
+def test_published_files_predict_real_people(test_data, name, min_ap):
     pytest.importorskip("openvino")
     path = test_data / "peers" / f"{name}.tflite"
     if not path.is_file():
-        pytest.skip(f"{path} is not there")
-    people = coco.load(test_data / "coco_sample", "val2017")
-    found = peers.predict(peers.load_peer(path), people)
-    assert (
-        least < metrics.score(people, found)["AP"] < 0.8
-        and (0 <= found.scores).all()
-        and (found.scores <= 1).all()
-    )
+        pytest.skip(f"{path} does not exist")
+    dataset = coco.load(test_data / "coco_sample", "val2017")
+    result = peers.predict(peers.load_peer(path), dataset)
+    assert min_ap < metrics.score(dataset, result)["AP"] < 0.8
+    assert (0 <= result.scores).all() and (result.scores <= 1).all()

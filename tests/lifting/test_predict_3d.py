@@ -151,7 +151,7 @@ def test_videos_that_are_none(tmp_path):
     with pytest.raises(ValueError, match="text.mp4 cannot be opened as a video: .*folder with its frames"):
         predict_3d.open_frames(tmp_path / "text.mp4")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no picture in .*empty: wanted are .jpg"):
+    with pytest.raises(ValueError, match="no image in .*empty: supported are .jpg"):
         predict_3d.open_frames(tmp_path / "empty")
 
 
@@ -293,6 +293,6 @@ def test_the_command_line_lifts_a_video(video, lifter, tmp_path):
     words += ["--lifter-weights", str(tmp_path / "lifter.safetensors"), "--out-dir", str(tmp_path / "out")]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "16 frames, the person lost in 0: " in done.stdout
+    assert "16 frames, the person was lost in 0: " in done.stdout
     assert np.load(tmp_path / "out" / "poses3d.npz")["pose"].shape == (16, 17, 3)
     assert len(list((tmp_path / "out" / "overlays").glob("*.jpg"))) == 6

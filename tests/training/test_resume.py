@@ -118,7 +118,7 @@ def test_options_that_are_no_json_do_not_keep_a_run_from_going_on(small, tmp_pat
 def test_a_row_of_the_grid_says_it_all(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main(["train", "--grid", "lapx-3", "--seed", "1"])
-    assert "--grid says it all: leave out --seed" in capsys.readouterr().err
+    assert "--grid already sets seed: leave out --seed" in capsys.readouterr().err
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(small):

@@ -1,4 +1,4 @@
-"""Energy per person, where the machine has a meter."""
+"""Energy per person, if the machine has an energy meter."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,26 +9,27 @@ from torch import Tensor
 from posebook.benchmark import timing
 from posebook.inference import runtimes
 
-Meter = Callable[[], float]  # joules used so far
+Meter = Callable[[], float]  # returns the energy used so far, in joules
 
 
 def joules_per_person(run: runtimes.InferenceFn, images: Tensor, meter: Meter, seconds: float = 2.0) -> float:
-    """Joules for one person; the whole processor's or card's, idle draw included.
+    """Joules per person of the entire processor or GPU, including its idle power.
 
-    Over seconds of forwards: NVML's counter moves every tenth of one or so.
+    The forward passes are repeated for `seconds`, because NVML updates its counter only about ten times per
+    second.
     """
     now, forwards = timing.clock(str(images.device)), 0
-    start, begun = meter(), now()
-    while now() - begun < 1000 * seconds:
+    start_joules, start = meter(), now()
+    while now() - start < 1000 * seconds:
         run(images)
         forwards += 1
-    return (meter() - start) / forwards / len(images)
+    return (meter() - start_joules) / forwards / len(images)
 
 
 def energy_meter(device: str = "cpu", root: str | Path = "/sys/class/powercap") -> Meter | None:
-    """A meter of the energy used so far: NVML's of a GPU, RAPL's of a processor; None where neither tells.
+    """Return the energy meter of a GPU (NVML) or of a processor (RAPL), or None if unavailable.
 
-    Over a difference of two readings: a RAPL counter that wraps between them makes it negative.
+    A RAPL counter can wrap around between two readings. Their difference is then negative.
     """
     if torch.device(device).type == "cuda":
         try:
@@ -37,13 +38,13 @@ def energy_meter(device: str = "cpu", root: str | Path = "/sys/class/powercap") 
             pynvml.nvmlInit()
             handle = pynvml.nvmlDeviceGetHandleByIndex(torch.device(device).index or 0)
             pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-        except Exception:  # no package, no driver, or a card that does not tell
+        except Exception:  # no package, no driver, or a GPU without this counter
             return None
-        return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
-    meters = [path / "energy_uj" for path in sorted(Path(root).glob("intel-rapl:?"))]
+        return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3  # NVML counts millijoules
+    counters = [path / "energy_uj" for path in sorted(Path(root).glob("intel-rapl:?"))]
     try:
-        for meter in meters:
-            int(meter.read_text())
-    except OSError:  # often for root alone
+        for counter in counters:
+            int(counter.read_text())
+    except OSError:  # often only root may read the counters
         return None
-    return (lambda: sum(int(meter.read_text()) for meter in meters) / 1e6) if meters else None
+    return (lambda: sum(int(counter.read_text()) for counter in counters) / 1e6) if counters else None

@@ -1,4 +1,4 @@
-"""Memory: activations alive at once, and the resident size of a runtime."""
+"""Memory: peak size of the activations, and resident size of a runtime."""
 
 import subprocess
 import sys
@@ -23,29 +23,30 @@ for _ in range(10):
 print(resident() - before)
 """
 
-
+# By runtime: "load" imports it, "make" creates the model and zero inputs, "run" runs the model once. OpenVINO
+# loads its CPU plugin at the first query, so "load" makes one; otherwise the plugin would count as the model.
 RUNTIME_SCRIPTS = {
     "ONNX Runtime fp32": {
         "load": "import numpy, onnxruntime",
         "make": "options = onnxruntime.SessionOptions(); options.intra_op_num_threads = threads\n"
-        "net = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])\n"
-        "given = {i.name: numpy.zeros(i.shape, 'float32') for i in net.get_inputs()}",
-        "run": "net.run(None, given)",
+        "session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])\n"
+        "inputs = {i.name: numpy.zeros(i.shape, 'float32') for i in session.get_inputs()}",
+        "run": "session.run(None, inputs)",
     },
     "OpenVINO fp32": {
         "load": "import numpy, openvino\n"
         "core = openvino.Core()\n"
         "core.get_property('CPU', 'DEVICE_ARCHITECTURE')",
-        "make": "net = core.compile_model(path, 'CPU', {'PERFORMANCE_HINT': 'LATENCY', "
+        "make": "request = core.compile_model(path, 'CPU', {'PERFORMANCE_HINT': 'LATENCY', "
         "'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32'}).create_infer_request()\n"
-        "given = {0: numpy.zeros(tuple(net.model_inputs[0].shape), 'float32')}",
-        "run": "net.infer(given)",
+        "inputs = {0: numpy.zeros(tuple(request.model_inputs[0].shape), 'float32')}",
+        "run": "request.infer(inputs)",
     },
 }
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that are alive while a net runs, its weights and input left out."""
+    """Count the bytes of the tensors that are alive while a model runs, except those of `known`."""
 
     def __init__(self, known: list[Tensor]):
         super().__init__()
@@ -55,40 +56,39 @@ class _LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if (
-                isinstance(tensor, Tensor)
-                and (pointer := tensor.untyped_storage().data_ptr()) not in self.seen
-            ):
+            if not isinstance(tensor, Tensor):
+                continue
+            storage = tensor.untyped_storage()  # views share the storage of their base
+            pointer, size = storage.data_ptr(), storage.nbytes()
+            if pointer not in self.seen:
                 self.seen.add(pointer)
-                storage = tensor.untyped_storage()
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._gone, pointer, storage.nbytes())
+                self.now += size
+                weakref.finalize(storage, self._release, pointer, size)
         self.peak = max(self.peak, self.now)
         return result
 
-    def _gone(self, pointer: int, size: int) -> None:
+    def _release(self, pointer: int, size: int) -> None:
         self.seen.discard(pointer)
         self.now -= size
 
 
 @torch.no_grad()
 def peak_activation_bytes(model: nn.Module, images: Tensor) -> int:
-    """Bytes of the largest set of tensors alive at once in a forward, weights and input left out."""
-    known = [*model.parameters(), *model.buffers(), images]
-    with _LiveBytes(known) as alive:
+    """Peak bytes of the tensors alive at once in a forward pass, without weights, buffers and input."""
+    with _LiveBytes([*model.parameters(), *model.buffers(), images]) as live:
         model.eval()(images)
-    return alive.peak
+    return live.peak
 
 
-def resident_mib(form: str, onnx: str | Path, threads: int) -> float | None:
-    """MiB of a fresh process that holds one ONNX file in a runtime, less the runtime's own (choice 4).
+def resident_mib(runtime: str, onnx: str | Path, threads: int) -> float | None:
+    """MiB that one ONNX file adds to a new process with the runtime loaded (timing.py, choice 4).
 
-    None on systems that keep no /proc.
+    None on systems without /proc.
     """
     if not Path("/proc/self/statm").exists():
         return None
-    script = RSS_SCRIPT.format(**RUNTIME_SCRIPTS[form])
-    done = subprocess.run(
+    script = RSS_SCRIPT.format(**RUNTIME_SCRIPTS[runtime])
+    process = subprocess.run(
         [sys.executable, "-c", script, str(onnx), str(threads)], capture_output=True, text=True, check=True
     )
-    return int(done.stdout) / 2**20
+    return int(process.stdout) / 2**20

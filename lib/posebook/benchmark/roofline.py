@@ -1,4 +1,4 @@
-"""Time per layer, and the limits of the machine."""
+"""Time per layer, and the limits of the machine (timing.py, choice 3)."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from posebook.benchmark.timing import clock
 
 
 def op_type(module: nn.Module) -> str:
-    """What sort of work a module does itself, for the sums over layers."""
+    """Category of the operation that a module itself performs, for sums over layers."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)):
         if module.groups == module.in_channels > 1:
             return "depthwise"
@@ -19,42 +19,46 @@ def op_type(module: nn.Module) -> str:
         return "linear"
     if "Norm" in type(module).__name__:
         return "norms"
-    return (
-        "activations" if not list(module.children()) and list(module.parameters()) == [] else "between layers"
-    )
+    is_activation = not list(module.children()) and not list(module.parameters())
+    return "activations" if is_activation else "between layers"
 
 
 @torch.no_grad()
 def layer_times(model: nn.Module, images: Tensor, device: str = "cpu", runs: int = 10) -> list[dict]:
-    """Each module's own time in eager mode: {"name", "kind", "of", "ms", "macs", "bytes"}, in order of use.
+    """Measure each module's own time in eager mode, without its children's, as the median of `runs`.
 
-    `of` is the module's class; macs and bytes are those of convolutions and linear layers, 0 of the others.
+    Returns one row for each module, in order of use: {"name", "kind", "of", "ms", "macs", "bytes"}. `kind` is
+    its `op_type`, and `of` is its class. macs and bytes are those of convolutions and linear layers, and 0
+    for other modules.
     """
     model, images, now = model.to(device).eval(), images.to(device), clock(device)
     names = {module: name for name, module in model.named_modules()}
-    rows, stack = {}, []
+    own_ms: dict[nn.Module, float] = {}
+    costs: dict[nn.Module, tuple[int, int]] = {}  # multiply-adds and bytes
+    stack: list[list[float]] = []  # of each running module: its start, and the time of its children so far
 
     def begin(module: nn.Module, inputs: tuple) -> None:
         stack.append([now(), 0.0])
 
-    def end(module: nn.Module, inputs: tuple, output: object) -> None:
-        start, below = stack.pop()
-        took = now() - start
+    def end(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        start, children_ms = stack.pop()
+        elapsed = now() - start
         if stack:
-            stack[-1][1] += took
-        rows[module] = rows.get(module, 0.0) + took - below
-        if hasattr(module, "weight") and op_type(module) != "norms":
-            used = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
-            macs, weights = used.numel() * module.weight[0].numel(), module.weight.numel()
-            size = inputs[0].element_size() * (inputs[0].numel() + output.numel() + weights)
-            costs[module] = macs, size
+            stack[-1][1] += elapsed
+        own_ms[module] = own_ms.get(module, 0.0) + elapsed - children_ms
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and op_type(module) != "norms":
+            # each output value uses one filter; in a transposed convolution, each input value does
+            filtered = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+            values = inputs[0].numel() + output.numel() + weight.numel()
+            costs[module] = filtered.numel() * weight[0].numel(), inputs[0].element_size() * values
 
-    costs, totals = {}, []
     hooks = [h for m in names for h in (m.register_forward_pre_hook(begin), m.register_forward_hook(end))]
-    for _ in range(runs + 2):
-        rows.clear()
+    warmup, results = 2, []
+    for _ in range(warmup + runs):
+        own_ms.clear()
         model(images)
-        totals.append(dict(rows))
+        results.append(dict(own_ms))
     for hook in hooks:
         hook.remove()
     return [
@@ -62,30 +66,34 @@ def layer_times(model: nn.Module, images: Tensor, device: str = "cpu", runs: int
             "name": names[module],
             "kind": op_type(module),
             "of": type(module).__name__,
-            "ms": float(np.median([total[module] for total in totals[2:]])),
+            "ms": float(np.median([result[module] for result in results[warmup:]])),
             "macs": costs.get(module, (0, 0))[0],
             "bytes": costs.get(module, (0, 0))[1],
         }
-        for module in totals[-1]
+        for module in results[-1]
     ]
 
 
 def measure_roofline(device: str = "cpu", side: int = 1024, mebibytes: int = 256) -> dict[str, float]:
-    """This machine's roofs with PyTorch's threads, the best of several: gmacs and gbytes a second."""
+    """Measure this machine's two roofs with PyTorch's threads: {"gmacs", "gbytes"}, both per second.
+
+    gmacs is from a matrix product with `side` rows and columns. gbytes is from a copy of `mebibytes`; it
+    counts reads and writes. Each is the best of 8 runs.
+    """
     now = clock(device)
     a, b = torch.rand(2, side, side, device=device)
     source = torch.zeros(mebibytes * 2**18, device=device)  # float32
     target = torch.empty_like(source)
 
-    def best(job: Callable, amount: float) -> float:
+    def best_rate(job: Callable, amount: float) -> float:
         times = []
         for _ in range(8):
             start = now()
             job()
             times.append(now() - start)
-        return amount / min(times) / 1e6
+        return amount / min(times) / 1e6  # per millisecond to billions per second
 
     return {
-        "gmacs": best(lambda: a @ b, side**3),
-        "gbytes": best(lambda: target.copy_(source), 2 * source.nbytes),
+        "gmacs": best_rate(lambda: a @ b, side**3),
+        "gbytes": best_rate(lambda: target.copy_(source), 2 * source.nbytes),
     }

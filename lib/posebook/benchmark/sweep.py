@@ -1,15 +1,16 @@
-"""Every model in every form: what `notebooks/benchmark.ipynb` measures, and what may be said of it.
+"""The benchmark of all models in all runtimes, for `notebooks/benchmark.ipynb`.
 
-A row is one model at one input size, batch and number of threads in one form: its times and how far its
-answers are from the model's own, or, under `why`, the reason that there are none.
+A row is one model with one input size, batch size and number of threads in one runtime (`form`). It contains
+the times and the difference between the runtime's outputs and the model's own. If there are no times, `why`
+is the reason.
 
-1. All forms of a net stand in memory at once, for their rounds interleave. On Linux a process that asks for
-   more than there is gets killed, not told; so what a combination will hold is estimated first, and one that
-   does not fit is left out and says so.
-2. A larger batch is for throughput. Where one forward of it takes longer than a form is timed for, it is left
-   out: it would tell no more of people a second than a smaller batch, and take hours.
-3. All models at all sizes take long. What is finished is kept on the way, and a run that was stopped goes on;
-   not after a change of the code, nor on another machine.
+1. All runtimes of a model are in memory at once because their rounds interleave. If a process needs more
+   memory than there is, Linux kills it without a message. So the memory of a combination is estimated first,
+   and a combination that does not fit is skipped with a reason.
+2. Larger batches measure throughput. If one forward pass of a batch takes longer than a runtime is timed for,
+   the batch is skipped. It would take hours, and would show no more people per second than a smaller batch.
+3. All models at all sizes take long. Finished combinations are saved, and an interrupted run resumes. It
+   does not resume after a change of this package's code, or on another machine.
 """
 
 import hashlib
@@ -17,10 +18,11 @@ import json
 import re
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from posebook import codecs, complexity, models, records, transforms
@@ -29,189 +31,217 @@ from posebook.benchmark.energy import energy_meter, joules_per_person
 from posebook.datasets import PoseDataset
 from posebook.evaluation import evaluator, predictions
 from posebook.inference import export, runtimes
+from posebook.models.layers import PoseModel
 
-BASELINE = "eager fp32"  # what every other form is held against
-NOISE_LIMIT = 0.1  # spread of the rounds' medians, over their median, from which a timing is called noisy
+BASELINE = "eager fp32"  # all other runtimes are compared with this one
+NOISE_LIMIT = 0.1  # a timing with a larger spread (timing.summarize) is reported as noisy
 
 
 def run_sweep(
     names: list[str],
     sizes: list[tuple[int, int]],
-    wanted: list[str],
-    batches: list[int] = (1,),
-    threads: list[int] = (1,),
+    runtime_names: list[str],
+    batches: Sequence[int] = (1,),
+    threads: Sequence[int] = (1,),
     device: str = "cpu",
     seconds: float = 4.0,
-    calibration: int = 32,
+    num_calibration: int = 32,
     unfinished: Path | None = None,
 ) -> tuple[list[dict], float]:
-    """Rows of every combination, and the seconds that those of an earlier, stopped run have taken.
+    """Measure every combination. Return the rows, and the seconds that a resumed run spent earlier.
 
-    Weights are random, which moves no time. wanted: forms by name, `eager fp32` always among them; seconds:
-    for each row's timed forwards; calibration: random pictures that int8 takes its ranges from, enough for
-    its speed; unfinished: a folder where finished combinations wait for the same call (choice 3), to be
-    removed by the caller when all is done.
+    The weights are random, which does not affect the times. There are more than eight parameters because the
+    notebook passes its own ones.
+
+    runtime_names: names in runtimes.RUNTIMES; `eager fp32` is always measured.
+    seconds: time for the timed forward passes of each row.
+    num_calibration: random images for the int8 ranges; enough to measure the speed, not the accuracy.
+    unfinished: folder of finished combinations for resuming (choice 3). The caller removes it at the end.
     """
-    found, earlier, before = [], 0.0, torch.get_num_threads()
+    rows: list[dict] = []
+    earlier, previous_threads = 0.0, torch.get_num_threads()
     jobs = [(n, s, b, t) for n in names for s in sizes for b in batches for t in threads]
     code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
     with tempfile.TemporaryDirectory() as exported:
-        for name, size, batch, count in tqdm(jobs, desc="time"):
-            runtimes.use_threads(count)
-            about = {"model": name, "input_size": list(size), "batch": batch, "threads": count}
-            asked = [about, wanted, device, seconds, calibration, records.machine(device)]
-            digest = hashlib.sha256(json.dumps(asked).encode() + code).hexdigest()[:16]
-            done = unfinished and unfinished / f"{name}-{digest}.json"
-            if done and done.exists():
-                kept = json.loads(done.read_text())
-                earlier += kept["seconds"]
+        for name, size, batch, num_threads in tqdm(jobs, desc="time"):
+            runtimes.use_threads(num_threads)
+            key = {"model": name, "input_size": list(size), "batch": batch, "threads": num_threads}
+            settings = [key, runtime_names, device, seconds, num_calibration, records.machine(device)]
+            digest = hashlib.sha256(json.dumps(settings).encode() + code).hexdigest()[:16]
+            file = unfinished and unfinished / f"{name}-{digest}.json"
+            if file and file.exists():
+                result = json.loads(file.read_text())
+                earlier += result["seconds"]
             else:
-                start, own = time.perf_counter(), Path(exported, f"{name}-{size[0]}x{size[1]}")
-                net = models.build(name, input_size=size).eval()
-                rows = [
-                    about | row
-                    for row in measure_model(net, batch, wanted, device, seconds, calibration, own)
-                ]
-                kept = {"seconds": time.perf_counter() - start, "rows": rows}
-                if done:
-                    done.parent.mkdir(parents=True, exist_ok=True)
-                    done.with_suffix(".part").write_text(json.dumps(kept))
-                    done.with_suffix(".part").replace(done)
-            found += kept["rows"]
-    runtimes.use_threads(before)
-    return found, earlier
+                start, folder = time.perf_counter(), Path(exported, f"{name}-{size[0]}x{size[1]}")
+                model = models.build(name, input_size=size).eval()
+                measured = measure_model(
+                    model, batch, runtime_names, device, seconds, num_calibration, folder
+                )
+                result = {
+                    "seconds": time.perf_counter() - start,
+                    "rows": [key | row for row in measured],
+                }
+                if file:
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.with_suffix(".part").write_text(json.dumps(result))
+                    file.with_suffix(".part").replace(file)
+            rows += result["rows"]
+    runtimes.use_threads(previous_threads)
+    return rows, earlier
 
 
 def measure_model(
-    net: nn.Module, batch: int, wanted: list[str], device: str, seconds: float, calibration: int, folder: Path
+    model: PoseModel,
+    batch: int,
+    runtime_names: list[str],
+    device: str,
+    seconds: float,
+    num_calibration: int,
+    folder: Path,
 ) -> list[dict]:
-    """Rows of one model and batch, a form each, timed together."""
+    """Time one model with one batch size in several runtimes, and return one row for each runtime."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 3, *net.input_size, generator=generator)
-    pictures = torch.randn(max(calibration, batch), 3, *net.input_size, generator=generator)
-    names = [BASELINE, *(form for form in wanted if form != BASELINE)]
-    if reason := skip_reason(net, images, len(names), device, seconds):
-        return [{"form": form, "why": reason} for form in names]
-    runs, rows, given = {}, {}, {}
-    for form in names:
-        rows[form] = {"form": form}
+    images = torch.randn(batch, 3, *model.input_size, generator=generator)
+    calibration = torch.randn(max(num_calibration, batch), 3, *model.input_size, generator=generator)
+    names = [BASELINE, *(name for name in runtime_names if name != BASELINE)]
+    if reason := skip_reason(model, images, len(names), device, seconds):
+        return [{"form": name, "why": reason} for name in names]
+    rows: dict[str, dict] = {name: {"form": name} for name in names}
+    runs: dict[str, runtimes.InferenceFn] = {}
+    expected: list = []  # outputs of the baseline, which is the first runtime
+    for name in names:
         try:
-            run = runtimes.RUNTIMES[form](
-                net, device=device, images=images, folder=folder, calibration=pictures
+            run = runtimes.RUNTIMES[name](
+                model, device=device, images=images, folder=folder, calibration=calibration
             )
-            answers = [
-                part.float().cpu().clone() if isinstance(part, Tensor) else part for part in run(images)
-            ]
-        except runtimes.Unavailable as reason:
-            rows[form]["why"] = str(reason)
+            outputs = [x.float().cpu().clone() if isinstance(x, Tensor) else x for x in run(images)]
+        except runtimes.Unavailable as error:
+            rows[name]["why"] = str(error)
         except (MemoryError, torch.cuda.OutOfMemoryError):
-            rows[form]["why"] = f"no memory for a batch of {batch}"
-        except Exception as error:  # a runtime's own; the other forms go on
-            rows[form]["why"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            rows[name]["why"] = f"no memory for a batch of {batch}"
+        except Exception as error:  # an error of a runtime does not stop the others
+            rows[name]["why"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         else:
-            runs[form], given[form] = run, answers
-            rows[form]["difference"] = export.max_difference(given[BASELINE], answers)
-    counted = complexity.count(net, net.input_size)
+            runs[name] = run
+            expected = outputs if name == BASELINE else expected
+            rows[name]["difference"] = export.max_difference(expected, outputs)
+    counts = complexity.count(model, model.input_size)
     meter = energy_meter(device)
-    there = images.to(device)  # as the papers time theirs: the upload is not the net's
-    for form, samples in timing.interleaved_timing(runs, there, device, seconds=seconds).items():
-        timed = timing.summarize(samples)
-        rows[form] |= {"latency_ms": timed, "people_a_second": 1000 * batch / timed["median"]} | counted
-        rows[form]["times"], rows[form]["told_apart"] = timing.speedup(rows[BASELINE]["latency_ms"], timed)
+    on_device = images.to(device)  # like the papers, the times exclude the transfer to the device
+    for name, samples in timing.interleaved_timing(runs, on_device, device, seconds=seconds).items():
+        row, timed = rows[name], timing.summarize(samples)
+        row |= {"latency_ms": timed, "people_a_second": 1000 * batch / timed["median"]} | counts
+        row["times"], row["told_apart"] = timing.speedup(rows[BASELINE]["latency_ms"], timed)
         if meter:
-            rows[form]["joules_a_person"] = joules_per_person(runs[form], there, meter)
-        if form in memory.RUNTIME_SCRIPTS:
-            file = runtimes.onnx_file(net, images, folder)
-            rows[form]["resident_mib"] = memory.resident_mib(form, file, torch.get_num_threads())
-    rows[BASELINE]["activations_mib"] = memory.peak_activation_bytes(net, images) / 2**20
+            row["joules_a_person"] = joules_per_person(runs[name], on_device, meter)
+        if name in memory.RUNTIME_SCRIPTS:
+            file = runtimes.onnx_file(model, images, folder)
+            row["resident_mib"] = memory.resident_mib(name, file, torch.get_num_threads())
+    rows[BASELINE]["activations_mib"] = memory.peak_activation_bytes(model, images) / 2**20
     return list(rows.values())
 
 
-def skip_reason(net: nn.Module, images: Tensor, count: int, device: str, seconds: float) -> str | None:
-    """Why `count` forms of a net are not tried with these images (choices 1, 2); None where they are."""
+def skip_reason(
+    model: PoseModel, images: Tensor, num_runtimes: int, device: str, seconds: float
+) -> str | None:
+    """Return why a model is not measured with these images (choices 1 and 2), or None if it is."""
     batch, meminfo = len(images), Path("/proc/meminfo")
     if torch.device(device).type == "cpu" and meminfo.exists():
-        weights = 4 * sum(parameter.numel() for parameter in net.parameters())
-        # a copy a form, four more while one is exported or quantized; runtimes keep buffers of their own
-        need = (count + 4) * weights + 4 * batch * memory.peak_activation_bytes(net, images[:1])
-        free = int(re.search(r"MemAvailable:\s*(\d+) kB", meminfo.read_text())[1]) * 1024
-        if need > free:
-            return f"no memory for a batch of {batch}: {need / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
+        weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+        # Each runtime copies the weights, and an export or a quantization needs four more copies. The factor
+        # 4 of the activations is for the buffers that runtimes allocate.
+        required = (num_runtimes + 4) * weights + 4 * batch * memory.peak_activation_bytes(model, images[:1])
+        available = re.search(r"MemAvailable:\s*(\d+) kB", meminfo.read_text())
+        assert available
+        free = int(available[1]) * 1024
+        if required > free:
+            gib = f"{required / 2**30:.1f} GiB are required, {free / 2**30:.1f} GiB are free"
+            return f"no memory for a batch of {batch}: {gib}"
     if batch > 1:
         try:
-            run = runtimes.eager(net, device)
-            run(images[:1])[0].cpu()  # a first call is no measure
+            run = runtimes.eager(model, device)
+            run(images[:1])[0].cpu()  # the first call is slower and is not timed
             start = time.perf_counter()
             run(images)[0].cpu()
         except (MemoryError, torch.cuda.OutOfMemoryError):
             return f"no memory for a batch of {batch}"
-        if (took := time.perf_counter() - start) > seconds:
-            return f"a forward of a batch of {batch} takes {took:.1f} s, longer than a form is timed for"
+        if (elapsed := time.perf_counter() - start) > seconds:
+            return f"a batch of {batch} takes {elapsed:.1f} s, longer than each runtime is timed for"
     return None
 
 
-def noise_warnings(rows: list[dict]) -> list[str]:
-    """What a reader has to know before comparing: rows too noisy, and pairs that cannot be told apart.
-
-    Pairs are neighbors in speed among the forms of one model, size, batch and number of threads.
-    """
-    said, groups = [], {}
+def _timed_groups(rows: list[dict]) -> dict[tuple, list[dict]]:
+    """Group the rows with times by model, input size, batch size and number of threads."""
+    groups: dict[tuple, list[dict]] = {}
     for row in rows:
         if "latency_ms" in row:
             key = row["model"], tuple(row["input_size"]), row["batch"], row["threads"]
             groups.setdefault(key, []).append(row)
-    for (model, size, batch, threads), group in groups.items():
-        where = f"{model}, {size[0]} × {size[1]}, batch {batch}, {threads} thread{'s' * (threads > 1)}"
+    return groups
+
+
+def noise_warnings(rows: list[dict]) -> list[str]:
+    """Warn about noisy rows, and about pairs of runtimes whose difference is not significant.
+
+    The rows of one model, input size, batch size and number of threads are sorted by speed. Pairs are
+    neighbors in this order.
+    """
+    warnings = []
+    for (model, size, batch, threads), group in _timed_groups(rows).items():
+        label = f"{model}, {size[0]} × {size[1]}, batch {batch}, {threads} thread{'s' * (threads > 1)}"
         for row in group:
             if (spread := row["latency_ms"]["spread"]) > NOISE_LIMIT:
-                said.append(f"{where}: {row['form']} differs by {spread:.0%} from round to round")
+                warnings.append(f"{label}: {row['form']} varies by {spread:.0%} between rounds")
         group = sorted(group, key=lambda row: row["latency_ms"]["median"])
         for fast, slow in zip(group, group[1:], strict=False):
-            times, apart = timing.speedup(slow["latency_ms"], fast["latency_ms"])
-            if not apart:
+            ratio, significant = timing.speedup(slow["latency_ms"], fast["latency_ms"])
+            if not significant:
                 pair = f"{fast['form']} and {slow['form']}"
-                said.append(f"{where}: {pair} cannot be told apart (a ratio of {times:.2f})")
-    return said
+                warnings.append(f"{label}: {pair} do not differ significantly (ratio {ratio:.2f})")
+    return warnings
 
 
 def fastest_rows(rows: list[dict], exact: bool = True) -> list[dict]:
-    """Of each model, size, batch and number of threads the quickest row.
+    """Return the fastest row for each model, input size, batch size and number of threads.
 
-    exact: of those whose answers are the model's to deploy.TOLERANCE, so that int8 is never best in silence.
+    With exact, only rows count whose outputs agree with the model's to export.TOLERANCE, which excludes int8.
     """
-    groups = {}
-    for row in rows:
-        if "latency_ms" in row and (not exact or row["difference"] <= export.TOLERANCE):
-            key = row["model"], tuple(row["input_size"]), row["batch"], row["threads"]
-            groups.setdefault(key, []).append(row)
-    return [min(group, key=lambda row: row["latency_ms"]["median"]) for group in groups.values()]
+    if exact:
+        rows = [row for row in rows if "latency_ms" in row and row["difference"] <= export.TOLERANCE]
+    return [min(group, key=lambda row: row["latency_ms"]["median"]) for group in _timed_groups(rows).values()]
 
 
 def int8_accuracy(
-    net: nn.Module, train: PoseDataset, val: PoseDataset, pictures: int = 32
+    model: PoseModel, train: PoseDataset, val: PoseDataset, num_images: int = 32
 ) -> dict[str, float]:
-    """AP of a net on `val` in OpenVINO as float32 and as int8, whose ranges are from some people of `train`.
+    """AP of a model on `val` in OpenVINO as float32 and as int8: {"fp32", "int8"}.
 
-    Without flip test. Raises forms.Unavailable without OpenVINO or nncf.
+    The int8 ranges are from the first num_images people of `train`. There is no flip test. Raises
+    runtimes.Unavailable without OpenVINO or nncf.
     """
-    crops, found = predictions.CropDataset(train, net.input_size), {}
-    seen = torch.stack([crops[index][0] for index in range(min(pictures, len(crops)))])  # (N, H, W, 3)
-    given = {"images": torch.zeros(1, 3, *net.input_size), "calibration": transforms.normalize(seen)}
+    crops = predictions.CropDataset(train, model.input_size)
+    first = torch.stack([crops[index][0] for index in range(min(num_images, len(crops)))])  # (N, H, W, 3)
+    images, calibration = torch.zeros(1, 3, *model.input_size), transforms.normalize(first)
     with tempfile.TemporaryDirectory() as folder:
-        for name, make in {"fp32": runtimes.openvino, "int8": runtimes.openvino_int8}.items():
-            form = RuntimeModel(net, make(net, device="cpu", folder=Path(folder), **given))
-            found[name] = evaluator.evaluate(form, val, flip_test=False)["AP"]
-    return found
+        runs = {
+            "fp32": runtimes.openvino(model, "cpu", images, Path(folder)),
+            "int8": runtimes.openvino_int8(model, "cpu", images, Path(folder), calibration),
+        }
+        return {
+            name: evaluator.evaluate(RuntimeModel(model, run), val, flip_test=False)["AP"]
+            for name, run in runs.items()
+        }
 
 
-class RuntimeModel(nn.Module):
-    """A form, made for batches of one, as a model that can be evaluated as any other."""
+class RuntimeModel(PoseModel):
+    """A runtime with batch size 1 as a model, so that it can be evaluated like one."""
 
-    def __init__(self, model: nn.Module, run: runtimes.InferenceFn):
-        super().__init__()
-        self.skeleton, self.input_size, self.run = model.skeleton, model.input_size, run
+    def __init__(self, model: PoseModel, run: runtimes.InferenceFn):
+        super().__init__(model.skeleton, model.input_size)
+        self.run = run
 
     def forward(self, images: Tensor) -> codecs.SimCC | list[Tensor]:
-        answers = [[torch.as_tensor(part) for part in self.run(image[None])] for image in images]
-        parts = [torch.cat(part) for part in zip(*answers, strict=True)]  # each (B, ...)
-        return codecs.SimCC(*parts) if parts[0].ndim == 3 else parts
+        results = [[torch.as_tensor(output) for output in self.run(image[None])] for image in images]
+        outputs = [torch.cat(stage) for stage in zip(*results, strict=True)]  # each (B, ...)
+        return codecs.SimCC(*outputs) if outputs[0].ndim == 3 else outputs

@@ -1,15 +1,18 @@
-"""How long a net takes, in a way that holds up: many forms side by side, in rounds, every sample kept.
+"""Reliable timing of models: several runtimes side by side, in rounds, with all samples recorded.
 
-1. Rounds: each form runs a few times, then the next, and all again, so that a clock that falls or another
-   program hits all alike. Two forms are told apart by their ratio round by round, not by two medians.
-2. Before it is timed a form runs until two neighboring groups of five forwards have the same median, or for
-   as long as the StarNet-Pose authors warm up: 50 forwards (tools/benchmark_latency.py; they time 200, one by
-   one from the host, and print the mean). Median, 90th and 99th percentile and every sample are kept here.
-3. A layer's own time is its module's less its children's, timed from the host in eager mode. Multiply-adds
-   and bytes (input, output, weights, each once) place it under a roofline (Williams et al., CACM 2009) whose
-   two roofs are measured: a large matrix product, and a large copy.
-4. Memory is that of a fresh process: resident pages after the runtime is imported are taken from those after
-   some forwards (the LAPX document's "RAM" leaves the interpreter out and has the session's buffers in).
+1. Rounds: each runtime runs a few times, then the next one does, and the whole sequence repeats. A change of
+   the clock rate or a background process then affects all runtimes equally. Two runtimes are compared by
+   their ratio in each round, not by their two medians.
+2. Before it is timed, a runtime runs until two consecutive groups of five forward passes have the same
+   median, within 3 %. The limit is the warm-up of the StarNet-Pose authors, 50 forward passes
+   (tools/benchmark_latency.py). They time 200 passes, one by one from the host, and print the mean. The
+   summary here has the median, the 90th and 99th percentiles, and all samples.
+3. The own time of a layer is its module's time minus its children's time, measured from the host in eager
+   mode. Its multiply-adds and bytes (input, output and weights, each once) give its position under a roofline
+   (Williams et al., CACM 2009). The two roofs are measured with a large matrix product and a large copy.
+4. Memory is measured in a new process: the resident size after some forward passes minus the resident size
+   after the import of the runtime. The "RAM" of the LAPX document also excludes the interpreter and includes
+   the session's buffers.
 """
 
 import os
@@ -21,11 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-WARMUP, GROUP = 50, 5
+WARMUP, GROUP = 50, 5  # forward passes
 
 
 def clock(device: str = "cpu") -> Callable[[], float]:
-    """Milliseconds from the host, after the device has done all it was given."""
+    """Return a clock in milliseconds. On a GPU, it waits until the device has finished its work."""
     if torch.device(device).type == "cpu":
         return lambda: 1000 * time.perf_counter()
 
@@ -39,9 +42,13 @@ def clock(device: str = "cpu") -> Callable[[], float]:
 def warm_up(
     run: Callable, images: Tensor, now: Callable[[], float], warmup: int = WARMUP, seconds: float = 4.0
 ) -> float:
-    """Run until it is steady (choice 2), for `seconds` at most; the last five forwards' median in ms."""
-    samples, begun = [], now()
-    while len(samples) < warmup and (len(samples) < 3 or now() - begun < 1000 * seconds):
+    """Run until the times are stable (choice 2), and return the median of the last five in milliseconds.
+
+    Stops after `warmup` forward passes, or after `seconds` and at least three passes.
+    """
+    samples: list[float] = []
+    begin = now()
+    while len(samples) < warmup and (len(samples) < 3 or now() - begin < 1000 * seconds):
         start = now()
         run(images)
         samples.append(now() - start)
@@ -56,19 +63,20 @@ def interleaved_timing(
     runs: dict[str, Callable], images: Tensor, device: str = "cpu", count: int = 10, each: int = 20,
     seconds: float = 4.0, warmup: int = WARMUP,
 ) -> dict[str, list[list[float]]]:  # fmt: skip
-    """Time forms on the same images: of each form `count` rounds of milliseconds.
+    """Time functions on the same images: `count` rounds of samples in milliseconds for each function.
 
-    A round holds `each` forwards, or as many as fit where `count` rounds would take longer than `seconds`.
+    A round has `each` forward passes, or fewer if `count` rounds would take longer than `seconds`.
     """
-    now, sizes = clock(device), {}
+    now = clock(device)
+    round_sizes = {}
     for name, run in runs.items():
-        took = warm_up(run, images, now, warmup, seconds)
-        sizes[name] = max(1, min(each, int(1000 * seconds / count / took)))
-    samples = {name: [] for name in runs}
+        milliseconds = warm_up(run, images, now, warmup, seconds)
+        round_sizes[name] = max(1, min(each, int(1000 * seconds / count / milliseconds)))
+    samples: dict[str, list[list[float]]] = {name: [] for name in runs}
     for _ in range(count):
         for name, run in runs.items():
             times = []
-            for _ in range(sizes[name]):
+            for _ in range(round_sizes[name]):
                 start = now()
                 run(images)
                 times.append(round(now() - start, 4))
@@ -77,13 +85,14 @@ def interleaved_timing(
 
 
 def summarize(samples: list[list[float]]) -> dict:
-    """Of one form's rounds: median, mean, p10, p90, p99, each round's median, their spread, and all samples.
+    """Summarize one function's rounds: median, mean, p10, p90, p99, medians of the rounds, and their spread.
 
-    The spread is the rounds' largest median less their smallest, over the median of all.
+    The spread is the difference between the largest and the smallest median of a round, divided by the
+    median of all samples. The summary also contains the samples.
     """
-    flat = np.concatenate([np.asarray(part) for part in samples])
+    flat = np.concatenate([np.asarray(times) for times in samples])
     p10, median, p90, p99 = np.percentile(flat, [10, 50, 90, 99])
-    medians = [float(np.median(part)) for part in samples]
+    medians = [float(np.median(times)) for times in samples]
     return {
         "median": float(median),
         "mean": float(flat.mean()),
@@ -97,32 +106,34 @@ def summarize(samples: list[list[float]]) -> dict:
 
 
 def speedup(slow: dict, fast: dict) -> tuple[float, bool]:
-    """How many times as fast, as the median over rounds of their ratio; and whether all rounds but one agree.
+    """Return how many times faster `fast` is, and whether the difference is significant.
 
-    Both are summaries of one `rounds`. With ten rounds, nine that agree by chance alone are one in 47.
+    Both are summaries with the same number of rounds. The factor is the median of the ratios of the rounds.
+    The difference is significant if all rounds but one have the same sign. With ten rounds, this happens by
+    chance in 1 of 47 cases.
     """
     ratios = np.array(slow["rounds"]) / np.array(fast["rounds"])
-    agree = max((ratios > 1).sum(), (ratios < 1).sum())
-    return float(np.median(ratios)), bool(agree >= len(ratios) - 1)
+    same_sign = max((ratios > 1).sum(), (ratios < 1).sum())
+    return float(np.median(ratios)), bool(same_sign >= len(ratios) - 1)
 
 
 def machine_state() -> dict:
-    """What else moves a timing: load, governor, clocks; None where the system is silent."""
+    """State of the machine that affects timings: load, governor, clock rates; None if unavailable."""
     folder = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
-    def said(name: str) -> str | None:
+    def read(name: str) -> str | None:
         try:
             return (folder / name).read_text().strip()
         except OSError:
             return None
 
-    clocks = Path("/proc/cpuinfo")
-    lines = clocks.read_text().splitlines() if clocks.exists() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     megahertz = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
     return {
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "cores": os.cpu_count(),
-        "governor": said("scaling_governor"),
+        "governor": read("scaling_governor"),
         "mhz": megahertz or None,
-        "max_mhz": int(top) / 1000 if (top := said("cpuinfo_max_freq")) else None,
+        "max_mhz": int(kilohertz) / 1000 if (kilohertz := read("cpuinfo_max_freq")) else None,
     }

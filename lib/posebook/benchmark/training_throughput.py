@@ -1,13 +1,14 @@
-"""How many people a second training takes in: their samples prepared in several ways, and the net's steps.
+"""People per second in training: preparation of the samples with several pipelines, and training steps.
 
-Plain is what a loader does that takes one sample after the other: decode the whole picture, warp, HSV in 16
-bits, blurs and hole, a Gaussian a joint and axis. Order and distributions are the same for all ways.
+The plain pipeline is a loader that processes one sample after the other: it decodes the entire image, warps
+it, jitters HSV in 16 bits, blurs, cuts a hole, and computes one Gaussian for each joint and axis. Order and
+distributions of the samples are the same for all pipelines.
 """
 
 import copy
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -29,22 +30,23 @@ Sample = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class ReferenceDataset(Dataset):
-    """`data.TrainDataset` the plain way; a sample is whole, with its targets."""
+    """`data.TrainDataset` as a plain loader: each sample is complete and has its targets."""
 
     def __init__(self, dataset: PoseDataset, recipe: Recipe, seed: int):
         self.dataset, self.recipe, self.seed = dataset, recipe, seed
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """Input (H, W, 3) uint8, targets x (K, 2 W) and y (K, 2 H), weights (K,)."""
+        """Return input (H, W, 3) uint8, targets x (K, 2 W) and y (K, 2 H), and weights (K,).
+
+        key is (epoch, index).
+        """
         epoch, index = key
-        person, skeleton, augmentation = (
-            self.dataset.instances[index],
-            self.dataset.skeleton,
-            self.recipe.stage1,
-        )
+        person, skeleton = self.dataset.instances[index], self.dataset.skeleton
+        augmentation = self.recipe.stage1
         height, width = input_size = self.recipe.input_size
         rng = np.random.default_rng((self.seed, epoch, index))
         image = cv2.imread(str(person.image))  # (H', W', 3) BGR
+        assert image is not None
         matrix, flipped = transforms.random_affine(
             person.bbox, person.keypoints, skeleton, input_size, augmentation, rng
         )
@@ -52,7 +54,7 @@ class ReferenceDataset(Dataset):
         jitter = transforms.draw_jitter(1, input_size, augmentation, rng)
         hue, saturation, value = jitter.hsv_offsets[0]
         hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV).astype(np.int16)
-        hsv[..., 0] = (hsv[..., 0] + hue) % 180
+        hsv[..., 0] = (hsv[..., 0] + hue) % 180  # OpenCV stores the hue of uint8 images in 0..179
         hsv[..., 1] = np.clip(hsv[..., 1] + saturation, 0, 255)
         hsv[..., 2] = np.clip(hsv[..., 2] + value, 0, 255)
         image = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
@@ -68,20 +70,29 @@ class ReferenceDataset(Dataset):
             keypoints = transforms.flip_joints(keypoints, skeleton)
         points = keypoints[:, :2].astype(np.float32)
         inside = ((points >= -0.5) & (points < (width - 0.5, height - 0.5))).all(1)
-        sigma = recipes.sigma_for(self.recipe)
-        bins = [np.arange(2 * size, dtype=np.float32) for size in (width, height)]
-        targets = [np.zeros((len(points), len(line)), np.float32) for line in bins]  # (K, 2 W), (K, 2 H)
-        for k, point in enumerate(points):
-            for axis in (0, 1):
-                distance = bins[axis] - np.round(2 * point[axis])
-                targets[axis][k] = np.exp(-(distance**2) / (2 * sigma[axis] ** 2))
-        return image, *targets, (inside & (keypoints[:, 2] > 0)).astype(np.float32)
+        x_targets, y_targets = self._targets(points)
+        return image, x_targets, y_targets, (inside & (keypoints[:, 2] > 0)).astype(np.float32)
+
+    def _targets(self, points: np.ndarray) -> list[np.ndarray]:
+        """SimCC targets (K, 2 W) and (K, 2 H) of points (K, 2), one Gaussian at a time."""
+        height, width = self.recipe.input_size
+        targets = []
+        for axis, (size, sigma) in enumerate(
+            zip((width, height), recipes.sigma_for(self.recipe), strict=True)
+        ):
+            bins = np.arange(2 * size, dtype=np.float32)
+            target = np.zeros((len(points), len(bins)), np.float32)
+            for joint, point in enumerate(points):
+                distance = bins - np.round(2 * point[axis])
+                target[joint] = np.exp(-(distance**2) / (2 * sigma**2))
+            targets.append(target)
+        return targets
 
 
-def with_targets(batches: Iterator, recipe: Recipe) -> Iterator[tuple[Tensor, ...]]:
-    """Batches of `data.TrainDataset` as Plain's: the targets of all in one go, where they have arrived.
+def with_targets(batches: Iterable, recipe: Recipe) -> Iterator[tuple[Tensor, ...]]:
+    """Add the targets to batches of `data.TrainDataset`, for the entire batch and on its device.
 
-    Processes that made them would have to send them, a third as many bytes as the inputs.
+    The loader processes do not make the targets, because these would add a third to the bytes that they send.
     """
     for images, points, weights in batches:
         targets = codecs.encode_simcc(points, recipe.input_size, 2.0, recipes.sigma_for(recipe))
@@ -89,15 +100,15 @@ def with_targets(batches: Iterator, recipe: Recipe) -> Iterator[tuple[Tensor, ..
 
 
 def pipelines(
-    dataset: PoseDataset, packs: dict[str, CanvasCache], recipe: Recipe, workers: int, device: str = "cpu"
+    dataset: PoseDataset, caches: dict[str, CanvasCache], recipe: Recipe, workers: int, device: str = "cpu"
 ) -> dict[str, Callable[[], Iterator]]:
-    """Ways to start endless batches of the same people in the same order, targets and all.
+    """Functions that start endless batches, by pipeline. All have the same people in the same order.
 
-    plain; pictures: posebook's samples without canvases; a way a pack, by its name, on a GPU sent there and
-    warped there; held: on a GPU, the first pack whole on the device. A batch is images, targets x, targets y,
-    weights.
+    plain: `ReferenceDataset`. pictures: posebook's samples without a canvas cache. The name of a cache:
+    samples from it; on a GPU, its canvases are sent to the GPU and warped there. held: on a GPU only, the
+    entire first cache is in GPU memory. A batch is images, targets x, targets y and weights.
     """
-    endless = replace(recipe, epochs=10**9)  # the first stage all along
+    endless = replace(recipe, epochs=10**9)  # so many epochs that all of them are in the first stage
 
     def plain() -> Iterator:
         order = data.epoch_batches(len(dataset.instances), endless, 0, 0)
@@ -105,61 +116,75 @@ def pipelines(
             DataLoader(ReferenceDataset(dataset, endless, 0), batch_sampler=order, num_workers=workers)
         )
 
-    def ours(pack: CanvasCache | None = None) -> Callable[[], Iterator]:
-        drawn = data.TrainDataset(dataset, endless, 0, pack)
-        steps = data.ResumableBatchSampler(drawn, 0)
-        if pack and device.startswith("cuda"):
-            return lambda: with_targets(data.gpu_batches(drawn, steps, device, workers, None), recipe)
-        return lambda: with_targets(data.make_loader(drawn, steps, workers), recipe)
+    def batched(cache: CanvasCache | None = None) -> Callable[[], Iterator]:
+        samples = data.TrainDataset(dataset, endless, 0, cache)
+        steps = data.ResumableBatchSampler(samples, 0)
+        if cache and device.startswith("cuda"):
+            return lambda: with_targets(data.gpu_batches(samples, steps, device, workers, None), recipe)
+        return lambda: with_targets(data.make_loader(samples, steps, workers), recipe)
 
-    ways = {"plain": plain, "pictures": ours()}
-    ways |= {name: ours(pack) for name, pack in packs.items()}
+    starters = {"plain": plain, "pictures": batched()}
+    starters |= {name: batched(cache) for name, cache in caches.items()}
     if device.startswith("cuda"):
-        held = data.TrainDataset(dataset, endless, 0, next(iter(packs.values())))
-        whole, steps = held.packed.tensor(device), data.ResumableBatchSampler(held, 0)
-        ways["held"] = lambda: with_targets(data.gpu_batches(held, steps, device, 0, whole), recipe)
-    return ways
+        first = next(iter(caches.values()))
+        held = data.TrainDataset(dataset, endless, 0, first)
+        canvases, steps = first.tensor(device), data.ResumableBatchSampler(held, 0)
+        starters["held"] = lambda: with_targets(data.gpu_batches(held, steps, device, 0, canvases), recipe)
+    return starters
 
 
-def measure_pipelines(ways: dict[str, Callable[[], Iterator]], rounds: int = 3, seconds: float = 4.0) -> dict:
-    """People a second of each way in turns, a number a round: {name: [...]}.
+def measure_pipelines(
+    starters: dict[str, Callable[[], Iterator]], rounds: int = 3, seconds: float = 4.0
+) -> dict[str, list[float]]:
+    """People per second of each pipeline, one value for each round: {name: [...]}. The pipelines alternate.
 
-    In a turn processes start, run for `seconds` to get going, and then for `seconds` that count.
+    In each round, a pipeline starts its processes, runs for `seconds` to warm up, and is measured for
+    `seconds`.
     """
-    cv2.setNumThreads(0)  # the processes share the cores
+    cv2.setNumThreads(0)  # the loader processes share the cores
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that wait for the next piece of work would spin on a core of theirs
-    found: dict[str, list[float]] = {}
+    torch.set_num_threads(1)  # idle threads would spin and take a core from the loader processes
+    rates: dict[str, list[float]] = {name: [] for name in starters}
     for _ in tqdm(range(rounds), desc="preparing samples", unit="round"):
-        for name, start in ways.items():
+        for name, start in starters.items():
             batches = start()
             _people_per_second(batches, seconds)
-            found.setdefault(name, []).append(_people_per_second(batches, seconds))
-            del batches  # ends its processes: none works beside the other's
+            rates[name].append(_people_per_second(batches, seconds))
+            del batches  # ends its processes before the next pipeline starts
     torch.set_num_threads(threads)
-    return found
+    return rates
 
 
 def _people_per_second(batches: Iterator, seconds: float) -> float:
-    """People a second of batches taken for so long."""
-    start, people = time.perf_counter(), 0
-    while (taken := time.perf_counter() - start) < seconds:
-        people += len(next(batches)[0])
+    """Consume batches for `seconds` and return the people per second."""
+    start, num_people = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < seconds:
+        num_people += len(next(batches)[0])
         _synchronize()
-    return people / taken
+    return num_people / elapsed
 
 
 def _synchronize() -> None:
-    """Wait for what a GPU has been told to do."""
+    """Wait until a GPU in use has finished its work."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
-# What is changed of a training step, one thing after the other; the last is how posebook trains.
+@dataclass(frozen=True)
+class StepVariant:
+    """Settings of a training step that change its speed."""
+
+    memory_format: torch.memory_format = torch.contiguous_format
+    fused: bool = False  # fused AdamW
+    precision: str = "float32"
+    compile: bool = False
+
+
+# Each variant adds one setting to the previous one. The last one is posebook's training.
 VARIANTS = {
-    "as built": {},
-    "+ channels last": {"layout": torch.channels_last},
-    "+ fused optimizer": {"layout": torch.channels_last, "fused": True},
+    "as built": StepVariant(),
+    "+ channels last": StepVariant(torch.channels_last),
+    "+ fused optimizer": StepVariant(torch.channels_last, fused=True),
 }
 
 
@@ -173,97 +198,96 @@ def step_rates(
     rounds: int = 3,
     steps: int = 5,
 ) -> dict[str, list[float]]:
-    """People a second through forward pass, loss, backward pass, update and average, a number a round.
+    """People per second of training steps, one value for each round: {variant: [...]}.
 
-    A way a line of VARIANTS, and with another precision or `compile` one more for each: {name: [...]}. The
-    batch lies ready on the device.
+    A step is forward pass, loss, backward pass, optimizer update and EMA update. The batch is already on the
+    device. Measures VARIANTS, one more for another precision, and one more for `compile`.
     """
-    ways = {name: variant | {"precision": "float32"} for name, variant in VARIANTS.items()}
-    last = list(ways.values())[-1]
+    variants = dict(VARIANTS)
+    last = list(variants.values())[-1]
     if precision != "float32":
-        ways[f"+ {precision}"] = last = last | {"precision": precision}
+        variants[f"+ {precision}"] = last = replace(last, precision=precision)
     if compile:
-        ways["+ torch.compile"] = last | {"compile": True}
-    takers = {name: _step_function(model, skeleton, recipe, device, **way) for name, way in ways.items()}
-    found: dict[str, list[float]] = {name: [] for name in ways}
+        variants["+ torch.compile"] = replace(last, compile=True)
+    step_functions = {
+        name: _step_function(model, skeleton, recipe, device, variant) for name, variant in variants.items()
+    }
+    rates: dict[str, list[float]] = {name: [] for name in variants}
     for _ in tqdm(range(rounds), desc="training steps", unit="round"):
-        for name, take in takers.items():
+        for name, step in step_functions.items():
             start = time.perf_counter()
             for _ in range(steps):
-                take()
+                step()
             _synchronize()
-            found[name].append(steps * recipe.batch_size / (time.perf_counter() - start))
-    return found
+            rates[name].append(steps * recipe.batch_size / (time.perf_counter() - start))
+    return rates
 
 
 def _step_function(
-    model: str,
-    skeleton: Skeleton,
-    recipe: Recipe,
-    device: str,
-    layout: torch.memory_format = torch.contiguous_format,
-    fused: bool = False,
-    precision: str = "float32",
-    compile: bool = False,
+    name: str, skeleton: Skeleton, recipe: Recipe, device: str, variant: StepVariant
 ) -> Callable[[], None]:
-    """A function that takes one training step, after two that warm it up."""
-    net = models.build(model, skeleton, recipe.input_size).to(device, memory_format=layout).train()
-    ema = copy.deepcopy(net)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=fused)
-    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=precision == "fp16")
-    run, how = TrainState(net, ema, optimizer, scaler, {}), runtime.RuntimeConfig(device, precision=precision)
-    joints = len(skeleton.keypoints)
-    sides = torch.tensor(recipe.input_size[::-1], device=device)
-    images = torch.randint(
-        0, 256, (recipe.batch_size, *recipe.input_size, 3), dtype=torch.uint8, device=device
-    )
-    points = torch.rand(recipe.batch_size, joints, 2, device=device) * sides  # (B, K, 2)
-    batch = [images, points, torch.ones(recipe.batch_size, joints, device=device)]
-    step = torch.compile(net, dynamic=False) if compile else net
+    """Return a function that performs one training step, after two steps of warm-up."""
+    memory_format = variant.memory_format
+    # PyTorch's annotations of Module.to omit memory_format
+    model = models.build(name, skeleton, recipe.input_size).to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    model.train()
+    ema = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=variant.fused)
+    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=variant.precision == "fp16")
+    state = TrainState(model, ema, optimizer, scaler, {})
+    config = runtime.RuntimeConfig(device, precision=variant.precision)
+    batch_size, num_joints = recipe.batch_size, len(skeleton.keypoints)
+    width_height = torch.tensor(recipe.input_size[::-1], device=device)
+    images = torch.randint(0, 256, (batch_size, *recipe.input_size, 3), dtype=torch.uint8, device=device)
+    points = torch.rand(batch_size, num_joints, 2, device=device) * width_height  # (B, K, 2)
+    batch = [images, points, torch.ones(batch_size, num_joints, device=device)]
+    compiled = torch.compile(model, dynamic=False) if variant.compile else model
 
-    def called(images: Tensor) -> object:
-        return step(images.contiguous(memory_format=layout))  # normalized ones come channels last
+    def forward(images: Tensor) -> object:
+        # train_step's normalized images are channels last
+        return compiled(images.contiguous(memory_format=memory_format))
 
-    def take() -> None:
-        loop.train_step(run, called, batch, recipe.batch_size, recipe, how, 1)
-        update_ema(ema, net, run.step, recipe)
+    def step() -> None:
+        # train_step only calls its model
+        loop.train_step(state, forward, batch, batch_size, recipe, config, 1)  # type: ignore[arg-type]
+        update_ema(ema, model, state.step, recipe)
 
-    take()
-    take()
+    step()
+    step()
     _synchronize()
-    return take
+    return step
 
 
 def profile_stages(
-    dataset: PoseDataset, pack: CanvasCache, recipe: Recipe, count: int = 200
+    dataset: PoseDataset, cache: CanvasCache, recipe: Recipe, count: int = 200
 ) -> dict[str, float]:
-    """Microseconds a sample of each piece of its preparation, one process, means over `count` people."""
-    drawn = data.TrainDataset(dataset, recipe, 0, pack)
-    spent: dict[str, float] = {}
+    """Microseconds per sample of each stage of its preparation in one process, the mean of `count` people."""
+    samples = data.TrainDataset(dataset, recipe, 0, cache)
+    microseconds: dict[str, float] = {}
 
-    def timed(name: str, do: Callable, *arguments: object) -> object:
+    def timed(name: str, function: Callable, *args: object) -> object:
         start = time.perf_counter()
-        done = do(*arguments)
-        spent[name] = spent.get(name, 0.0) + (time.perf_counter() - start) / count * 1e6
-        return done
+        result = function(*args)
+        microseconds[name] = microseconds.get(name, 0.0) + (time.perf_counter() - start) / count * 1e6
+        return result
 
-    drawn.draw(0)
+    samples.draw(0)  # warm-up
     start = time.perf_counter()
-    drawn.draw(1)
-    spent["draw the augmentation"] = (time.perf_counter() - start) / len(drawn) * 1e6
-    indices = np.random.default_rng(0).integers(0, len(drawn), count)
-    for number, index in enumerate([*indices[:20], *indices]):
-        if number == 20:  # so far it only warmed up
-            spent = {"draw the augmentation": spent["draw the augmentation"]}
-        matrix, size = drawn.matrices[index], recipe.input_size
-        picture = timed("decode the picture", read_image, dataset.instances[index].image)
-        timed("warp the picture", transforms.warp, picture, matrix, size)
-        canvas = timed("fetch the canvas", pack.__getitem__, index)
-        image = timed("warp the canvas", transforms.warp, canvas, drawn.cuts[index], size)
-        timed("color, blur, cover", transforms.apply_photometric, image, drawn.jitter, index)
+    samples.draw(1)
+    draw = {"draw the augmentation": (time.perf_counter() - start) / len(samples) * 1e6}
+    indices = np.random.default_rng(0).integers(0, len(samples), count)
+    warmup = indices[:20]
+    for number, index in enumerate([*warmup, *indices]):
+        if number == len(warmup):
+            microseconds = dict(draw)
+        matrix, size = samples.matrices[index], recipe.input_size
+        image = timed("decode the picture", read_image, dataset.instances[index].image)
+        timed("warp the picture", transforms.warp, image, matrix, size)
+        canvas = timed("fetch the canvas", cache.__getitem__, index)
+        crop = timed("warp the canvas", transforms.warp, canvas, samples.cuts[index], size)
+        timed("color, blur, cover", transforms.apply_photometric, crop, samples.jitter, index)
     for first in range(0, count, 32):
-        points = drawn.points[torch.from_numpy(indices[first : first + 32])]
-        timed(
-            "make the targets", codecs.encode_simcc, points, recipe.input_size, 2.0, recipes.sigma_for(recipe)
-        )
-    return spent
+        points = samples.points[torch.from_numpy(indices[first : first + 32])]
+        sigma = recipes.sigma_for(recipe)
+        timed("make the targets", codecs.encode_simcc, points, recipe.input_size, 2.0, sigma)
+    return microseconds

@@ -1,1 +1,1 @@
-"""Inference: prediction on images, detectors, export to ONNX, and runtimes."""
+"""Inference: prediction on images, person detectors, ONNX export, and runtimes."""

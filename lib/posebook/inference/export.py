@@ -1,18 +1,21 @@
-"""From a trained net to one that is shipped: what is exact is folded away, and the rest written as ONNX.
+"""Prepare a trained model for deployment: fold it, and export it to ONNX.
 
-1. Which norm follows which convolution is seen in a forward, not read from names, so that it holds for every
-   net here. A norm is merged where its convolution gives to nothing else and both are used once.
-2. A module that knows what of it is constant at a fixed input says so by a method `fixed(height, width)`:
-   AMFACPose's coordinate convolutions. It was measured before it was kept; joining the star block's two 1x1
-   branches into one was slower (6.0 against 4.6 ms in ONNX Runtime) and is not done.
-3. ONNX by torch's own exporter (dynamo). The file is checked with onnxruntime on random pictures, in the
-   batch it was made for and in another where the batch is free.
+1. A forward pass with hooks finds which batch norm follows which convolution. Module names are not used, so
+   this works for every model. A norm is merged if its convolution has no other consumer and both are used
+   once.
+2. A module with parts that are constant at a fixed input size has a method `fixed(height, width)`. Only
+   AMFACPose's coordinate convolutions have it. It stayed because it measured faster. Joining the two 1x1
+   branches of the star block into one was slower (6.0 against 4.6 ms in ONNX Runtime), so it is not done.
+3. torch's own exporter (dynamo) writes the ONNX file. onnxruntime then checks the file on random images, with
+   the batch size that it was made for. If the batch size is free, it checks two batch sizes.
 """
 
 import copy
 import json
 import logging
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,50 +23,61 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from posebook import transforms
+from posebook import codecs, transforms
 from posebook.evaluation import predictions
+from posebook.models.layers import PoseModel
 
-TOLERANCE = 1e-4  # of a folded or written net against the one it was made from
+TOLERANCE = 1e-4  # largest accepted difference between a folded or exported model and its source
 
 
 @torch.no_grad()
-def fold(model: nn.Module) -> nn.Module:
-    """A copy for inference: norms merged into convolutions, constants of this input size computed.
+def fold(model: PoseModel) -> PoseModel:
+    """Return a copy for inference: batch norms merged into convolutions, constants precomputed.
 
-    The model's answers change by rounding only. Raises ValueError where they do by more than TOLERANCE.
+    Constants hold for the model's input size. Outputs change by rounding only. Raises ValueError if they
+    change by more than TOLERANCE.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     images = torch.randn(1, 3, *model.input_size, generator=torch.Generator().manual_seed(0))
     images = images.to(next(model.parameters()).device)
-    made, uses, pairs, sizes = {}, {}, {}, {}
+    conv_outputs: dict[int, tuple[nn.Module, Tensor]] = {}
+    calls: dict[nn.Module, int] = {}
+    norm_to_conv: dict[nn.BatchNorm2d, nn.Module] = {}
+    specialized: dict[nn.Module, Callable[[], nn.Module]] = {}
 
-    def watch(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        uses[module] = uses.get(module, 0) + 1
+    def record(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        calls[module] = calls.get(module, 0) + 1
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            made[id(output)] = module, output  # the tensor is kept, so that its id stays its own
-        elif isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in made:
-            pairs[module] = made[id(inputs[0])][0]
-        elif hasattr(module, "fixed"):
-            sizes[module] = inputs[0].shape[-2:]
+            # a reference to the tensor prevents Python from reusing its id
+            conv_outputs[id(output)] = module, output
+        elif isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in conv_outputs:
+            norm_to_conv[module] = conv_outputs[id(inputs[0])][0]
+        elif specialize := getattr(module, "fixed", None):
+            specialized[module] = partial(specialize, *inputs[0].shape[-2:])
 
-    hooks = [module.register_forward_hook(watch) for module in folded.modules()]
-    before = [part.cpu() for part in output_list(folded(images))]
+    hooks = [module.register_forward_hook(record) for module in folded.modules()]
+    expected = [output.cpu() for output in folded(images)]
     for hook in hooks:
         hook.remove()
 
-    for norm, conv in pairs.items():
+    for norm, conv in norm_to_conv.items():
+        assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) and norm.running_mean is not None
+        assert norm.running_var is not None
         transposed = isinstance(conv, nn.ConvTranspose2d)
-        if uses[norm] > 1 or uses[conv] > 1 or (transposed and conv.groups > 1):
+        # fuse_conv_bn_weights is wrong for grouped transposed convolutions
+        if calls[norm] > 1 or calls[conv] > 1 or (transposed and conv.groups > 1):
             continue
-        statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, transposed)
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
+            transposed,
+        )  # fmt: skip
         _replace(folded, norm, nn.Identity())
-    for module, size in sizes.items():
-        _replace(folded, module, module.fixed(*size))
-    worst = max_difference(before, [part.cpu() for part in output_list(folded(images))])
-    if not worst <= TOLERANCE:
+    for module, make in specialized.items():
+        _replace(folded, module, make())
+    difference = max_difference(expected, [output.cpu() for output in folded(images)])
+    if not difference <= TOLERANCE:
         raise ValueError(
-            f"folding moved an output by {worst:.1e}: this net has a part that fold cannot merge"
+            f"folding changed an output by {difference:.1e}: the model has a module that fold cannot merge"
         )
     return folded
 
@@ -73,113 +87,117 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     model.set_submodule(name, new)
 
 
-def output_list(output: tuple | list) -> list[Tensor]:
-    """What a model gave, as a plain list: x and y of coordinate classes, or each stage's heatmaps."""
-    return list(output)
+def max_difference(expected: list, actual: list) -> float:
+    """Return the largest absolute difference between two lists of arrays.
 
-
-def max_difference(wanted: list, found: list) -> float:
-    """The largest difference of two lists of arrays, over the largest wanted value where that is under 1.
-
-    Infinite where one holds what is no number, or the shapes are not alike.
+    If the largest expected value is under 1, the difference is divided by it. The result is infinite if the
+    shapes differ or if a value is not finite.
     """
     pairs = [
-        (np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(wanted, found, strict=True)
+        (np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(expected, actual, strict=True)
     ]
     if any(a.shape != b.shape for a, b in pairs):
         return float("inf")
     peak = max(np.abs(a).max() for a, _ in pairs)
-    worst = max(np.abs(a - b).max() for a, b in pairs) / min(1.0, peak)
-    return float(worst) if np.isfinite(worst) else float("inf")
+    difference = max(np.abs(a - b).max() for a, b in pairs) / min(1.0, peak)
+    return float(difference) if np.isfinite(difference) else float("inf")
 
 
 class EndToEnd(nn.Module):
-    """A model from picture to joints: RGB uint8 crops (B, H, W, 3) to keypoints (B, K, 2) and scores (B, K).
+    """A model from image to joints: RGB uint8 crops (B, H, W, 3) to keypoints (B, K, 2) and scores (B, K).
 
-    Keypoints in the crop's pixels. No flip test; heatmaps are decoded with the quarter offset.
+    Keypoints are in crop pixels. There is no flip test. Heatmaps are decoded with the quarter offset.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: PoseModel):
         super().__init__()
         self.model, self.input_size = model, model.input_size
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         output = self.model(transforms.normalize(crops))
-        return predictions.decode(output if hasattr(output, "x") else output[-1], self.input_size)[:2]
+        last = output if isinstance(output, codecs.SimCC) else output[-1]  # the last stage's heatmaps
+        keypoints, scores, _ = predictions.decode(last, self.input_size)
+        return keypoints, scores
 
 
-def export(model: nn.Module, path: str | Path, batch: int | None = 1, whole: bool = False) -> Path:
-    """Write a model as ONNX, folded, and check the file against the model.
+def export(model: PoseModel, path: str | Path, batch: int | None = 1, end_to_end: bool = False) -> Path:
+    """Fold a model, write it as ONNX, check the file against the model, and return the path.
 
-    path: ends in .onnx; batch: None leaves it free. The input `images` is (B, 3, H, W) float, normalized, at
-    the model's input size, the outputs the model's: `x` and `y`, or `heatmap_1` and on, one a stage.
-    With whole: `crops` (B, H, W, 3) uint8 to `keypoints` (B, K, 2) in the crop's pixels and `scores` (B, K).
-    The file tells skeleton, joints and input size in its metadata. Returns the path.
+    path ends in .onnx. batch is the batch size; None leaves it free. The input `images` is (B, 3, H, W)
+    float, normalized, at the model's input size. The outputs are the model's: `x` and `y`, or `heatmap_1`,
+    `heatmap_2` and so on, one for each stage. With end_to_end, the input is `crops` (B, H, W, 3) uint8, and
+    the outputs are `keypoints` (B, K, 2) in crop pixels and `scores` (B, K). The file's metadata contains
+    the skeleton, the joint names and the input size.
 
-    Raises ValueError for another ending, and where onnxruntime's answers are not the model's to TOLERANCE
-    (of `whole`: scores; and keypoints of all joints whose best two bins are not alike); ImportError without
-    onnxscript or onnxruntime.
+    Raises ValueError for another file suffix, or if the outputs of onnxruntime and of the model differ by
+    more than TOLERANCE. With end_to_end, the scores must agree, and the keypoints of at least 90 % of the
+    joints: others can have two equal maxima. Raises ImportError without onnxscript or onnxruntime.
     """
     path = Path(path)
     if path.suffix != ".onnx":
         raise ValueError(f"{path.name} does not end in .onnx")
-    import onnxruntime  # only who exports needs it
+    import onnxruntime  # noqa: F401  an optional dependency: fail before the export, not after it
 
     device = next(model.parameters()).device
-    net = EndToEnd(fold(model.cpu())).eval() if whole else fold(model.cpu())
+    folded = fold(model.cpu())
     model.to(device)
-    given = "crops" if whole else "images"
-    images = _example_images(net, batch or 2, whole)
+    exported = EndToEnd(folded).eval() if end_to_end else folded
+    input_name = "crops" if end_to_end else "images"
+    images = _example_images(exported, batch or 2)  # a batch of 1 would be exported as a constant
     with torch.no_grad():
-        gives = ["keypoints", "scores"] if whole else _output_names(net(images))
-    shapes = ({0: torch.export.Dim("batch")},) if batch is None else None
-    program = _without_logging(
-        torch.onnx.export, net, (images,), dynamo=True, input_names=[given], output_names=gives,
-        dynamic_shapes=shapes, verbose=False,
-    )  # fmt: skip
+        output_names = ["keypoints", "scores"] if end_to_end else _output_names(exported(images))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)  # the exporter logs its internals
+        try:
+            program = torch.onnx.export(
+                exported, (images,), dynamo=True, input_names=[input_name], output_names=output_names,
+                dynamic_shapes=({0: torch.export.Dim("batch")},) if batch is None else None, verbose=False,
+            )  # fmt: skip
+        finally:
+            logging.disable(logging.NOTSET)
+    assert program is not None  # it is None only with dynamo=False
     skeleton = {"skeleton": model.skeleton.name, "keypoints": json.dumps(model.skeleton.keypoints)}
     program.model.metadata_props.update(skeleton | {"input_size": json.dumps(model.input_size)})
     path.parent.mkdir(parents=True, exist_ok=True)
     program.save(path)
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for count in (batch,) if batch else (1, 3):
-        images = _example_images(net, count, whole)
-        with torch.no_grad():
-            wanted = output_list(net(images))
-        found = session.run(None, {given: images.numpy()})
-        if whole:  # where two bins are alike to rounding, either is right
-            moved = np.abs(found[0] - wanted[0].numpy()).max(-1) > TOLERANCE  # (B, K)
-            if moved.mean() > 0.1:
-                raise ValueError(f"{path.name} places {moved.sum()} of {moved.size} joints elsewhere")
-            wanted, found = wanted[1:], found[1:]
-        worst = max_difference(wanted, found)
-        if not worst <= TOLERANCE:
-            path.unlink()
-            raise ValueError(f"{path.name} answers otherwise than the model, by {worst:.1e}")
+    _check_file(path, exported, (batch,) if batch else (1, 3))
     return path
 
 
-def _example_images(net: nn.Module, count: int, whole: bool) -> Tensor:
-    """Random input of a net; fixed, so that a file's check gives the same figure each time."""
+def _check_file(path: Path, model: PoseModel | EndToEnd, batches: tuple[int, ...]) -> None:
+    """Raise ValueError if onnxruntime and the model disagree on random images."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for batch in batches:
+        images = _example_images(model, batch)
+        with torch.no_grad():
+            expected = list(model(images))
+        actual = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        if isinstance(model, EndToEnd):  # if two bins are equal up to rounding, either one is correct
+            moved = np.abs(actual[0] - expected[0].numpy()).max(-1) > TOLERANCE  # (B, K)
+            if moved.mean() > 0.1:
+                raise ValueError(
+                    f"{path.name} locates {moved.sum()} of {moved.size} joints elsewhere than the model"
+                )
+            expected, actual = expected[1:], actual[1:]
+        difference = max_difference(expected, actual)
+        if not difference <= TOLERANCE:
+            path.unlink()
+            raise ValueError(f"the outputs of {path.name} differ from the model's by {difference:.1e}")
+
+
+def _example_images(model: PoseModel | EndToEnd, count: int) -> Tensor:
+    """Random model input. Its seed is fixed so that the check of a file is reproducible."""
     generator = torch.Generator().manual_seed(count)
-    if whole:
-        return torch.randint(0, 256, (count, *net.input_size, 3), dtype=torch.uint8, generator=generator)
-    return torch.randn(count, 3, *net.input_size, generator=generator)
+    height, width = model.input_size
+    if isinstance(model, EndToEnd):
+        return torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=generator)
+    return torch.randn(count, 3, height, width, generator=generator)
 
 
-def _output_names(output: tuple | list) -> list[str]:
-    if hasattr(output, "_fields"):
+def _output_names(output: codecs.SimCC | list[Tensor]) -> list[str]:
+    if isinstance(output, codecs.SimCC):
         return list(output._fields)
-    return [f"heatmap_{stage + 1}" for stage in range(len(output))]
-
-
-def _without_logging(call, *arguments, **how):
-    """Call without the exporter's notes on its own inside."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return call(*arguments, **how)
-    finally:
-        logging.disable(logging.NOTSET)
+    return [f"heatmap_{stage}" for stage in range(1, len(output) + 1)]

@@ -1,15 +1,15 @@
-"""Forms in which somebody would run a net: eager, compiled, CUDA graph, ONNX Runtime, OpenVINO.
+"""Ways to run a model for inference: eager, torch.compile, CUDA graph, ONNX Runtime, OpenVINO.
 
-Each maker takes a model, its device, images of the batch it is for, a folder of this model's own and pictures
-to calibrate by, of which it uses what it needs, and gives a function from normalized images to the list of
-outputs. It raises `Unavailable`, whose text says why, where a form cannot be had here. Threads are those that
-`use_threads` has set.
+Each maker takes a model, its device, example images of the batch size to run, a folder for this model's
+files, and calibration images. It uses what it needs and returns a function from normalized images to a list
+of outputs. It raises `Unavailable` with the reason if the runtime cannot be used here. The makers use the
+number of threads that `use_threads` has set.
 
-1. Folding and the order of channels in memory are forms of their own, so that each step's gain is seen.
-2. OpenVINO is told to compute in float32: left alone it takes bf16 where the processor has it.
-3. ExecuTorch 1.5.1 is left out: it ended the whole process (a segmentation fault) where it was tried.
-4. int8 is OpenVINO's own post-training quantization (nncf), of weights and activations, from calibration
-   pictures. It says nothing of accuracy: the caller has to measure that.
+1. Folding and the memory format are separate runtimes, so that the gain of each step is visible.
+2. OpenVINO is set to compute in float32. By default it uses bf16 if the CPU supports it.
+3. ExecuTorch 1.5.1 is left out because it crashed the process with a segmentation fault.
+4. int8 is OpenVINO's own post-training quantization (nncf) of weights and activations, from calibration
+   images. It does not measure accuracy. The caller has to do that.
 """
 
 import contextlib
@@ -18,117 +18,126 @@ import importlib.util
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from posebook.inference import export
+from posebook.models.layers import PoseModel
 
-InferenceFn = Callable[[Tensor], list]  # of images (B, 3, H, W), normalized
+InferenceFn = Callable[[Tensor], list]  # from images (B, 3, H, W), normalized, to a list of outputs
 
 
 class Unavailable(RuntimeError):
-    """This form cannot be had here; the text says why."""
+    """This runtime cannot be used here. The message states the reason."""
 
 
 def require(module: str, package: str) -> None:
-    """Raises Unavailable where a package is not installed, with the command that installs it."""
+    """Raise Unavailable if a module is not installed, with the command that installs it."""
     if importlib.util.find_spec(module) is None:
         raise Unavailable(f"{module} is not installed: pip install {package}")
 
 
 def use_threads(threads: int) -> None:
-    """Tells PyTorch how many threads an operation may take; the makers read it."""
+    """Set the number of threads of PyTorch's operations. The makers use the same number."""
     torch.set_num_threads(threads)
 
 
 def _torch(
-    net: nn.Module, device: str, dtype: torch.dtype = torch.float32, last: bool = False
+    model: nn.Module, device: str, dtype: torch.dtype = torch.float32, channels_last: bool = False
 ) -> InferenceFn:
-    """A PyTorch net as it runs: inference mode, autocast where the type is not float32."""
-    form = torch.channels_last if last else torch.contiguous_format
-    net = net.to(device, memory_format=form).eval()
-    kind = torch.device(device).type
+    """Run a PyTorch model in inference mode, with autocast if dtype is not float32."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    # PyTorch's annotations of Module.to omit memory_format
+    model = model.to(device, memory_format=memory_format).eval()  # type: ignore[call-overload]
+    device_type = torch.device(device).type
 
     @torch.inference_mode()
     def run(images: Tensor) -> list:
-        images = images.to(device, memory_format=form)
-        with torch.autocast(kind, dtype, enabled=dtype != torch.float32):
-            return export.output_list(net(images))
+        images = images.to(device, memory_format=memory_format)
+        with torch.autocast(device_type, dtype, enabled=dtype != torch.float32):
+            return list(model(images))
 
     return run
 
 
-def eager(model: nn.Module, device: str, **how: object) -> InferenceFn:
-    """As the authors time theirs."""
+def eager(model: nn.Module, device: str, **_: object) -> InferenceFn:
+    """Eager float32, as papers usually measure their models."""
     return _torch(copy.deepcopy(model), device)
 
 
-def eager_bf16(model: nn.Module, device: str, **how: object) -> InferenceFn:
-    """Autocast to bfloat16."""
+def eager_bf16(model: nn.Module, device: str, **_: object) -> InferenceFn:
+    """Eager with autocast to bfloat16."""
     return _torch(copy.deepcopy(model), device, torch.bfloat16)
 
 
-def eager_fp16(model: nn.Module, device: str, **how: object) -> InferenceFn:
-    """Autocast to float16, on a GPU."""
+def eager_fp16(model: nn.Module, device: str, **_: object) -> InferenceFn:
+    """Eager with autocast to float16, on a GPU."""
     if torch.device(device).type == "cpu":
-        raise Unavailable("float16 is for GPUs: a CPU has no arithmetic for it")
+        raise Unavailable("float16 is for GPUs: CPUs have no float16 arithmetic")
     return _torch(copy.deepcopy(model), device, torch.float16)
 
 
-def folded(model: nn.Module, device: str, **how: object) -> InferenceFn:
-    """Norms merged and constants computed, see deploy.fold."""
+def folded(model: PoseModel, device: str, **_: object) -> InferenceFn:
+    """Batch norms merged and constants precomputed, see export.fold."""
     return _torch(export.fold(model), device)
 
 
-def channels_last(model: nn.Module, device: str, **how: object) -> InferenceFn:
-    """Folded, with the channels of a pixel side by side in memory."""
-    return _torch(export.fold(model), device, last=True)
+def channels_last(model: PoseModel, device: str, **_: object) -> InferenceFn:
+    """Folded, in the channels-last memory format."""
+    return _torch(export.fold(model), device, channels_last=True)
 
 
-def compiled(model: nn.Module, device: str, **how: object) -> InferenceFn:
-    """Folded, channels last, by torch.compile; the first call takes long."""
-    torch.compiler.reset()  # a class that was compiled at eight sizes would run eagerly at a ninth, unsaid
-    net = export.fold(model).to(device, memory_format=torch.channels_last)
-    return _torch(torch.compile(net, dynamic=False), device, last=True)
+def compiled(model: PoseModel, device: str, **_: object) -> InferenceFn:
+    """Folded, channels last, with torch.compile. The first call is slow."""
+    # without the reset, dynamo silently runs a class eagerly after it has compiled it for eight sizes
+    torch.compiler.reset()
+    optimized = torch.compile(export.fold(model), dynamic=False)
+    assert isinstance(optimized, nn.Module)  # it is annotated as a function
+    return _torch(optimized, device, channels_last=True)
 
 
-def cuda_graph(model: nn.Module, device: str, images: Tensor, **how: object) -> InferenceFn:
-    """Folded, channels last, fp16, recorded once and played: no launch waits for Python."""
+def cuda_graph(model: PoseModel, device: str, images: Tensor, **_: object) -> InferenceFn:
+    """Folded, channels last, float16, captured once and replayed: no kernel launch waits for Python.
+
+    Raises Unavailable if the device is not a CUDA device.
+    """
     if torch.device(device).type != "cuda":
         raise Unavailable("CUDA graphs need a CUDA device")
-    # weights in fp16, not autocast: that would cast each of them again whenever the graph is played
-    run = _torch(export.fold(model).half(), device, last=True)
-    fixed = images.to(device, torch.float16, memory_format=torch.channels_last)
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run(fixed)
-    torch.cuda.current_stream(device).wait_stream(side)
+    # weights in float16 instead of autocast, which would cast all weights again at each replay
+    run = _torch(export.fold(model).half(), device, channels_last=True)
+    static_input = images.to(device, torch.float16, memory_format=torch.channels_last)
+    # PyTorch requires a warm-up on a side stream before the capture
+    side_stream = torch.cuda.Stream(device)
+    side_stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side_stream):
+        for _warmup in range(3):
+            run(static_input)
+    torch.cuda.current_stream(device).wait_stream(side_stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        result = run(fixed)
+        static_output = run(static_input)
 
-    def play(images: Tensor) -> list:
-        fixed.copy_(images)
+    def replay(images: Tensor) -> list:
+        static_input.copy_(images)
         graph.replay()
-        return result
+        return static_output
 
-    return play
+    return replay
 
 
-def onnx_file(model: nn.Module, images: Tensor, folder: Path) -> Path:
-    """The model as ONNX for batches of this size, in the model's own folder; made once."""
+def onnx_file(model: PoseModel, images: Tensor, folder: Path) -> Path:
+    """Return the model's ONNX file for this batch size. Export it to the model's folder at the first call."""
     require("onnxscript", "onnxscript")
     require("onnxruntime", "onnxruntime")
     path = folder / f"batch{len(images)}.onnx"
     return path if path.exists() else export.export(model, path, len(images))
 
 
-def onnxruntime(model: nn.Module, device: str, images: Tensor, folder: Path, **how: object) -> InferenceFn:
-    """ONNX Runtime on the CPU, or on CUDA where the device is one and its package is that for GPUs."""
+def onnxruntime(model: PoseModel, device: str, images: Tensor, folder: Path, **_: object) -> InferenceFn:
+    """ONNX Runtime on the CPU, or on CUDA if the package onnxruntime-gpu is installed."""
     require("onnxruntime", "onnxruntime")
     import onnxruntime as ort
 
@@ -142,8 +151,8 @@ def onnxruntime(model: nn.Module, device: str, images: Tensor, folder: Path, **h
     return lambda images: session.run(None, {"images": images.cpu().numpy()})
 
 
-def _openvino(net: object) -> InferenceFn:
-    """An OpenVINO model compiled for latency on this CPU."""
+def _compile_openvino(model: Any) -> InferenceFn:
+    """Compile an OpenVINO model for latency on this CPU."""
     import openvino
 
     settings = {
@@ -151,41 +160,42 @@ def _openvino(net: object) -> InferenceFn:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    request = openvino.Core().compile_model(net, "CPU", settings).create_infer_request()
-    # a request's answers live in its own memory until it runs again
-    return lambda images: [np.array(part) for part in request.infer({0: images.numpy()}).values()]
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    # the outputs are copied because the next call overwrites the request's own buffers
+    return lambda images: [np.array(output) for output in request.infer({0: images.numpy()}).values()]
 
 
-def _read(model: nn.Module, device: str, images: Tensor, folder: Path) -> object:
+def _read_openvino(model: PoseModel, device: str, images: Tensor, folder: Path) -> Any:
     if torch.device(device).type != "cpu":
-        raise Unavailable("OpenVINO is measured on CPUs")
+        raise Unavailable("OpenVINO is measured on CPUs only")
     require("openvino", "openvino")
     import openvino
 
     return openvino.Core().read_model(onnx_file(model, images, folder))
 
 
-def openvino(model: nn.Module, device: str, images: Tensor, folder: Path, **how: object) -> InferenceFn:
+def openvino(model: PoseModel, device: str, images: Tensor, folder: Path, **_: object) -> InferenceFn:
     """OpenVINO, float32."""
-    return _openvino(_read(model, device, images, folder))
+    return _compile_openvino(_read_openvino(model, device, images, folder))
 
 
 def openvino_int8(
-    model: nn.Module, device: str, images: Tensor, folder: Path, calibration: Tensor | None = None
+    model: PoseModel, device: str, images: Tensor, folder: Path, calibration: Tensor | None = None
 ) -> InferenceFn:
-    """OpenVINO, weights and activations in 8 bits, ranges from `calibration` pictures (N, 3, H, W)."""
+    """OpenVINO, weights and activations in 8 bits, with ranges from calibration images (N, 3, H, W)."""
     require("nncf", "nncf")
     if calibration is None:
-        raise Unavailable("int8 needs calibration pictures")
-    net = _read(model, device, images, folder)
+        raise Unavailable("int8 needs calibration images")
+    source = _read_openvino(model, device, images, folder)
     import nncf
 
-    batches = [part.numpy() for part in calibration.split(len(images)) if len(part) == len(images)]
-    with contextlib.redirect_stdout(io.StringIO()):  # nncf draws progress bars of its own, one a step
-        return _openvino(nncf.quantize(net, nncf.Dataset(batches), subset_size=len(batches)))
+    # the file has a fixed batch size, so an incomplete last batch is dropped
+    batches = [batch.numpy() for batch in calibration.split(len(images)) if len(batch) == len(images)]
+    with contextlib.redirect_stdout(io.StringIO()):  # nncf prints one progress bar for each step
+        return _compile_openvino(nncf.quantize(source, nncf.Dataset(batches), subset_size=len(batches)))
 
 
-RUNTIMES = {
+RUNTIMES: dict[str, Callable[..., InferenceFn]] = {
     "eager fp32": eager,
     "eager bf16": eager_bf16,
     "eager fp16": eager_fp16,
