@@ -75,7 +75,7 @@ def test_predicting_on_nothing_fails(capsys, tmp_path):
         (["train", "--data-root", "/nowhere"], "is not in /nowhere"),
         (["evaluate", "--weights", "gone.safetensors"], "is not in"),
         (["models", "resnet"], "unknown model 'resnet'"),
-        (["grid", "lapxx-*"], "unknown row of the grid"),
+        (["grid", "lapxx-*"], "unknown grid row"),
         (["records", "archive", "gone.json"], "no record at gone.json"),
         (["lift", "gone.mp4"], "gone.mp4"),
     ],

@@ -80,9 +80,9 @@ def test_a_smaller_profile_is_another_run_on_the_embedded_data():
 def test_globs_pick_rows_in_their_order_and_once():
     ids = [row.id for row in ablations.matching_rows("lapx-12*, amfacpose-3,lapx-12-seed1")]
     assert ids == ["lapx-12-seed0", "lapx-12-seed1", "lapx-12-seed2", "amfacpose-3"]
-    with pytest.raises(ValueError, match="unknown row of the grid 'lapy-3'; did you mean lapx-3"):
+    with pytest.raises(ValueError, match="unknown grid row 'lapy-3'; did you mean lapx-3"):
         ablations.matching_rows("amfacpose-3,lapy-3")
-    with pytest.raises(ValueError, match="unknown row of the grid 'lapx'; did you mean lapx-"):
+    with pytest.raises(ValueError, match="unknown grid row 'lapx'; did you mean lapx-"):
         ablations.get_row("lapx")
 
 
@@ -94,7 +94,7 @@ def test_globs_pick_rows_in_their_order_and_once():
         ({"changes": '{""epoch"": 1}'}, "line 3: unknown recipe field 'epoch'; did you mean epochs"),
         ({"changes": '{""epochs"": }'}, "line 3: Expecting value"),
         ({"model": "lap"}, "line 3: no paper's recipe for lap on mpii"),
-        ({"n": 1}, "line 3: another row is called 'lapx-1'"),
+        ({"n": 1}, "line 3: duplicate id 'lapx-1'"),
     ],
     ids=str,
 )

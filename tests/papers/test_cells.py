@@ -97,7 +97,7 @@ def test_accuracies_say_what_they_were_measured_on():
 def test_unknown_tables_are_named():
     with pytest.raises(ValueError, match=r"StarNet-Pose/speed"):
         tables.build_table(PAPER, "spede", [])
-    with pytest.raises(FileNotFoundError, match="one CSV file a paper"):
+    with pytest.raises(FileNotFoundError, match="one CSV file for each paper"):
         load_cells("no/such/folder")
 
 

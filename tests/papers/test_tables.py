@@ -203,7 +203,7 @@ def test_a_training_that_is_asked_for_has_its_cost():
     run["complexity"]["macs"]["exact"] = 432_300_000
     found = cell(tables.build_table(PAPER, "main_results", [run]), "StarNet-Pose-T", "AP")
     hours = 210 * 149_813 / 100 / 3600
-    assert f"about {hours:.0f} hours at the 100 people a second of train-made" in found["cost"]
+    assert f"about {hours:.0f} hours at the speed of train-made: 100 people/s" in found["cost"]
     assert ap()["cost"] == ""
 
 

@@ -191,8 +191,8 @@ def test_make_asks_for_what_snakemake_knows(target, tree):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (["rows=lapy-3"], "unknown row of the grid 'lapy-3'; did you mean lapx-3"),
-        ([], "unknown row of the grid ''; did you mean attention-none or attention-cbam"),
+        (["rows=lapy-3"], "unknown grid row 'lapy-3'; did you mean lapx-3"),
+        ([], "unknown grid row ''; did you mean attention-none or attention-cbam"),
         (["rows=attention-cbam", "profile=paper"], "data/checkpoints/starnet_s3.pth.tar"),
     ],
 )
