@@ -19,7 +19,7 @@ from report_helpers import broken, execute, executed_notebook, with_a_scene
 from helpers import ROOT
 from posebook.report import browser, html, notebooks
 
-CHROMIUM = next(filter(None, map(shutil.which, browser.NAMES)), None)
+CHROMIUM = next(filter(None, map(shutil.which, browser.BROWSERS)), None)
 QUIET = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync""".split()
 pytestmark = [
@@ -291,7 +291,7 @@ def test_where_nothing_is_drawn_in_space_the_still_stands(in_space, chromium, tm
 
 
 def test_pictures_for_the_readme(report, tmp_path, monkeypatch):
-    monkeypatch.setattr(browser, "PICTURES", {"front": ("index.html", 100)})
+    monkeypatch.setattr(browser, "SCREENSHOTS", {"front": ("index.html", 100)})
     notebooks.main(["screenshots", str(report), str(tmp_path)])
     assert cv2.imread(str(tmp_path / "front.webp")).shape == (800, 1280, 3)
     assert (tmp_path / "front.webp").stat().st_size < 150_000

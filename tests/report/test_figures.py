@@ -158,7 +158,7 @@ def test_a_net_is_drawn_a_block_a_map():
     tall, small = figure.axes[0].patches
     assert tall.get_height() == pytest.approx(8 * small.get_height()) and small.get_width() > tall.get_width()
     assert [text.get_text() for text in figure.axes[0].texts][::2] == ["32\n64×48", "256\n8×6"]
-    with pytest.raises(ValueError, match="a map's shape"):
+    with pytest.raises(ValueError, match="shape of a feature map"):
         figures.feature_map_diagram({"tokens": (17, 256)})
 
 

@@ -235,7 +235,7 @@ def test_the_headline_names_what_stopped(tmp_path, capsys):
 
 def test_without_a_browser_the_commands_that_need_one_say_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(browser, "NAMES", ["chromium"])
+    monkeypatch.setattr(browser, "BROWSERS", ["chromium"])
     for words in (["pdf", "page.html", f"{tmp_path}/page.pdf"], ["screenshots", "html", f"{tmp_path}/docs"]):
         with pytest.raises(SystemExit) as ended:
             notebooks.main(words)
