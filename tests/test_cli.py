@@ -72,7 +72,7 @@ def test_predict_fails_without_a_readable_image(capsys, tmp_path):
         (["train", "--data-root", "/nowhere"], "is not in /nowhere"),
         (["evaluate", "--weights", "gone.safetensors"], "is not in"),
         (["models", "resnet"], "unknown model 'resnet'"),
-        (["grid", "lapxx-*"], "unknown row of the grid"),
+        (["grid", "lapxx-*"], "unknown grid row"),
         (["records", "archive", "gone.json"], "no record at gone.json"),
         (["lift", "gone.mp4"], "gone.mp4"),
     ],

@@ -1,4 +1,4 @@
-"""Fixtures of this folder."""
+"""Fixtures for the tests of this folder."""
 
 import pandas as pd
 import pytest

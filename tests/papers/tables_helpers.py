@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""Helpers for the tests of this folder."""
 
 import copy
 import json
@@ -23,12 +23,12 @@ CELLS = {
 
 
 def parameters(*recipe: str, **changes) -> dict:
-    """What a record says of a recipe: profile, model, dataset and changes, as `recipes.get` takes them."""
+    """The parameters in a record for a recipe; arguments as for `recipes.get`."""
     return json.loads(json.dumps(asdict(recipes.get(*recipe, **changes))))
 
 
 def record(**changes) -> dict:
-    """A run that measures StarNet-Pose-T's COCO row; changes replace fields, 'a.b' within one."""
+    """The record of a run for StarNet-Pose-T's COCO row; changes replace fields, a__b nested ones."""
     people = {"name": "coco", "split": "val2017", "sha256": "0" * 64, "persons": 6352}
     fields = {
         "kind": "train",
@@ -74,7 +74,7 @@ def lapx(row: str, column: str = "Params (M)", records: list[dict] = ()) -> pd.S
 
 
 def run_of(id: str, profile: str = "paper", **changes) -> dict:
-    """The record that a row of the grid would leave."""
+    """The record that a grid row would write."""
     config = ablations.rows()[id].config(profile)
     named = {
         name: getattr(config, name) for name in ("model", "options", "seed", "name", "profile", "dataset")

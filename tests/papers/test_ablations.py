@@ -1,4 +1,4 @@
-"""The grid of runs: well-formed, at one with the printed tables, and every row of it trains."""
+"""The grid of runs is valid, agrees with the printed tables, and every row trains."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ HEADER = "id,paper,table,row,model,options,dataset,changes,backbone,seed\n"
 LINE = 'lapx-{n},LAPX,ablation,x,{model},"{options}",mpii,"{changes}",,0\n'
 
 
-def test_every_run_of_the_documents_is_there():
+def test_grid_contains_every_published_run():
     counts = pd.Series([(row.paper, row.table) for row in ablations.rows().values()]).value_counts().to_dict()
     assert counts == {
         ("LAPX", "ablation"): 13 + 3,  # row 12 is the mean of three runs
@@ -31,8 +31,8 @@ def test_every_run_of_the_documents_is_there():
     assert [row.seed for row in ablations.matching_rows("lapx-12-*")] == [0, 1, 2]
 
 
-def test_the_grid_and_the_printed_tables_agree():
-    """Every row of an ablation has its runs: the same net, options, recipe, data and backbone."""
+def test_grid_agrees_with_printed_tables():
+    """Every row of an ablation has runs with its model, options, recipe, data and backbone."""
     cells = load_cells()
     cells = cells[cells["table"].isin(ABLATIONS) & (cells["boxes"] != "")]  # accuracies
     printed = cells.drop_duplicates(["paper", "table", "row"]).to_dict("records")
@@ -54,8 +54,8 @@ def test_the_grid_and_the_printed_tables_agree():
             ), id
 
 
-def test_the_sweep_is_the_released_one():
-    """All of S3 with coordinate attention, 100 epochs, the last ten with the second probability."""
+def test_sweep_matches_authors_repository():
+    """All runs train S3 with coordinate attention for 100 epochs, ten of them in the second stage."""
     fixed, schedules = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], {(1.0, 0.5), (0.8, 0.2), (0.6, 0.0)}
     found = set()
     for run in ablations.matching_rows("sweep-*"):
@@ -66,7 +66,7 @@ def test_the_sweep_is_the_released_one():
     assert found == {(p, p) for p in fixed} | schedules
 
 
-def test_a_smaller_profile_is_another_run_on_the_embedded_data():
+def test_smaller_profiles_use_bundled_synthetic_data():
     run = ablations.get_row("attention-cbam")
     paper, demo = run.config("paper"), run.config("demo")
     assert (paper.name, paper.dataset, paper.recipe["epochs"]) == ("attention-cbam", "coco-mini", 210)
@@ -77,12 +77,12 @@ def test_a_smaller_profile_is_another_run_on_the_embedded_data():
     assert ablations.get_row("lapx-14").config("fast").recipe["nonlocal_gain"] == 0.4
 
 
-def test_globs_pick_rows_in_their_order_and_once():
+def test_globs_select_each_row_once_in_order():
     ids = [row.id for row in ablations.matching_rows("lapx-12*, amfacpose-3,lapx-12-seed1")]
     assert ids == ["lapx-12-seed0", "lapx-12-seed1", "lapx-12-seed2", "amfacpose-3"]
-    with pytest.raises(ValueError, match="unknown row of the grid 'lapy-3'; did you mean lapx-3"):
+    with pytest.raises(ValueError, match="unknown grid row 'lapy-3'; did you mean lapx-3"):
         ablations.matching_rows("amfacpose-3,lapy-3")
-    with pytest.raises(ValueError, match="unknown row of the grid 'lapx'; did you mean lapx-"):
+    with pytest.raises(ValueError, match="unknown grid row 'lapx'; did you mean lapx-"):
         ablations.get_row("lapx")
 
 
@@ -94,11 +94,11 @@ def test_globs_pick_rows_in_their_order_and_once():
         ({"changes": '{""epoch"": 1}'}, "line 3: unknown recipe field 'epoch'; did you mean epochs"),
         ({"changes": '{""epochs"": }'}, "line 3: Expecting value"),
         ({"model": "lap"}, "line 3: no paper's recipe for lap on mpii"),
-        ({"n": 1}, "line 3: another row is called 'lapx-1'"),
+        ({"n": 1}, "line 3: duplicate id 'lapx-1'"),
     ],
     ids=str,
 )
-def test_a_wrong_line_is_named(wrong, message, tmp_path):
+def test_invalid_line_is_reported_with_number(wrong, message, tmp_path):
     right = {"n": 1, "model": "lapx", "options": "{}", "changes": "{}"}
     path = tmp_path / "grid.csv"
     path.write_text(HEADER + LINE.format(**right) + LINE.format(**right | {"n": 2} | wrong))
@@ -106,11 +106,11 @@ def test_a_wrong_line_is_named(wrong, message, tmp_path):
         ablations.rows(path)
 
 
-def test_the_command_line_takes_a_row(monkeypatch, tmp_path):
+def test_command_line_trains_grid_row(monkeypatch, tmp_path):
     asked = []
 
     def train(config):
-        """As train's."""
+        """Stand-in for trainer.train."""
         asked.append(config)
         return {}
 
@@ -122,7 +122,7 @@ def test_the_command_line_takes_a_row(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory):
+def image_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("grid") / "noise.png"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     return path
@@ -130,26 +130,26 @@ def picture(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("id", ablations.rows())
-def test_every_row_is_built_and_learns(id, picture):
-    """One step at a small input: joints of the row's data, its recipe's loss, optimizer and augmentation."""
+def test_every_row_trains_one_step(id, image_path):
+    """One step at a small input size, with the skeleton, loss, optimizer and augmentation of the row."""
     row = ablations.get_row(id)
     skeleton = skeletons.get("mpii" if row.dataset == "mpii" else "coco")
     joints = np.random.default_rng(1).uniform(8, 56, (len(skeleton.keypoints), 3))
-    standing = tuple(Person(picture, 1, n, (4, 4, 56, 56), 3136.0, joints) for n in range(4))
-    persons = PoseDataset(row.dataset, "train", skeleton, "", standing, picture)
+    persons = tuple(Person(image_path, 1, n, (4, 4, 56, 56), 3136.0, joints) for n in range(4))
+    instances = PoseDataset(row.dataset, "train", skeleton, "", persons, image_path)
     recipe = recipes.get(
         "paper", row.model, row.dataset, **row.changes | {"input_size": [64, 64], "batch_size": 4}
     )
     recipe = dataclasses.replace(recipe, warmup_steps=0)
-    people, how = data.TrainDataset(persons, recipe, row.seed), runtime.RuntimeConfig("cpu")
-    batch = next(iter(loop.batch_iterator(people, 0, how)))
-    net = models.build(row.model, skeleton, (64, 64), **row.options)
-    adam = loop.make_optimizer(net, recipe)
+    dataset, config = data.TrainDataset(instances, recipe, row.seed), runtime.RuntimeConfig("cpu")
+    batch = next(iter(loop.batch_iterator(dataset, 0, config)))
+    model = models.build(row.model, skeleton, (64, 64), **row.options)
+    adam = loop.make_optimizer(model, recipe)
     for group in adam.param_groups:
         group["lr"] = 1e-3
-    run = checkpoints.TrainState(net, net, adam, torch.amp.GradScaler(enabled=False), {})
-    before = [parameter.detach().clone() for parameter in net.parameters()]
-    loss, _ = loop.train_step(run, loop.wrap_model(run, recipe, 20, how), batch, 4, recipe, how, 1)
+    run = checkpoints.TrainState(model, model, adam, torch.amp.GradScaler(enabled=False), {})
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    loss, _ = loop.train_step(run, loop.wrap_model(run, recipe, 20, config), batch, 4, recipe, config, 1)
     assert loss > 0 and loss.isfinite()
-    moved = [not torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True)]
+    moved = [not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)]
     assert sum(moved) > 0.9 * len(moved)

@@ -1,4 +1,4 @@
-"""The papers' numbers, and the rule that a measured figure stands only in a cell of its own dataset."""
+"""Published cells: commands, matching records, sizes and speeds."""
 
 import json
 import shlex
@@ -20,7 +20,7 @@ def benchmark(model: str = "starnet-pose-t", median: float = 20.0, **changes) ->
     return record(kind="benchmark", model="all", metrics=[run], machine={"device": "cpu: made-up"})
 
 
-def test_latency_comes_from_a_benchmark_and_names_its_machine():
+def test_latency_is_read_from_benchmark_with_machine():
     found = ap(benchmark(), name="speed", column="Latency (ms)")
     assert (found["measured"], found["status"]) == ("20.00", "measured here")
     assert "cpu: made-up" in found["where"] and "19.00 to 25.00" in found["where"]
@@ -29,7 +29,7 @@ def test_latency_comes_from_a_benchmark_and_names_its_machine():
         assert ap(other, name="speed", column="FPS")["status"] == "not measured"
 
 
-def test_what_is_not_built_is_published_only_and_what_is_has_a_command():
+def test_status_and_command_depend_on_whether_model_is_built():
     table = tables.build_table(PAPER, "lightweight_comparison", [])
     unknown = table["row"].isin(["X-HRNet-30", "LMFormer-L", "LGM-Pose"])
     assert (table.loc[unknown, "status"] == "published").all() and (table.loc[unknown, "command"] == "").all()
@@ -41,8 +41,8 @@ def test_what_is_not_built_is_published_only_and_what_is_has_a_command():
     assert command == "make grid PROFILE=paper ROWS=occlusion-ca"
 
 
-def test_the_commands_would_do_what_the_cells_ask_for(everything, tmp_path):
-    """Every training command names a dataset, options and a recipe that posebook takes: the cell's own."""
+def test_commands_train_the_recipe_of_the_cell(everything, tmp_path):
+    """Every training command is valid and requests the dataset, options and recipe of the cell."""
     asked = 0
     cells = everything[
         everything["model"].isin(recipes.PAPER) & (everything["dataset"] != "")
@@ -66,7 +66,7 @@ def test_the_commands_would_do_what_the_cells_ask_for(everything, tmp_path):
     assert asked == (3 + 5 + 6 + 14) + (2 + 2 + 2) + (3 + 1) + (2 + 4) + 8
 
 
-def test_the_scorecard_adds_up():
+def test_scorecard_counts():
     card = tables.scorecard([])
     ours = card["paper"] == PAPER
     assert dict(zip(card.loc[ours, "table"], card.loc[ours, "cells"], strict=True)) == CELLS
@@ -84,7 +84,7 @@ def test_the_scorecard_adds_up():
     }
 
 
-def test_accuracies_say_what_they_were_measured_on():
+def test_accuracies_state_their_data():
     pck = record(metrics={"PCK@0.2": 0.6}, metrics_without_flip={"PCK@0.2": 0.5}, evaluated__name="lspet")
     plain = record(protocol__flip_test=False)
     table = tables.all_accuracies([pck, plain, benchmark()])
@@ -94,14 +94,14 @@ def test_accuracies_say_what_they_were_measured_on():
     assert table.loc[0, "measured on"] == "lspet val2017, 6,352 people"
 
 
-def test_unknown_tables_are_named():
+def test_unknown_table_raises_with_known_ones():
     with pytest.raises(ValueError, match=r"StarNet-Pose/speed"):
         tables.build_table(PAPER, "spede", [])
-    with pytest.raises(FileNotFoundError, match="one CSV file a paper"):
+    with pytest.raises(FileNotFoundError, match="one CSV file for each paper"):
         load_cells("no/such/folder")
 
 
-def test_ablations_are_built_with_their_keywords_and_their_joints():
+def test_ablation_sizes_use_options_and_skeleton():
     assert lapx("3: 4-stage (channels=190)")["measured"] == "2.25"
     assert lapx("1: 2-stage (channels=256)")["measured"] == "2.30"
     assert lapx("12: 10 + ECA-NonLocal, γ=0.2")["measured"] == "2.31"  # of MPII's 16 joints; printed 2.30
@@ -110,8 +110,8 @@ def test_ablations_are_built_with_their_keywords_and_their_joints():
     assert (sizes["measured"] == sizes["published"]).all() and len(sizes) == 6
 
 
-def test_a_net_with_a_recipe_is_trained_and_another_evaluated():
-    """LAP has neither a recipe here nor public weights."""
+def test_command_trains_with_recipe_and_evaluates_without():
+    """LAP has neither a recipe in posebook nor public weights."""
     assert lapx("2: 3-stage (channels=208)", "PCKh@0.5")["command"] == "make grid PROFILE=paper ROWS=lapx-2"
     table = tables.build_table("LAPX", "mpii_results", [])
     assert "--model lapx --dataset mpii --data-root data/mpii" in cell(table, "LAPX", "PCKh@0.5")["command"]
@@ -123,7 +123,7 @@ def test_a_net_with_a_recipe_is_trained_and_another_evaluated():
     assert hrnet["status"] == "not measured" and "input_size: [384, 288]" in hrnet["command"]
 
 
-def test_a_run_of_the_grid_fills_its_row_and_no_other():
+def test_grid_run_fills_only_its_row():
     for id in ablations.rows():
         row = ablations.rows()[id]
         filled = load_cells()
@@ -136,7 +136,7 @@ def test_a_run_of_the_grid_fills_its_row_and_no_other():
         assert list(swept.loc[swept["AP"] != "", "run"]) == ([id] if row.table == "occlusion_sweep" else [])
 
 
-def test_a_demo_of_a_row_never_fills_its_cell():
+def test_demo_run_fills_no_cell():
     twelve = ("12: 10 + ECA-NonLocal, γ=0.2", "PCKh@0.5")
     filled = tables.build_table("LAPX", "ablation", [run_of("lapx-12-seed0")])
     assert cell(filled, *twelve)["measured"] == "90.00" and cell(filled, *twelve)["spread"] == ""
@@ -145,7 +145,7 @@ def test_a_demo_of_a_row_never_fills_its_cell():
     assert cell(demo, *twelve)["status"] == "not measured"
 
 
-def test_several_seeds_of_a_row_are_their_mean_and_spread():
+def test_several_seeds_give_mean_and_spread():
     figures = {"lapx-12-seed0": 0.8790, "lapx-12-seed1": 0.8800, "lapx-12-seed2": 0.8801}
     runs = [run_of(id, metrics_without_flip={"PCKh@0.5": value}) for id, value in figures.items()]
     older = run_of("lapx-12-seed1", metrics_without_flip={"PCKh@0.5": 0.1}, started="2025-01-01T00:00:00Z")
@@ -158,7 +158,7 @@ def test_several_seeds_of_a_row_are_their_mean_and_spread():
     assert "± 0.06, 3 runs" in html_tables.comparison_table(found).data
 
 
-def test_the_sweep_has_its_nine_runs_and_their_commands():
+def test_sweep_table():
     made = run_of("sweep-08-02", interval=[0.48, 0.52])
     table = tables.occlusion_sweep([made]).set_index("run")
     assert len(table) == 9
@@ -168,7 +168,7 @@ def test_the_sweep_has_its_nine_runs_and_their_commands():
     assert table.loc["sweep-00-00", "command"] == "make grid PROFILE=paper ROWS=sweep-00-00"
 
 
-def test_a_row_without_augmentation_takes_the_figure_without_flip_test():
+def test_row_without_augmentation_uses_result_without_flip_test():
     run = record(
         model="lapx", kind="evaluate", weights={"trained_on": "coco"}, metrics={"AP": 0.7}, split="val2017"
     )
@@ -180,10 +180,10 @@ def test_a_row_without_augmentation_takes_the_figure_without_flip_test():
     assert plain["measured"] == "69.0" and "without flip test" in plain["where"]
 
 
-def test_sizes_come_from_the_record_that_this_code_wrote():
+def test_sizes_are_read_from_record_of_current_code():
     line = {"model": "lapx", "options": "", "input_size": "256x256", "dataset": "mpii"}
     row = {"model": "lapx", "options": "", "input_size": "256x256", "skeleton": "mpii", "params": 1}
-    kept = {"kind": "complexity", "parameters": {"code": complexity.code_hash()}, "metrics": [row]}
-    assert size_trace.count(line, [kept])["params"] == 1
-    kept["parameters"]["code"] = "older"
-    assert size_trace.count(line, [kept])["params"] == 2311111
+    counted = {"kind": "complexity", "parameters": {"code": complexity.code_hash()}, "metrics": [row]}
+    assert size_trace.count(line, [counted])["params"] == 1
+    counted["parameters"]["code"] = "older"
+    assert size_trace.count(line, [counted])["params"] == 2311111

@@ -1,4 +1,4 @@
-"""Claims, findings and verdicts; and that every claim has a finding on its paper's page."""
+"""Claims, findings and verdicts; every claim has a finding on its paper's page."""
 
 import ast
 import json
@@ -35,7 +35,7 @@ def sources(path, kind: str) -> list[str]:
 
 
 def written(path) -> dict[str, list[str]]:
-    """Of a page's code: the paper it audits, the ids it has findings for, and the evidence it links to."""
+    """The paper, the ids of findings and the links to evidence in the code of a page."""
     said = {"paper": [], "ids": [], "evidence": []}
     for node in ast.walk(ast.parse("\n".join(sources(path, "code")))):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "claims.load_claims":
@@ -52,16 +52,16 @@ def cell(row="net", measured="", boxes="", other="", other_boxes="", published="
     return known | dict(other=other, other_boxes=other_boxes, command=command, cost="")
 
 
-# the transcription, and the pages
+# transcribed claims and audit pages
 
 
-def test_every_paper_of_the_claims_has_one_page():
+def test_every_paper_has_one_page():
     papers = [paper for path in PAGES for paper in written(path)["paper"]]
     assert sorted(papers) == sorted(LINES["paper"].unique())
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_every_claim_is_found_on_its_page_and_the_links_lead_somewhere(path):
+def test_every_claim_is_on_its_page_and_links_are_valid(path):
     page = written(path)
     assert set(load_claims(page["paper"][0])) <= set(page["ids"])
     headings = re.findall(r"^#+ (.+)$", "\n".join(sources(path, "markdown")), re.MULTILINE)
@@ -71,18 +71,18 @@ def test_every_claim_is_found_on_its_page_and_the_links_lead_somewhere(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_a_claim_quoted_on_its_page_is_the_transcribed_one(path):
+def test_quoted_claims_match_transcription(path):
     claims = load_claims(written(path)["paper"][0]).values()
     quoted = [source[2:] for source in sources(path, "markdown") if source.startswith("> ")]
     assert quoted and set(quoted) <= {f"{claim.text} ({claim.where})" for claim in claims}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_no_verdict_is_typed(path):
+def test_no_verdict_is_hard_coded(path):
     assert not [verdict for verdict in VERDICTS if f'"{verdict}"' in "\n".join(sources(path, "code"))]
 
 
-def test_claims_are_whole():
+def test_claims_are_complete():
     assert (LINES[["paper", "id", "where", "claim"]] != "").all(axis=None)
     assert not LINES.duplicated(["paper", "id"]).any()
     for paper in LINES["paper"].unique():
@@ -90,12 +90,12 @@ def test_claims_are_whole():
     assert load_claims("LAPX")["row-3"].figures == {"channels": "190", "params": "2.25"}
 
 
-def test_claims_of_an_unknown_paper_and_ids_used_twice_are_refused(tmp_path):
+def test_unknown_paper_and_duplicate_id_raise(tmp_path):
     with pytest.raises(ValueError, match="unknown paper 'LAPY'; did you mean LAPX"):
         load_claims("LAPY")
     twice = "paper,id,where,claim,figures\nA,one,1,x,\nA,one,2,y,a=1; b=2\n"
     (tmp_path / "claims.csv").write_text(twice)
-    with pytest.raises(ValueError, match="claims.csv has one of A twice"):
+    with pytest.raises(ValueError, match="claims.csv has duplicate ids for A: one"):
         load_claims("A", tmp_path / "claims.csv")
 
 
@@ -103,19 +103,19 @@ def test_claims_of_an_unknown_paper_and_ids_used_twice_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("holds, verdict", [(True, "confirmed"), (False, "differs"), (None, UNTESTED)])
-def test_a_verdict_follows_from_whether_the_claim_holds(holds, verdict):
+def test_verdict_follows_from_holds(holds, verdict):
     found = make_finding(holds, "1.0", "to the digit", "#Sizes", why="no record", would="`make it`")
     assert found.verdict == verdict
     assert (found.why, found.would) == (("no record", "`make it`") if holds is None else ("", ""))
 
 
 @pytest.mark.parametrize("known", [{}, {"why": "no record"}, {"would": "`make it`"}])
-def test_what_cannot_be_tested_says_why_and_what_would(known):
-    with pytest.raises(ValueError, match="cannot be tested: say `why`, and what `would` test it"):
+def test_untested_finding_requires_reason_and_method(known):
+    with pytest.raises(ValueError, match="cannot be tested: state the reason"):
         make_finding(None, "1.0", "to the digit", "#Sizes", **known)
 
 
-def test_an_unknown_basis_is_refused():
+def test_unknown_basis_raises():
     with pytest.raises(ValueError, match="unknown basis 'nets'; did you mean net"):
         make_finding(True, "1.0", "to the digit", "#Sizes", "nets")
 
@@ -125,11 +125,11 @@ def test_an_unknown_basis_is_refused():
     [(3.504155, "3.504", True), (2.3111, "2.30", False), (2.3111, "2.3", True), (0.25, "1.0", False)]
     + [(2.35, "2.3", True), (2.35, "2.4", True), (2.3501, "2.3", False), (210, "210", True)],
 )
-def test_a_value_rounds_to_the_printed_digit(value, printed, same):
+def test_rounds_to(value, printed, same):
     assert rounds_to(value, printed) is same
 
 
-def test_an_accuracy_is_reproduced_once_all_its_cells_are_measured():
+def test_check_reproduced_requires_all_cells():
     empty = check_reproduced([cell(measured="70.2", boxes="detector"), cell("other")], 1.0, "#A")
     assert (empty.verdict, empty.would) == (UNTESTED, "`make it`")
     near, far = (check_reproduced([cell(measured=m, boxes="detector")], 1.0, "#A") for m in ("70.9", "68.9"))
@@ -137,27 +137,27 @@ def test_an_accuracy_is_reproduced_once_all_its_cells_are_measured():
     assert near.found == "net: 70.9, detector boxes" and near.basis == "run"
 
 
-def test_two_nets_are_compared_in_the_same_boxes_only():
+def test_check_margin_requires_same_boxes():
     first = cell("a", "72.0", "ground truth", "69.0", "detector", published="72.0")
     second = cell("b", "68.0", "detector", published="68.0")
     found = check_margin(first, second, "#A")
-    assert (found.verdict, found.found) == ("differs", "+1.00 for the printed +4.00, detector boxes")
+    assert (found.verdict, found.found) == ("differs", "+1.00 measured, +4.00 printed, detector boxes")
     assert check_margin(first | {"other": "70.0"}, second, "#A").verdict == "confirmed"
     alone = check_margin(first | {"other": "", "other_boxes": ""}, second, "#A", ", one run each")
     assert (alone.verdict, alone.found) == (UNTESTED, "printed: +4.00, one run each")
 
 
-def test_a_cell_that_nobody_can_measure_says_what_is_lacking():
+def test_cell_without_command_states_what_is_missing():
     found = check_margin(cell("a"), cell("b", command=""), "#A")
-    assert found.would == "`make it`; weights or a recipe of b"
+    assert found.would == "`make it`; weights or a recipe for b"
 
 
 @pytest.mark.parametrize("differ, words", [(0, "0 differ"), (1, "1 differs"), (6, "6 differ")])
-def test_verdicts_are_counted_in_words(differ, words):
+def test_tally(differ, words):
     assert tally({"confirmed": 1, "differs": differ}) == ["1 confirmed", words]
 
 
-# the page's table and record
+# table and record of a page
 
 
 def findings(paper="LAPX") -> dict:
@@ -166,20 +166,20 @@ def findings(paper="LAPX") -> dict:
     return known | {"m2": untested}
 
 
-def test_a_page_without_a_finding_or_with_one_too_many_is_refused():
+def test_missing_or_additional_finding_raises():
     with pytest.raises(ValueError, match="without a finding, or findings without a claim: m2"):
         match_findings("LAPX", {name: found for name, found in findings().items() if name != "m2"})
     with pytest.raises(ValueError, match="without a claim: m3"):
         match_findings("LAPX", findings() | {"m3": findings()["m2"]})
 
 
-def test_record_counts_the_verdicts():
+def test_record_counts_verdicts():
     record = audit_record("LAPX", findings(), "audit-lapx-demo")
     assert record["metrics"] == {"confirmed": 21, "differs": 0, UNTESTED: 1}
     assert record["findings"]["m2"]["why"] == "no record"
 
 
-def test_the_table_has_a_row_a_claim_with_its_evidence():
+def test_verdict_table():
     shown = html_tables.verdict_table(match_findings("LAPX", findings())).data
     assert shown.count("<tr>") == 1 + len(findings())
     assert "as printed &lt;1&gt;" in shown and "<code>make it</code>" in shown
@@ -188,7 +188,7 @@ def test_the_table_has_a_row_a_claim_with_its_evidence():
 
 
 @pytest.mark.slow
-def test_without_this_machines_records_a_page_says_what_it_lacks(tmp_path):
+def test_page_without_records_states_what_is_missing(tmp_path):
     page, out = ROOT / "notebooks/audit/starnet_pose.ipynb", tmp_path / "page.ipynb"
     command = [
         sys.executable,
@@ -208,4 +208,4 @@ def test_without_this_machines_records_a_page_says_what_it_lacks(tmp_path):
     for name in ("ap", "gain-t", "occlusion", "faster", "ultrafast"):
         assert found[name]["verdict"] == UNTESTED and found[name]["why"] and found[name]["would"]
     (table,) = (c for c in nbformat.read(out, as_version=4).cells if "summary = display" in c.source)
-    assert "20 claims" in table.outputs[0].data["text/html"]  # filled by the last cell, at the top
+    assert "20 claims" in table.outputs[0].data["text/html"]  # updated by the last cell

@@ -1,4 +1,4 @@
-"""The lifters' printed figures beside what was measured, and ways of pruning compared over seeds."""
+"""Printed and measured results of lifters, and the comparison of pruning methods over seeds."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ CELL = {"model": "mixste", "options": HOT, "dataset": "h36m", "split": "val", "c
 
 
 def lift(**changes) -> dict:
-    """A training that measures HoT's MixSTE on Human3.6M; changes replace fields, 'a__b' within one."""
+    """The record of a training of HoT's MixSTE on Human3.6M; changes replace fields, a__b nested ones."""
     parts = {"name": "h36m", "split": "val", "sha256": "0" * 64, "clips": 236}
     record = {
         "kind": "lift",
@@ -51,10 +51,10 @@ def hot(*records: dict, row: str = "HoT w. MixSTE", column: str = "MPJPE") -> pd
     return table[(table["row"] == row) & (table["column"] == column)].iloc[0]
 
 
-# the printed cells
+# printed cells
 
 
-def test_printed_costs_are_counted():
+def test_counted_costs_equal_printed_ones():
     table = tables.build_table("HoT", "h36m_results", [])
     giga = table[table["column"] == "FLOPs (G)"]
     assert len(giga) == 4 and (giga["measured"] == giga["published"]).all()
@@ -62,14 +62,14 @@ def test_printed_costs_are_counted():
     assert saved.to_dict() == {"HoT w. MixSTE": "40", "HoT w. MotionBERT": "52"}
 
 
-def test_a_net_is_the_same_in_the_rows_and_among_the_nets():
+def test_paper_models_agree_with_published_rows():
     cells = load_cells()
     cells = cells[cells["model"].isin(models.LIFTERS)]
     for row, model, text in cells[["row", "model", "options"]].itertuples(index=False):
         assert lifting_tables.PAPER_MODELS[row.removesuffix(", true 2D joints")] == (model, text)
 
 
-def test_a_training_on_its_dataset_fills_a_cell():
+def test_training_fills_cell_of_its_dataset():
     found = hot(lift())
     assert (found["measured"], found["status"], found["spread"]) == ("41.2", "measured here", "")
     assert found["where"].startswith("cuda: made-up, 2026-01-01, with flip test, seed 0")
@@ -95,13 +95,13 @@ def test_a_training_on_its_dataset_fills_a_cell():
     ],
     ids=str,
 )
-def test_no_other_record_fills_it(changes):
+def test_other_records_fill_no_cell(changes):
     assert not lifting_tables.matching_runs(CELL, [lift(**changes)]) and lifting_tables.matching_runs(
         CELL, [lift(**changes), lift()]
     )
 
 
-def test_commands_are_those_that_would_fill_the_cell():
+def test_command_trains_the_options_of_the_cell():
     words = shlex.split(lifting_tables.training_command(CELL))
     given = dict(zip(words[2::2], words[3::2], strict=True))
     made = {"prune": json.loads(given["--prune"]), "recover": given["--recover"]}
@@ -110,24 +110,24 @@ def test_commands_are_those_that_would_fill_the_cell():
     assert hot()["command"] == lifting_tables.training_command(CELL)
 
 
-# runs that compare
+# runs for the comparison of methods
 
 
-def runs(*ways: str, seeds: int = 3, **figures: float) -> list[dict]:
-    """Runs of the comparison, the seeds 1 mm apart; figures by the way's name with _ for -."""
+def runs(*methods: str, seeds: int = 3, **errors: float) -> list[dict]:
+    """Runs of methods with errors 1 mm apart between seeds; errors: by method, with _ instead of -."""
     return [
         lift(
-            name=f"lift-mixste-{way}-fast-seed{seed}",
+            name=f"lift-mixste-{method}-fast-seed{seed}",
             dataset__name="motion",
-            metrics={name: figures[way.replace("-", "_")] + seed for name in metrics.METRICS},
+            metrics={name: errors[method.replace("-", "_")] + seed for name in metrics.METRICS},
         )
         | {"complexity": {"macs": 2_000_000}}
-        for way in ways
+        for method in methods
         for seed in range(seeds)
     ]
 
 
-def test_runs_are_gathered_by_way_in_the_order_of_the_variants():
+def test_pruning_table_groups_runs_by_method():
     made = runs("hot", "full", full=100.0, hot=90.0) + [lift(name="lift-mixste-motion-demo-seed0")]
     table = lifting_tables.pruning_table(made)
     assert list(table.index) == ["full", "hot"] and list(table["seeds"]) == [3, 3]
@@ -141,9 +141,12 @@ def test_runs_are_gathered_by_way_in_the_order_of_the_variants():
     assert lifting_tables.pruning_table([]).empty and lifting_tables.guidance_table([]).empty
 
 
-def test_ways_are_compared_by_the_larger_deviation():
-    table = lifting_tables.pruning_table(runs("full", "hot", "uniform", full=100.0, hot=100.9, uniform=102.0))
-    near, far = (lifting_tables.compare_methods(table, [way], "full", "#A") for way in ("hot", "uniform"))
+def test_methods_are_compared_by_larger_deviation():
+    made = runs("full", "hot", "uniform", full=100.0, hot=100.9, uniform=102.0)
+    table = lifting_tables.pruning_table(made)
+    near, far = (
+        lifting_tables.compare_methods(table, [method], "full", "#A") for method in ("hot", "uniform")
+    )
     assert (near.verdict, far.verdict) == ("confirmed", "differs")
     assert "3 seeds: hot: +0.9 ± 1.0 mm MPJPE" in near.found and near.basis == "run"
     assert (
@@ -156,7 +159,7 @@ def test_ways_are_compared_by_the_larger_deviation():
     assert lifting_tables.compare_methods(table, ["full"], "hot", "#A", better=True).verdict == "differs"
 
 
-def test_what_has_not_run_names_its_command():
+def test_missing_method_states_its_command():
     found = lifting_tables.compare_methods(
         lifting_tables.pruning_table(runs("full", full=1.0)), ["hot"], "full", "#A"
     )
@@ -166,31 +169,31 @@ def test_what_has_not_run_names_its_command():
     assert lifting_tables.compare_methods(alone, ["hot"], "full", "#A").verdict == claims.UNTESTED
 
 
-def test_a_training_is_asked_for_by_its_record(monkeypatch):
+def test_variant_command_gives_name_of_record(monkeypatch):
     asked = []
 
     def train(**arguments) -> dict:
-        """Only told what to train."""
+        """Stand-in for train_lifter."""
         asked.append(arguments)
         return {}
 
     monkeypatch.setattr(training, "train_lifter", train)
-    for way in ("hot", "ktpformer, full", "ktpformer, no-bones"):
-        cli.main(shlex.split(lifting_tables.variant_command(way))[1:])
-    names = [f"lift-{way}-fast-seed0" for way in ("mixste-hot", "ktpformer-full", "ktpformer-no-bones")]
+    for method in ("hot", "ktpformer, full", "ktpformer, no-bones"):
+        cli.main(shlex.split(lifting_tables.variant_command(method))[1:])
+    names = [f"lift-{method}-fast-seed0" for method in ("mixste-hot", "ktpformer-full", "ktpformer-no-bones")]
     assert [arguments["name"] for arguments in asked] == names
     assert asked[2]["options"]["links"] == [list(link) for link in recipes.NO_BONES]
 
 
-def test_layers_see_fewer_frames():
+def test_frames_per_layer():
     small = {"width": 8, "depth": 4, "heads": 2}
-    net = pruning.build_lifter("mixste", 9, **small, prune={1: ("uniform", 5), 3: ("uniform", 2)})
-    assert lifting_tables.frames_per_layer(net, torch.zeros(1, 9, 17, 2)) == [9, 5, 5, 2]
+    model = pruning.build_lifter("mixste", 9, **small, prune={1: ("uniform", 5), 3: ("uniform", 2)})
+    assert lifting_tables.frames_per_layer(model, torch.zeros(1, 9, 17, 2)) == [9, 5, 5, 2]
 
 
-def test_starposes_rows_are_told_apart():
-    rows = [{"net": "plain", "guided": False}, {"net": "starpose", "history": True, "guided": True}]
-    figures = [[row | dict.fromkeys(metrics.METRICS, 1.0 + seed) for row in rows] for seed in range(2)]
-    made = [{"kind": "starpose", "name": f"s{seed}", "metrics": each} for seed, each in enumerate(figures)]
+def test_guidance_table_groups_by_options():
+    rows = [{"model": "plain", "guided": False}, {"model": "starpose", "history": True, "guided": True}]
+    results = [[row | dict.fromkeys(metrics.METRICS, 1.0 + seed) for row in rows] for seed in range(2)]
+    made = [{"kind": "starpose", "name": f"s{seed}", "metrics": each} for seed, each in enumerate(results)]
     table = lifting_tables.guidance_table(made)
     assert list(table.index) == ["plain", "starpose + history + guided"] and list(table["seeds"]) == [2, 2]

@@ -1,4 +1,4 @@
-"""Printed sizes, each traced to its counter, and the errata built from nets."""
+"""Printed sizes traced to counters, and errata with measurements."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from posebook.papers.cells import load_cells
 
 @pytest.fixture(scope="module")
 def record() -> dict:
-    """A record as the complexity page writes it: every net counted once."""
+    """A record like that of the complexity page, with every model counted once."""
     return {
         "kind": "complexity",
         "parameters": {"code": complexity.code_hash()},
@@ -22,7 +22,7 @@ def table(record):
     return size_trace.size_table([record]).set_index(["paper", "row"])
 
 
-def test_every_net_with_a_printed_size_is_there(table):
+def test_every_model_with_printed_size_is_in_table(table):
     cells = load_cells()
     assert set(cells["model"]) & set(table["model"]) >= {"lapx", "amfacpose-r34", "hf-hrnet-30", "lpn-152"}
     assert not table.index.duplicated().any() and len(table) == 52
@@ -42,19 +42,25 @@ def test_every_net_with_a_printed_size_is_there(table):
         ("LAPX", "HRFormer-T, 384×288", "all", ""),
     ],
 )
-def test_figures_are_traced(table, paper, row, params, giga):
+def test_sizes_are_traced(table, paper, row, params, giga):
     found = table.loc[(paper, row)]
     assert (found["params by"], found["GFLOPs by"]) == (params, giga)
 
 
-def test_only_the_impossible_figure_is_not_traced(table):
+def test_only_one_impossible_value_is_not_traced(table):
     lost = table[(table["GFLOPs"] != "") & (table["GFLOPs by"] == "")]
     assert list(lost.index) == [("LAPX", "HRFormer-T, 384×288")]
     assert (table["params by"] != "").all()
 
 
-def test_errata_carry_their_evidence(record):
+def test_errata_contain_measurements(record):
     text = "\n".join(size_trace.errata([record]))
-    for figure in ("2,253,709", "2,537,912", "2,311,111", "leaves out 8,114", "mmcv 2.997 G"):
+    for figure in (
+        "2,253,709",
+        "2,537,912",
+        "2,311,111",
+        "8,114 of them not counted by thop",
+        "mmcv 2.997 G",
+    ):
         assert figure in text
     assert text.count("**") == 2 * len(size_trace.errata([record]))

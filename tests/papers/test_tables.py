@@ -1,4 +1,4 @@
-"""The papers' numbers, and the rule that a measured figure stands only in a cell of its own dataset."""
+"""Published tables, and the rule that a measured value only fills a cell of its own dataset."""
 
 import numpy as np
 import pandas as pd
@@ -33,24 +33,24 @@ OTHERS = {
 }
 
 
-def test_every_table_is_whole(everything, cells):
+def test_every_table_is_complete(everything, cells):
     assert cells.groupby("table").size().to_dict() == CELLS
     others = everything[everything["paper"] != PAPER]
     assert others.groupby(["paper", "table"]).size().to_dict() == OTHERS
     assert not everything.duplicated(["paper", "table", "row", "column"]).any()
 
 
-def test_every_cell_has_its_source_and_a_value(everything):
+def test_every_cell_has_source_and_value(everything):
     cells = everything
     assert (cells["source"] != "").all() and (cells["value"] != "").all()
     numbers = cells[cells["unit"] != "text"]
     assert pd.to_numeric(numbers["value"], errors="coerce").notna().all()
     accuracies = cells[(cells["dataset"] != "") & ~cells["column"].isin(SIZE_COLUMNS)]
-    assert (accuracies["boxes_basis"] != "").all()  # whose boxes, and how that is known
+    assert (accuracies["boxes_basis"] != "").all()  # the source of boxes, and how it is known
 
 
-def test_columns_agree_with_each_other(cells):
-    """Frames a second are a thousand over the milliseconds, to the last digit printed of either."""
+def test_latency_agrees_with_fps_and_ap_is_ordered(cells):
+    """FPS = 1000 / latency in ms, within the rounding of both."""
     for _, table in cells[cells["column"].isin(SPEED_COLUMNS)].groupby("table"):
         rows = table.pivot(index="row", columns="column", values="value").astype(float)
         rounding = 0.005 + 0.05 * 1000 / rows["FPS"] ** 2
@@ -60,20 +60,20 @@ def test_columns_agree_with_each_other(cells):
     assert len(rows) == 13 and (rows["AP"] < rows["AP75"]).all() and (rows["AP75"] < rows["AP50"]).all()
 
 
-def test_tables_agree_with_each_other(cells):
-    """A model's figure is the same wherever the document prints it."""
+def test_values_agree_between_tables(cells):
+    """A document prints the same value for a model in all tables."""
     full = cells[cells["table"].isin(["main_results", "lightweight_comparison", "speed"])]
     shared = full.groupby(["row", "column"])["value"]
     assert (shared.nunique() == 1).all() and (shared.size() > 1).sum() > 20
 
 
-def test_printed_digits_are_kept(cells):
+def test_printed_digits_are_preserved(cells):
     main = cells[cells["table"] == "main_results"].set_index(["row", "column"])["value"]
     assert main["StarNet-Pose-T", "AP"] == "72.00"
     assert main["StarNet-Pose-S", "Params (M)"] == "6.428"
 
 
-def test_sizes_are_counted_on_the_built_models():
+def test_sizes_are_counted_on_built_models():
     for row, printed in (("StarNet-Pose-T", "3.504"), ("StarNet-Pose-S", "6.428")):
         found = ap(row=row, column="Params (M)")
         assert (found["published"], found["measured"], found["status"]) == (
@@ -85,14 +85,14 @@ def test_sizes_are_counted_on_the_built_models():
         assert 0.98 < float(work["measured"]) / float(work["published"]) < 1
 
 
-def test_architecture_is_read_from_the_modules():
+def test_architecture_is_read_from_modules():
     table = tables.build_table(PAPER, "architecture", [])
     assert (table["measured"] == table["published"]).all()
     other = tables.architecture(models.build("starnet-pose-s", attention="none", depths=(1, 2, 3, 4)))
     assert other["Stage 1"] == "32 ch, depth 1, no CA" and other["Stage 3"] == "128 ch, depth 3, no CA"
 
 
-def test_a_coco_record_fills_its_cell():
+def test_coco_record_fills_its_cell():
     found = ap(record())
     assert (found["measured"], found["status"], found["measured_boxes"]) == (
         "71.23",
@@ -109,8 +109,8 @@ def test_a_coco_record_fills_its_cell():
     "changes",
     [
         {"dataset__name": "synthetic", "evaluated__name": "synthetic"},
-        {"dataset__name": "synthetic"},  # trained elsewhere
-        {"evaluated__name": "coco-sample"},  # what a part of COCO in COCO's layout is called
+        {"dataset__name": "synthetic"},  # trained on other data
+        {"evaluated__name": "coco-sample"},  # name of a subset of COCO
         {"dataset__name": "coco-sample", "evaluated__name": "coco-sample"},
         {"evaluated__split": "train2017"},
         {"profile": "demo"},
@@ -120,24 +120,24 @@ def test_a_coco_record_fills_its_cell():
         {"parameters__stage1__dropout": 0.0},
         {"protocol__input_size": [128, 96]},
         {"options": {"attention": "cbam"}},
-        {"kind": "evaluate"},  # of weights whose training the record does not tell
+        {"kind": "evaluate"},  # weights with unknown training data
         {"kind": "evaluate", "weights": {"trained_on": "synthetic"}},
         {"kind": "dataset"},
     ],
     ids=str,
 )
-def test_no_other_record_fills_a_coco_cell(changes):
+def test_other_records_fill_no_coco_cell(changes):
     found = ap(record(**changes))
     assert (found["measured"], found["status"]) == ("", "not measured")
 
 
-def test_given_weights_fill_a_cell_when_the_record_tells_their_data():
+def test_given_weights_fill_cell_if_training_data_is_known():
     given = record(kind="evaluate", weights={"trained_on": "coco", "initialization": "authors' file"})
     given["dataset"] = given.pop("evaluated")
     assert ap(given)["measured"] == "71.23" and "authors' file" in ap(given)["where"]
 
 
-def test_the_other_kind_of_boxes_stands_beside():
+def test_result_with_other_boxes_is_shown_too():
     detector = record(protocol__boxes="detector: boxes.json, sha256 0", metrics={"AP": 0.69})
     found = ap(detector, record())
     assert (found["measured"], found["other"]) == ("71.23", "69.00")
@@ -146,21 +146,21 @@ def test_the_other_kind_of_boxes_stands_beside():
     assert page.count(">posebook<") == 3 and "69.00" in page
 
 
-def test_the_main_figure_has_its_interval():
+def test_primary_metric_has_interval():
     found = tables.build_table(PAPER, "main_results", [record(interval=[0.701, 0.7234])])
     assert cell(found, "StarNet-Pose-T", "AP")["interval"] == "70.10 to 72.34"
     assert cell(found, "StarNet-Pose-T", "AP50")["interval"] == ""
     assert "70.10 to 72.34" in html_tables.comparison_table(found).data
 
 
-def test_measured_rows_are_paired_where_their_predictions_are_kept(tmp_path):
+def test_measured_rows_are_paired_if_predictions_are_archived(tmp_path):
     hits = np.random.default_rng(0).random((2, 400)) < [[0.6], [0.7]]
     runs = []
     for name, hit in zip(("starnet-pose-t", "starnet-pose-s"), hits, strict=True):
-        units = metrics.ImageStats(np.arange(400), np.ones(400), hit.astype(float))
-        people = PoseDataset("made", "val", skeletons.get("coco"), "", (), None)
+        stats = metrics.ImageStats(np.arange(400), np.ones(400), hit.astype(float))
+        dataset = PoseDataset("made", "val", skeletons.get("coco"), "", (), None)
         predictions.save_predictions(
-            tmp_path / name, people, metrics.Predictions(np.zeros((0, 17, 2)), np.zeros(0)), units
+            tmp_path / name, dataset, metrics.Predictions(np.zeros((0, 17, 2)), np.zeros(0)), stats
         )
         path = str(tmp_path / f"{name}.json")
         runs.append(record(model=name, interval=[0.5, 0.6], path=path))
@@ -172,14 +172,14 @@ def test_measured_rows_are_paired_where_their_predictions_are_kept(tmp_path):
     assert tables.paired_differences(tables.build_table(PAPER, "main_results", runs)).empty
 
 
-def test_rows_without_flip_test_are_paired_by_the_predictions_that_are_kept(tmp_path):
-    people, hits = PoseDataset("made", "val", skeletons.get("mpii"), "", (), None), np.ones((2, 50))
+def test_rows_without_flip_test_are_paired_by_archived_predictions(tmp_path):
+    dataset, hits = PoseDataset("made", "val", skeletons.get("mpii"), "", (), None), np.ones((2, 50))
     hits[1, :10] = 0
     runs = []
     for id, hit in zip(("lapx-1", "lapx-12-seed2"), hits, strict=True):
-        units = metrics.ImageStats(np.arange(50), np.ones(50), hit)
+        stats = metrics.ImageStats(np.arange(50), np.ones(50), hit)
         nothing = metrics.Predictions(np.zeros((0, 16, 2)), np.zeros(0))
-        predictions.save_predictions(tmp_path / id, people, nothing, units)
+        predictions.save_predictions(tmp_path / id, dataset, nothing, stats)
         runs.append(run_of(id, path=str(tmp_path / f"{id}.json")))
     (line,) = tables.paired_differences(tables.build_table("LAPX", "ablation", runs)).to_dict("records")
     assert line["row"].startswith("1:") and line["less"].startswith("12:")
@@ -190,11 +190,11 @@ def test_rows_without_flip_test_are_paired_by_the_predictions_that_are_kept(tmp_
     assert (both["record"] != "").sum() == 2 and tables.paired_differences(both).empty
 
 
-def test_a_training_that_is_asked_for_has_its_cost():
+def test_training_command_has_cost():
     run = record(dataset__name="synthetic", evaluated__name="synthetic", wall_seconds=3600.0)
     run |= {"name": "train-made", "complexity": {"macs": {"exact": 432_300_000}}}
     run["parameters"] |= {"epochs": 10}
-    run["dataset"]["persons"] = 36_000  # 100 people a second
+    run["dataset"]["persons"] = 36_000  # 100 dataset/s
     run["complexity"]["macs"]["exact"] = size_trace.count(
         {"model": "lapx", "options": "", "input_size": "256x256", "dataset": "mpii"}, []
     )["macs"]["exact"]
@@ -203,16 +203,16 @@ def test_a_training_that_is_asked_for_has_its_cost():
     run["complexity"]["macs"]["exact"] = 432_300_000
     found = cell(tables.build_table(PAPER, "main_results", [run]), "StarNet-Pose-T", "AP")
     hours = 210 * 149_813 / 100 / 3600
-    assert f"about {hours:.0f} hours at the 100 people a second of train-made" in found["cost"]
+    assert f"about {hours:.0f} hours at the speed of train-made: 100 dataset/s" in found["cost"]
     assert ap()["cost"] == ""
 
 
-def test_options_left_out_are_the_builders():
+def test_omitted_options_are_builder_defaults():
     spelt = record(model="starnet-pose-s", options={"attention": "coordinate", "attention_stages": [3, 4]})
     assert ap(spelt, row="StarNet-Pose-S")["status"] == "measured here"
 
 
-def test_the_printed_boxes_come_first_then_the_newest():
+def test_printed_boxes_are_preferred_then_newest_record():
     detector = record(
         protocol__boxes="detector boxes.json sha256 0", started="2027-01-01T00:00:00Z", metrics={"AP": 0.69}
     )
@@ -221,7 +221,7 @@ def test_the_printed_boxes_come_first_then_the_newest():
     assert ap(record(), record(started="2026-06-01T00:00:00Z", metrics={"AP": 0.7}))["measured"] == "70.00"
 
 
-def test_ablations_ask_for_their_options_and_their_schedule():
+def test_ablation_cells_require_options_and_schedule():
     rows = [
         "StarNet-S1 (w/o CA)",
         "StarNetCA-S1",

@@ -1,4 +1,4 @@
-"""Fixtures of this folder."""
+"""Fixtures for the tests of this folder."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from posebook.report import html
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    """A report of two pages, exported once."""
+    """The exported pages of a report with two notebooks."""
     folder = tmp_path_factory.mktemp("report")
     for name in ("index", "tables/speed"):
         path = folder / "executed" / f"{name}.ipynb"
@@ -30,12 +30,12 @@ def page(report) -> BeautifulSoup:
     return BeautifulSoup((report / "index.html").read_text(), "html.parser")
 
 
-# what make reproduce runs
+# what `make reproduce` runs
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """A copy of what the Snakefile reads, with every output of the demo in place and up to date."""
+    """A copy of the files that the Snakefile reads, with all outputs of profile demo up to date."""
     folder = tmp_path_factory.mktemp("tree")
     for name in ("lib", "notebooks", "workflow"):
         shutil.copytree(

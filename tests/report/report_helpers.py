@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""Helpers for the tests of this folder."""
 
 import base64
 import os
@@ -33,8 +33,8 @@ $$D(p \,\|\, q) = \sum_i p_i \log \frac{p_i}{q_i}, \quad \hat x = \operatorname*
 Here $p_i$ is the label's."""
 
 
-PARAMETERS = """model = "starnet-pose-t"  # which net
-seed = 0  # of everything random"""
+PARAMETERS = """model = "starnet-pose-t"  # name of the model
+seed = 0  # random seed"""
 
 
 ROWS = [
@@ -58,7 +58,7 @@ TABLE += (
 )
 
 
-def picture() -> str:
+def image() -> str:
     _, png = cv2.imencode(".png", np.full((20, 900, 3), 200, np.uint8))
     return base64.b64encode(png.tobytes()).decode()
 
@@ -67,7 +67,7 @@ def executed_notebook() -> nbformat.NotebookNode:
     outputs = [
         new_output("stream", name="stderr", text="\r 10%|# | a progress bar"),
         new_output("stream", name="stdout", text="epoch 1 done"),
-        new_output("display_data", {"image/png": picture(), "text/plain": "<Figure>"}),
+        new_output("display_data", {"image/png": image(), "text/plain": "<Figure>"}),
         new_output("display_data", {"text/html": TABLE, "text/plain": "net AP"}),
         new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "HBox()"}),
     ]
@@ -98,7 +98,7 @@ def executed_notebook() -> nbformat.NotebookNode:
 
 
 def with_a_scene() -> nbformat.NotebookNode:
-    """An executed notebook with a skeleton to turn, as figures_3d.scene leaves it for a page."""
+    """An executed notebook with the output of figures_3d.scene for a page."""
     from posebook.lifting import synthetic_motion
     from posebook.report import figures_3d
 
@@ -113,7 +113,7 @@ def with_a_scene() -> nbformat.NotebookNode:
 
 
 def broken(root: Path, links: list[str], page: Path) -> list[str]:
-    """Those of a page's links that lead to no page under `root`, or to no element of it."""
+    """The links of a page to a file or element that does not exist under `root`."""
     lost = []
     for link in links:
         path, _, fragment = link.partition("#")
@@ -143,13 +143,13 @@ def snakemake(folder: Path, *arguments: str, target: str = "report") -> str:
 
 
 def rules(folder: Path) -> list[str]:
-    """The rules that would run now, one entry a job."""
+    """The rules that would run now, one entry for each job."""
     return sorted(re.findall(r"^(?:local)?rule (\w+):", snakemake(folder, "--dry-run"), re.MULTILINE))
 
 
 @contextmanager
 def changed(path: Path):
-    """The file with a line more, and then as it was, to the second."""
+    """Add a line to the file; afterwards, restore its content and time of modification."""
     before, stat = path.read_text(), path.stat()
     path.write_text(before + ("\n" if path.suffix == ".ipynb" else "\n# changed\n"))  # still JSON
     try:
@@ -159,7 +159,7 @@ def changed(path: Path):
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-# with a kernel
+# notebook execution
 
 
 def execute(notebook: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess:

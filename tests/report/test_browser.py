@@ -1,4 +1,4 @@
-"""The pages, and JupyterLab, in a headless Chromium: what a reader meets there."""
+"""Pages and JupyterLab in a headless Chromium."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from report_helpers import broken, execute, executed_notebook, with_a_scene
 from helpers import ROOT
 from posebook.report import browser, html, notebooks
 
-CHROMIUM = next(filter(None, map(shutil.which, browser.NAMES)), None)
+CHROMIUM = next(filter(None, map(shutil.which, browser.BROWSERS)), None)
 QUIET = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync""".split()
 pytestmark = [
@@ -51,7 +51,7 @@ def report(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(report, tmp_path_factory) -> list[Path]:
-    """The pages to look at: two small ones; two executed now, two as they are committed; this machine's."""
+    """Pages to test: two small ones, two executed now, two as committed, and those in reports/html."""
     folder = tmp_path_factory.mktemp("built")
     names = ["index", "tables/main_results", "attribution", "learn/start_here"]
     for name in names:
@@ -67,8 +67,8 @@ def built(report, tmp_path_factory) -> list[Path]:
     return [path for root in roots for path in sorted(root.rglob("*.html"))]
 
 
-def ours(message) -> bool:
-    """Whether a line on the console is not plotly's, or the driver's about plotly."""
+def from_page(message) -> bool:
+    """Whether a console message is from the page, not from plotly or the graphics driver."""
     return not message.location["url"].endswith(html.LIBRARY) and "WebGL" not in message.text
 
 
@@ -77,27 +77,32 @@ def test_pages_in_a_browser(width, built, chromium):
     assert len(built) >= 6
     for path in built:
         tab = chromium.new_page(viewport={"width": width, "height": 900})
-        said, asked = [], []
-        tab.on("console", lambda message, said=said: said.append(message.text) if ours(message) else None)
-        tab.on("pageerror", lambda error, said=said: said.append(str(error)))
-        tab.on("request", lambda request, asked=asked: asked.append(request.url))
+        messages, requests = [], []
+        tab.on(
+            "console",
+            lambda message, messages=messages: messages.append(message.text) if from_page(message) else None,
+        )
+        tab.on("pageerror", lambda error, messages=messages: messages.append(str(error)))
+        tab.on("request", lambda request, requests=requests: requests.append(request.url))
         tab.goto(path.as_uri())
         tab.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
-        assert not said, f"{path}: {said}"
+        assert not messages, f"{path}: {messages}"
         root = next(parent for parent in path.parents if parent.name == "html")
-        beside = {path.as_uri(), (root / html.LIBRARY).as_uri()}  # the latter where a scene came into view
-        assert path.as_uri() in asked and {url for url in asked if not url.startswith("data:")} <= beside
+        beside = {path.as_uri(), (root / html.LIBRARY).as_uri()}  # the latter if a scene came into view
+        assert (
+            path.as_uri() in requests and {url for url in requests if not url.startswith("data:")} <= beside
+        )
         empty = tab.evaluate(
             "[...document.images].filter(image => !image.naturalWidth).map(image => image.alt)"
         )
         assert not empty, f"{path}: not drawn: {empty}"
-        unsaid = tab.evaluate("[...document.images].filter(image => !image.alt).length")
-        assert not unsaid, f"{path}: {unsaid} pictures without words"
+        without_alt = tab.evaluate("[...document.images].filter(image => !image.alt).length")
+        assert not without_alt, f"{path}: {without_alt} images without text alternative"
         assert tab.evaluate("document.documentElement.scrollWidth") <= width, f"{path} at {width} px"
         tab.close()
 
 
-def test_links_are_whole(built):
+def test_links_are_valid(built):
     for path in built:
         root = next(parent for parent in path.parents if parent.name == "html")
         links = [link["href"] for link in BeautifulSoup(path.read_text(), "html.parser").select("a[href]")]
@@ -105,7 +110,7 @@ def test_links_are_whole(built):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(scheme, built, chromium):
+def test_axe_finds_no_violations(scheme, built, chromium):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-playwright-python here")
     wanted = {"index", "main_results", "attribution", "start_here", "lapx_coco"}
     for path in (path for path in built if path.stem in wanted):
@@ -119,7 +124,7 @@ def test_axe_finds_nothing(scheme, built, chromium):
         tab.close()
 
 
-def test_search_by_keyboard_alone(report, chromium):
+def test_search_by_keyboard(report, chromium):
     tab = chromium.new_page()
     tab.goto((report / "index.html").as_uri())
     tab.keyboard.press("/")
@@ -140,7 +145,7 @@ def test_search_by_keyboard_alone(report, chromium):
     tab.close()
 
 
-def test_a_page_alone_says_what_its_search_is_missing(report, chromium, tmp_path):
+def test_single_page_reports_missing_search_file(report, chromium, tmp_path):
     shutil.copy(report / "index.html", tmp_path)
     tab = chromium.new_page()
     tab.goto((tmp_path / "index.html").as_uri())
@@ -150,7 +155,7 @@ def test_a_page_alone_says_what_its_search_is_missing(report, chromium, tmp_path
 
 
 @pytest.mark.parametrize("system, chosen", [("light", "dark"), ("dark", "light")])
-def test_light_or_dark_is_remembered(system, chosen, report, chromium):
+def test_color_scheme_is_remembered(system, chosen, report, chromium):
     context = chromium.new_context(color_scheme=system)
     tab = context.new_page()
     color = "getComputedStyle(document.body).backgroundColor"
@@ -158,7 +163,7 @@ def test_light_or_dark_is_remembered(system, chosen, report, chromium):
     before = tab.evaluate(color)
     tab.get_by_role("button", name=chosen).click()
     after = tab.evaluate(color)
-    tab.wait_for_timeout(500)  # what a page stores reaches the next page's process a little later
+    tab.wait_for_timeout(500)  # localStorage reaches the process of the next page with a delay
     tab.goto((report / "tables/speed.html").as_uri())
     assert tab.evaluate(color) == after != before
     tab.get_by_role("button", name=system).click()
@@ -166,11 +171,11 @@ def test_light_or_dark_is_remembered(system, chosen, report, chromium):
         "",
         "",
     ]
-    assert tab.evaluate(color) == before  # and follows the system again
+    assert tab.evaluate(color) == before  # follows the system again
     context.close()
 
 
-def test_a_table_sorts_by_its_headers(report, chromium):
+def test_table_is_sorted_by_header(report, chromium):
     tab = chromium.new_page()
     tab.goto((report / "index.html").as_uri())
 
@@ -181,10 +186,10 @@ def test_a_table_sorts_by_its_headers(report, chromium):
 
     ap, seconds = (tab.get_by_role("button", name=name, exact=True) for name in ("AP", "time"))
     assert names() == ["", "T", "", "S", "L", "M", "all"]
-    ap.press("Enter")  # a line without a name stays under its own; the line of sums stays last
+    ap.press("Enter")  # a row without a name stays below its own; the totals stay last
     assert names()[1:] == ["S", "M", "T", "", "L", "all"]
     assert tab.get_attribute("th[aria-sort]", "aria-sort") == "ascending"
-    ap.click()  # what is not measured is last both ways
+    ap.click()  # unmeasured values are last in both directions
     assert names()[1:] == ["T", "", "M", "S", "L", "all"]
     ap.click()
     assert names()[1:] == ["T", "", "S", "L", "M", "all"] and not tab.query_selector("[aria-sort]")
@@ -193,7 +198,7 @@ def test_a_table_sorts_by_its_headers(report, chromium):
     tab.close()
 
 
-def test_on_paper_there_is_what_a_reader_hands_in(report, chromium, tmp_path):
+def test_print_shows_images_and_tables_only(report, chromium, tmp_path):
     tab = chromium.new_page()
     tab.goto((report / "index.html").as_uri())
     tab.emulate_media(media="print")
@@ -205,8 +210,8 @@ def test_on_paper_there_is_what_a_reader_hands_in(report, chromium, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def in_space(tmp_path_factory) -> Path:
-    """A page with a skeleton to turn."""
+def scene_page(tmp_path_factory) -> Path:
+    """A page with a 3D skeleton."""
     pytest.importorskip("plotly")
     folder = tmp_path_factory.mktemp("space")
     nbformat.write(with_a_scene(), folder / "index.ipynb")
@@ -215,8 +220,8 @@ def in_space(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def drawing(chromium):
-    """Chromium that draws in space, in software."""
+def webgl_chromium(chromium):
+    """Chromium with software WebGL."""
     args = [*(flag for flag in QUIET if flag != "--disable-gpu"), "--use-angle=swiftshader"]
     window = chromium.browser_type.launch(
         executable_path=CHROMIUM, args=[*args, "--enable-unsafe-swiftshader"]
@@ -226,21 +231,21 @@ def drawing(chromium):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_skeleton_turns_and_plays_by_keyboard(scheme, in_space, drawing):
-    tab = drawing.new_page(viewport={"width": 1000, "height": 900}, color_scheme=scheme)
-    said, asked = [], []
-    tab.on("console", lambda message: said.append(message.text) if ours(message) else None)
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.goto(in_space.as_uri())
+def test_3d_skeleton_rotates_and_plays_by_keyboard(scheme, scene_page, webgl_chromium):
+    tab = webgl_chromium.new_page(viewport={"width": 1000, "height": 900}, color_scheme=scheme)
+    messages, requests = [], []
+    tab.on("console", lambda message: messages.append(message.text) if from_page(message) else None)
+    tab.on("pageerror", lambda error: messages.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(scene_page.as_uri())
     tab.locator("figure.scene").scroll_into_view_if_needed()
     tab.wait_for_selector("figure.lives .live output")
     assert not tab.is_visible("figure.scene > img")
-    assert {url for url in asked if url.startswith("file:")} == {
-        in_space.as_uri(),
-        (in_space.parent / html.LIBRARY).as_uri(),
+    assert {url for url in requests if url.startswith("file:")} == {
+        scene_page.as_uri(),
+        (scene_page.parent / html.LIBRARY).as_uri(),
     }
-    assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+    assert not [url for url in requests if not url.startswith(("file:", "data:", "blob:"))]
 
     eye = "document.querySelector('.live > div').layout.scene.camera.eye.x"
     before = tab.evaluate(eye)
@@ -271,18 +276,18 @@ def test_a_skeleton_turns_and_plays_by_keyboard(scheme, in_space, drawing):
     assert tab.evaluate("document.documentElement.scrollWidth") <= 1000
     tab.emulate_media(media="print")
     assert tab.is_visible("figure.scene > img") and not tab.is_visible(".live")
-    assert not said
+    assert not messages
     tab.close()
 
 
-def test_where_nothing_is_drawn_in_space_the_still_stands(in_space, chromium, tmp_path):
+def test_static_image_remains_without_webgl_or_library(scene_page, chromium, tmp_path):
     tab = chromium.new_page()
     tab.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
-    tab.goto(in_space.as_uri())
+    tab.goto(scene_page.as_uri())
     tab.wait_for_timeout(500)
     assert tab.is_visible("figure.scene > img") and not tab.query_selector(".live")
     tab.close()
-    shutil.copy(in_space, tmp_path)  # mailed alone, without the library
+    shutil.copy(scene_page, tmp_path)  # a single page, without the library
     tab = chromium.new_page()
     tab.goto((tmp_path / "index.html").as_uri())
     tab.wait_for_timeout(500)
@@ -290,8 +295,8 @@ def test_where_nothing_is_drawn_in_space_the_still_stands(in_space, chromium, tm
     tab.close()
 
 
-def test_pictures_for_the_readme(report, tmp_path, monkeypatch):
-    monkeypatch.setattr(browser, "PICTURES", {"front": ("index.html", 100)})
+def test_readme_screenshots(report, tmp_path, monkeypatch):
+    monkeypatch.setattr(browser, "SCREENSHOTS", {"front": ("index.html", 100)})
     notebooks.main(["screenshots", str(report), str(tmp_path)])
     assert cv2.imread(str(tmp_path / "front.webp")).shape == (800, 1280, 3)
     assert (tmp_path / "front.webp").stat().st_size < 150_000
@@ -312,7 +317,7 @@ figures_3d.scene({"a line": np.linspace(0, 1, 2 * 17 * 3).reshape(2, 17, 3)})"""
 
 @pytest.fixture
 def lab(tmp_path):
-    """JupyterLab on a folder of its own, where small.ipynb is; its address, with the token in it."""
+    """JupyterLab with small.ipynb in its own folder; yields its address with the token."""
     sources = ("1 + 1", WIDGET, IN_SPACE)
     cells = [new_markdown_cell("# Small: does it run?"), *map(new_code_cell, sources)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -342,11 +347,11 @@ def lab(tmp_path):
 
 
 def test_a_notebook_in_jupyterlab(lab, chromium):
-    """Opened, run through, no error, its widget moved, its skeleton drawn, and no other host asked."""
+    """The notebook runs without errors, widget and 3D figure work, and no other host is contacted."""
     tab = chromium.new_page(viewport={"width": 1280, "height": 900})
     tab.set_default_timeout(180_000)
-    asked = []
-    tab.on("request", lambda request: asked.append(request.url))
+    requests = []
+    tab.on("request", lambda request: requests.append(request.url))
     tab.goto(lab)
     tab.wait_for_selector(".jp-Notebook .jp-CodeCell")
     tab.wait_for_selector("#jp-main-statusbar :text('| Idle')")
@@ -360,7 +365,7 @@ def test_a_notebook_in_jupyterlab(lab, chromium):
     tab.locator(".noUi-handle").press("ArrowRight")
     tab.wait_for_selector(".jp-OutputArea:has-text('beta is 11')")
     tab.wait_for_selector(".jp-OutputArea .js-plotly-plot :text('play')")
-    assert not [url for url in asked if "plotly" in url and "127.0.0.1" not in url]
+    assert not [url for url in requests if "plotly" in url and "127.0.0.1" not in url]
     assert not tab.query_selector(".jp-OutputArea-output [data-mime-type='application/vnd.jupyter.error']")
     assert not tab.query_selector("[data-mime-type='application/vnd.jupyter.stderr']")
     tab.close()

@@ -1,4 +1,4 @@
-"""Figures that are drawn, and tables that say what they should."""
+"""Plots and HTML tables."""
 
 import sys
 
@@ -26,31 +26,31 @@ def style():
 
 
 def pixels(figure: plt.Figure) -> np.ndarray:
-    """The figure as it is drawn, (H, W, 3)."""
+    """The rendered figure, (H, W, 3)."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3]
 
 
 def colored(figure: plt.Figure, color: str) -> int:
-    """How many pixels have very nearly this color."""
+    """The number of pixels with nearly this color."""
     target = np.round(np.array(matplotlib.colors.to_rgb(color)) * 255)
     return int((np.abs(pixels(figure) - target).max(-1) <= 2).sum())
 
 
 def pose() -> np.ndarray:
-    """Joints scattered over a 64 x 48 picture, (K, 3), all seen."""
+    """Random joints in a 64 x 48 image, (K, 3), all visible."""
     rng = np.random.default_rng(0)
     return np.c_[rng.uniform(4, 44, 17), rng.uniform(4, 60, 17), np.full(17, 2)]
 
 
-def test_a_pose_is_drawn_in_the_colors_of_its_sides():
+def test_pose_is_drawn_in_colors_of_sides():
     figure, ax = plt.subplots(figsize=(4, 4))
     figures.draw_pose(ax, np.full((64, 48, 3), 255, np.uint8), pose(), COCO)
     assert colored(figure, skeletons.LEFT) > 100 and colored(figure, skeletons.RIGHT) > 100
     assert len(ax.lines) == 17 + 2 * len(COCO.limbs)
 
 
-def test_joints_without_a_label_are_left_out_and_doubtful_ones_are_faint():
+def test_unlabeled_joints_are_omitted_and_low_scores_are_faint():
     _, ax = plt.subplots()
     points = pose()
     points[:, 2] = 0
@@ -64,7 +64,7 @@ def test_joints_without_a_label_are_left_out_and_doubtful_ones_are_faint():
     assert dots[9].get_xdata()[0] == pytest.approx(pose()[9, 0])
 
 
-def test_a_hidden_joint_is_hollow():
+def test_hidden_joint_is_hollow():
     _, ax = plt.subplots()
     points = np.zeros((17, 3))
     points[5] = (3, 4, 1)
@@ -74,7 +74,7 @@ def test_a_hidden_joint_is_hollow():
     assert hidden.get_markerfacecolor() == "white" and seen.get_markerfacecolor() == COCO.colors[6]
 
 
-def test_a_sheet_has_one_axes_a_picture():
+def test_image_grid_has_one_axes_per_image():
     images = [np.full((20, 30, 3), 10 * i, np.uint8) for i in range(5)]
     figure, axes = figures.image_grid(images, [str(i) for i in range(5)], ncols=3)
     assert len(axes) == 5 and len(figure.axes) == 6
@@ -85,13 +85,13 @@ def test_a_sheet_has_one_axes_a_picture():
 
 
 def curve_record(name: str, metric: str, *losses: float) -> dict:
-    """A record whose metric was taken at epochs 2 and 3."""
+    """A record with a metric at epochs 2 and 3."""
     curve = [{"epoch": epoch, "loss": loss} for epoch, loss in enumerate(losses, 1)]
     curve[1][metric], curve[2][metric] = 0.4, 0.6
     return {"name": name, "curve": curve}
 
 
-def test_curves_show_the_loss_of_every_epoch_and_the_metric_where_it_was_taken():
+def test_learning_curves_show_loss_and_metric():
     records = [
         curve_record("a", "AP", 2, 1, 0.5),
         curve_record("b", "PCK@0.2", 1, 0.8, 0.7),
@@ -107,10 +107,10 @@ def test_curves_show_the_loss_of_every_epoch_and_the_metric_where_it_was_taken()
         figures.learning_curves(records[2:])
 
 
-def test_distributions_stand_over_the_pixels_they_speak_of():
+def test_marginals_are_aligned_with_pixels():
     _, ax = plt.subplots()
     x, y = np.zeros(96), np.zeros(128)
-    x[40], y[100] = 1, 1  # two bins a pixel: pixel 20 and 50
+    x[40], y[100] = 1, 1  # two bins per pixel: pixels 20 and 50
     top, side = figures.simcc_marginals(ax, np.zeros((64, 48, 3), np.uint8), x, y, point=(20, 50))
     across = top.collections[0].get_paths()[0].vertices
     down = side.collections[0].get_paths()[0].vertices
@@ -118,7 +118,7 @@ def test_distributions_stand_over_the_pixels_they_speak_of():
     assert top.get_xlim() == ax.get_xlim() and side.get_ylim() == ax.get_ylim()
 
 
-def test_printed_and_measured_points_are_apart():
+def test_scatter_separates_printed_and_measured():
     table = tables.build_table("StarNet-Pose", "lightweight_comparison", [])
     figure = figures.printed_and_measured_scatter(table, "Params (M)", "AP")
     labels = figure.axes[0].get_legend_handles_labels()[1]
@@ -130,7 +130,7 @@ def test_printed_and_measured_points_are_apart():
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([3.504], [70.0])
 
 
-def test_bars_have_a_second_panel_only_for_what_is_measured():
+def test_bars_have_second_panel_only_for_measured_values():
     table = tables.build_table("StarNet-Pose", "speed", [])
     assert len(figures.printed_and_measured_bars(table, "Latency (ms)").axes) == 1
     left, right = figures.printed_and_measured_bars(table, "Params (M)").axes
@@ -138,31 +138,31 @@ def test_bars_have_a_second_panel_only_for_what_is_measured():
     assert len(left.patches) == len(params) == 6 and {3.504, 6.428} < set(params)
 
 
-def test_a_comparison_shows_both_figures_the_status_and_the_command():
+def test_comparison_shows_both_values_status_and_command():
     page = html_tables.comparison_table(tables.build_table("StarNet-Pose", "main_results", [])).data
     assert page.count(">posebook<") == 2 and page.count(">not measured<") == 12
     assert "72.00" in page and "3.504<sup>a</sup>" in page
     assert "posebook train --model starnet-pose-t" in page and "RTX 5090" in page
     assert "ground truth" in page and "Main Results on COCO val2017" in page
-    assert "http" not in page and "<script" not in page  # nothing is fetched
+    assert "http" not in page and "<script" not in page  # nothing is loaded
 
 
-def test_a_row_of_a_model_that_is_not_built_has_no_second_line():
+def test_row_of_model_that_is_not_built_has_no_second_line():
     page = html_tables.comparison_table(tables.build_table("StarNet-Pose", "lightweight_comparison", [])).data
     assert page.count("<tr>") == 1 + 8 + 5  # X-HRNet, LMFormer and LGM-Pose are published only
     assert colors.box_color("detector, 56.4 person AP") != colors.box_color("ground truth") != colors.MUTED
 
 
-def test_a_net_is_drawn_a_block_a_map():
+def test_feature_map_diagram_has_one_block_per_map():
     figure = figures.feature_map_diagram({"stem": (32, 64, 48), "neck": (256, 8, 6)})
     tall, small = figure.axes[0].patches
     assert tall.get_height() == pytest.approx(8 * small.get_height()) and small.get_width() > tall.get_width()
     assert [text.get_text() for text in figure.axes[0].texts][::2] == ["32\n64×48", "256\n8×6"]
-    with pytest.raises(ValueError, match="a map's shape"):
+    with pytest.raises(ValueError, match="shape of a feature map"):
         figures.feature_map_diagram({"tokens": (17, 256)})
 
 
-def test_a_live_figure_is_drawn_once_and_says_what_is_missing(capsys, monkeypatch):
+def test_interactive_draws_once_and_reports_missing_package(capsys, monkeypatch):
     drawn = []
     figures.interactive(lambda beta: drawn.append(beta), beta=(1, 20, 1))
     assert len(drawn) == 1 and 1 <= drawn[0] <= 20

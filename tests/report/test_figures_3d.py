@@ -1,4 +1,4 @@
-"""Skeletons in space: as long as they are, upright, the same as data, as a picture and as part of a page."""
+"""3D skeletons: upright, with true bone lengths, as plotly figure, as image and on a page."""
 
 import json
 import re
@@ -27,26 +27,26 @@ def poses(clip):
     return figures_3d.upright({"truth": clip.pose, "lifted": clip.pose + 0.01}, clip.camera)
 
 
-def test_upright_is_up_whatever_the_camera(clip):
+def test_upright_does_not_depend_on_camera(clip):
     (pose,) = figures_3d.upright({"": clip.pose}, clip.camera).values()
     world = (clip.pose - clip.camera.translation) @ clip.camera.rotation
     assert np.allclose(pose[..., 2], world[..., 1] - world[..., 1].min())
     away = pose[:, 0, 1] - pose[0, 0, 1]
-    assert np.corrcoef(away, clip.pose[:, 0, 2])[0, 1] > 0.8  # what is farther is farther
-    turned = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # a world whose z is up, as Human3.6M's
+    assert np.corrcoef(away, clip.pose[:, 0, 2])[0, 1] > 0.8  # depth order is preserved
+    turned = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # world axes with z up, as in Human3.6M
     other = Camera(clip.camera.rotation @ turned.T, clip.camera.translation, clip.camera.size)
     (same,) = figures_3d.upright({"": clip.pose}, other).values()
     assert np.allclose(same, pose)
 
 
-def test_a_mirror_image_is_never_shown(clip):
-    """Left stays on the left of whoever looks along."""
+def test_poses_are_not_mirrored(clip):
+    """Without a camera, x stays x, and depth becomes y."""
     (pose,) = figures_3d.upright({"": clip.pose}).values()
     assert np.allclose(pose[..., 0], clip.pose[..., 0])
     assert np.allclose(pose[..., 1], clip.pose[..., 2])
 
 
-def test_a_figure_has_equal_axes_a_floor_and_every_bone(clip, poses):
+def test_figure_has_equal_axes_floor_and_every_bone(clip, poses):
     drawn = figures_3d.figure(poses, clip.fps, beside=False)
     assert drawn.layout.scene.aspectmode == "data"
     assert [trace.meta for trace in drawn.data] == ["floor", *["left", "right", "middle"] * 2]
@@ -56,14 +56,14 @@ def test_a_figure_has_equal_axes_a_floor_and_every_bone(clip, poses):
     lengths = []
     for trace in drawn.data[1:4]:
         points = np.stack([trace.x, trace.y, trace.z], -1).reshape(-1, 3, 3)
-        assert np.isnan(points[:, 2]).all()  # a gap after every bone
+        assert np.isnan(points[:, 2]).all()  # gap after every bone
         lengths += list(np.linalg.norm(points[:, 1] - points[:, 0], axis=-1))
     parents, joints = np.array(BONES).T
     wanted = np.linalg.norm(clip.pose[0, joints] - clip.pose[0, parents], axis=-1)
     assert np.allclose(sorted(lengths), sorted(wanted), atol=1e-4)
 
 
-def test_frames_are_few_and_span_the_clip(clip, poses):
+def test_frames_are_limited_and_span_the_clip(clip, poses):
     drawn = figures_3d.figure(poses, clip.fps)
     assert len(drawn.frames) == figures_3d.FRAMES
     assert drawn.frames[0].name == "0.00" and drawn.frames[-1].name == f"{89 / 50:.2f}"
@@ -74,7 +74,7 @@ def test_frames_are_few_and_span_the_clip(clip, poses):
     assert not one.layout.updatemenus and not one.layout.sliders  # nothing to play
 
 
-def test_side_by_side_nobody_overlaps(clip, poses):
+def test_side_by_side_poses_do_not_overlap(clip, poses):
     drawn = figures_3d.figure(poses, clip.fps)
     words = next(trace for trace in drawn.data if trace.meta == "words")
     assert list(words.text) == ["truth", "lifted"]
@@ -85,7 +85,7 @@ def test_side_by_side_nobody_overlaps(clip, poses):
     assert max(first) < min(second)
 
 
-def test_a_still_has_a_row_a_pose(poses):
+def test_still_has_one_row_per_pose(poses):
     for beside, rows in ((True, 2), (False, 1)):
         drawn = figures_3d.still(poses, beside)
         assert len(drawn.axes) == rows
@@ -93,19 +93,19 @@ def test_a_still_has_a_row_a_pose(poses):
         plt.close(drawn)
 
 
-def test_in_jupyterlab_it_is_plotlys_figure(clip, monkeypatch):
+def test_scene_in_jupyterlab_is_plotly_figure(clip, monkeypatch):
     monkeypatch.delenv("POSEBOOK_STILL", raising=False)
     assert isinstance(figures_3d.scene({"one": clip.pose}, clip.fps, clip.camera), go.Figure)
 
 
-def test_without_plotly_a_sentence(clip, monkeypatch, capsys):
+def test_scene_without_plotly_prints_hint(clip, monkeypatch, capsys):
     monkeypatch.delenv("POSEBOOK_STILL", raising=False)
     monkeypatch.setitem(__import__("sys").modules, "plotly.graph_objects", None)
     assert figures_3d.scene({"one": clip.pose}) is None
     assert "pip install plotly" in capsys.readouterr().out
 
 
-def test_on_a_page_it_is_a_picture_and_data(clip, monkeypatch):
+def test_scene_on_page_is_image_and_data(clip, monkeypatch):
     monkeypatch.setenv("POSEBOOK_STILL", "1")
     made = figures_3d.scene({"a </script> & b": clip.pose}, clip.fps, alt='someone "walks"').data
     assert len(re.findall("</script>", made)) == 1

@@ -1,4 +1,4 @@
-"""From executed notebooks to pages, and what `make reproduce` would run after a change."""
+"""Export of executed notebooks to pages, and what `make reproduce` would run after a change."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def test_page_loads_nothing(page):
     assert page.title.text == "A page: with a title · posebook"
 
 
-def test_what_draws_in_space_lies_once_beside_the_pages(tmp_path):
+def test_plotly_script_is_written_once_for_all_pages(tmp_path):
     pytest.importorskip("plotly")
     for name in ("index", "learn/one", "learn/two"):
         path = tmp_path / f"{name}.ipynb"
@@ -44,22 +44,22 @@ def test_what_draws_in_space_lies_once_beside_the_pages(tmp_path):
     (scene,) = page.select("figure.scene")
     assert (tmp_path / "html/learn" / scene["data-library"]).resolve() == tmp_path / "html/plotly.min.js"
     assert json.loads(scene.script.string)["frames"] and scene.img["alt"].startswith("truth, again")
-    assert not page.select("script[src]")  # fetched when it is looked at
+    assert not page.select("script[src]")  # loaded when the scene comes into view
     assert (tmp_path / "html/learn/one.html").stat().st_size < 500_000
 
 
-def test_no_library_without_a_scene(report):
+def test_no_plotly_script_without_scene(report):
     assert not (report / "plotly.min.js").exists()
 
 
-def test_code_is_folded_and_outputs_are_not(page):
+def test_code_is_folded_but_not_outputs(page):
     (fold,) = [fold for fold in page.select("details.code") if fold["class"] == ["code"]]
     assert "open" not in fold.attrs and "kl(p, q)" in fold.text.replace("\xa0", " ")
     assert "epoch 1 done" in page.select_one(".outputs").text
     assert not page.select_one("details img, details.code:not(.solution) .outputs")
 
 
-def test_a_solution_is_folded_with_its_output(page):
+def test_solution_is_folded_with_output(page):
     (fold,) = page.select("details.solution")
     assert "open" not in fold.attrs and fold.summary.text == "solution"
     assert "assert loss" in fold.text.replace("\xa0", " ") and "a quarter" in fold.select_one(".outputs").text
@@ -67,8 +67,8 @@ def test_a_solution_is_folded_with_its_output(page):
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/**/*.ipynb")), ids=lambda path: path.stem)
-def test_the_formulae_of_every_page_can_be_shown(path):
-    """Rendered as on the page, which raises for what MathML cannot show: lessons are exported late."""
+def test_formulas_of_every_notebook_convert_to_mathml(path):
+    """Rendering raises for unsupported formulas; the export of a page would detect them too late."""
     exporter, shown = html.PageExporter(), ""
     for cell in nbformat.read(path, 4).cells:
         if cell.cell_type == "markdown":
@@ -77,13 +77,13 @@ def test_the_formulae_of_every_page_can_be_shown(path):
     assert shown.count("<math") >= formulae and "$$" not in shown
 
 
-def test_no_progress_bar_and_no_widget(page):
+def test_progress_bars_and_widgets_are_removed(page):
     assert "progress bar" not in page.text
     assert "HBox" not in page.text
 
 
 @pytest.mark.parametrize("length, kept", [(300, "image/svg+xml"), (3000, "image/png")])
-def test_a_picture_is_shown_in_its_smaller_form(length, kept):
+def test_smaller_image_format_is_used(length, kept):
     both = {"image/png": "A" * 800, "image/svg+xml": "<svg>" + "." * length}
     assert set(html.pick_smaller_format({"data": both})["data"]) == {kept}
     alone = {"data": {"image/png": "A"}}
@@ -92,11 +92,11 @@ def test_a_picture_is_shown_in_its_smaller_form(length, kept):
     )
 
 
-def test_parameters_show_this_run_and_their_meaning(page):
+def test_parameters_show_value_and_meaning(page):
     rows = [
         [cell.text for cell in row.select("th, td")] for row in page.select("details.parameters tbody tr")
     ]
-    assert rows == [["model", "'starnet-pose-t'", "which net"], ["seed", "7", "of everything random"]]
+    assert rows == [["model", "'starnet-pose-t'", "name of the model"], ["seed", "7", "random seed"]]
     assert "seed = 7" not in page.select_one("main").text  # papermill's own cell is not shown as code
 
 
@@ -107,16 +107,16 @@ def test_formulas_are_mathml(page):
     assert "$" not in page.select_one("main").text
 
 
-def test_an_unknown_command_of_tex_is_refused():
+def test_unknown_tex_command_raises():
     with pytest.raises(ValueError, match="nosuchthing"):
         html.formula_mathml(r"\nosuchthing x", "inline")
 
 
-def test_picture_has_words(page):
+def test_image_has_text_alternative(page):
     assert page.img["alt"] == "Loss. Here p i is the label's"
 
 
-def test_table_scrolls_in_its_own_box_with_figures_to_the_right(page):
+def test_table_has_scrolling_box_and_foot(page):
     box = page.select_one(".outputs .scroll")
     assert box["tabindex"] == "0" and box.table and box["aria-label"] == "table: Loss"
     assert "border" not in box.table.attrs and not page.select("style[scoped]")
@@ -124,14 +124,14 @@ def test_table_scrolls_in_its_own_box_with_figures_to_the_right(page):
     assert len(rows) == 5 and box.select_one("tfoot td").text == "all"
 
 
-def test_columns_of_figures_stand_to_the_right():
+def test_number_columns_are_marked():
     cells = "<tr><td>T</td><td>72.00</td></tr><tr><td>S</td><td>−1.5</td></tr>"
     soup = BeautifulSoup(f"<table><tr><th>net</th><th>AP</th></tr>{cells}</table>", "html.parser")
     html.style_table(soup.table, soup)
     assert ["number" in cell.get("class", []) for cell in soup.select("td")] == [False, True, False, True]
 
 
-def test_the_search_has_every_passage_with_a_link_that_is_there(report):
+def test_search_index_has_every_passage_with_valid_link(report):
     text = (report / "search.js").read_text()
     found = json.loads(text.removeprefix("window.posebookPassages = ").removesuffix(";\n"))
     assert [(one["page"], one["heading"], one["href"]) for one in found[:2]] == [
@@ -147,7 +147,7 @@ def test_the_search_has_every_passage_with_a_link_that_is_there(report):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory) -> Path:
-    """A report of a page that is whole and one whose notebook stopped in its second cell."""
+    """A report with a complete page and a page whose notebook stopped in its second cell."""
     folder = tmp_path_factory.mktemp("stopped")
     nbformat.write(executed_notebook(), folder / "index.ipynb")
     notebook = executed_notebook()
@@ -162,29 +162,29 @@ def stopped(tmp_path_factory) -> Path:
     return folder / "html"
 
 
-def test_a_notebook_that_stopped_says_so_on_its_page(stopped):
+def test_stopped_notebook_is_reported_on_its_page(stopped):
     page = BeautifulSoup((stopped / "train.html").read_text(), "html.parser")
-    told = page.select_one("main p.stopped")
-    assert "stopped in cell 2: ZeroDivisionError: division by <zero>" in told.text
-    fold = page.select_one(f"details{told.a['href']}")
+    notice = page.select_one("main p.stopped")
+    assert "stopped in cell 2: ZeroDivisionError: division by <zero>" in notice.text
+    fold = page.select_one(f"details{notice.a['href']}")
     assert fold.summary.text == "ZeroDivisionError: division by <zero>" and "open" not in fold.attrs
     assert "1 / 0" in fold.pre.text
-    assert "An exception was met" not in page.text  # papermill's own words
+    assert "An exception was met" not in page.text  # text of papermill
 
 
-def test_a_notebook_that_stopped_is_marked_in_every_list_of_pages(stopped):
+def test_stopped_notebook_is_marked_in_every_list_of_pages(stopped):
     for name in ("index", "train"):
         page = BeautifulSoup((stopped / f"{name}.html").read_text(), "html.parser")
         assert [link["href"] for link in page.select("aside a:has(.stopped)")] == ["train.html"]
     assert not BeautifulSoup((stopped / "index.html").read_text(), "html.parser").select("main .stopped")
 
 
-def test_parameters_that_are_no_python_stop_the_notebook_not_the_page():
+def test_parameters_with_syntax_error_do_not_stop_export():
     cell = new_code_cell("seed = = 1", metadata={"tags": ["parameters"]})
     assert html.parameters(new_notebook(cells=[cell])) == []
 
 
-def test_links_go_to_pages(page, report):
+def test_links_point_to_pages(page, report):
     links = {link.text: link["href"] for link in page.select("main .prose a")}
     assert links == {"the speeds": "tables/speed.html", "the paper": "https://example.org/paper"}
     for folder in (report, report / "tables"):
@@ -195,7 +195,7 @@ def test_links_go_to_pages(page, report):
                 assert (path.parent / link["href"]).exists()
 
 
-def test_footer_says_where_it_comes_from(page):
+def test_footer_states_run_code_and_machine(page):
     words = page.select_one("footer").text
     for part in (
         "2026-01-02 03:04 UTC",
@@ -212,13 +212,13 @@ def test_footer_says_where_it_comes_from(page):
     "source",
     ["![far](https://example.org/a.png)", "![far](a.png)", "<script src='//example.org/a.js'></script>"],
 )
-def test_a_page_that_would_load_something_is_refused(source, tmp_path):
+def test_page_with_external_resource_raises(source, tmp_path):
     nbformat.write(new_notebook(cells=[new_markdown_cell(f"# Title\n\n{source}")]), tmp_path / "index.ipynb")
     with pytest.raises(ValueError, match="would load"):
         html.export([tmp_path / "index.ipynb"], tmp_path / "html")
 
 
-def test_the_headline_names_what_stopped(tmp_path, capsys):
+def test_headline_names_stopped_notebooks(tmp_path, capsys):
     front = new_code_cell("", metadata={"tags": ["headline"]}, execution_count=1)
     front.outputs = [new_output("display_data", {"text/markdown": "- **12 of 40** cells"})]
     nbformat.write(new_notebook(cells=[front]), tmp_path / "index.ipynb")
@@ -233,9 +233,9 @@ def test_the_headline_names_what_stopped(tmp_path, capsys):
     assert "STOPPED in cell 3" in said and "tables/speed.failed.ipynb" in said and "KeyError: 'AP'" in said
 
 
-def test_without_a_browser_the_commands_that_need_one_say_so(tmp_path, monkeypatch, capsys):
+def test_commands_without_browser_exit_with_hint(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(browser, "NAMES", ["chromium"])
+    monkeypatch.setattr(browser, "BROWSERS", ["chromium"])
     for words in (["pdf", "page.html", f"{tmp_path}/page.pdf"], ["screenshots", "html", f"{tmp_path}/docs"]):
         with pytest.raises(SystemExit) as ended:
             notebooks.main(words)
@@ -243,7 +243,7 @@ def test_without_a_browser_the_commands_that_need_one_say_so(tmp_path, monkeypat
         assert "apt-get install chromium" in capsys.readouterr().err
 
 
-def test_nothing_changed_runs_nothing(tree):
+def test_no_change_runs_nothing(tree):
     assert rules(tree) == []
 
 
@@ -255,18 +255,18 @@ def test_nothing_changed_runs_nothing(tree):
         ("lib/posebook/report/template/style.css", ["export", "report"]),
     ],
 )
-def test_a_change_runs_what_it_must(path, runs, tree):
+def test_change_runs_dependent_rules(path, runs, tree):
     with changed(tree / path):
         assert rules(tree) == runs
 
 
-def test_a_change_of_plots_does_not_train_again(tree):
+def test_change_of_plots_does_not_repeat_training(tree):
     with changed(tree / "lib/posebook/report/figures.py"):
         planned = rules(tree)
     assert "evaluate" in planned and "train" not in planned
 
 
 @pytest.mark.parametrize("path", ["models/layers.py", "transforms.py", "training/loop.py"])
-def test_a_change_of_net_data_or_training_trains_again(path, tree):
+def test_change_of_model_data_or_loop_repeats_training(path, tree):
     with changed(tree / "lib/posebook" / path):
         assert "train" in rules(tree)

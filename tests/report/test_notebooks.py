@@ -1,4 +1,4 @@
-"""The committed notebooks: clean, short-celled, half prose; every lesson has its parts, and runs."""
+"""The committed notebooks have no outputs, short cells and prose; every lesson is complete and runs."""
 
 import ast
 import csv
@@ -20,7 +20,7 @@ LEARN = ROOT / "notebooks/learn"
 COURSE = list(csv.DictReader((LEARN / "course.csv").read_text(encoding="utf-8").splitlines()))
 LESSONS = [LEARN / f"{row['lesson']}.ipynb" for row in COURSE]
 LINK = re.compile(r"\]\(([^)#\s]+)")
-MEANS_THE_SAME = {"model", "dataset", "data_root", "profile", "device", "seed", "out_dir"}
+COMMON_PARAMETERS = {"model", "dataset", "data_root", "profile", "device", "seed", "out_dir"}
 
 
 def name(path) -> str:
@@ -83,25 +83,25 @@ def test_parameters_each_with_a_comment(path, notebook):
         return
     (cell,) = tagged
     lines = cell.source.splitlines()
-    assert all("  # " in line for line in lines), "every parameter says what it is"
+    assert all("  # " in line for line in lines), "every parameter needs a comment"
     names = {node.targets[0].id for node in ast.parse(cell.source).body}
-    assert names >= MEANS_THE_SAME
+    assert names >= COMMON_PARAMETERS
 
 
 def test_defines_no_class(path, notebook):
     if path in LESSONS:
-        pytest.skip("a lesson may build its net on the page")
+        pytest.skip("a lesson may define its model")
     for cell in code(notebook):
         source = "\n".join(line for line in cell.source.splitlines() if not line.startswith(("%", "!")))
         assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(ast.parse(source)))
 
 
-def test_links_lead_somewhere(path, notebook):
+def test_links_are_valid(path, notebook):
     for target in LINK.findall("\n".join(prose(notebook))):
         assert "://" in target or (path.parent / target).exists(), target
 
 
-def test_the_course_is_the_folder_in_an_order_that_can_be_read():
+def test_course_lists_all_lessons_after_their_prerequisites():
     order = [row["lesson"] for row in COURSE]
     assert sorted(["index", *order]) == sorted(path.stem for path in LEARN.glob("*.ipynb"))
     for place, row in enumerate(COURSE):
@@ -111,21 +111,21 @@ def test_the_course_is_the_folder_in_an_order_that_can_be_read():
         assert row["about"]
 
 
-def test_the_readme_has_the_course_in_its_order():
+def test_readme_lists_course_in_order():
     section = re.search(r"^## Learn$(.+?)^## ", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     linked = re.findall(r"notebooks/learn/(\w+)\.ipynb", section[1])
     assert linked == ["index", *(row["lesson"] for row in COURSE)]
 
 
-def test_a_lesson_says_early_what_will_be_seen(lesson):
+def test_lesson_states_its_content_early(lesson):
     assert "**What you will see.**" in "\n".join(prose(lesson)[:2])
 
 
-def test_a_lesson_has_a_formula(lesson):
+def test_lesson_has_formula(lesson):
     assert re.search(r"\$[^$]*\\[^$]*\$", "\n".join(prose(lesson)))
 
 
-def test_a_lesson_has_an_exercise_with_a_folded_solution_that_checks_itself(lesson):
+def test_lesson_has_exercise_with_folded_solution_and_check(lesson):
     places = [i for i, cell in enumerate(lesson.cells) if cell.source.startswith("## Exercise")]
     assert places
     for place in places:
@@ -138,7 +138,7 @@ def test_a_lesson_has_an_exercise_with_a_folded_solution_that_checks_itself(less
     assert any(isinstance(node, ast.Assert) for cell in solutions for node in ast.parse(cell.source).body)
 
 
-def test_a_lesson_ends_with_what_to_read_next(lesson):
+def test_lesson_ends_with_further_reading(lesson):
     last = lesson.cells[-1]
     assert last.cell_type == "markdown"
     assert last.source.startswith("## What you have seen, and what to read next\n")
@@ -159,4 +159,4 @@ def test_lesson_runs(path, tmp_path):
     executed = nbformat.read(tmp_path / path.name, as_version=4)
     assert all(cell.execution_count for cell in code(executed) if cell.source.strip())
     kinds = {kind for cell in code(executed) for output in cell.outputs for kind in output.get("data", {})}
-    assert any(kind.startswith("image/") for kind in kinds), "no figure"
+    assert any(kind.startswith("image/") for kind in kinds), "no image"

@@ -1,4 +1,4 @@
-"""From executed notebooks to pages, and what `make reproduce` would run after a change."""
+"""What `make reproduce`, `make site` and `make grid` run, and how failing notebooks are handled."""
 
 import os
 import re
@@ -22,12 +22,12 @@ TRAINED = "train-starnet-pose-t-synthetic-14-from-starnet-pose-t-synthetic-demo-
 RECORD = f"{{}}/reports/records/{TRAINED}.json"
 
 
-def test_a_change_of_the_renderer_draws_and_trains_again(tree):
+def test_change_of_renderer_repeats_rendering_and_training(tree):
     with changed(tree / "lib/posebook/datasets/synthetic/__init__.py"):
         assert {"people", "train", "evaluate"} <= set(rules(tree))
 
 
-def test_the_front_page_says_what_training_changed(tree):
+def test_front_page_states_effect_of_training(tree):
     assert RECORD.format("").lstrip("/") in snakemake(tree, "--dry-run", "--forceall")
     weights = "data/weights/starnet-pose-t-synthetic.safetensors"
     assert trainer.run_name("starnet-pose-t", {}, "synthetic-14", [], weights, "demo-seed0") == TRAINED
@@ -49,13 +49,13 @@ def test_the_front_page_says_what_training_changed(tree):
     )
 
 
-def test_other_initial_weights_train_again(tree):
+def test_change_of_initial_weights_repeats_training(tree):
     with changed(tree / "data/weights/starnet-pose-t-synthetic.safetensors"):
         assert {"train", "evaluate"} <= set(rules(tree))
 
 
-def test_after_a_failure_the_rest_is_made_from_what_there_is(tree):
-    """With failed=1 the notebook that stopped is shown as it is, and its record left out of the tables."""
+def test_after_failure_pages_use_existing_files(tree):
+    """With failed=1, the stopped notebook is exported, and tables do without its record."""
     page, record = tree / "reports/executed/train.ipynb", RECORD.format(tree)
     failed = page.with_suffix(".failed.ipynb")
     gone = [(path, f"{path}.gone") for path in (page, record)]
@@ -74,8 +74,8 @@ def test_after_a_failure_the_rest_is_made_from_what_there_is(tree):
     assert rules(tree) == []
 
 
-def test_profile_paper_measures_what_lies_there(tree):
-    """Authors' weights are evaluated, in both kinds of boxes where the detector's file is there."""
+def test_profile_paper_measures_available_models_and_data(tree):
+    """Authors' weights are evaluated, with both sources of boxes if the detector's file exists."""
     made = ["data/mpii/annotations/x", "data/coco/annotations/x", "data/checkpoints/lapx-mpii-256x256.pth"]
     made += ["data/checkpoints/lapx-coco-384x288.pth.tar", "data/checkpoints/lpn-50-crowdpose-256x192.pth"]
     made += ["data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"]
@@ -89,21 +89,24 @@ def test_profile_paper_measures_what_lies_there(tree):
         for name in ("mpii", "coco", "checkpoints"):
             shutil.rmtree(tree / "data" / name)
     commands = re.findall(r"posebook\.evaluation (.+)", planned)
-    assert len(commands) == 3  # CrowdPose is not there
+    assert len(commands) == 3  # CrowdPose is missing
     assert sum("--boxes data/coco/person_detection_results/" in command for command in commands) == 1
     (mpii,) = (command for command in commands if "mpii" in command)
     assert "--weights data/checkpoints/lapx-mpii-256x256.pth --model lapx --input-size 256 256" in mpii
     assert "--dataset mpii --trained-on mpii --profile paper --device cpu" in mpii
-    assert "posebook.training" not in planned  # no GPU here
+    assert "posebook.training" not in planned  # without GPU
     assert "evaluate-lapx-coco-384x288-paper-seed0-detector.json" in planned
     wanted = {"starnet-pose-t-coco", "starnet-pose-s-coco", "lapx-coco", "lapx-mpii"}
-    wanted |= {"amfacpose-r34-coco", "amfacpose-r18-coco"}  # CrowdPose is not there, COCO-mini is the grid's
+    wanted |= {
+        "amfacpose-r34-coco",
+        "amfacpose-r18-coco",
+    }  # not CrowdPose, which is missing, nor COCO-mini
     assert set(re.findall(r"output: reports/records/train-(.+)-paper-seed0\.json", trained)) == wanted
 
 
 @pytest.mark.slow
-def test_a_lesson_that_fails_leaves_a_site_and_a_failure(tree, tmp_path):
-    """`make site` once with a lesson that fails, and again once it is mended."""
+def test_failing_lesson_gives_page_and_error(tree, tmp_path):
+    """`make site` with a failing lesson, and again after it is repaired."""
     folder = shutil.copytree(tree, tmp_path / "tree")
     for path in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / path, folder)
@@ -152,7 +155,7 @@ def planned_rows(tree: Path, *settings: str) -> str:
 
 
 @pytest.mark.slow
-def test_rows_of_the_grid_are_planned_as_they_are_asked_for(tree):
+def test_requested_grid_rows_are_planned(tree):
     paper = planned_rows(tree, "profile=paper", "device=cuda", "rows=lapx-12*,amfacpose-3")
     assert sorted(re.findall(r"output: reports/records/(.+)\.json", paper)) == [
         "amfacpose-3",
@@ -176,11 +179,11 @@ def test_rows_of_the_grid_are_planned_as_they_are_asked_for(tree):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["reproduce", "grid"])
-def test_make_asks_for_what_snakemake_knows(target, tree):
-    said = subprocess.run(
+def test_make_passes_valid_arguments_to_snakemake(target, tree):
+    output = subprocess.run(
         ["make", "-n", target, "ROWS=lapx-3"], cwd=ROOT, capture_output=True, text=True
     ).stdout
-    (command,) = (line for line in said.splitlines() if "/snakemake " in line)
+    (command,) = (line for line in output.splitlines() if "/snakemake " in line)
     words = [sys.executable, "-m", "snakemake", *shlex.split(command.split("||")[0])[1:], "--dry-run"]
     done = subprocess.run(words, cwd=tree, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -191,19 +194,19 @@ def test_make_asks_for_what_snakemake_knows(target, tree):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (["rows=lapy-3"], "unknown row of the grid 'lapy-3'; did you mean lapx-3"),
-        ([], "unknown row of the grid ''; did you mean attention-none or attention-cbam"),
+        (["rows=lapy-3"], "unknown grid row 'lapy-3'; did you mean lapx-3"),
+        ([], "unknown grid row ''; did you mean attention-none or attention-cbam"),
         (["rows=attention-cbam", "profile=paper"], "data/checkpoints/starnet_s3.pth.tar"),
     ],
 )
-def test_rows_that_cannot_be_made_are_refused_before_any_work(settings, message, tree):
+def test_invalid_rows_fail_before_any_work(settings, message, tree):
     command = [sys.executable, "-m", "snakemake", "grid", "--dry-run", "--cores", "2", "--nolock"]
     command += ["--config", *settings] if settings else []
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
     assert done.returncode != 0 and message in done.stderr + done.stdout
 
 
-def test_a_lost_dataset_is_made_again_once_it_is_needed(tree):
+def test_missing_dataset_is_rendered_if_needed(tree):
     annotations = tree / "data/synthetic/annotations"
     annotations.rename(annotations.with_name("gone"))
     try:
@@ -213,12 +216,12 @@ def test_a_lost_dataset_is_made_again_once_it_is_needed(tree):
         annotations.with_name("gone").rename(annotations)
 
 
-def test_the_dataset_page_finds_the_people_drawn_before_it():
+def test_dataset_notebook_and_rule_use_same_number_of_images():
     text = (ROOT / "workflow" / "Snakefile").read_text() + (ROOT / "notebooks/dataset.ipynb").read_text()
     assert len(re.findall(r"1200 if profile == .{0,2}demo.{0,2} else 8000", text, re.IGNORECASE)) == 2
 
 
-def test_an_unknown_profile_is_refused_before_any_work(tree):
+def test_unknown_profile_fails_before_any_work(tree):
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "report", "--dry-run", "--nolock", "--config", "profile=dmo"],
         cwd=tree,
@@ -230,7 +233,7 @@ def test_an_unknown_profile_is_refused_before_any_work(tree):
 
 
 @pytest.mark.slow
-def test_a_failing_notebook_shows_its_traceback_and_fails(tmp_path):
+def test_failing_notebook_prints_traceback_and_fails(tmp_path):
     cells = [
         new_code_cell("scale = 0  # of nothing", metadata={"tags": ["parameters"]}),
         new_code_cell("1 / scale"),
@@ -246,7 +249,7 @@ def test_a_failing_notebook_shows_its_traceback_and_fails(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_unknown_parameter_is_refused_with_the_near_one(tmp_path):
+def test_unknown_parameter_fails_with_suggestion(tmp_path):
     done = execute(ROOT / "notebooks/index.ipynb", tmp_path / "out.ipynb", "-p", "sede", "1")
     assert done.returncode == 2
     assert "'sede'" in done.stderr and "seed" in done.stderr

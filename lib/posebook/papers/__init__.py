@@ -1,1 +1,1 @@
-"""The papers: published tables beside measured records, ablations, claims and traced sizes."""
+"""The papers: published tables beside measured records, ablations, claims and printed sizes."""

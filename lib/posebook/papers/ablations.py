@@ -1,10 +1,11 @@
-"""Every ablation of the papers as runs to be made: data/grid.csv, a line a run.
+"""Every ablation of the papers as a list of training runs: data/grid.csv, one line for each run.
 
-A line says what a run is, and its name: the record of row lapx-3 is lapx-3.json. Where a printed row is the
-mean of several runs, it has a line a seed. What a line does not say is the model's own recipe on that
-dataset (recipes.PAPER). Sources: the tables that the lines name, as data/published has them; and for
-occlusion_sweep, of which no figures are published, experiments/occlusion_prob_study/experiment_matrix.py of
-the StarNet-Pose authors' repository, lechan775/starnet-pose.
+A line defines a run and its name: the record of row lapx-3 is lapx-3.json. If a printed row is the mean of
+several runs, it has one line for each seed. Everything that a line does not state comes from the model's own
+recipe on that dataset (recipes.PAPER). Sources: the tables that the lines name, as transcribed in
+data/published. No results are published for occlusion_sweep; its source is
+experiments/occlusion_prob_study/experiment_matrix.py in the repository of the StarNet-Pose authors,
+lechan775/starnet-pose.
 """
 
 import csv
@@ -13,6 +14,7 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from posebook import models, paths
 from posebook.training import recipes
@@ -20,85 +22,94 @@ from posebook.training.config import TrainConfig
 from posebook.utils import unknown_name_error
 
 FILE = paths.DATA / "grid.csv"
-BACKBONES = Path("data", "checkpoints")  # where the backbone authors' ImageNet files lie
-SCHEDULE_FIELDS = ("epochs", "stage2_epochs", "input_size")  # what a smaller profile has its own of
+BACKBONES = Path("data", "checkpoints")  # folder of the backbone authors' ImageNet files
+SCHEDULE_FIELDS = ("epochs", "stage2_epochs", "input_size")  # the profiles demo and fast set these themselves
 
 
 @dataclass(frozen=True)
 class GridRow:
-    """One run: which row of which printed table it makes, and how."""
+    """One training run, and the row of the printed table that it measures."""
 
     id: str
     paper: str
     table: str
-    row: str  # as printed; "" where no figures are published
+    row: str  # as printed; "" if no results are published
     model: str
-    options: dict  # the builder's keyword arguments
+    options: dict  # keyword arguments of the builder
     dataset: str
-    changes: dict  # of the paper's recipe
-    backbone: str  # the name of the ImageNet file it starts from, or ""
+    changes: dict  # changed fields of the paper's recipe
+    backbone: str  # name of the ImageNet file that the backbone starts from, or ""
     seed: int
 
     def name(self, profile: str) -> str:
-        """What its record is called; only that of profile paper has the row's own name."""
+        """The name of the record: the id for profile paper, otherwise the id with the profile appended."""
         return self.id if profile == "paper" else f"{self.id}-{profile}"
 
-    def config(self, profile: str, **settings: object) -> TrainConfig:
-        """The run as a TrainConfig; settings: fields that a row says nothing of, such as device and out_dir.
+    def config(self, profile: str, **settings: Any) -> TrainConfig:
+        """The run as a TrainConfig; settings: fields that a row does not define, such as device and out_dir.
 
-        Any profile but paper trains the row's net on the embedded data, from scratch, for that profile's own
-        number of epochs at its own input size.
+        Profiles other than paper train the row's model from scratch on the bundled synthetic data, with the
+        number of epochs and the input size of that profile.
         """
-        how = {"model": self.model, "options": self.options, "seed": self.seed, "name": self.name(profile)}
-        how |= {"profile": profile}
         if profile == "paper":
+            dataset, changes = self.dataset, self.changes
             backbone = str(paths.ROOT / BACKBONES / self.backbone) if self.backbone else None
-            return TrainConfig(
-                dataset=self.dataset, backbone=backbone, recipe=self.changes, **how, **settings
-            )
-        changes = {field: value for field, value in self.changes.items() if field not in SCHEDULE_FIELDS}
-        return TrainConfig(dataset="synthetic", recipe=changes, **how, **settings)
+        else:
+            dataset, backbone = "synthetic", None
+            changes = {field: value for field, value in self.changes.items() if field not in SCHEDULE_FIELDS}
+        return TrainConfig(
+            model=self.model,
+            options=self.options,
+            dataset=dataset,
+            recipe=changes,
+            backbone=backbone,
+            seed=self.seed,
+            name=self.name(profile),
+            profile=profile,
+            **settings,
+        )
 
 
 @functools.cache
 def rows(path: Path = FILE) -> dict[str, GridRow]:
-    """Every row by its id, in the file's order.
+    """Every row by its id, in the order of the file.
 
-    Raises ValueError naming the line for a model, an option or a recipe field that is not known, for a model
-    without a paper's recipe on that dataset, and for an id that was there before.
+    Raises ValueError, with the line number, for an unknown model, option or recipe field, for a model without
+    a paper's recipe on that dataset, and for a duplicate id.
     """
-    found = {}
+    rows_by_id: dict[str, GridRow] = {}
     with open(path, newline="", encoding="utf8") as file:
-        for line, cells in enumerate(csv.DictReader(file), 2):
+        for line, cells in enumerate(csv.DictReader(file), 2):  # line 1 is the header
             try:
                 parsed = {name: json.loads(cells[name]) for name in ("options", "changes", "seed")}
-                row = GridRow(**cells | parsed)
+                fields: dict[str, Any] = cells | parsed
+                row = GridRow(**fields)
                 models.check_options(row.model, row.options)
                 recipes.get("paper", row.model, row.dataset, **row.changes)
-                if row.id in found:
-                    raise ValueError(f"another row is called {row.id!r}")
+                if row.id in rows_by_id:
+                    raise ValueError(f"duplicate id {row.id!r}")
             except ValueError as error:
                 raise ValueError(f"{path.name}, line {line}: {error}") from error
-            found[row.id] = row
-    return found
+            rows_by_id[row.id] = row
+    return rows_by_id
 
 
-def get_row(id: str) -> GridRow:
-    """The row of this id; ValueError offers the near ones."""
-    if id not in rows():
-        raise unknown_name_error(id, rows(), "row of the grid")
-    return rows()[id]
+def get_row(row_id: str) -> GridRow:
+    """The row with this id; raises ValueError with close matches if there is none."""
+    if row_id not in rows():
+        raise unknown_name_error(row_id, rows(), "grid row")
+    return rows()[row_id]
 
 
 def matching_rows(patterns: str) -> list[GridRow]:
-    """The rows whose ids match any of some globs, 'lapx-*,amfacpose-3'.
+    """The rows whose ids match any of several comma-separated globs, e.g. 'lapx-*,amfacpose-3'.
 
-    Raises ValueError with the near ids for a glob that no row matches.
+    Raises ValueError with close matches for a glob that matches no row.
     """
-    asked: dict[str, GridRow] = {}
+    selected: dict[str, GridRow] = {}
     for pattern in patterns.split(","):
         ids = fnmatch.filter(rows(), pattern.strip())
         if not ids:
-            raise unknown_name_error(pattern, rows(), "row of the grid")
-        asked |= {id: rows()[id] for id in ids}
-    return list(asked.values())
+            raise unknown_name_error(pattern, rows(), "grid row")
+        selected |= {row_id: rows()[row_id] for row_id in ids}
+    return list(selected.values())

@@ -1,39 +1,34 @@
-"""The cells of the published tables, as printed, and how to read them."""
+"""The cells of the published tables as printed, and functions that parse them."""
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from posebook import models, paths, skeletons
 
 FOLDER = paths.PUBLISHED
-
-
 SIZE_COLUMNS = {
     "Params (M)": "parameters of the built model",
-    "GFLOPs": "multiply-adds of convolutions, linear layers and matrix products, norms and pooling left out",
+    "GFLOPs": "multiply-adds of convolutions, linear layers and matrix products, excluding norms and pooling",
 }
-
-
 SPEED_COLUMNS = ("Latency (ms)", "FPS")
-
-
-NO_FLIP_TEST = "test-time augmentation: no"  # in the setting of a row
+NO_FLIP_TEST = "test-time augmentation: no"  # part of the `setting` of a row
 
 
 def load_cells(folder: str | Path = FOLDER) -> pd.DataFrame:
-    """Every published cell as text, one line each, over all papers of the folder."""
-    sheets = [
+    """Every published cell of all papers in the folder, one row for each cell, all columns as text."""
+    frames = [
         pd.read_csv(path, dtype=str, keep_default_na=False) for path in sorted(Path(folder).glob("*.csv"))
     ]
-    if not sheets:
-        raise FileNotFoundError(f"no published numbers in {folder}: it holds one CSV file a paper")
-    return pd.concat(sheets, ignore_index=True)
+    if not frames:
+        raise FileNotFoundError(f"no published results in {folder}: expected one CSV file for each paper")
+    return pd.concat(frames, ignore_index=True)
 
 
 def box_source(boxes: str) -> str:
-    """'ground' or 'detector': the first word of what says whose boxes they are."""
+    """'ground' or 'detector': the first word of a description of the person boxes."""
     return boxes.replace(",", " ").replace(":", " ").split(" ")[0]
 
 
@@ -44,37 +39,38 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def skeleton_name(cell: dict) -> str:
-    """The keypoint set of a cell's dataset; COCO's where it names none."""
+    """The skeleton of a cell's dataset; COCO's if the dataset has none of its own."""
     return cell["dataset"] if cell["dataset"] in skeletons.SKELETONS else "coco"
 
 
 def all_options(name: str, options: dict) -> dict[str, str]:
-    """A model's options with the builder's own values for those left out, as text."""
-    signature = inspect.signature(models.MODELS[name]).parameters.values()
-    given = {p.name: p.default for p in signature if p.default is not p.empty} | options
-    return {key: str(tuple(value) if isinstance(value, list) else value) for key, value in given.items()}
+    """A model's options as text, completed with the defaults of its builder."""
+    builder: Any = models.MODELS[name]
+    signature = inspect.signature(builder).parameters.values()
+    complete = {p.name: p.default for p in signature if p.default is not p.empty} | options
+    return {key: str(tuple(value) if isinstance(value, list) else value) for key, value in complete.items()}
 
 
 def parse_pairs(text: str) -> dict[str, str]:
-    """'a=1;b=2' as a dictionary of texts."""
+    """'a=1;b=2' as a dictionary of strings."""
     return dict(pair.split("=", 1) for pair in text.split(";") if pair)
 
 
-def parse_options(text: str) -> dict[str, object]:
-    """'a=1;b=true;c=cbam' as a builder's keyword arguments."""
-    plain = {"true": True, "false": False}
+def parse_options(text: str) -> dict[str, Any]:
+    """'a=1;b=true;c=cbam' as keyword arguments of a builder."""
+    booleans = {"true": True, "false": False}
     return {
-        key: int(value) if value.isdigit() else plain.get(value, value)
+        key: int(value) if value.isdigit() else booleans.get(value, value)
         for key, value in parse_pairs(text).items()
     }
 
 
 def format_like(value: float, printed: str) -> str:
-    """A number with as many digits after the point as the printed one."""
+    """A number with as many decimals as the printed one."""
     return f"{value:.{len(printed.partition('.')[2])}f}"
 
 
 def where_measured(record: dict) -> str:
-    """Device and day of a record."""
-    device = record.get("machine", {}).get("device", "an unnamed device")
+    """Device and date of a record."""
+    device = record.get("machine", {}).get("device", "unknown device")
     return f"{device}, {record.get('started', 'undated')[:10]}"

@@ -1,18 +1,20 @@
-"""The audit of a paper: its claims, what was found of each here, and the verdict that follows.
+"""The audit of a paper: its claims, the finding for each claim, and the resulting verdict.
 
-data/claims.csv holds a line a claim: paper, id, where it stands in the text, the claim (quoted shortly or
-paraphrased closely) and its figures as printed, 'name=value; name=value'. A page of notebooks/audit has a
-finding for every claim of its paper.
+data/claims.csv has one line for each claim: paper, id, location in the text, the claim (a short quote or a
+close paraphrase) and its printed numbers, 'name=value; name=value'. A page of notebooks/audit has a finding
+for every claim of its paper.
 
-1. A verdict follows from whether the claim holds, and that is computed. Where it is not known (no record, no
-   data, a text of which something is lost) the claim cannot be tested here, and the finding says why, and
-   what would test it.
-2. `basis` says what stands against the claim: a net that was built, a run on record, or nothing but figures
-   of the authors themselves. Of the last, "confirmed" means that the text agrees with itself.
+1. The verdict follows from whether the claim holds, which is computed. If this is unknown (no record, no
+   data, or part of the text is lost), the claim cannot be tested here. The finding then states the reason
+   and what would test the claim.
+2. `basis` states the evidence: a built model, a recorded run, or only the authors' own numbers. In the last
+   case, "confirmed" means that the text agrees with itself.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,12 +23,12 @@ from posebook.utils import unknown_name_error
 
 CLAIMS = paths.DATA / "claims.csv"
 CONFIRMED, DIFFERS, UNTESTED = VERDICTS = ("confirmed", "differs", "cannot be tested here")
-BASES = {"net": "computed on the net", "run": "measured in a run", "text": "the authors' own figures"}
+BASES = {"net": "computed on the model", "run": "measured in a run", "text": "the authors' own numbers"}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says: where, in which words, and its printed figures by name."""
+    """A claim of a paper: its location, its text, and its printed numbers by name."""
 
     where: str
     text: str
@@ -35,105 +37,127 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of a claim; `why` it cannot be tested here and what `would` test it, or both empty."""
+    """The result for one claim. `why` and `would` are set only if the claim cannot be tested."""
 
     found: str
-    verdict: str  # of VERDICTS
-    rule: str  # by which the verdict follows, its tolerance with it
+    verdict: str  # one of VERDICTS
+    rule: str  # that determines the verdict, with its tolerance
     evidence: str  # '#anchor' of the page, or another page
-    basis: str  # of BASES
-    why: str = ""
-    would: str = ""  # commands between backticks
+    basis: str  # one of BASES
+    why: str = ""  # the claim cannot be tested
+    would: str = ""  # what would test it, with commands between backticks
 
 
 def load_claims(paper: str, path: Path = CLAIMS) -> dict[str, Claim]:
-    """A paper's claims by id, in the file's order; ValueError for an unknown paper or an id used twice."""
+    """A paper's claims by id, in the order of the file.
+
+    Raises ValueError for an unknown paper or a duplicate id.
+    """
     lines = pd.read_csv(path, dtype=str, keep_default_na=False)
     if paper not in set(lines["paper"]):
         raise unknown_name_error(paper, lines["paper"].unique(), "paper")
     lines = lines[lines["paper"] == paper]
-    if twice := sorted(lines["id"][lines["id"].duplicated()]):
-        raise ValueError(f"{path.name} has {', '.join(twice)} of {paper} twice")
-    pairs = [dict(p.split("=", 1) for p in text.split("; ") if p) for text in lines["figures"]]
-    rows = zip(lines["id"], lines["where"], lines["claim"], pairs, strict=True)
-    return {name: Claim(where, text, figures) for name, where, text, figures in rows}
+    if duplicates := sorted(lines["id"][lines["id"].duplicated()]):
+        raise ValueError(f"{path.name} has duplicate ids for {paper}: {', '.join(duplicates)}")
+    return {
+        line["id"]: Claim(
+            line["where"],
+            line["claim"],
+            dict(pair.split("=", 1) for pair in line["figures"].split("; ") if pair),
+        )
+        for line in lines.to_dict("records")
+    }
 
 
 def rounds_to(value: float, printed: str) -> bool:
-    """Whether a value is the printed one to its last digit: no more than half of that digit away."""
+    """Whether a value equals the printed one to its last digit, i.e. within half a unit of that digit."""
     return abs(value - float(printed)) <= 0.5 * 10.0 ** -len(printed.partition(".")[2]) + 1e-9
 
 
 def make_finding(
-    holds: bool | None, found: str, rule: str, evidence: str, basis: str = "net", why="", would=""
+    holds: bool | None,
+    found: str,
+    rule: str,
+    evidence: str,
+    basis: str = "net",
+    why: str = "",
+    would: str = "",
 ) -> Finding:
-    """A finding whose verdict follows from `holds`; for None, not known, `why` and `would` must be given.
+    """A finding whose verdict follows from `holds`. None means unknown and requires `why` and `would`.
 
-    Raises ValueError where they are not, and for a basis that is none of BASES.
+    Raises ValueError if these are missing, or if the basis is not one of BASES.
     """
     if basis not in BASES:
         raise unknown_name_error(basis, BASES, "basis")
     if holds is None and not (why and would):
-        raise ValueError(f"{found!r} cannot be tested: say `why`, and what `would` test it")
-    verdict = UNTESTED if holds is None else CONFIRMED if holds else DIFFERS
-    return Finding(found, verdict, rule, evidence, basis, *((why, would) if holds is None else ()))
+        raise ValueError(f"{found!r} cannot be tested: state the reason (`why`) and what `would` test it")
+    if holds is None:
+        return Finding(found, UNTESTED, rule, evidence, basis, why, would)
+    return Finding(found, CONFIRMED if holds else DIFFERS, rule, evidence, basis)
 
 
-def check_reproduced(cells: list[dict], within: float, evidence: str) -> Finding:
-    """Whether accuracies, lines of tables.build_table, are within so many points of the printed ones."""
-    rule = f"within {within:.1f} points of the printed"
-    if empty := [cell for cell in cells if not cell["measured"]]:
+def check_reproduced(cells: Sequence[Mapping], within: float, evidence: str) -> Finding:
+    """Whether measured accuracies are within a tolerance of the printed ones.
+
+    cells: rows of tables.build_table. within: the tolerance in percentage points.
+    """
+    rule = f"within {within:.1f} points of the printed value"
+    if missing := [cell for cell in cells if not cell["measured"]]:
         printed = ", ".join(f"{cell['column']} {cell['published']}" for cell in cells)
-        return make_finding(
-            None, f"printed: {printed}", rule, evidence, "text", "not measured", _missing_commands(empty)
-        )
+        commands = _missing_commands(missing)
+        return make_finding(None, f"printed: {printed}", rule, evidence, "text", "not measured", commands)
     holds = all(abs(float(cell["measured"]) - float(cell["published"])) <= within for cell in cells)
-    said = "; ".join(f"{cell['row']}: {cell['measured']}, {cell['measured_boxes']} boxes" for cell in cells)
-    return make_finding(holds, said, rule, evidence, "run")
+    results = (f"{cell['row']}: {cell['measured']}, {cell['measured_boxes']} boxes" for cell in cells)
+    return make_finding(holds, "; ".join(results), rule, evidence, "run")
 
 
-def check_margin(first: dict, second: dict, evidence: str, known: str = "") -> Finding:
-    """Whether a cell of a tables.build_table is ahead of another by half at least of what the printed two
-    are.
+def check_margin(first: Mapping, second: Mapping, evidence: str, note: str = "") -> Finding:
+    """Whether one cell is ahead of another by at least half of the printed difference.
 
-    Both measured in the same boxes; known: what else bears on it, told while they are not.
+    first, second: rows of tables.build_table. Only measurements with the same boxes are compared. note: is
+    appended to the printed difference while there is no such measurement.
     """
     printed = float(first["published"]) - float(second["published"])
-    rule = "by at least half of that, both measured in the same boxes"
-    a, b = ({cell[f"{kind}_boxes"]: cell[kind] for kind in ("other", "measured")} for cell in (first, second))
-    for boxes in sorted(a.keys() & b.keys() - {""}):
+    rule = "at least half of the printed difference, both measured with the same boxes"
+    a, b = ({cell[f"{key}_boxes"]: cell[key] for key in ("other", "measured")} for cell in (first, second))
+    for boxes in sorted(a.keys() & b.keys() - {""}):  # the first source of boxes decides
         gain = float(a[boxes]) - float(b[boxes])
-        told = f"{gain:+.2f} for the printed {printed:+.2f}, {boxes} boxes"
-        return make_finding(gain >= printed / 2, told, rule, evidence, "run")
-    told, why = f"printed: {printed:+.2f}{known}", "not measured, both in the same boxes"
-    return make_finding(None, told, rule, evidence, "text", why, _missing_commands([first, second]))
+        result = f"{gain:+.2f} measured, {printed:+.2f} printed, {boxes} boxes"
+        return make_finding(gain >= printed / 2, result, rule, evidence, "run")
+    reason, commands = "not both measured with the same boxes", _missing_commands([first, second])
+    return make_finding(None, f"printed: {printed:+.2f}{note}", rule, evidence, "text", reason, commands)
 
 
-def _missing_commands(cells: list[dict]) -> str:
-    """The commands that would fill cells which are not measured."""
-    lacking = [f"weights or a recipe of {cell['row']}" for cell in cells if not cell["command"]]
-    costs = [f"`{cell['command']}` {cell['cost']}".strip() for cell in cells if cell["command"]]
-    return "; ".join(dict.fromkeys(costs + lacking))
+def _missing_commands(cells: Sequence[Mapping]) -> str:
+    """The commands that would measure these cells, then what is missing for cells without a command."""
+    commands = [f"`{cell['command']}` {cell['cost']}".strip() for cell in cells if cell["command"]]
+    missing = [f"weights or a recipe for {cell['row']}" for cell in cells if not cell["command"]]
+    return "; ".join(dict.fromkeys(commands + missing))
 
 
 def match_findings(paper: str, findings: dict[str, Finding]) -> list[tuple[Claim, Finding]]:
-    """Claims beside their findings; ValueError unless every claim has one, and nothing else."""
-    known = load_claims(paper)
-    if wrong := sorted(known.keys() ^ findings.keys()):
-        raise ValueError(f"claims without a finding, or findings without a claim: {', '.join(wrong)}")
-    return [(claim, findings[name]) for name, claim in known.items()]
+    """Each claim with its finding; raises ValueError unless the ids of claims and findings are the same."""
+    claims = load_claims(paper)
+    if unmatched := sorted(claims.keys() ^ findings.keys()):
+        raise ValueError(f"claims without a finding, or findings without a claim: {', '.join(unmatched)}")
+    return [(claim, findings[name]) for name, claim in claims.items()]
 
 
 def tally(counts: dict[str, int]) -> list[str]:
-    """How many claims have which verdict, in words: '8 confirmed', '6 differ', ..."""
+    """The number of claims with each verdict in words: '8 confirmed', '6 differ', ..."""
     return [f"{n} {verdict if n == 1 or verdict != DIFFERS else 'differ'}" for verdict, n in counts.items()]
 
 
-def audit_record(paper: str, findings: dict[str, Finding], name: str) -> dict:
-    """The fields of a page's record: how many claims have which verdict, and every finding."""
-    verdicts = [found.verdict for _, found in match_findings(paper, findings)]
-    about = {"kind": "audit", "name": name, "model": paper, "dataset": None, "parameters": {}, "protocol": {}}
-    return about | {
+def audit_record(paper: str, findings: dict[str, Finding], name: str) -> dict[str, Any]:
+    """The fields of an audit page's record: the count of each verdict, and every finding."""
+    verdicts = [finding.verdict for _, finding in match_findings(paper, findings)]
+    return {
+        "kind": "audit",
+        "name": name,
+        "model": paper,
+        "dataset": None,
+        "parameters": {},
+        "protocol": {},
         "metrics": {verdict: verdicts.count(verdict) for verdict in VERDICTS},
-        "findings": {key: asdict(found) for key, found in findings.items()},
+        "findings": {key: asdict(finding) for key, finding in findings.items()},
     }

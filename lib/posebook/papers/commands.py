@@ -1,4 +1,4 @@
-"""Commands that would measure a cell, and how long they take."""
+"""Commands that would measure a cell of a published table, and estimates of their run time."""
 
 import json
 
@@ -10,25 +10,27 @@ from posebook.papers.size_trace import count
 from posebook.training import recipes
 
 COCO_BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
-
-
-# Who are trained on; COCO: with a labeled joint, no crowds. Of COCO-mini and of CrowdPose's trainval as many
-# a picture as in the whole of COCO (118,287 pictures) and in CrowdPose's val (7,074 people in 2,000).
-TRAINING_PEOPLE = {"coco": 149813, "mpii": 22246}
-TRAINING_PEOPLE |= {"coco-mini": 149813 * 5000 // 118287, "crowdpose": 7074 * 12000 // 2000}
+# Person instances to train on. COCO: instances with a labeled joint that are no crowds. The others are
+# estimated: COCO-mini has 5000 of COCO's 118,287 images; CrowdPose's trainval is assumed to have as many
+# instances per image as its val split (7,074 instances in 2,000 images).
+TRAINING_INSTANCES = {
+    "coco": 149813,
+    "mpii": 22246,
+    "coco-mini": 149813 * 5000 // 118287,
+    "crowdpose": 7074 * 12000 // 2000,
+}
 NO_PUBLIC_WEIGHTS = ("lap",)
-
-
 BENCHMARK_COMMAND = "papermill notebooks/benchmark.ipynb reports/executed/benchmark.ipynb -p model all"
 
 
 def measuring_command(cell: dict) -> str:
-    """What would measure an accuracy, or "" where posebook cannot train the net or read the data.
+    """The command that measures an accuracy, or "" if posebook cannot train the model or read the data.
 
-    A run of the grid is asked for by its name; a net whose paper's recipe is here is trained; of another,
-    the authors' weights are evaluated.
+    A grid run is requested by its id. A model with a paper's recipe is trained. For any other model, the
+    authors' weights are evaluated.
     """
-    if cell["dataset"] not in datasets.NAMES:
+    dataset = cell["dataset"]
+    if dataset not in datasets.NAMES:
         return ""
     if runs := ablation_runs(cell):
         return f"make grid PROFILE=paper ROWS={','.join(runs)}"
@@ -36,49 +38,49 @@ def measuring_command(cell: dict) -> str:
         return training_command(cell)
     if cell["options"] or cell["recipe"] or cell["model"] in NO_PUBLIC_WEIGHTS:
         return ""
-    size, data = [int(side) for side in cell["input_size"].split("x")], cell["dataset"]
-    boxes = f" -p boxes {COCO_BOXES}" if data == "coco" and box_source(cell["boxes"]) == "detector" else ""
+    size = list(parse_size(cell["input_size"]))
+    boxes = f" -p boxes {COCO_BOXES}" if dataset == "coco" and box_source(cell["boxes"]) == "detector" else ""
     return (
         f"papermill notebooks/evaluate.ipynb reports/executed/{cell['model']}.ipynb -p model {cell['model']} "
-        f"-p weights AUTHORS_FILE -y 'input_size: {size}' -p trained_on {data} -p dataset {data} "
-        f"-p data_root data/{data} -p profile paper{boxes}"
+        f"-p weights AUTHORS_FILE -y 'input_size: {size}' -p trained_on {dataset} -p dataset {dataset} "
+        f"-p data_root data/{dataset} -p profile paper{boxes}"
     )
 
 
 def ablation_runs(cell: dict) -> list[str]:
-    """The runs of the grid that make a cell's row, by their ids."""
+    """The ids of the grid runs that measure a cell's row."""
     printed = (cell["paper"], cell["table"], cell["row"])
     return [run.id for run in ablations.rows().values() if (run.paper, run.table, run.row) == printed]
 
 
 def training_cost(cell: dict, records: list[dict]) -> str:
-    """How long the trainings that a cell's row is made of would take, from the rate of one on record.
+    """The estimated time of the trainings for a cell's row, from the speed of one recorded training.
 
-    Taken as in proportion to the multiply-adds of a person's input; a GPU's record before a CPU's, then one
-    of the same net, then the newest. "" where no training is on record, none would measure the cell, or how
-    many would learn from is not known.
+    The time is assumed to be proportional to the multiply-adds for one instance. The reference is preferably
+    recorded on a GPU, then of the same model, then the newest. Returns "" if no training is on record, if no
+    training would measure the cell, or if the number of training instances is unknown.
     """
     recipe = cell_recipe(cell)
     runs = [r for r in records if r["kind"] == "train" and r.get("wall_seconds") and r.get("complexity")]
-    if not runs or recipe is None or cell["dataset"] not in TRAINING_PEOPLE:
+    if not runs or recipe is None or cell["dataset"] not in TRAINING_INSTANCES:
         return ""
 
-    def rank(run: dict) -> tuple[bool, bool, str]:
-        same = run["model"] == cell["model"]
-        return run["machine"]["device"].startswith("cuda"), same, run.get("started", "")
+    def priority(run: dict) -> tuple[bool, bool, str]:
+        same_model = run["model"] == cell["model"]
+        return run["machine"]["device"].startswith("cuda"), same_model, run.get("started", "")
 
-    run = max(runs, key=rank)
-    rate = run["dataset"]["persons"] * run["parameters"]["epochs"] / run["wall_seconds"]
-    work = count(cell, records)["macs"]["exact"] / run["complexity"]["macs"]["exact"]
+    run = max(runs, key=priority)
+    speed = run["dataset"]["persons"] * run["parameters"]["epochs"] / run["wall_seconds"]  # instances/s
+    relative_macs = count(cell, records)["macs"]["exact"] / run["complexity"]["macs"]["exact"]
     epochs = recipe.epochs * max(1, len(ablation_runs(cell)))
-    hours = epochs * TRAINING_PEOPLE[cell["dataset"]] * work / rate / 3600
+    hours = epochs * TRAINING_INSTANCES[cell["dataset"]] * relative_macs / speed / 3600
     return (
-        f"about {hours:,.0f} hours at the {rate:.0f} people a second of {run['name']}, {where_measured(run)}"
+        f"about {hours:,.0f} hours at the speed of {run['name']}: {speed:.0f} people/s, {where_measured(run)}"
     )
 
 
 def training_command(cell: dict) -> str:
-    """What would measure an accuracy: a training run of profile paper."""
+    """The command that trains a cell's model with profile paper."""
     root = f"data/{cell['dataset'].removesuffix('-mini')}"
     words = [f"posebook train --model {cell['model']} --dataset {cell['dataset']} --data-root {root}"]
     words += ["--profile paper --device cuda"]

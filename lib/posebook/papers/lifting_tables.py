@@ -1,18 +1,20 @@
-"""The papers' lifters at their own size, their printed figures, and the runs that compare ways of pruning.
+"""The papers' lifters at full size, their printed results, and the runs that compare pruning methods.
 
-1. A figure printed of a dataset takes only trainings on that very dataset, by the lifter's own recipe. What
-   is measured on the embedded motion stands in tables of its own, and in no cell of a paper.
-2. "FLOPs" are the papers' own: twice the multiply-adds of linear layers (complexity.py).
-3. How a net is pruned is said in text, 'prune=2:uniform:81,5:uniform:27;recover=interpolate': before which
-   layer, by which pruner, how many frames are kept. Without text nothing is pruned.
-4. A way is no worse than another if the means over seeds differ by no more than the larger of the two
-   deviations (of a sample), and better if it is ahead by more. Three seeds are few: neither is a test.
+1. A result printed for a dataset is only compared with trainings on the same dataset, by the lifter's own
+   recipe. Results on the bundled synthetic motion have tables of their own and never fill a paper's cell.
+2. "FLOPs" follow the papers: twice the multiply-adds of linear layers (posebook.lifting.complexity).
+3. Pruning is described by text, 'prune=2:uniform:81,5:uniform:27;recover=interpolate': before which layer, by
+   which pruner, how many frames remain. An empty text means no pruning.
+4. A method is no worse than another if the means over seeds differ by at most the larger of the two sample
+   standard deviations. It is better if it leads by more than that. Three seeds are few: neither criterion is
+   a statistical test.
 """
 
 import functools
 import json
-from collections import Counter
+import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -20,6 +22,7 @@ import torch
 from posebook.lifting import complexity, metrics, recipes
 from posebook.lifting.pruning import FramePruning, build_lifter
 from posebook.papers import claims
+from posebook.papers.cells import parse_pairs
 from posebook.papers.claims import Finding
 from posebook.papers.matching import trained_by
 
@@ -33,61 +36,61 @@ PAPER_MODELS = {
     "KTPFormer": ("ktpformer", ""),
 }
 COSTS = {
-    "FLOPs (G)": "twice the multiply-adds of linear layers, as the papers count",
-    "FLOPs saved (%)": "of the same net without pruning, both counted as the papers do",
+    "FLOPs (G)": "twice the multiply-adds of linear layers, as in the papers",
+    "FLOPs saved (%)": "relative to the same model without pruning, both counted as in the papers",
 }
-IGNORED_FIELDS = ("evaluate_every", "device")  # of a record's parameters: no part of how a net was trained
+IGNORED_FIELDS = ("evaluate_every", "device")  # parameters in records that do not affect the result
 STARPOSE = "posebook train-starpose --seed 0"
 
 
-def parse_options(text: str) -> dict:
-    """A way of pruning, as hourglass.build takes it and as a record has it; point 3."""
-    pairs = dict(pair.split("=", 1) for pair in text.split(";") if pair)
+def parse_options(text: str) -> dict[str, Any]:
+    """The pruning options that a text describes, as in build_lifter and in records (point 3)."""
+    pairs = parse_pairs(text)
     if not pairs:
         return {}
-    places = [place.split(":") for place in pairs["prune"].split(",")]
-    prune = {layer: [pruner, int(keep)] for layer, pruner, keep in places}
+    steps = [step.split(":") for step in pairs["prune"].split(",")]
+    prune = {layer: [pruner, int(num_frames)] for layer, pruner, num_frames in steps}
     return {"prune": prune, "recover": pairs["recover"]}
 
 
 @functools.cache
 def count(lifter: str, text: str = "") -> dict[str, int]:
-    """What complexity.count says of a lifter of 243 frames, pruned as the text says."""
+    """The result of complexity.count for a lifter of 243 frames, pruned as the text describes."""
     with torch.device("meta"):
-        net = build_lifter(lifter, 243, **parse_options(text))
-    return complexity.count(net)
+        model = build_lifter(lifter, 243, **parse_options(text))
+    return complexity.count(model)
 
 
 def costs(names: Sequence[str] = tuple(PAPER_MODELS)) -> pd.DataFrame:
-    """Parameters, FLOPs and multiply-adds of some of NETS, and the shares that pruning saves."""
-    lines = {}
+    """Parameters, FLOPs, multiply-adds and the savings of pruning, one row for each name of PAPER_MODELS."""
+    rows = {}
     for name in names:
         lifter, text = PAPER_MODELS[name]
-        own, whole = count(lifter, text), count(lifter)
-        lines[name] = {
-            "parameters (M)": own["params"] / 1e6,
-            "FLOPs (G)": own["flops"] / 1e9,
-            "FLOPs saved": 1 - own["flops"] / whole["flops"],
-            "multiply-adds (G)": own["macs"] / 1e9,
-            "multiply-adds saved": 1 - own["macs"] / whole["macs"],
+        pruned, unpruned = count(lifter, text), count(lifter)
+        rows[name] = {
+            "parameters (M)": pruned["params"] / 1e6,
+            "FLOPs (G)": pruned["flops"] / 1e9,
+            "FLOPs saved": 1 - pruned["flops"] / unpruned["flops"],
+            "multiply-adds (G)": pruned["macs"] / 1e9,
+            "multiply-adds saved": 1 - pruned["macs"] / unpruned["macs"],
         }
-    return pd.DataFrame(lines).T
+    return pd.DataFrame(rows).T
 
 
 def counted_cost(cell: dict) -> float | None:
-    """The counted figure of a printed cell, or None where its column is no cost."""
+    """The counted cost for a printed cell, or None if its column is not in COSTS."""
     if cell["column"] not in COSTS:
         return None
-    own = count(cell["model"], cell["options"])["flops"]
+    flops = count(cell["model"], cell["options"])["flops"]
     if cell["column"] == "FLOPs (G)":
-        return own / 1e9
-    return 100 * (1 - own / count(cell["model"])["flops"])
+        return flops / 1e9
+    return 100 * (1 - flops / count(cell["model"])["flops"])
 
 
 def matching_runs(cell: dict, records: Sequence[dict]) -> dict[int, dict]:
-    """The trainings that measure a printed error by their seeds, of each the newest; point 1."""
+    """The trainings that measure a printed error, the newest of each seed, by seed (point 1)."""
     recipe = recipes.get("paper", cell["model"])
-    found = [
+    runs = [
         record
         for record in records
         if record["kind"] == "lift" and record["model"] == cell["model"] and record["profile"] == "paper"
@@ -96,74 +99,75 @@ def matching_runs(cell: dict, records: Sequence[dict]) -> dict[int, dict]:
         and record["options"] == parse_options(cell["options"])
         if trained_by(recipe, record["parameters"])
     ]
-    return {record["seed"]: record for record in sorted(found, key=lambda record: record["started"])}
+    return {run["seed"]: run for run in sorted(runs, key=lambda run: run["started"])}
 
 
 def training_command(cell: dict) -> str:
-    """What would measure a printed error."""
+    """The command that would measure a printed error."""
     root = f"data/{cell['dataset'].removesuffix('-gt')}"
     words = [f"posebook train-lifter --lifter {cell['model']} --dataset {cell['dataset']}"]
     words += [f"--data-root {root} --profile paper --device cuda"]
-    if how := parse_options(cell["options"]):
-        words += [f"--prune '{json.dumps(how['prune'])}' --recover {how['recover']}"]
+    if options := parse_options(cell["options"]):
+        words += [f"--prune '{json.dumps(options['prune'])}' --recover {options['recover']}"]
     return " ".join(words)
 
 
 def h36m_command(name: str) -> str:
-    """What would train one of NETS on Human3.6M."""
+    """The command that would train a model of PAPER_MODELS on Human3.6M."""
     lifter, text = PAPER_MODELS[name]
     return training_command({"model": lifter, "options": text, "dataset": "h36m"})
 
 
 def pruning_table(records: Sequence[dict], profile: str = "fast") -> pd.DataFrame:
-    """The ways in which lifters were trained on the embedded motion, a line each; see `_over_seeds`.
+    """The pruning methods trained on the bundled synthetic motion, one row each; see `_over_seeds`.
 
-    A run is told by its name, lift-LIFTER-WAY-PROFILE-seedN; most ways are recipes.VARIANTS. Ways of MixSTE
-    are called by their own name, others 'LIFTER, WAY'. Only runs by one recipe, that of most, are compared.
+    The method is read from the name of the run, lift-LIFTER-METHOD-PROFILE-seedN; most methods are keys of
+    recipes.VARIANTS. A method of MixSTE has its plain name, any other is called 'LIFTER, METHOD'. Only runs
+    with the most frequent parameters are compared.
     """
-    lines, learned = [], []
-    for record in {record["name"]: record for record in records}.values():  # the later one of a name
-        way = record["name"].removeprefix(f"lift-{record['model']}-").rpartition(f"-{profile}-seed")[0]
-        if way and record["kind"] == "lift" and record["dataset"]["name"] == "motion":
-            way = way if record["model"] == "mixste" else f"{record['model']}, {way}"
-            cost = record["complexity"]["macs"] / 1e6
-            lines.append({"way": way, "multiply-adds (M)": cost} | record["metrics"])
-            told = {name: value for name, value in record["parameters"].items() if name not in IGNORED_FIELDS}
-            learned.append(json.dumps(told, sort_keys=True))
-    most = Counter(learned).most_common(1)
-    lines = [line for line, recipe in zip(lines, learned, strict=True) if recipe == most[0][0]]
-    return _over_seeds(lines, [*recipes.VARIANTS, *(line["way"] for line in lines)])
+    rows, parameters = [], []
+    for record in {record["name"]: record for record in records}.values():  # the last one of each name
+        method = record["name"].removeprefix(f"lift-{record['model']}-").rpartition(f"-{profile}-seed")[0]
+        if method and record["kind"] == "lift" and record["dataset"]["name"] == "motion":
+            method = method if record["model"] == "mixste" else f"{record['model']}, {method}"
+            macs = record["complexity"]["macs"] / 1e6
+            rows.append({"method": method, "multiply-adds (M)": macs} | record["metrics"])
+            compared = {k: value for k, value in record["parameters"].items() if k not in IGNORED_FIELDS}
+            parameters.append(json.dumps(compared, sort_keys=True))
+    if rows:
+        most_frequent = statistics.mode(parameters)
+        rows = [row for row, text in zip(rows, parameters, strict=True) if text == most_frequent]
+    return _over_seeds(rows, [*recipes.VARIANTS, *(row["method"] for row in rows)])
 
 
 def guidance_table(records: Sequence[dict]) -> pd.DataFrame:
-    """A plain lifter and StarPose, with and without history and guidance, a line each; see `_over_seeds`."""
-    lines, order = [], []
-    for record in {record["name"]: record for record in records}.values():
-        for row in record["metrics"] if record["kind"] == "starpose" else ():
-            parts = [row["net"], *(part for part in ("history", "guided") if row.get(part))]
-            order.append(" + ".join(parts))
-            lines.append({"way": order[-1]} | {name: row[name] for name in metrics.METRICS})
-    return _over_seeds(lines, order)
+    """A plain lifter and StarPose with and without history and guidance, one row each; see `_over_seeds`."""
+    rows = []
+    for record in {record["name"]: record for record in records}.values():  # the last one of each name
+        for result in record["metrics"] if record["kind"] == "starpose" else ():
+            words = [result["net"], *(option for option in ("history", "guided") if result.get(option))]
+            rows.append({"method": " + ".join(words)} | {name: result[name] for name in metrics.METRICS})
+    return _over_seeds(rows, [row["method"] for row in rows])
 
 
-def _over_seeds(lines: list[dict], order: list[str]) -> pd.DataFrame:
-    """Lines of figures to a line a `way`: `seeds`, each figure's mean, and as 'NAME ±' its deviation.
+def _over_seeds(rows: list[dict], order: list[str]) -> pd.DataFrame:
+    """One row for each `method`: number of `seeds`, mean of each value, its deviation as 'NAME ±'.
 
-    The deviation of a cost, which no seed moves, is left out; without lines the table is empty.
+    Costs have no deviation, because they do not depend on the seed. Without rows, the table is empty.
     """
-    if not lines:
+    if not rows:
         return pd.DataFrame({"seeds": pd.Series(dtype=int)})
-    groups = pd.DataFrame(lines).groupby("way")
+    groups = pd.DataFrame(rows).groupby("method")
     table = groups.mean().join(groups[list(metrics.METRICS)].std().add_suffix(" ±"))
     pairs = [column for name in metrics.METRICS for column in (name, f"{name} ±")]
     table = table[[*table.columns.difference(pairs), *pairs]]
     table.insert(0, "seeds", groups.size())
-    return table.loc[[way for way in dict.fromkeys(order) if way in table.index]]
+    return table.loc[[method for method in dict.fromkeys(order) if method in table.index]]
 
 
-def variant_command(way: str) -> str:
-    """The command that trains a way of `pruning` with the first seed."""
-    lifter, _, variant = way.rpartition(", ")
+def variant_command(method: str) -> str:
+    """The command that trains a method of `pruning_table` with the first seed."""
+    lifter, _, variant = method.rpartition(", ")
     lifter = lifter or "mixste"
     words = [f"posebook train-lifter --lifter {lifter} --seed 0 --profile fast"]
     if variant == "no-bones":
@@ -174,43 +178,48 @@ def variant_command(way: str) -> str:
     return " ".join(words)
 
 
-def frames_per_layer(net: FramePruning, x: torch.Tensor) -> list[int]:
-    """How many frames each layer of a net sees of sequences (B, F, J, C)."""
+def frames_per_layer(model: FramePruning, x: torch.Tensor) -> list[int]:
+    """The number of frames that each layer processes, for input sequences x (B, F, J, C)."""
     with torch.no_grad():
-        kept = net.middle(x)[1]
-    now = x.shape[1]
-    return [now := kept[layer].shape[1] if layer in kept else now for layer in range(net.depth)]
+        remaining = model.middle(x)[1]  # by pruned layer: the frames left, (B, f)
+    frames, num_frames = [], x.shape[1]
+    for layer in range(model.depth):
+        num_frames = remaining[layer].shape[1] if layer in remaining else num_frames
+        frames.append(num_frames)
+    return frames
 
 
 def compare_methods(
     table: pd.DataFrame,
-    ways: Sequence[str],
-    other: str,
+    methods: Sequence[str],
+    baseline: str,
     evidence: str,
-    by: Sequence[str] = ("MPJPE",),
+    metric_names: Sequence[str] = ("MPJPE",),
     better: bool = False,
-    would: str = "",
+    command: str = "",
 ) -> Finding:
-    """Whether some ways are each no worse than another, or better, by every metric of `by`; point 4.
+    """Whether every method is no worse than a baseline, or better, by every one of some metrics (point 4).
 
-    table: of `pruning` or `guidance`; cannot be tested where one of them has not run with two seeds. would:
-    what would run a way, if not `training_of`.
+    table: of `pruning_table` or `guidance_table`. The claim cannot be tested if the baseline or a method has
+    fewer than two seeds. command: trains a missing method; by default `variant_command`.
     """
-    rule = f"{'better' if better else 'no worse'} than {other} by more than the seeds' larger deviation"
-    lacking = [w for w in (*ways, other) if w not in table.index or table.loc[w, "seeds"] < 2]
-    if lacking:
-        asked = dict.fromkeys(f"`{would or variant_command(way)}`" for way in lacking)
-        why = "Human3.6M may not be passed on, and too few runs on the embedded motion are on record"
-        asked = f"{'; '.join(asked)}, and more seeds"
-        told = f"not run with two seeds: {'; '.join(lacking)}"
-        return claims.make_finding(None, told, rule, evidence, "run", why, asked)
-    held, said = [], []
-    for way in ways:
-        for name in by:
-            gap = table.loc[way, name] - table.loc[other, name]
-            wide = table.loc[[way, other], f"{name} ±"].max()
-            held.append(gap < -wide if better else gap <= wide)
-            said.append(f"{way}: {gap:+.1f} ± {wide:.1f} mm {name}")
-    seeds = int(table.loc[[*ways, other], "seeds"].min())
-    told = f"against {other}, on the embedded motion, {seeds} seeds: {'; '.join(said)}"
-    return claims.make_finding(all(held), told, rule, evidence, "run")
+    if better:
+        rule = f"better than {baseline} by more than the larger deviation over seeds"
+    else:
+        rule = f"not worse than {baseline} by more than the larger deviation over seeds"
+    if missing := [m for m in (*methods, baseline) if m not in table.index or table.loc[m, "seeds"] < 2]:
+        commands = dict.fromkeys(f"`{command or variant_command(method)}`" for method in missing)
+        why = "Human3.6M may not be redistributed, and too few runs on the bundled motion are on record"
+        result = f"fewer than two seeds on record: {'; '.join(missing)}"
+        how_to_test = f"{'; '.join(commands)}, and with more seeds"
+        return claims.make_finding(None, result, rule, evidence, "run", why, how_to_test)
+    holds, results = True, []
+    for method in methods:
+        for name in metric_names:
+            gap = table.loc[method, name] - table.loc[baseline, name]  # mm; negative is better
+            deviation = table.loc[[method, baseline], f"{name} ±"].max()
+            holds &= bool(gap < -deviation if better else gap <= deviation)
+            results.append(f"{method}: {gap:+.1f} ± {deviation:.1f} mm {name}")
+    seeds = int(table.loc[[*methods, baseline], "seeds"].min())
+    result = f"compared with {baseline} on the bundled motion, {seeds} seeds: {'; '.join(results)}"
+    return claims.make_finding(holds, result, rule, evidence, "run")

@@ -1,16 +1,17 @@
-"""Printed parameters and GFLOPs, each traced to the counter that gives it; and the papers' errata.
+"""Printed parameters and GFLOPs, each traced to the counter that reproduces it; and the papers' errata.
 
-1. A printed figure is traced by rounding or by cutting off at the digits it has, a zero at its end aside
-   (0.360 is taken as 0.36 too).
-2. Among the counters that give a figure, those are named that give most of the figures of the same system,
-   its sizes and variants together, in the same paper: one tool counted them all. Rounding comes before
-   cutting off.
-3. data/errata.csv holds what a paper says, what contradicts it, and which nets to build as evidence.
+1. A counter reproduces a printed number if it rounds or truncates to it at the printed digits. A trailing
+   zero may be ignored (0.360 also matches as 0.36).
+2. If several counters reproduce a number, those are named that reproduce most numbers of the same system (its
+   sizes and variants together) in the same paper, because one tool counted them all. Rounding takes
+   precedence over truncation.
+3. data/errata.csv lists what a paper says, what contradicts it, and which models to build as evidence.
 """
 
 import functools
 from collections import Counter
-from functools import partial
+from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -25,7 +26,7 @@ PARAMS = {"params": "all", "thop_params": "thop's total"}
 
 
 def printed_sizes() -> pd.DataFrame:
-    """Every printed size of a net that posebook builds, a line a row: KEYS, `Params (M)`, `GFLOPs`."""
+    """The printed sizes of all models that posebook builds: KEYS, `Params (M)`, `GFLOPs`, by row."""
     cells = load_cells()
     cells = cells[cells["model"].isin(models.names()) & cells["column"].isin(SIZE_COLUMNS)]
     table = cells.groupby([*KEYS, "column"], sort=False)["value"].first().unstack("column", fill_value="")
@@ -33,94 +34,107 @@ def printed_sizes() -> pd.DataFrame:
 
 
 def count_all() -> list[dict]:
-    """What each counter says of every net with a printed size or in the errata, each built once."""
-    lines = [*printed_sizes().to_dict("records"), *(net for line in _errata() for net in line["nets"])]
-    distinct = {(n["model"], n["options"], n["input_size"], skeleton_name(n)): n for n in lines}
-    return [count(net) for net in tqdm(distinct.values(), desc="count", unit="net")]
+    """`count` of every model that has a printed size or is in the errata, each built once."""
+    cells = [*printed_sizes().to_dict("records"), *(cell for line in _errata() for cell in line["cells"])]
+    distinct = {tuple(_count_key(cell).values()): cell for cell in cells}
+    return [count(cell) for cell in tqdm(distinct.values(), desc="count", unit="model")]
 
 
 def size_table(records: list[dict]) -> pd.DataFrame:
-    """`printed` beside what each counter gives.
+    """The printed sizes beside the result of each counter.
 
-    Further columns: `params` and `thop_params` in millions; one a convention of complexity.UNITS, in giga as
-    its tool prints it; `params by` and `GFLOPs by`: what gives the printed figure, "" where nothing does.
+    Further columns: `params` and `thop_params` in millions; one for each convention of complexity.UNITS, in
+    giga as its tool prints it; `params by` and `GFLOPs by`: the counters that reproduce the printed number,
+    "" if there is none.
     """
-    lines = printed_sizes()
-    found = [count(line, records) for line in lines.to_dict("records")]
+    table = printed_sizes()
+    counts = [count(cell, records) for cell in table.to_dict("records")]
     for name in PARAMS:
-        lines[name] = [counted[name] / 1e6 for counted in found]
+        table[name] = [counted[name] / 1e6 for counted in counts]
     for convention in complexity.UNITS:
-        lines[convention] = [complexity.in_tool_units(counted, convention) for counted in found]
-    lines["params by"] = _matching_counters(lines, "Params (M)", PARAMS)
-    lines["GFLOPs by"] = _matching_counters(lines, "GFLOPs", {name: name for name in complexity.UNITS})
-    return lines
+        table[convention] = [complexity.in_tool_units(counted, convention) for counted in counts]
+    table["params by"] = _matching_counters(table, "Params (M)", PARAMS)
+    table["GFLOPs by"] = _matching_counters(table, "GFLOPs", {name: name for name in complexity.UNITS})
+    return table
 
 
 def _matching_counters(table: pd.DataFrame, column: str, counters: dict[str, str]) -> list[str]:
-    """What gives each printed figure of a column, from the columns named in `counters`; choices 1 and 2."""
+    """The counters that reproduce each printed number of a column, as text (points 1 and 2).
+
+    counters: the columns with the results of the counters, and the name of each in the text.
+    """
     lines = table.to_dict("records")
-    each = [
+    matches = [
         complexity.matching_counters(line[column], {name: line[key] for key, name in counters.items()})
         for line in lines
     ]
-    systems = [(line["paper"], _model_class(line["model"])) for line in lines]
-    explains = Counter((system, way) for system, ways in zip(systems, each, strict=True) for way in ways)
-    said = []
-    for system, ways in zip(systems, each, strict=True):
-        most = max((explains[system, way] for way in ways), default=0)
-        best = [way for way in ways if explains[system, way] == most]
-        rounded = [name for name, how in best if how == "rounded"]
-        cut = [f"{name}, cut off" for name, how in best if how == "cut off"]
-        said.append("all" if "all" in rounded else " or ".join(rounded or cut))
-    return said
+    systems = [(line["paper"], _builder(line["model"])) for line in lines]
+    frequency = Counter(
+        (system, match) for system, found in zip(systems, matches, strict=True) for match in found
+    )
+    texts = []
+    for system, found in zip(systems, matches, strict=True):
+        most = max((frequency[system, match] for match in found), default=0)
+        best = [match for match in found if frequency[system, match] == most]
+        rounded = [name for name, operation in best if operation == "rounded"]
+        truncated = [f"{name}, cut off" for name, operation in best if operation == "cut off"]
+        texts.append("all" if "all" in rounded else " or ".join(rounded or truncated))
+    return texts
 
 
-def _model_class(model: str) -> type:
-    """The class that a name of the zoo builds."""
-    entry = models.MODELS[model]
-    return entry.func if isinstance(entry, partial) else entry
+def _builder(name: str) -> object:
+    """The class that builds a model, the same for all sizes of a system."""
+    entry = models.MODELS[name]
+    return entry.func if isinstance(entry, functools.partial) else entry
 
 
-def _errata() -> list[dict]:
-    """The lines of data/errata.csv; `builds` is 'label: model options size dataset | ...', '-' for none."""
+def _errata() -> list[dict[str, Any]]:
+    """The lines of data/errata.csv, with the models to build as `cells`, each with a `label`.
+
+    The column `builds` is 'label: model options size dataset | ...', with '-' for no options.
+    """
     lines = pd.read_csv(ERRATA, dtype=str, keep_default_na=False).to_dict("records")
     for line in lines:
-        line["nets"] = []
+        line["cells"] = []
         for text in filter(None, map(str.strip, line["builds"].split("|"))):
-            label, _, net = text.partition(": ")
-            model, options, size, dataset = net.split()
+            label, _, words = text.partition(": ")
+            model, options, size, dataset = words.split()
             options = "" if options == "-" else options
-            keys = {"model": model, "options": options, "input_size": size, "dataset": dataset}
-            line["nets"].append(keys | {"label": label})
+            cell = {"model": model, "options": options, "input_size": size, "dataset": dataset}
+            line["cells"].append(cell | {"label": label})
     return lines
 
 
 def errata(records: list[dict]) -> list[str]:
-    """Where a paper contradicts itself or its code, a Markdown paragraph each, with what was measured."""
+    """Contradictions within a paper or with its code: a Markdown paragraph each, with measurements."""
     paragraphs = []
     for line in _errata():
         measured = []
-        for net in line["nets"]:
-            counted = count(net, records)
+        for cell in line["cells"]:
+            counted = count(cell, records)
             giga = [f"{c} {complexity.in_tool_units(counted, c):.3f} G" for c in line["counters"].split()]
-            bare = counted["params"] - counted["thop_params"]
-            left_out = f", of which thop leaves out {bare:,}" if bare else ""
-            measured.append(f"{net['label']}: {counted['params']:,} parameters{left_out}; {', '.join(giga)}")
+            omitted = counted["params"] - counted["thop_params"]
+            note = f", {omitted:,} of them not counted by thop" if omitted else ""
+            measured.append(f"{cell['label']}: {counted['params']:,} parameters{note}; {', '.join(giga)}")
         evidence = f" *Measured here:* {' — '.join(measured)}." if measured else ""
         paragraphs.append(f"**{line['paper']}, {line['subject']}.** {line['says']} {line['but']}{evidence}")
     return paragraphs
 
 
-def count(cell: dict, records: list[dict] = ()) -> dict:
-    """What complexity.count says of the net a printed size belongs to.
-
-    Taken from a record of kind `complexity` that this very code wrote, where there is one: building and
-    counting some forty nets takes half a minute. cell: a line of `load`, of which model, options, input_size
-    and dataset count; for another dataset than COCO the net has that one's joints.
-    """
-    key = {name: cell[name] for name in ("model", "options", "input_size")} | {
+def _count_key(cell: dict) -> dict[str, str]:
+    return {name: cell[name] for name in ("model", "options", "input_size")} | {
         "skeleton": skeleton_name(cell)
     }
+
+
+def count(cell: dict, records: Sequence[dict] = ()) -> dict:
+    """The result of complexity.count for the model of a printed size.
+
+    The result is taken from a record of kind `complexity` if one was written by the current code, because
+    building and counting about forty models takes half a minute. cell: a row of `load_cells`; only its model,
+    options, input_size and dataset are used. The model has the joints of that dataset.
+    """
+    key = _count_key(cell)
     for record in records:
         if record["kind"] == "complexity" and record["parameters"]["code"] == complexity.code_hash():
             for row in record["metrics"]:
@@ -130,8 +144,8 @@ def count(cell: dict, records: list[dict] = ()) -> dict:
 
 
 @functools.cache
-def _count(model: str, options: str, input_size: str, skeleton: str) -> dict:
-    """Parameters and multiply-adds of a model of the zoo."""
+def _count(model_name: str, options: str, input_size: str, skeleton: str) -> dict:
+    # The meta device allocates no memory, and SkipInit saves the time of initialization.
     with torch.device("meta"), complexity.SkipInit():
-        net = models.build(model, skeleton, parse_size(input_size), **parse_options(options))
-    return complexity.count(net, net.input_size)
+        model = models.build(model_name, skeleton, parse_size(input_size), **parse_options(options))
+    return complexity.count(model, model.input_size)

@@ -1,28 +1,30 @@
-"""The papers' own numbers, and beside each of them what was measured here.
+"""The papers' published results, each beside the value measured here.
 
-data/published/*.csv holds one line a cell, the value as printed (72.00 stays 72.00), with its source and
-what is known of its protocol. A line's `model`, `options` and `recipe` say which posebook model would be
-measured for it; whether posebook builds that model is asked of posebook.models.
+data/published/*.csv has one line for each cell: the value as printed (72.00 stays 72.00), its source, and
+what is known about its protocol. `model`, `options` and `recipe` of a line name the posebook model that
+measures it. Whether posebook builds that model is looked up in posebook.models.
 
-1. A figure measured on one dataset never stands in a cell of another. A cell takes records of its very
-   dataset and split (a part of COCO has another name), at its input size, of profile `paper`, from weights
-   trained on that dataset, and if trained here by the very recipe of the row; of those, one with the boxes
-   of the printed figure before one with other boxes, then the newest. Trainings that differ in nothing but
-   the seed are one figure, their mean, with their standard deviation (of a sample).
-2. Records hold accuracies as fractions; papers print percent. A measured figure is rounded to as many digits
-   as the printed one.
-3. Parameters, multiply-adds and the architecture are read from the model, built on the spot or for the page
-   that counts them all; for a dataset of other joints the model has those.
-4. A row printed without test-time augmentation takes a record's figure without flip test.
-5. Latency is the median of the newest benchmark, on whatever machine that ran; `where` names it.
-6. A lifter's cost is counted at its paper's size; its errors, millimeters in records and papers alike, come
-   from trainings as in point 1, in whatever boxes: it sees joints.
+1. A value measured on one dataset never fills a cell of another. A record fills a cell only if it was
+   evaluated on the cell's dataset and split (a subset of COCO has another name), at its input size, with
+   profile `paper`, and with weights trained on that dataset; a model trained here must have used the recipe
+   of the row. Records with the same source of boxes as the printed value are preferred, then newer records.
+   Trainings that differ only in the seed are reported as their mean, with the sample standard deviation.
+2. Records store accuracies as fractions, papers print percent. A measured value is rounded to as many
+   decimals as the printed one.
+3. Parameters, multiply-adds and the architecture are read from the built model, or from the record of the
+   complexity page. The model has the joints of the cell's dataset.
+4. A row printed without test-time augmentation takes the result without flip test.
+5. Latency is the median of the newest benchmark, whatever machine it ran on; `where` names the machine.
+6. The cost of a lifter is counted at the size of its paper. Its errors are in millimeters in records and
+   papers. They come from trainings as in point 1, except that boxes do not matter: the input is 2D joints.
 """
 
 import functools
 import itertools
 import statistics
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -31,7 +33,7 @@ from torch import nn
 from posebook import models
 from posebook.evaluation import bootstrap, metrics, predictions
 from posebook.lifting.models import LIFTERS
-from posebook.models.layers import CoordinateAttention
+from posebook.models.layers import CoordinateAttention, PoseModel
 from posebook.papers import ablations, lifting_tables
 from posebook.papers.cells import (
     FOLDER,
@@ -49,35 +51,37 @@ from posebook.papers.matching import config_key, matches, metric_value
 from posebook.papers.size_trace import count
 
 STATUSES = ("measured here", "not measured", "published")
+# The columns that build_table adds to the printed ones.
 EMPTY_CELL = dict.fromkeys(
     "measured status measured_boxes where interval spread other other_boxes record command cost".split(), ""
-)  # what a cell says beside the printed figure
+)
 
 
 def build_table(paper: str, name: str, records: list[dict]) -> pd.DataFrame:
-    """One published table, a line a cell, beside what was measured.
+    """One published table beside the measured values, one row for each cell.
 
-    Columns: row, backbone, setting, column, unit, published, measured (text or ""), status (one of STATUSES),
-    boxes, boxes_basis, measured_boxes, where (device, date, seeds of the measurement), interval (95 %, of the
-    main figure of one run), spread (of several), other and other_boxes (the figure in the other kind of
-    boxes), record (its path), command, cost (of it, from the rate of a training on record), source.
-    Raises ValueError for a paper or a table that is not there.
+    Columns, all text and "" if missing: row, backbone, setting, column, unit, published, measured, status
+    (one of STATUSES), boxes, boxes_basis, measured_boxes, where (device, date and seeds of the measurement),
+    interval (95 %, only for the main metric of a single run), spread (over several runs), other and
+    other_boxes (the result with the other source of boxes), record (its path), command (that measures the
+    cell), cost (of the command, estimated from a recorded training), source.
+    Raises ValueError for an unknown paper or table.
     """
     cells = load_cells()
     known = cells[["paper", "table"]].drop_duplicates()
     cells = cells[(cells["paper"] == paper) & (cells["table"] == name)]
     if cells.empty:
         raise ValueError(
-            f"no table {name!r} of {paper!r}; there are {', '.join(known['paper'] + '/' + known['table'])}"
+            f"no table {name!r} of {paper!r}; known: {', '.join(known['paper'] + '/' + known['table'])}"
         )
     filled = [EMPTY_CELL | _measure_cell(cell, records) for cell in cells.to_dict("records")]
-    kept = ["row", "backbone", "setting", "column", "unit", "value", "boxes", "boxes_basis", "source"]
+    columns = ["row", "backbone", "setting", "column", "unit", "value", "boxes", "boxes_basis", "source"]
     measured = pd.DataFrame(filled, columns=list(EMPTY_CELL))
-    return cells[kept].rename(columns={"value": "published"}).reset_index(drop=True).join(measured)
+    return cells[columns].rename(columns={"value": "published"}).reset_index(drop=True).join(measured)
 
 
 def scorecard(records: list[dict]) -> pd.DataFrame:
-    """How many published cells are measured: paper, table, cells and a count a status, a line a table."""
+    """How many published cells are measured: paper, table, cells and the count of each status, by table."""
     lines = []
     for paper, name in load_cells()[["paper", "table"]].drop_duplicates().itertuples(index=False):
         status = build_table(paper, name, records)["status"]
@@ -86,21 +90,28 @@ def scorecard(records: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def architecture(model: nn.Module) -> dict[str, str]:
-    """Component -> what the live modules hold, in the words of the StarNet-Pose document's table."""
-    convolution, activation = model.backbone.stem
+def architecture(model: PoseModel) -> dict[str, str]:
+    """Each component of a StarNet-Pose as built, described in the words of the authors' table."""
+    backbone: Any = model.backbone  # torch types every submodule as Tensor | Module
+    head: Any = model.head
+    convolution, activation = backbone.stem
     kernel, stride = convolution.conv.kernel_size, convolution.conv.stride[0]
     norm = "-BN" if isinstance(convolution.bn, nn.BatchNorm2d) else ""
-    parts = {"Stem": f"{kernel[0]}×{kernel[1]} Conv{norm}-{type(activation).__name__}, stride {stride}"}
-    for number, (down, *blocks) in enumerate(model.backbone.stages, 1):
+    components = {"Stem": f"{kernel[0]}×{kernel[1]} Conv{norm}-{type(activation).__name__}, stride {stride}"}
+    for number, (down, *blocks) in enumerate(backbone.stages, 1):
         gated = [isinstance(block.ca, CoordinateAttention) for block in blocks]
         attention = "CA enabled" if all(gated) else "CA in some blocks" if any(gated) else "no CA"
-        parts[f"Stage {number}"] = f"{down.conv.out_channels} ch, depth {len(blocks)}, {attention}"
-    head = model.head
+        components[f"Stage {number}"] = f"{down.conv.out_channels} ch, depth {len(blocks)}, {attention}"
     with torch.no_grad():
-        coding = type(model.eval()(torch.zeros(1, 3, *model.input_size))).__name__
-    parts["Head"] = f"{type(head).__name__} ({coding}), in-ch {head.final_layer.in_channels}"
-    return parts
+        output = model.eval()(torch.zeros(1, 3, *model.input_size))
+    in_channels = head.final_layer.in_channels
+    components["Head"] = f"{type(head).__name__} ({type(output).__name__}), in-ch {in_channels}"
+    return components
+
+
+@functools.cache
+def _built_architecture(name: str, size: tuple[int, int]) -> dict[str, str]:
+    return architecture(models.build(name, input_size=size))
 
 
 def _measured(measured: str, where: str, **more: str) -> dict[str, str]:
@@ -108,14 +119,14 @@ def _measured(measured: str, where: str, **more: str) -> dict[str, str]:
 
 
 def _measure_cell(cell: dict, records: list[dict]) -> dict[str, str]:
-    """What `table` says of one cell beside the printed figure; EMPTY holds what is left out."""
+    """The columns that build_table adds for one cell; columns left out are empty."""
     if cell["model"] in LIFTERS:
         return _lifter_cell(cell, records)
     if cell["model"] not in models.names():
         return {"status": "published"}
     size = parse_size(cell["input_size"])
     if cell["unit"] == "text":
-        return _measured(_architecture(cell["model"], size)[cell["row"]], "read from the built model")
+        return _measured(_built_architecture(cell["model"], size)[cell["row"]], "read from the built model")
     if cell["column"] in SIZE_COLUMNS:
         counted = count(cell, records)
         value = counted["params"] / 1e6 if cell["column"] == "Params (M)" else counted["macs"]["exact"] / 1e9
@@ -126,23 +137,29 @@ def _measure_cell(cell: dict, records: list[dict]) -> dict[str, str]:
 
 
 def _lifter_cell(cell: dict, records: list[dict]) -> dict[str, str]:
-    """The same of a lifter's cell: point 6 of the file's docstring."""
+    """`_measure_cell` for a lifter (point 6)."""
     if (cost := lifting_tables.counted_cost(cell)) is not None:
         return _measured(format_like(cost, cell["value"]), lifting_tables.COSTS[cell["column"]])
     runs = lifting_tables.matching_runs(cell, records)
     if not runs:
         return {"status": "not measured", "command": lifting_tables.training_command(cell)}
-    figures, newest = [run["metrics"][cell["column"]] for run in runs.values()], [*runs.values()][-1]
+    values, newest = [run["metrics"][cell["column"]] for run in runs.values()], [*runs.values()][-1]
     where = f"{where_measured(newest)}, with flip test, {_seeds(runs)}, weights: scratch"
-    more = {"record": newest.get("path", "")}
-    if len(runs) > 1:
-        more["spread"] = f"± {format_like(statistics.stdev(figures), cell['value'])}, {len(runs)} runs"
-    return _measured(format_like(statistics.mean(figures), cell["value"]), where, **more)
+    mean = format_like(statistics.mean(values), cell["value"])
+    return _measured(mean, where, record=newest.get("path", ""), **_spread(values, cell["value"]))
 
 
-def _seeds(runs: dict[int, object]) -> str:
-    """'seed 0', or 'seeds 0, 1, 2', of runs by their seeds."""
-    return f"seed{'s' * (len(runs) > 1)} {', '.join(map(str, sorted(runs)))}"
+def _seeds(runs: Iterable[int]) -> str:
+    """'seed 0', or 'seeds 0, 1, 2'."""
+    seeds = sorted(runs)
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
+def _spread(values: Collection[float], printed: str) -> dict[str, str]:
+    """The column `spread` for the results of several runs; nothing for a single run."""
+    if len(values) < 2:
+        return {}
+    return {"spread": f"± {format_like(statistics.stdev(values), printed)}, {len(values)} runs"}
 
 
 def _speed_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
@@ -165,134 +182,129 @@ def _speed_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[
 
 
 def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
-    found = [record for record in records if matches(cell, size, record)]
-    plain = NO_FLIP_TEST in cell["setting"]
-    found = [(r, value) for r in found if (value := metric_value(cell["column"], r, plain)) is not None]
-    if not found:
+    """`_measure_cell` for an accuracy (points 1, 2 and 4)."""
+    no_flip_test = NO_FLIP_TEST in cell["setting"]
+    results = [
+        (record, value)
+        for record in records
+        if matches(cell, size, record)
+        and (value := metric_value(cell["column"], record, no_flip_test)) is not None
+    ]
+    if not results:
         command = measuring_command(cell)
         status = "not measured" if command else "published"
         return {"status": status, "command": command, "cost": training_cost(cell, records)}
 
-    def rank(pair: tuple[dict, float]) -> tuple[bool, str]:
-        return box_source(pair[0]["protocol"]["boxes"]) == box_source(cell["boxes"]), pair[0].get(
-            "started", ""
-        )
+    def source(record: dict) -> str:
+        return box_source(record["protocol"]["boxes"])
 
-    record, value = max(found, key=rank)
-    boxes = record["protocol"]["boxes"]
-    others = [pair for pair in found if box_source(pair[0]["protocol"]["boxes"]) != box_source(boxes)]
-    flip = "with" if record["protocol"]["flip_test"] and not plain else "without"
-    weights = record.get("weights", {}).get("initialization", "not said")
-    alike = [pair for pair in sorted(found, key=rank) if config_key(pair[0]) == config_key(record)]
-    runs = {r["seed"]: figure for r, figure in alike}  # of each seed the newest
-    where = f"{where_measured(record)}, {flip} flip test, {_seeds(runs)}, weights: {weights}"
-    more = {"measured_boxes": boxes, "record": record.get("path", "")}
-    if len(runs) > 1:
-        value = statistics.mean(runs.values())
-        more["spread"] = f"± {format_like(statistics.stdev(runs.values()), cell['value'])}, {len(runs)} runs"
-    elif cell["column"] == next(iter(record["metrics"])) and "interval" in record and not plain:
+    def priority(result: tuple[dict, float]) -> tuple[bool, str]:
+        return source(result[0]) == box_source(cell["boxes"]), result[0].get("started", "")
+
+    results.sort(key=priority)
+    record, value = max(results, key=priority)  # the first of several with the same priority
+    others = [result for result in results if source(result[0]) != source(record)]
+    same_config = [result for result in results if config_key(result[0]) == config_key(record)]
+    values = {run["seed"]: result for run, result in same_config}  # the newest run of each seed
+    flip = "with" if record["protocol"]["flip_test"] and not no_flip_test else "without"
+    weights = record.get("weights", {}).get("initialization", "unknown")
+    where = f"{where_measured(record)}, {flip} flip test, {_seeds(values)}, weights: {weights}"
+    more = {"measured_boxes": record["protocol"]["boxes"], "record": record.get("path", "")}
+    if len(values) > 1:
+        value = statistics.mean(values.values())
+        more |= _spread(values.values(), cell["value"])
+    elif cell["column"] == next(iter(record["metrics"])) and "interval" in record and not no_flip_test:
         more["interval"] = " to ".join(format_like(100 * end, cell["value"]) for end in record["interval"])
     if others:
-        other, figure = max(others, key=rank)
-        more |= {"other": format_like(figure, cell["value"]), "other_boxes": other["protocol"]["boxes"]}
+        other, other_value = max(others, key=priority)
+        more |= {"other": format_like(other_value, cell["value"]), "other_boxes": other["protocol"]["boxes"]}
     return _measured(format_like(value, cell["value"]), where, **more)
 
 
-@functools.cache
-def _architecture(name: str, size: tuple[int, int]) -> dict[str, str]:
-    """Architecture of a model of the zoo."""
-    return architecture(models.build(name, input_size=size))
-
-
 def paired_differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Every two measured rows of a `table`, paired image by image: the difference and its 95 % interval.
+    """The difference between every two measured rows of a `build_table`, paired by image, with 95 % interval.
 
-    Columns: row, less, column, difference, low, high, in points, by the predictions that are kept: those with
-    flip test, and of a row of several runs the newest run's. Rows whose predictions are not kept, or were
-    made on other images, are not paired. The interval tells whether the difference is one of the nets or of
-    the images that happen to be in the split.
+    Columns: row, less, column, difference, low, high, in points (row minus less). The differences come from
+    the archived predictions, which are those with flip test and, for a row of several runs, those of the
+    newest run. Rows are skipped if their predictions are not archived or were made on other images. The
+    interval tells whether a difference is due to the models or to the choice of images in the split.
     """
-    kept = table[(table["record"] != "") & table["column"].isin(metrics.PRIMARY_METRICS)]
-    plain = kept["setting"].str.contains(
-        NO_FLIP_TEST
-    )  # the same record stands in a row with augmentation too
-    kept = pd.concat([kept[~plain], kept[plain]]).drop_duplicates("record")
+    rows = table[(table["record"] != "") & table["column"].isin(metrics.PRIMARY_METRICS)]
+    # One record can fill a row with augmentation and one without. The former is kept: it has the flip test.
+    no_flip_test = rows["setting"].str.contains(NO_FLIP_TEST)
+    rows = pd.concat([rows[~no_flip_test], rows[no_flip_test]]).drop_duplicates("record")
     lines = []
-    for (_, a), (_, b) in itertools.combinations(kept.iterrows(), 2):
+    for (_, first), (_, second) in itertools.combinations(rows.iterrows(), 2):
         try:
-            units = [predictions.load_image_stats(Path(cell["record"])) for cell in (b, a)]
-            points = [100 * value for value in bootstrap.paired_difference(*units)]
+            subtrahend = predictions.load_image_stats(Path(second["record"]))
+            minuend = predictions.load_image_stats(Path(first["record"]))
+            points = [100 * value for value in bootstrap.paired_difference(subtrahend, minuend)]
         except (FileNotFoundError, ValueError):
             continue
-        lines.append([a["row"], b["row"], a["column"], *points])
+        lines.append([first["row"], second["row"], first["column"], *points])
     return pd.DataFrame(lines, columns=["row", "less", "column", "difference", "low", "high"])
 
 
 def published_speeds(folder: str | Path = FOLDER) -> pd.DataFrame:
     """The papers' own speeds: paper, row, model, input_size, device, fps, Params (M), GFLOPs and AP.
 
-    A device is named as its column is; the StarNet-Pose document has one. Where a row stands for a flip test,
-    which takes two forwards, `forwards` is 2. What a document does not give of a row is empty.
+    The name of a column states the device, except in the StarNet-Pose document, which has a single one.
+    `forwards` is 2 if a row includes a flip test, which takes two forward passes. Values that a document does
+    not give for a row are missing.
     """
     cells, rows = load_cells(folder), []
     timed = cells[(cells["table"] == "speed") & cells["column"].str.startswith("FPS")]
     for cell in timed.to_dict("records"):
         names = cell["row"], f"{cell['paper']}, {cell['row']}"
         same = cells[(cells["paper"] == cell["paper"]) & cells["row"].isin(names)]
-        about = {
-            column: float(values.iloc[0])
-            for column in ("Params (M)", "GFLOPs", "AP")
-            if len(values := same[same["column"] == column]["value"])
-        }
-        known = same[same["model"] != ""]
-        of = (
-            dict(zip(("model", "input_size"), known[["model", "input_size"]].iloc[0], strict=True))
-            if len(known)
-            else {}
-        )
-        twice = same["setting"].str.contains("test-time augmentation: yes").any()
-        rows.append(
-            {"paper": cell["paper"], "row": cell["row"], "model": "", "input_size": cell["input_size"]}
-            | of
-            | {"device": cell["column"].partition(", ")[2] or "RTX 5090", "fps": float(cell["value"])}
-            | {"forwards": 1 + int(twice)}
-            | about
-        )
+        row = {"paper": cell["paper"], "row": cell["row"], "model": "", "input_size": cell["input_size"]}
+        built = same.loc[same["model"] != "", ["model", "input_size"]]
+        if len(built):
+            row |= built.iloc[0].to_dict()
+        row |= {"device": cell["column"].partition(", ")[2] or "RTX 5090", "fps": float(cell["value"])}
+        row["forwards"] = 1 + int(same["setting"].str.contains("test-time augmentation: yes").any())
+        for column in ("Params (M)", "GFLOPs", "AP"):
+            if len(values := same.loc[same["column"] == column, "value"]):
+                row[column] = float(values.iloc[0])
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
 def occlusion_sweep(records: list[dict]) -> pd.DataFrame:
-    """The runs of the grid's occlusion_sweep, a line each; no figures of it are published.
+    """The runs of the grid's occlusion_sweep, for which no results are published, one row each.
 
-    Columns: run, first and last (probability of CoarseDropout in the two stages), AP in percent (text, ""
-    where not measured), interval, spread, where, command.
+    Columns: run, first and last (probability of CoarseDropout in the two stages), AP in percent (text, "" if
+    not measured), interval, spread, where, command.
     """
     lines = []
     for run in ablations.rows().values():
         if run.table == "occlusion_sweep":
             first, last = (run.changes[stage]["dropout"] for stage in ("stage1", "stage2"))
-            cell = dict(model=run.model, dataset=run.dataset, split="val2017", input_size="256x192")
-            cell |= dict(paper=run.paper, table=run.table, row=run.row, boxes="ground truth", setting="")
-            cell |= dict(options=";".join(f"{name}={value}" for name, value in run.options.items()))
-            cell |= dict(recipe=f"stage1.dropout={first};stage2.dropout={last}", column="AP", value="0.00")
-            found = EMPTY_CELL | _accuracy_cell(cell, parse_size(cell["input_size"]), records)
-            command = "" if found["measured"] else f"make grid PROFILE=paper ROWS={run.id}"
-            figures = [found[name] for name in ("measured", "interval", "spread", "where")]
-            lines.append([run.id, first, last, *figures, command])
+            cell = {"paper": run.paper, "table": run.table, "row": run.row, "column": "AP", "setting": ""}
+            cell |= {"model": run.model, "dataset": run.dataset, "split": "val2017", "input_size": "256x192"}
+            cell |= {"options": ";".join(f"{name}={value}" for name, value in run.options.items())}
+            cell |= {"recipe": f"stage1.dropout={first};stage2.dropout={last}", "boxes": "ground truth"}
+            cell["value"] = "0.00"  # nothing is printed: the number of decimals
+            filled = EMPTY_CELL | _accuracy_cell(cell, parse_size(cell["input_size"]), records)
+            command = "" if filled["measured"] else f"make grid PROFILE=paper ROWS={run.id}"
+            texts = [filled[name] for name in ("measured", "interval", "spread", "where")]
+            lines.append([run.id, first, last, *texts, command])
     columns = ["run", "first", "last", "AP", "interval", "spread", "where", "command"]
     return pd.DataFrame(lines, columns=columns)
 
 
 def all_accuracies(records: list[dict]) -> pd.DataFrame:
-    """Every accuracy on record, whatever the data, a line each: what was run, on what, and the figure."""
+    """Every recorded accuracy, on any data, one row each: what was run, on what, and the result."""
     lines = []
     for record in records:
         if record["kind"] not in ("train", "evaluate") or "not_evaluated" in record:
             continue
         data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
-        metric = next(iter(record["metrics"]))  # a dataset's main figure comes first
-        plain = record.get("metrics_without_flip", {}) if protocol["flip_test"] else record["metrics"]
-        flipped = record["metrics"] if protocol["flip_test"] else {}
+        metric = next(iter(record["metrics"]))  # the main metric of a dataset comes first
+        if protocol["flip_test"]:
+            flipped, unflipped = record["metrics"], record.get("metrics_without_flip", {})
+        else:
+            flipped, unflipped = {}, record["metrics"]
         lines.append(
             {
                 "record": record["name"],
@@ -302,7 +314,7 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
                 "input": "×".join(map(str, protocol["input_size"])),
                 "metric": metric,
                 "with flip test": flipped.get(metric),
-                "without": plain.get(metric),
+                "without": unflipped.get(metric),
                 "profile": record["profile"],
                 "seed": record["seed"],
                 "where": where_measured(record),

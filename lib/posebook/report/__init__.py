@@ -1,1 +1,1 @@
-"""The report: figures, HTML tables, notebook execution and HTML pages."""
+"""The report: plots, HTML tables, notebook execution and HTML pages."""

@@ -1,4 +1,4 @@
-"""The colors of every figure, table and page."""
+"""The colors of all plots, tables and pages."""
 
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 
@@ -6,26 +6,14 @@ from posebook.papers.claims import VERDICTS
 from posebook.papers.tables import STATUSES
 
 INK, MUTED, GRID = "#1f2933", "#66737f", "#e6eaee"
-
-
 TEAL, ORANGE, GOLD, BLUE = "#0b7a75", "#d1603d", "#e0a72e", "#2f6690"
-
-
 STATUS_COLORS = dict(zip(STATUSES, (TEAL, ORANGE, MUTED), strict=True))
-
-
 VERDICT_COLORS = dict(zip(VERDICTS, (TEAL, ORANGE, MUTED), strict=True))
-
-
 BOX_COLORS = {"ground truth": ORANGE, "detector": BLUE}
-
-
 SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "white", TEAL])
-
-
-PART_COLORS = ListedColormap(["white", GOLD, MUTED, TEAL, ORANGE, BLUE, "#8a4f7d"])  # those of explain.PARTS
+PART_COLORS = ListedColormap(["white", GOLD, MUTED, TEAL, ORANGE, BLUE, "#8a4f7d"])  # for explain.PARTS
 
 
 def box_color(boxes: str) -> str:
-    """The color that stands for whose boxes a figure was taken with."""
+    """The color for a source of person boxes."""
     return next((color for start, color in BOX_COLORS.items() if boxes.startswith(start)), MUTED)

@@ -1,7 +1,7 @@
-"""Figures and tables that the pages share, in one style.
+"""The plots that several pages share, in one style.
 
-Every function draws and returns what it drew on; none reads a file. Images are (H, W, 3) uint8, points (x, y)
-pixels with pixel centers at integers.
+Every function draws from its arguments and returns the Figure or Axes; none reads a file. Images are (H, W,
+3) uint8. Points are (x, y) in pixels, with pixel centers at integers.
 """
 
 import os
@@ -23,9 +23,9 @@ from posebook.skeletons import Skeleton
 
 
 def use_style() -> None:
-    """Set the one matplotlib style of all pages; a page in the making gets its figures as vectors too.
+    """Set the matplotlib style of all pages.
 
-    Of the two the smaller one is shown (lib/posebook/report/html.py).
+    While a page is generated, plots are saved as PNG and SVG; posebook.report.html shows the smaller one.
     """
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell and "POSEBOOK_STILL" in os.environ:
@@ -70,10 +70,10 @@ def draw_pose(
     scores: np.ndarray | None = None,
     threshold: float = 0.3,
 ) -> Axes:
-    """Draw a person's joints and limbs over `image` (or over what is there already, when it is None).
+    """Draw a person's joints and limbs over `image`, or over the current contents of `ax` if it is None.
 
-    keypoints: (K, 2), or (K, 3) with v as COCO has it: 0 is left out, 1 (hidden) is drawn hollow. Joints
-    whose score, (K,), is under `threshold` are drawn faint, and so are their limbs.
+    keypoints: (K, 2), or (K, 3) with COCO's visibility v: 0 is omitted, 1 (hidden) is drawn hollow. scores:
+    (K,). Joints with a score below `threshold`, and their limbs, are drawn faint.
     """
     if image is not None:
         ax.imshow(image)
@@ -84,31 +84,26 @@ def draw_pose(
     for a, b in skeleton.limbs:
         if visible[a] and visible[b]:
             line = points[[a, b], :2].T  # (2, 2): x of both ends, y of both ends
-            ax.plot(
-                *line,
-                color="white",
-                linewidth=3.6,
-                alpha=0.5 * min(alpha[a], alpha[b]),
-                solid_capstyle="round",
-            )
-            color = skeleton.colors[b]
-            ax.plot(*line, color=color, linewidth=2.0, alpha=min(alpha[a], alpha[b]), solid_capstyle="round")
+            opacity = min(alpha[a], alpha[b])
+            # A wider white line below makes limbs visible on any background.
+            ax.plot(*line, color="white", linewidth=3.6, alpha=0.5 * opacity, solid_capstyle="round")
+            ax.plot(*line, color=skeleton.colors[b], linewidth=2.0, alpha=opacity, solid_capstyle="round")
     for joint in np.flatnonzero(visible):
         color = skeleton.colors[joint]
-        face = color if visible[joint] >= 2 else "white"
-        style = {"markerfacecolor": face, "markeredgecolor": color if face == "white" else "white"}
-        ax.plot(*points[joint, :2], "o", markersize=4.5, markeredgewidth=1.0, alpha=alpha[joint], **style)
+        face, edge = (color, "white") if visible[joint] >= 2 else ("white", color)
+        x, y = points[joint, :2]
+        ax.plot(x, y, "o", ms=4.5, mew=1.0, mfc=face, mec=edge, alpha=alpha[joint])
     return ax
 
 
 def image_grid(
     images: Sequence[np.ndarray], titles: Sequence[str] | None = None, ncols: int = 4, width: float = 10.0
 ) -> tuple[Figure, list[Axes]]:
-    """A grid of pictures `width` inches wide; returns the figure and one axes a picture, to be drawn on."""
+    """A grid of images, `width` inches wide; returns the figure and the axes of each image, to draw on."""
     if not len(images):
-        raise ValueError("a sheet needs at least one picture")
+        raise ValueError("image_grid needs at least one image")
     ncols = min(ncols, len(images))
-    nrows = -(-len(images) // ncols)
+    nrows = -(-len(images) // ncols)  # rounded up
     tallest = max(image.shape[0] / image.shape[1] for image in images)
     height = width / ncols * tallest * nrows + (0.25 * nrows if titles is not None else 0)
     figure, grid = plt.subplots(nrows, ncols, figsize=(width, height), squeeze=False)
@@ -122,27 +117,28 @@ def image_grid(
     return figure, axes[: len(images)]
 
 
+def _curve_metric(record: dict) -> str | None:
+    """The primary metric in a record's learning curve, if it has one."""
+    return next((m for m in PRIMARY_METRICS if any(e.get(m) is not None for e in record["curve"])), None)
+
+
 def learning_curves(records: Sequence[dict]) -> Figure:
-    """Learning curves of train records: loss on the left, the validation metric on the right."""
+    """Learning curves of training records: loss on the left, validation metric on the right."""
     records = [record for record in records if record.get("curve")]
     if not records:
-        raise ValueError("no record here holds a learning curve")
+        raise ValueError("no record has a learning curve")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.3))
-    names = []
+    metrics = []
     for record in records:
-        entries = record["curve"]
-        epochs = [entry["epoch"] for entry in entries]
-        left.plot(epochs, [entry["loss"] for entry in entries], label=record["name"])
-        name = next(
-            (key for key in PRIMARY_METRICS if any(entry.get(key) is not None for entry in entries)), None
-        )
-        if name:
-            scored = [(entry["epoch"], entry[name]) for entry in entries if entry.get(name) is not None]
-            right.plot(*zip(*scored, strict=True), marker="o", markersize=3, label=record["name"])
-            names.append(name)
+        curve = record["curve"]
+        left.plot([e["epoch"] for e in curve], [e["loss"] for e in curve], label=record["name"])
+        if metric := _curve_metric(record):
+            points = [(e["epoch"], e[metric]) for e in curve if e.get(metric) is not None]
+            right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=record["name"])
+            metrics.append(metric)
     left.set(xlabel="epoch", ylabel="loss", title="Training loss")
-    metric = " or ".join(dict.fromkeys(names)) or "no metric in this record"
-    right.set(xlabel="epoch", ylabel=metric, title="Validation", ylim=(0, 1))
+    ylabel = " or ".join(dict.fromkeys(metrics)) or "no metric in this record"
+    right.set(xlabel="epoch", ylabel=ylabel, title="Validation", ylim=(0, 1))
     if len(records) > 1:
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", fontsize=8.5)
@@ -150,48 +146,47 @@ def learning_curves(records: Sequence[dict]) -> Figure:
 
 
 def legs(records: Sequence[dict]) -> Figure:
-    """The validation metric of one training in several runs, over the people seen, in the order given.
+    """The validation metric of one training that was continued in several runs, over the instances seen.
 
-    Each run starts from the weights of the one before it. Raises ValueError where no run has a metric.
+    Each run starts from the weights of the one before it. Raises ValueError if no run has a metric.
     """
-    figure, ax = plt.subplots(figsize=(8, 3.2))
-    seen, metric = 0, None
-    for number, record in enumerate(records, 1):
-        people, entries = record["dataset"]["persons"], record["curve"]
-        metric = metric or next(
-            (key for key in PRIMARY_METRICS if any(key in entry for entry in entries)), None
-        )
-        scored = [(seen + entry["epoch"] * people, entry[metric]) for entry in entries if metric in entry]
-        if scored:
-            ax.plot(*zip(*scored, strict=True), marker="o", markersize=3, label=f"run {number}")
-        seen += entries[-1]["epoch"] * people
+    metric = next(filter(None, map(_curve_metric, records)), None)
     if metric is None:
-        raise ValueError("no record here holds a learning curve with a metric")
-    ax.set(xlabel="training people seen, thousands", ylabel=metric, ylim=(0, 1))
-    ax.xaxis.set_major_formatter(lambda people, _: f"{people / 1000:,.0f}")
+        raise ValueError("no record has a learning curve with a metric")
+    figure, ax = plt.subplots(figsize=(8, 3.2))
+    seen = 0
+    for number, record in enumerate(records, 1):
+        instances, curve = record["dataset"]["persons"], record["curve"]
+        points = [(seen + e["epoch"] * instances, e[metric]) for e in curve if metric in e]
+        if points:
+            ax.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"run {number}")
+        seen += curve[-1]["epoch"] * instances
+    ax.set(xlabel="training people seen, in thousands", ylabel=metric, ylim=(0, 1))
+    ax.xaxis.set_major_formatter(lambda instances, _: f"{instances / 1000:,.0f}")
     ax.legend(ncols=len(records), loc="upper left")
     return figure
 
 
 def feature_map_diagram(shapes: dict[str, tuple[int, ...]], width: float = 10.0) -> Figure:
-    """Maps (C, H, W) in the order they are computed, as blocks: as high as H, as wide as C is large (log).
+    """Feature maps as blocks in order of computation, with height H and a width proportional to log(C).
 
-    The name stands under each block, its channels and size over it.
+    shapes: (C, H, W) by name. The name is below each block, the number of channels and the size above it.
     """
     if any(len(shape) != 3 for shape in shapes.values()):
-        raise ValueError("a block needs a map's shape (C, H, W)")
+        raise ValueError("each block needs the shape of a feature map, (C, H, W)")
     tallest = max(height for _, height, _ in shapes.values())
     figure, ax = plt.subplots(figsize=(width, 3.6))
     left = 0.0
     for number, (name, (channels, height, columns)) in enumerate(shapes.items()):
-        wide, high = 0.18 * np.log2(channels), max(height / tallest, 0.04)
+        block_width, block_height = 0.18 * np.log2(channels), max(height / tallest, 0.04)
         color = (TEAL, BLUE)[number % 2]
-        ax.add_patch(plt.Rectangle((left, -high / 2), wide, high, color=color, alpha=0.75, linewidth=0))
-        middle = left + wide / 2
+        corner = (left, -block_height / 2)
+        ax.add_patch(plt.Rectangle(corner, block_width, block_height, color=color, alpha=0.75, linewidth=0))
+        middle = left + block_width / 2
         label = f"{channels}\n{height}×{columns}"
-        ax.text(middle, high / 2 + 0.02, label, ha="center", va="bottom", fontsize=8.5, color=MUTED)
+        ax.text(middle, block_height / 2 + 0.02, label, ha="center", va="bottom", fontsize=8.5, color=MUTED)
         ax.text(middle, -0.54, name, ha="right", va="top", rotation=35, fontsize=9.5, rotation_mode="anchor")
-        left += wide + 0.75
+        left += block_width + 0.75
     ax.set(xlim=(-0.4, left), ylim=(-0.95, 0.72))
     ax.set_axis_off()
     return figure
@@ -200,10 +195,10 @@ def feature_map_diagram(shapes: dict[str, tuple[int, ...]], width: float = 10.0)
 def simcc_marginals(
     ax: Axes, image: np.ndarray, x: np.ndarray, y: np.ndarray, point: tuple[float, float] | None = None
 ) -> tuple[Axes, Axes]:
-    """One joint's two distributions along the edges of its crop: x (Wx,) above, y (Wy,) at the right.
+    """Draw one joint's two distributions along the edges of its crop: x (Wx,) above, y (Wy,) on the right.
 
-    x and y are probabilities (or any weights); their bins are spread over the crop's pixels, whatever the
-    split ratio. `point` (x, y) marks the decoded joint. Returns the axes of the two distributions.
+    x and y are probabilities or other weights. Their bins are spread over the crop for any split ratio.
+    point: (x, y) of the decoded joint, to be marked. Returns the axes of the two distributions.
     """
     height, width = image.shape[:2]
     ax.imshow(image)
@@ -225,16 +220,15 @@ def simcc_marginals(
             line(point[0], color=TEAL, linewidth=0.9)
         for line in (ax.axhline, side.axhline):
             line(point[1], color=ORANGE, linewidth=0.9)
-        ax.plot(
-            *point, "o", markersize=6, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.6
-        )
+        ax.plot(*point, "o", ms=6, mfc="none", mec="white", mew=1.6)
     return top, side
 
 
 def attribution_overlay(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes:
-    """A map (H, W) over its pale gray picture (H, W, 3): teal above 0, orange below.
+    """An attribution map (H, W) over the pale gray image (H, W, 3): teal above 0, orange below.
 
-    Each map has its own scale, which ends at its largest hundredth; for the eye it is smoothed by a pixel.
+    Each map is scaled to the 99th percentile of its absolute values, and smoothed with a standard deviation
+    of 1 pixel.
     """
     values = cv2.GaussianBlur(np.ascontiguousarray(values, np.float32), (0, 0), 1)
     values = np.clip(values / (np.quantile(np.abs(values), 0.99) or 1), -1, 1)
@@ -246,30 +240,33 @@ def attribution_overlay(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes
 
 
 def deletion_insertion_curves(cases: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Figure:
-    """Deletion and insertion curves side by side: a method's mean over its cases, which lie faint behind.
+    """Deletion and insertion curves side by side: the mean of each method, and each single curve faintly.
 
-    cases: a method's name, its deletion and its insertion curves, each (B, steps + 1); a name may come again.
+    cases: (method, deletion curves, insertion curves), the curves (B, steps + 1). A method may occur in
+    several cases.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-    words = ("deletion: low is good", "taken away"), ("insertion: high is good", "put in")
-    for which, (ax, (title, done)) in enumerate(zip(axes, words, strict=True), start=1):
-        for i, method in enumerate(dict.fromkeys(case[0] for case in cases)):
-            lines = np.concatenate([case[which] for case in cases if case[0] == method])  # (cases, steps + 1)
-            shares = np.linspace(0, 100, lines.shape[1])
-            ax.plot(shares, lines.T, color=f"C{i}", linewidth=0.6, alpha=0.3)
-            ax.plot(shares, lines.mean(0), color=f"C{i}", label=method)
-        ax.set(title=title, xlabel=f"blocks {done}, %", ylim=(-1, 1.6))
-    axes[0].set_ylabel("target: 0 gray, 1 whole picture")
+    texts = ("deletion: lower is better", "deleted"), ("insertion: higher is better", "inserted")
+    for index, (ax, (title, action)) in enumerate(zip(axes, texts, strict=True)):
+        for i, method in enumerate(dict.fromkeys(name for name, *_ in cases)):
+            curves = np.concatenate(
+                [pair[index] for name, *pair in cases if name == method]
+            )  # (N, steps + 1)
+            percent = np.linspace(0, 100, curves.shape[1])
+            ax.plot(percent, curves.T, color=f"C{i}", linewidth=0.6, alpha=0.3)
+            ax.plot(percent, curves.mean(0), color=f"C{i}", label=method)
+        ax.set(title=title, xlabel=f"{action} blocks, %", ylim=(-1, 1.6))
+    axes[0].set_ylabel("target: 0 gray image, 1 full image")
     axes[1].legend(loc="lower right")
     return figure
 
 
 def heatmap(table: pd.DataFrame, label: str) -> Figure:
-    """A table of numbers as colored cells with the numbers in them; `label` says what they are."""
+    """A table of numbers as colored cells that contain the numbers; label: of the color bar."""
     figure, ax = plt.subplots(figsize=(1.6 + 0.85 * table.shape[1], 0.9 + 0.27 * len(table)))
     values = table.to_numpy(float)
     bound = np.nanmax(np.abs(values)) or 1
-    picture = ax.imshow(values, cmap=SIGNED, vmin=-bound, vmax=bound, aspect="auto")
+    image = ax.imshow(values, cmap=SIGNED, vmin=-bound, vmax=bound, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = "white" if abs(value) > 0.75 * bound else INK
@@ -277,15 +274,14 @@ def heatmap(table: pd.DataFrame, label: str) -> Figure:
     ax.set_xticks(range(table.shape[1]), table.columns, rotation=30, ha="right")
     ax.set_yticks(range(len(table)), [str(name).replace("_", " ") for name in table.index])
     ax.grid(False)
-    figure.colorbar(picture, ax=ax, label=label, shrink=0.7)
+    figure.colorbar(image, ax=ax, label=label, shrink=0.7)
     return figure
 
 
 def printed_and_measured_scatter(table: pd.DataFrame, x: str, y: str) -> Figure:
-    """Two columns of a tables.build_table against each other: what is printed hollow, what is measured
-    filled.
+    """Two columns of a tables.build_table against each other: printed values hollow, measured ones filled.
 
-    A printed point takes the color of its boxes; a measured one stands only where both figures are measured.
+    The color of a printed point shows its source of boxes. A measured point needs both values.
     """
     rows = table[table["column"].isin([x, y])].pivot(index="row", columns="column").loc[table["row"].unique()]
     printed = rows["published"][[x, y]].astype(float)
@@ -309,51 +305,56 @@ def printed_and_measured_scatter(table: pd.DataFrame, x: str, y: str) -> Figure:
 
 
 def printed_and_measured_bars(table: pd.DataFrame, column: str) -> Figure:
-    """One column of a tables.build_table as bars: printed figures, and beside them, on a scale of their own,
-    measured ones where there are any."""
+    """One column of a tables.build_table as bars: printed values and, if there are any, measured ones.
+
+    Both panels have their own scale.
+    """
     cells = table[table["column"] == column]
     measured = cells[cells["measured"] != ""]
     panels = [(cells, "published", MUTED), (measured, "measured", TEAL)][: 2 if len(measured) else 1]
     figure, axes = plt.subplots(
         1, len(panels), figsize=(5.2 * len(panels), 0.4 * len(cells) + 1.0), squeeze=False
     )
-    for ax, (part, key, color) in zip(axes.flat, panels, strict=True):
-        values = part[key].astype(float)
-        ax.bar_label(
-            ax.barh(part["row"], values, color=color, height=0.62), labels=list(part[key]), padding=3
-        )
+    for ax, (rows, key, color) in zip(axes.flat, panels, strict=True):
+        values = rows[key].astype(float)
+        bars = ax.barh(rows["row"], values, color=color, height=0.62)
+        ax.bar_label(bars, labels=list(rows[key]), padding=3)
         ax.set(xlabel=column, title=key, xlim=(0, 1.18 * values.max()))
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)
     return figure
 
 
-def runtime_times(rows: Sequence[dict], plain: str) -> Figure:
-    """Times of benchmark rows: a panel a model, a line a form, the rounds' medians as dots, `plain` first."""
+def runtime_times(rows: Sequence[dict], baseline: str) -> Figure:
+    """Latencies of benchmark rows: a panel for each model, a line for each runtime.
+
+    The dots are the medians of the rounds. baseline: the runtime drawn in gray.
+    """
     timed = [row for row in rows if "latency_ms" in row]
     names = list(dict.fromkeys(row["model"] for row in timed))
     columns = min(len(names), 3)
     height = 0.34 * max(sum(row["model"] == name for row in timed) for name in names) + 0.75
-    deep = -(-len(names) // columns)
-    figure, axes = plt.subplots(deep, columns, figsize=(3.7 * columns, height * deep), squeeze=False)
+    lines = -(-len(names) // columns)  # rounded up
+    figure, axes = plt.subplots(lines, columns, figsize=(3.7 * columns, height * lines), squeeze=False)
     for ax in axes.flat[len(names) :]:
         ax.set_visible(False)
     for ax, name in zip(axes.flat, names, strict=False):
-        own = [row for row in timed if row["model"] == name]
-        for place, row in enumerate(own):
+        runtimes = [row for row in timed if row["model"] == name]
+        for position, row in enumerate(runtimes):
             timing = row["latency_ms"]
-            color = MUTED if row["form"] == plain else TEAL
-            ax.plot(timing["rounds"], [place] * len(timing["rounds"]), "o", ms=4, color=color, alpha=0.35)
-            ax.plot(timing["median"], place, "|", ms=15, mew=2.5, color=color)
-        ax.set_yticks(range(len(own)), [row["form"] for row in own] if ax in axes[:, 0] else [])
-        ax.set(title=name, xlabel="ms", ylim=(len(own) - 0.5, -0.5), xlim=(0, None))
+            color = MUTED if row["form"] == baseline else TEAL
+            ax.plot(timing["rounds"], [position] * len(timing["rounds"]), "o", ms=4, color=color, alpha=0.35)
+            ax.plot(timing["median"], position, "|", ms=15, mew=2.5, color=color)
+        ax.set_yticks(range(len(runtimes)), [row["form"] for row in runtimes] if ax in axes[:, 0] else [])
+        ax.set(title=name, xlabel="ms", ylim=(len(runtimes) - 0.5, -0.5), xlim=(0, None))
     return figure
 
 
 def tradeoff(points: pd.DataFrame, x: str, y: str, size: str, front: bool = False) -> Figure:
-    """Columns x and y of nets as bubbles, area by `size`: a panel a `source`, since their scales differ.
+    """Columns x and y of models as bubbles with area `size`, in one panel for each `source`.
 
-    points: also `label` and `source`; front: joins the nets that no other beats in both x and y.
+    Scales differ between sources. points: also has the columns `label` and `source`. front: connect the
+    Pareto front, i.e. the models for which no other has at least the same x and a higher y.
     """
     sources = list(dict.fromkeys(points["source"]))
     figure, axes = plt.subplots(1, len(sources), figsize=(5.2 * len(sources), 3.9), squeeze=False)
@@ -361,14 +362,20 @@ def tradeoff(points: pd.DataFrame, x: str, y: str, size: str, front: bool = Fals
         own = points[points["source"] == source].dropna(subset=[x, y]).sort_values(x)
         area = 60 * own[size].fillna(own[size].median()).fillna(3)
         ax.scatter(own[x], own[y], s=area, color=color, alpha=0.45, edgecolor=color, linewidth=1.2)
-        gaps = (own[x].max() - own[x].min()) or 1, (own[y].max() - own[y].min()) or 1
-        placed = []
+        ranges = (own[x].max() - own[x].min()) or 1, (own[y].max() - own[y].min()) or 1
+        labels: list[tuple[pd.Series, bool]] = []  # each point, and whether its label is above it
         for _, point in own.iterrows():
-            near = [(p, up) for p, up in placed if abs(p[x] - point[x]) < 0.3 * gaps[0]]
-            near = [up for p, up in near if abs(p[y] - point[y]) < 0.09 * gaps[1]]
-            placed.append((point, up := near.count(True) <= near.count(False)))
-            where = {"xytext": (0, 10 if up else -17), "textcoords": "offset points", "ha": "center"}
-            ax.annotate(point["label"], (point[x], point[y]), **where, fontsize=7.8)
+            # Alternate between above and below, so that the labels of nearby points do not overlap.
+            nearby = [
+                above
+                for other, above in labels
+                if abs(other[x] - point[x]) < 0.3 * ranges[0] and abs(other[y] - point[y]) < 0.09 * ranges[1]
+            ]
+            above = nearby.count(True) <= nearby.count(False)
+            labels.append((point, above))
+            offset = (0, 10 if above else -17)
+            xy = (point[x], point[y])
+            ax.annotate(point["label"], xy, offset, textcoords="offset points", ha="center", fontsize=7.8)
         if front:
             best = own[[not ((own[x] >= p[x]) & (own[y] > p[y])).any() for _, p in own.iterrows()]]
             ax.step(best[x], best[y], where="pre", color=INK, lw=1, ls="--")
@@ -378,7 +385,10 @@ def tradeoff(points: pd.DataFrame, x: str, y: str, size: str, front: bool = Fals
 
 
 def layer_times(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Where each net's time goes: a stacked bar a net, its shares by kind of layer (columns kind and ms)."""
+    """A stacked bar for each model: the share of time of each type of layer.
+
+    tables: layers of each model, with the columns kind (of layer) and ms.
+    """
     shares = pd.DataFrame(
         {name: table.groupby("kind")["ms"].sum() for name, table in tables.items()}
     ).T.fillna(0)
@@ -389,57 +399,55 @@ def layer_times(tables: dict[str, pd.DataFrame]) -> Figure:
     colors = (TEAL, ORANGE, BLUE, GOLD, MUTED, "#8fb8b5", "#e3b7a5")
     for kind, color in zip(percent, colors, strict=False):
         ax.barh(percent.index, percent[kind], left=left, color=color, label=kind, height=0.68)
-        for place, value in enumerate(percent[kind]):
-            if value >= 7:
-                ax.text(
-                    left[place] + value / 2,
-                    place,
-                    f"{value:.0f}",
-                    ha="center",
-                    va="center",
-                    color="white",
-                    fontsize=8,
-                )
+        for row, value in enumerate(percent[kind]):
+            if value >= 7:  # narrower segments have no space for a number
+                x = left[row] + value / 2
+                ax.text(x, row, f"{value:.0f}", ha="center", va="center", color="white", fontsize=8)
         left += percent[kind].to_numpy()
-    ax.set(xlabel="% of an eager forward", xlim=(0, 100), ylim=(len(shares) - 0.5, -0.5))
+    ax.set(xlabel="% of an eager forward pass", xlim=(0, 100), ylim=(len(shares) - 0.5, -0.5))
     ax.grid(False)
     ax.legend(ncols=4, fontsize=8.2, loc="lower left", bbox_to_anchor=(0, 1.0))
     return figure
 
 
 def roofline(table: pd.DataFrame, gmacs: float, gbytes: float) -> Figure:
-    """Layers (kind, ms, macs, bytes) under a machine's roofs: multiply-adds a byte against those a second."""
+    """A roofline plot of layers: multiply-adds per second over multiply-adds per byte.
+
+    table: layers with the columns kind, ms, macs and bytes. gmacs, gbytes: the machine's measured peak
+    compute (billion multiply-adds/s) and memory bandwidth (GB/s).
+    """
     table = table[(table["macs"] > 0) & (table["ms"] > 0)]
     figure, ax = plt.subplots(figsize=(7.2, 4.1))
-    dense = table["macs"] / table["bytes"]
-    line = np.geomspace(min(dense.min(), 0.1) / 1.5, max(dense.max(), gmacs / gbytes) * 2, 100)
-    ax.plot(line, np.minimum(line * gbytes, gmacs), color=INK, lw=1.4, label="measured roofs")
-    ax.axvline(gmacs / gbytes, color=MUTED, lw=0.8, ls=":")
-    for kind, part in table.groupby("kind"):
-        rate = part["macs"] / part["ms"] / 1e6
-        ax.scatter(part["macs"] / part["bytes"], rate, s=20, alpha=0.65, label=kind)
-    ax.set(xscale="log", yscale="log", xlabel="multiply-adds a byte", ylabel="billion multiply-adds a second")
-    ax.text(gmacs / gbytes, ax.get_ylim()[0] * 1.3, "  bound by arithmetic", fontsize=8.2, color=MUTED)
-    ax.text(
-        gmacs / gbytes, ax.get_ylim()[0] * 1.3, "bound by memory  ", fontsize=8.2, color=MUTED, ha="right"
-    )
+    intensity = table["macs"] / table["bytes"]
+    ridge = gmacs / gbytes  # the intensity at which both limits meet
+    x = np.geomspace(min(intensity.min(), 0.1) / 1.5, max(intensity.max(), ridge) * 2, 100)
+    ax.plot(x, np.minimum(x * gbytes, gmacs), color=INK, lw=1.4, label="measured roofline")
+    ax.axvline(ridge, color=MUTED, lw=0.8, ls=":")
+    for kind, layers in table.groupby("kind"):
+        rate = layers["macs"] / layers["ms"] / 1e6  # billion multiply-adds/s
+        ax.scatter(layers["macs"] / layers["bytes"], rate, s=20, alpha=0.65, label=kind)
+    ax.set(xscale="log", yscale="log")
+    ax.set(xlabel="multiply-adds per byte", ylabel="billion multiply-adds per second")
+    bottom = ax.get_ylim()[0] * 1.3
+    ax.text(ridge, bottom, "  compute-bound", fontsize=8.2, color=MUTED)
+    ax.text(ridge, bottom, "memory-bound  ", fontsize=8.2, color=MUTED, ha="right")
     ax.legend(fontsize=8.2, loc="center right")
     return figure
 
 
 def interactive(draw: Callable[..., None], **choices: object) -> None:
-    """`draw`, redrawn in JupyterLab when an argument is moved; a sentence where ipywidgets is missing.
+    """Call `draw` in JupyterLab whenever a widget for one of its arguments changes.
 
-    choices: what ipywidgets.interact takes for each argument: (low, high, step) a slider, a list a menu.
-    A page holds no widget (lib/posebook/report/notebooks.py sets POSEBOOK_STILL): draw the same figure once
-    before, still.
+    choices: the widget of each argument, as for ipywidgets.interact: (low, high, step) for a slider, a list
+    for a menu. Pages cannot contain widgets (posebook.report.notebooks sets POSEBOOK_STILL): draw a static
+    version of the plot in an earlier cell. Without widgets, a sentence is printed.
     """
     if "POSEBOOK_STILL" in os.environ:
-        print("In JupyterLab this cell moves the figure above.")
+        print("In JupyterLab, this cell makes the plot above interactive.")
         return
     try:
         from ipywidgets import interact
     except ModuleNotFoundError:
-        print("With ipywidgets installed this cell is a slider: pip install ipywidgets")
+        print("This interactive cell needs ipywidgets: pip install ipywidgets")
         return
     interact(draw, **choices)

@@ -1,16 +1,19 @@
-"""Skeletons that move in space: to be turned and played, in JupyterLab and on a page; still on paper.
+"""Moving 3D skeletons, interactive in JupyterLab and on pages, and static in print.
 
-In JupyterLab a scene is plotly's figure with its own buttons. On a page in the making it is a picture of a
-few instants and, beside it, the same figure as data, which the page's script brings to life with a copy of
-plotly's script that lies beside the pages (lib/posebook/report/html.py): nothing comes from another host,
-and without script, or printed, the picture stands. Poses are (T, 17, 3) in meters, in the axes of a camera.
+In JupyterLab, a scene is a plotly figure with plotly's controls. In the output of a page, it is a static
+image of a few frames and the plotly figure as JSON. The script of the page turns the JSON into an interactive
+figure with the copy of plotly.js beside the pages (posebook.report.html), so nothing loads from another
+host. Without JavaScript and in print, the static image remains. Poses are (T, 17, 3) in meters, camera axes.
 """
+
+from __future__ import annotations
 
 import base64
 import html
 import io
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,9 +24,13 @@ from posebook.lifting.skeleton import BONES, H36M
 from posebook.report.colors import GRID, INK, MUTED
 from posebook.skeletons import LEFT, MIDDLE, RIGHT
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from IPython.display import HTML
+
 SIDES = {"left": LEFT, "right": RIGHT, "middle": MIDDLE}
-FRAMES = 60  # that a scene holds of a clip
-WIDE, NARROW = 7, 4  # lines in pixels: of the first pose, of those laid over it
+FRAMES = 60  # maximum number of frames of a scene
+WIDE, NARROW = 7, 4  # line widths in pixels: of the first pose, of poses drawn over it
 
 
 def scene(
@@ -32,58 +39,60 @@ def scene(
     camera: Camera | None = None,
     beside: bool = True,
     alt: str = "",
-) -> "go.Figure | HTML | None":  # noqa: F821
-    """Poses by name, side by side or laid over one another, to be turned and played; the last line of a cell.
+) -> go.Figure | HTML | None:
+    """An interactive 3D animation of named poses, for the last line of a cell.
 
-    camera: whose axes the poses are in; they then stand upright. alt: what there is to see, for those who
-    cannot; by itself, the names.
+    camera: the camera in whose axes the poses are, used to draw them upright. beside: side by side, or else
+    over one another. alt: the text alternative; by default, the names. Returns None if plotly is missing.
     """
     upright_poses = upright(poses, camera)
     if "POSEBOOK_STILL" not in os.environ:
         try:
             return figure(upright_poses, fps, beside)
         except ModuleNotFoundError:
-            print("With plotly installed this cell is a figure to turn: pip install plotly")
+            print("This interactive 3D figure needs plotly: pip install plotly")
             return None
     from IPython.display import HTML
 
-    drawn, stream = still(upright_poses, beside), io.BytesIO()
-    drawn.savefig(stream, format="png", dpi=110)
-    plt.close(drawn)
-    picture = base64.b64encode(stream.getvalue()).decode()
-    words = html.escape(alt or f"{', '.join(poses)}: skeletons at a few instants of the motion")
-    live = figure(upright_poses, fps, beside)
-    live.layout.updatemenus = live.layout.sliders = ()  # the page has its own
-    data = live.to_json().replace("</", "<\\/")  # which would end the script
+    static, stream = still(upright_poses, beside), io.BytesIO()
+    static.savefig(stream, format="png", dpi=110)
+    plt.close(static)
+    image = base64.b64encode(stream.getvalue()).decode()
+    words = html.escape(alt or f"{', '.join(poses)}: skeletons in a few frames of the motion")
+    interactive = figure(upright_poses, fps, beside)
+    interactive.layout.updatemenus = interactive.layout.sliders = ()  # pages have their own controls
+    data = interactive.to_json().replace("</", "<\\/")  # "</script>" in the data would end the script
     return HTML(
-        f'<figure class="scene"><img src="data:image/png;base64,{picture}" alt="{words}">'
+        f'<figure class="scene"><img src="data:image/png;base64,{image}" alt="{words}">'
         f'<script type="application/json">{data}</script></figure>'
     )
 
 
 def upright(poses: Mapping[str, np.ndarray], camera: Camera | None = None) -> dict[str, np.ndarray]:
-    """Poses (T, 17, 3) of camera axes as x right, y away from the camera, z up, the lowest joint at z = 0.
+    """Poses (T, 17, 3) rotated from camera axes to x right, y away from the camera, z up, lowest z at 0.
 
-    Which way is up is the world's axis that the camera's own comes nearest to; without a camera, its own.
+    The up direction is the world axis nearest to the camera's up direction; without a camera, the latter.
     """
-    axes = np.eye(3) if camera is None else np.asarray(camera.rotation)  # columns: the world's
+    axes = np.eye(3) if camera is None else np.asarray(camera.rotation)  # columns: world axes in camera axes
+    # The y axis of a camera points down.
     up = min((sign * axes[:, axis] for axis in range(3) for sign in (1, -1)), key=lambda column: column[1])
     away = np.array([0.0, 0.0, 1.0]) - up[2] * up
     away /= np.linalg.norm(away)
     basis = np.stack([np.cross(away, up), away, up], -1)  # (3, 3)
-    turned = {name: np.asarray(pose, float) @ basis for name, pose in poses.items()}
-    lowest = min(pose[..., 2].min() for pose in turned.values())
-    return {name: pose - [0, 0, lowest] for name, pose in turned.items()}
+    rotated = {name: np.asarray(pose, float) @ basis for name, pose in poses.items()}
+    lowest = min(pose[..., 2].min() for pose in rotated.values())
+    return {name: pose - [0, 0, lowest] for name, pose in rotated.items()}
 
 
-def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0, beside: bool = True) -> "go.Figure":  # noqa: F821
-    """Upright poses as plotly's figure: a floor, skeletons, a button that plays and a slider of frames.
+def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0, beside: bool = True) -> go.Figure:
+    """Upright poses as a plotly figure: a floor, skeletons, a play button and a frame slider.
 
-    What a trace is of (left, right, middle, floor, words) stands in its meta, for the page to color it.
+    The `meta` of a trace states what it shows (left, right, middle, floor or words); the page uses it to set
+    the color.
     """
     import plotly.graph_objects as go
 
-    poses = _apart(poses) if beside else dict(poses)
+    poses = _side_by_side(poses) if beside else dict(poses)
     frames = min(map(len, poses.values()))
     shown = np.unique(np.linspace(0, frames - 1, min(frames, FRAMES)).round().astype(int))
     traces = [_floor(go, poses)]
@@ -91,16 +100,16 @@ def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0, beside: bool = Tr
         traces.append(_names(go, poses))
     first = len(traces)
     traces += _skeletons(go, poses, shown[0], beside)
-    moving = list(range(first, len(traces)))
+    moving = list(range(first, len(traces)))  # the traces that differ between frames
     steps = [
         go.Frame(data=[{"type": "scatter3d"} | lines for lines in _bones(poses, frame)], traces=moving,
                  name=f"{frame / fps:.2f}")
         for frame in shown
     ]  # fmt: skip
-    pace = 1000 * (shown[-1] / fps) / max(len(shown) - 1, 1)  # milliseconds from a frame to the next
+    pace = 1000 * (shown[-1] / fps) / max(len(shown) - 1, 1)  # milliseconds per frame
     hidden = {"visible": False, "showspikes": False}
-    drawn = go.Figure(traces, frames=steps)
-    drawn.update_layout(
+    plot = go.Figure(traces, frames=steps)
+    plot.update_layout(
         template="none",
         meta={"pace": pace},
         height=440,
@@ -111,79 +120,81 @@ def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0, beside: bool = Tr
         legend={"orientation": "h", "x": 0, "y": 1},
         scene={
             "bgcolor": "rgba(0,0,0,0)",
-            "aspectmode": "data",  # a meter is a meter along every axis
+            "aspectmode": "data",  # the same scale along all axes
             "dragmode": "turntable",
             "xaxis": hidden, "yaxis": hidden, "zaxis": hidden,
             "camera": {"eye": {"x": 0.55, "y": -1.75, "z": 0.45}, "center": {"x": 0, "y": 0, "z": -0.1}},
         },
     )  # fmt: skip
     if len(shown) > 1:
-        drawn.update_layout(**_controls(steps, pace))
-    return drawn
+        plot.update_layout(**_controls(steps, pace))
+    return plot
 
 
-def still(poses: Mapping[str, np.ndarray], beside: bool = True, instants: int = 6) -> Figure:
-    """Upright poses at a few instants, seen slantwise: one row a pose, or one row for all of them."""
+def still(poses: Mapping[str, np.ndarray], beside: bool = True, num_frames: int = 6) -> Figure:
+    """A few frames of upright poses in oblique projection: one row for each pose, or one row for all."""
     rows = [[name] for name in poses] if beside else [list(poses)]
-    drawn, axes = plt.subplots(len(rows), 1, figsize=(9.6, 2.4 * len(rows)), squeeze=False)
+    plot, axes = plt.subplots(len(rows), 1, figsize=(9.6, 2.4 * len(rows)), squeeze=False)
     top = max(pose[..., 2].max() for pose in poses.values())
     for ax, names in zip(axes[:, 0], rows, strict=True):
         for order, name in enumerate(names):
-            frames = np.linspace(0, len(poses[name]) - 1, instants).round().astype(int)
-            for place, frame in enumerate(frames):
-                middle = poses[names[0]][min(frame, len(poses[names[0]]) - 1), 0]
-                x, y, z = (poses[name][frame] - [*middle[:2], 0]).T
-                x, z = x * 0.94 + y * 0.34 + place * 1.2, z + y * 0.17
+            frames = np.linspace(0, len(poses[name]) - 1, num_frames).round().astype(int)
+            width, linestyle = (1.2, (0, (3, 1.5))) if order else (2.2, "-")
+            for column, frame in enumerate(frames):
+                # All poses of a row are centered at the pelvis of its first pose.
+                pelvis = poses[names[0]][min(frame, len(poses[names[0]]) - 1), 0]
+                x, y, z = (poses[name][frame] - [*pelvis[:2], 0]).T  # each (17,)
+                x, z = x * 0.94 + y * 0.34 + column * 1.2, z + y * 0.17  # oblique; 1.2 m between frames
                 for a, b in BONES:
-                    style = {"linewidth": 1.2, "linestyle": (0, (3, 1.5))} if order else {"linewidth": 2.2}
-                    ax.plot(x[[a, b]], z[[a, b]], color=H36M.colors[b], solid_capstyle="round", **style)
+                    color = H36M.colors[b]
+                    ax.plot(x[[a, b]], z[[a, b]], color=color, lw=width, ls=linestyle, solid_capstyle="round")
         ax.axhline(0, color=GRID, linewidth=1)
-        ax.set(xlim=(-0.8, 1.2 * instants - 0.4), ylim=(-0.2, top + 0.15), aspect="equal")
+        ax.set(xlim=(-0.8, 1.2 * num_frames - 0.4), ylim=(-0.2, top + 0.15), aspect="equal")
         ax.set_title(" — ".join(names) + (" (dashed)" if len(names) == 2 else ""), fontsize=9)
         ax.set_axis_off()
-    return drawn
+    return plot
 
 
-def _apart(poses: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Poses moved along x so that none stands in another's way."""
+def _side_by_side(poses: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Poses moved along x so that they do not overlap."""
     moved, edge = {}, 0.0
     for name, pose in poses.items():
         low, high = pose[..., 0].min(), pose[..., 0].max()
         moved[name] = pose + [edge - low, 0, 0]
-        edge += high - low + 0.5
+        edge += high - low + 0.5  # meters
     return moved
 
 
 def _bones(poses: Mapping[str, np.ndarray], frame: int) -> list[dict[str, np.ndarray]]:
-    """x, y, z of the lines of one frame: of each pose its left, right and middle, with a gap after a bone."""
+    """x, y, z of the lines of one frame: left, right and middle of each pose, with a gap after each bone."""
     lines = []
     for pose in poses.values():
         for color in SIDES.values():
-            own = [bone for bone in BONES if H36M.colors[bone[1]] == color]
-            points = np.full((len(own), 3, 3), np.nan, np.float32)
-            points[:, :2] = pose[frame][np.array(own)]
+            bones = np.array([bone for bone in BONES if H36M.colors[bone[1]] == color])  # (N, 2)
+            points = np.full((len(bones), 3, 3), np.nan, np.float32)  # start, end and gap of each bone
+            points[:, :2] = pose[frame][bones]
             lines.append(dict(zip("xyz", points.reshape(-1, 3).T, strict=True)))
     return lines
 
 
 def _skeletons(go, poses: Mapping[str, np.ndarray], frame: int, beside: bool) -> list:
-    """The traces whose lines `_bones` gives; a pose that lies over another is thin and dashed."""
-    made, kinds = [], [(order, name, side) for order, name in enumerate(poses) for side in SIDES]
-    for (order, name, side), lines in zip(kinds, _bones(poses, frame), strict=True):
+    """The traces of the lines from `_bones`; poses drawn over the first one are thin and dashed."""
+    traces, keys = [], [(order, name, side) for order, name in enumerate(poses) for side in SIDES]
+    for (order, name, side), lines in zip(keys, _bones(poses, frame), strict=True):
         over = order > 0 and not beside
         line = {"width": NARROW, "dash": "dash"} if over else {"width": WIDE}
-        made.append(
+        traces.append(
             go.Scatter3d(
                 **lines, mode="lines+markers", meta=side, name=name, legendgroup=name, hoverinfo="skip",
                 line=line | {"color": SIDES[side]}, marker={"color": SIDES[side], "size": 2 if over else 3},
                 showlegend=side == "middle",
             )
         )  # fmt: skip
-    return made
+    return traces
 
 
 def _floor(go, poses: Mapping[str, np.ndarray]):
-    """A grid on the floor, a line every half meter, under all of the poses."""
+    """A grid on the floor under all poses, with lines every 0.5 m."""
     points = np.concatenate([pose.reshape(-1, 3) for pose in poses.values()])
     (left, near), (right, far) = (np.floor(points.min(0)[:2] * 2) / 2, np.ceil(points.max(0)[:2] * 2) / 2)
     across, along = np.arange(left, right + 0.1, 0.5), np.arange(near, far + 0.1, 0.5)
@@ -197,7 +208,7 @@ def _floor(go, poses: Mapping[str, np.ndarray]):
 
 
 def _names(go, poses: Mapping[str, np.ndarray]):
-    """The poses' names over their heads."""
+    """The names of the poses above their heads."""
     x, y = np.array([pose[:, 0, :2].mean(0) for pose in poses.values()]).T
     top = max(pose[..., 2].max() for pose in poses.values()) + 0.15
     return go.Scatter3d(
@@ -207,24 +218,26 @@ def _names(go, poses: Mapping[str, np.ndarray]):
 
 
 def _controls(steps: list, pace: float) -> dict:
-    """Plotly's own buttons and slider, for JupyterLab; a page has its own, which the keyboard reaches."""
+    """Plotly's buttons and slider, for JupyterLab. Pages have their own controls, which work by keyboard."""
 
-    def shown(duration: float) -> dict:
+    def animation(duration: float) -> dict:
         return {
             "frame": {"duration": duration, "redraw": True}, "transition": {"duration": 0},
             "mode": "immediate", "fromcurrent": True,
         }  # fmt: skip
 
     buttons = [
-        {"label": "play", "method": "animate", "args": [None, shown(pace)]},
-        {"label": "stop", "method": "animate", "args": [[None], shown(0)]},
+        {"label": "play", "method": "animate", "args": [None, animation(pace)]},
+        {"label": "stop", "method": "animate", "args": [[None], animation(0)]},
     ]
-    place = {"x": 0.02, "y": 0.02, "xanchor": "left", "yanchor": "bottom", "font": {"color": INK}}
-    marks = [{"label": step.name, "method": "animate", "args": [[step.name], shown(0)]} for step in steps]
-    slider = {"x": 0.22, "len": 0.75, "y": 0.06, "currentvalue": {"suffix": " s", "xanchor": "right"}}
-    slider["font"] = {"color": "rgba(0,0,0,0)"}  # a mark a frame is too many to be read
-    slider["currentvalue"]["font"] = {"color": MUTED}
+    position = {"x": 0.02, "y": 0.02, "xanchor": "left", "yanchor": "bottom", "font": {"color": INK}}
+    labels = [
+        {"label": step.name, "method": "animate", "args": [[step.name], animation(0)]} for step in steps
+    ]
+    value = {"suffix": " s", "xanchor": "right", "font": {"color": MUTED}}
+    slider: dict[str, Any] = {"x": 0.22, "len": 0.75, "y": 0.06, "currentvalue": value}
+    slider["font"] = {"color": "rgba(0,0,0,0)"}  # hides the labels: there are too many to read
     return {
-        "updatemenus": [{"type": "buttons", "direction": "left", "buttons": buttons, **place}],
-        "sliders": [{"steps": marks, "ticklen": 0, "minorticklen": 0, **slider}],
+        "updatemenus": [{"type": "buttons", "direction": "left", "buttons": buttons, **position}],
+        "sliders": [{"steps": labels, "ticklen": 0, "minorticklen": 0, **slider}],
     }

@@ -1,8 +1,11 @@
-"""HTML tables: published beside measured, and claims with their verdicts."""
+"""HTML tables: published beside measured values, and claims with their verdicts."""
+
+from __future__ import annotations
 
 import html
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -10,68 +13,70 @@ from posebook.papers.claims import BASES, VERDICTS, Claim, Finding, tally
 from posebook.papers.tables import STATUSES
 from posebook.report.colors import GRID, MUTED, STATUS_COLORS, VERDICT_COLORS
 
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
-def comparison_table(table: pd.DataFrame) -> "HTML":  # noqa: F821
-    """A tables.build_table laid out as the paper has it, as HTML.
 
-    Under each printed row of a model that posebook builds stands what was measured, colored by status;
-    beneath, where each figure comes from and how to get the missing ones.
+def comparison_table(table: pd.DataFrame) -> HTML:
+    """A tables.build_table in the layout of the paper.
+
+    Below each printed row of a model that posebook builds is a row of measured values, colored by status.
+    Notes below the table state the origin of each value and the commands that measure missing ones.
     """
     from IPython.display import HTML
 
-    marks: dict[str, str] = {}  # where a figure was measured -> its letter
+    marks: dict[str, str] = {}  # origin of a measured value -> letter of its note
     columns = list(dict.fromkeys(table["column"]))
-    words = [name for name in ("backbone", "setting") if _varies(table[name])]
-    words += ["boxes"] if table["boxes"].any() else []
-    order = ["", "figures", *columns, *words]
-    lines, colors = [], []
+    text_columns = [name for name in ("backbone", "setting") if _varies(table[name])]
+    text_columns += ["boxes"] if table["boxes"].any() else []
+    order = ["", "values", *columns, *text_columns]
+    lines, styles = [], []
     for row in dict.fromkeys(table["row"]):
         cells = table[table["row"] == row]
-        printed = {"": row, "figures": "published"} | {name: _first_text(cells[name]) for name in words}
+        printed = {"": row, "values": "published"}
+        printed |= {name: _first_text(cells[name]) for name in text_columns}
         lines.append(printed | dict(zip(cells["column"], map(html.escape, cells["published"]), strict=True)))
-        colors.append({"": "font-weight: 600"})
+        styles.append({"": "font-weight: 600"})
         if (cells["status"] == "published").all():
             continue
-        ours = {"figures": "posebook", "boxes": _first_text(cells["measured_boxes"])}
-        shade = dict.fromkeys(["figures", "boxes"], f"color: {MUTED}")
+        measured = {"values": "posebook", "boxes": _first_text(cells["measured_boxes"])}
+        style = dict.fromkeys(["values", "boxes"], f"color: {MUTED}")
         for cell in cells.to_dict("records"):
-            ours[cell["column"]] = _marked(cell, marks)
+            measured[cell["column"]] = _marked(cell, marks)
             weight = "font-weight: 600" if cell["measured"] else "font-size: 0.85em"
-            shade[cell["column"]] = f"color: {STATUS_COLORS[cell['status']]}; {weight}"
-        lines.append(ours)
-        colors.append(shade)
-        if cells["other"].any():  # the same net in the other kind of boxes
-            lines.append({"figures": "posebook", "boxes": _first_text(cells["other_boxes"])})
-            lines[-1] |= dict(zip(cells["column"], map(html.escape, cells["other"]), strict=True))
-            colors.append(dict.fromkeys(order, f"color: {MUTED}"))
-    frame, styles = (
-        pd.DataFrame([dict.fromkeys(order, "") | row for row in r])[order] for r in (lines, colors)
-    )
-    styler = frame.style.hide(axis="index").apply(lambda _: styles, axis=None)
-    styler.set_table_styles(_table_styles(frame, right=len(words)))
+            style[cell["column"]] = f"color: {STATUS_COLORS[cell['status']]}; {weight}"
+        lines.append(measured)
+        styles.append(style)
+        if cells["other"].any():  # the same model with the other source of boxes
+            other = dict(zip(cells["column"], map(html.escape, cells["other"]), strict=True))
+            lines.append({"values": "posebook", "boxes": _first_text(cells["other_boxes"])} | other)
+            styles.append(dict.fromkeys(order, f"color: {MUTED}"))
+    frame, css = (pd.DataFrame([dict.fromkeys(order, "") | row for row in r])[order] for r in (lines, styles))
+    styler = frame.style.hide(axis="index").apply(lambda _: css, axis=None)
+    styler.set_table_styles(_table_styles(frame, right=len(text_columns)))
     return HTML(f'<div style="overflow-x: auto">{styler.to_html()}</div>{_notes(table, marks)}')
 
 
-def verdict_table(audited: Sequence[tuple[Claim, Finding]]) -> "HTML":  # noqa: F821
-    """Claims with what was found and the verdict, a row each, their count above; on a narrow page cards."""
+def verdict_table(audited: Sequence[tuple[Claim, Finding]]) -> HTML:
+    """Claims with their findings and verdicts, one row each, below the counts; as cards on narrow pages."""
     from IPython.display import HTML
 
-    given = [found.verdict for _, found in audited]
-    words = tally({verdict: given.count(verdict) for verdict in VERDICTS})
-    counts = [f'<b style="color: {VERDICT_COLORS[v]}">{w}</b>' for v, w in zip(VERDICTS, words, strict=True)]
+    verdicts = [finding.verdict for _, finding in audited]
+    texts = tally({verdict: verdicts.count(verdict) for verdict in VERDICTS})
+    counts = [f'<b style="color: {VERDICT_COLORS[v]}">{t}</b>' for v, t in zip(VERDICTS, texts, strict=True)]
     lines = []
-    for claim, found in audited:
-        would = f"<details><summary>what would test it</summary>{_html(found.would)}</details>"
-        place = found.evidence.rpartition("/")[2].removesuffix(".ipynb").strip("#")
+    for claim, finding in audited:
+        would = f"<details><summary>how to test it</summary>{_html(finding.would)}</details>"
+        target = finding.evidence.rpartition("/")[2].removesuffix(".ipynb").strip("#")
         cells = (
             f"{_html(claim.text)}<small>{_html(claim.where)}</small>",
-            f"{_html(found.found)}<small>{_html(found.rule)}; {BASES[found.basis]}</small>",
-            f'<b style="color: {VERDICT_COLORS[found.verdict]}">{found.verdict}</b>'
-            f"<small>{_html(found.why)}{would if found.would else ''}</small>",
-            f'<a href="{found.evidence}">{re.sub("[-_]", " ", place)}</a>',
+            f"{_html(finding.found)}<small>{_html(finding.rule)}; {BASES[finding.basis]}</small>",
+            f'<b style="color: {VERDICT_COLORS[finding.verdict]}">{finding.verdict}</b>'
+            f"<small>{_html(finding.why)}{would if finding.would else ''}</small>",
+            f'<a href="{finding.evidence}">{re.sub("[-_]", " ", target)}</a>',
         )
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = "".join(f"<th>{head}</th>" for head in ("the claim", "found here", "verdict", "evidence"))
+    heads = "".join(f"<th>{head}</th>" for head in ("claim", "result here", "verdict", "evidence"))
     rules = (
         ".audit th, .audit td {text-align: left; vertical-align: top; background: none}",
         ".audit th, .audit td {padding: 6px 12px 6px 0}",
@@ -90,40 +95,40 @@ def verdict_table(audited: Sequence[tuple[Claim, Finding]]) -> "HTML":  # noqa: 
 
 
 def _html(text: str) -> str:
-    """Text as HTML, what stands between backticks as code."""
+    """Text as HTML, with text between backticks as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
 
 
 def _varies(values: pd.Series) -> bool:
-    """Whether there are two different texts among those that are not empty."""
+    """Whether the texts that are not empty differ."""
     return values[values != ""].nunique() > 1
 
 
 def _first_text(values: pd.Series) -> str:
-    """The first text that is not empty."""
+    """The first text that is not empty, as HTML."""
     return html.escape(next(filter(None, values), ""))
 
 
 def _marked(cell: dict, marks: dict[str, str]) -> str:
-    """The measured figure with the letter of the note that says where it was measured, or the status."""
+    """The measured value with the letter of the note on its origin, or the status."""
     if not cell["measured"]:
         return cell["status"]
     mark = marks.setdefault(cell["where"], chr(ord("a") + len(marks)))
     spread = cell["spread"] or cell["interval"]
-    beneath = f"<br><small>{spread}</small>" if spread else ""
-    return f"{html.escape(cell['measured'])}<sup>{mark}</sup>{beneath}"
+    below = f"<br><small>{spread}</small>" if spread else ""
+    return f"{html.escape(cell['measured'])}<sup>{mark}</sup>{below}"
 
 
 def _notes(table: pd.DataFrame, marks: dict[str, str]) -> str:
-    """The lines beneath a table: counts, where measured, commands, settings, box sources."""
+    """The notes below a table: counts, origins of measured values, commands, settings, sources of boxes."""
     counts = table["status"].value_counts()
-    shown = [f'<b style="color: {STATUS_COLORS[s]}">{counts.get(s, 0)} {s}</b>' for s in STATUSES]
-    notes = [f"{len(table)} cells: {', '.join(shown)}."]
+    statuses = [f'<b style="color: {STATUS_COLORS[s]}">{counts.get(s, 0)} {s}</b>' for s in STATUSES]
+    notes = [f"{len(table)} cells: {', '.join(statuses)}."]
     notes += [f"<sup>{mark}</sup> {html.escape(where)}." for where, mark in marks.items()]
     if table["interval"].any():
-        notes.append("Beneath a figure: its 95 % interval over images drawn again.")
+        notes.append("Below a value: its 95 % bootstrap interval over images.")
     if table["spread"].any():
-        notes.append("Mean ± standard deviation over runs of as many seeds.")
+        notes.append("Mean ± standard deviation over runs with different seeds.")
     commands = [
         f"<code>{html.escape(command)}</code>{html.escape(cost and ', ' + cost)}"
         for (command, cost), _ in table[table["command"] != ""].groupby(["command", "cost"], sort=False)
@@ -131,35 +136,33 @@ def _notes(table: pd.DataFrame, marks: dict[str, str]) -> str:
     if len(commands) > 3:
         lines = "<br>".join(commands)
         notes.append(
-            f"<details><summary>To measure the rest: {len(commands)} commands</summary>{lines}</details>"
+            f"<details><summary>{len(commands)} commands for missing values</summary>{lines}</details>"
         )
     else:
-        notes += [f"To measure: {command}" for command in commands]
+        notes += [f"Command for missing values: {command}" for command in commands]
     for setting, part in table[table["setting"] != ""].groupby("setting", sort=False):
         if not _varies(table["setting"]):
             columns = ", ".join(dict.fromkeys(part["column"]))
             notes.append(f"Printed {html.escape(columns)}: {html.escape(setting)}.")
     known = table[table["boxes"] != ""].drop_duplicates(["boxes", "boxes_basis"])
     for boxes, basis in zip(known["boxes"], known["boxes_basis"], strict=True):
-        notes.append(f"Boxes, {html.escape(boxes)}: {html.escape(basis)}.")
+        notes.append(f"Boxes ({html.escape(boxes)}): {html.escape(basis)}.")
     notes += [f"Source: {html.escape(source)}." for source in table["source"].unique()]
     style = f"color: {MUTED}; font-size: 0.85em; overflow-wrap: anywhere"
     return f'<div style="{style}">{"<br>".join(notes)}</div>'
 
 
 def _table_styles(frame: pd.DataFrame, right: int) -> list[dict]:
-    """CSS of a table: thin rules, words in the first two and `right` last columns, lines between rows."""
+    """CSS of a table: thin lines between rows, text in the first two and the last `right` columns."""
     starts = [f"tbody tr:nth-child({n}) td" for n, row in enumerate(frame[""], 1) if row and n > 1]
     columns = ["nth-child(-n+2)"] + [f"nth-last-child(-n+{right})"] * bool(right)
-    words = ", ".join(f"{cell}:{column}" for cell in ("th", "td") for column in columns)
+    text_cells = ", ".join(f"{cell}:{column}" for cell in ("th", "td") for column in columns)
     return [
         {"selector": "", "props": "border-collapse: collapse; font-size: 0.92em"},
         {"selector": "th", "props": f"text-align: right; border-bottom: 1.5px solid {MUTED}"},
         {"selector": "td", "props": "text-align: right; white-space: nowrap; background: none"},
         {"selector": "th, td", "props": "padding: 3px 9px"},
-        {
-            "selector": words,
-            "props": "text-align: left; white-space: normal; min-width: 6em; max-width: 13em",
-        },
+        {"selector": text_cells, "props": "text-align: left; white-space: normal"},
+        {"selector": text_cells, "props": "min-width: 6em; max-width: 13em"},
         {"selector": ", ".join(starts), "props": f"border-top: 1px solid {GRID}"},
     ]

@@ -1,10 +1,9 @@
-// What a page does beyond standing there: light or dark, tables that sort, skeletons to turn, a search. Without it only these
-// are missing.
+// The interactive parts of a page: color scheme, sortable tables, 3D skeletons and search. Pages are readable without them.
 "use strict";
 {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-  // light or dark: the system's, unless this reader has chosen the other
+  // color scheme: the one of the system, unless the reader has chosen the other
   const root = document.documentElement, system = matchMedia("(prefers-color-scheme: dark)");
   const shown = () => root.dataset.theme || (system.matches ? "dark" : "light");
   const other = () => (shown() === "dark" ? "light" : "dark");
@@ -14,24 +13,24 @@
     root.dataset.theme = chosen === (system.matches ? "dark" : "light") ? "" : chosen;
     try {
       localStorage.setItem("posebook-theme", root.dataset.theme);
-    } catch { } // kept for this page only
+    } catch { } // without storage, the choice applies to this page only
     label();
   };
   all("button.theme").forEach((button) => button.addEventListener("click", choose));
   system.addEventListener("change", label);
   label();
 
-  // tables that sort by a click on a header: up, down, as they were
+  // tables are sorted by a click on a header: ascending, descending, original order
   const BLANK = /^([–—-]|nan|none|not (measured|stated|printed))?$/i;
-  const FIGURE = /^[~≈<>≤≥±]?\s*([−+-]?)(\d[\d,\u2009\u202f]*(?:\.\d+)?(?:e[−+-]?\d+)?)(?:\s*(k|M|G|µs|ms|s|min|h|%)?)(?=$|[\s±(])(?!\s*[×x:/–-]\s*\d)/;
+  const NUMBER = /^[~≈<>≤≥±]?\s*([−+-]?)(\d[\d,\u2009\u202f]*(?:\.\d+)?(?:e[−+-]?\d+)?)(?:\s*(k|M|G|µs|ms|s|min|h|%)?)(?=$|[\s±(])(?!\s*[×x:/–-]\s*\d)/;
   const SCALE = { k: 1e3, M: 1e6, G: 1e9, "µs": 1e-6, ms: 1e-3, min: 60, h: 3600 };
-  const words = (cell) => {
+  const textOf = (cell) => {
     const copy = cell.cloneNode(true);
     all("sup", copy).forEach((footnote) => footnote.remove());
     return copy.textContent.replace(/\s+/g, " ").trim();
   };
-  const figure = (text) => {
-    const [, sign, digits, unit] = text.match(FIGURE) ?? [];
+  const numberOf = (text) => {
+    const [, sign, digits, unit] = text.match(NUMBER) ?? [];
     if (!digits) return NaN;
     const plain = `${sign}${digits}`.replaceAll("−", "-").replace(/[,\u2009\u202f]/g, "");
     return Number(plain) * (SCALE[unit] ?? 1);
@@ -39,11 +38,11 @@
   const natural = new Intl.Collator("en", { numeric: true }).compare;
 
   function sort(blocks, column, direction) {
-    const key = (block) => block.map((row) => words(row.cells[column])).find((text) => !BLANK.test(text));
+    const key = (block) => block.map((row) => textOf(row.cells[column])).find((text) => !BLANK.test(text));
     const keyed = blocks.map((block) => [key(block), block]);
     const filled = keyed.filter(([text]) => text !== undefined), blank = keyed.filter(([text]) => text === undefined);
-    const numeric = filled.every(([text]) => !Number.isNaN(figure(text)));
-    filled.sort(([a], [b]) => direction * (numeric ? figure(a) - figure(b) : natural(a, b)));
+    const numeric = filled.every(([text]) => !Number.isNaN(numberOf(text)));
+    filled.sort(([a], [b]) => direction * (numeric ? numberOf(a) - numberOf(b) : natural(a, b)));
     return [...filled, ...blank].map(([, block]) => block);
   }
 
@@ -51,18 +50,18 @@
     const body = table.tBodies[0], rows = [...(body?.rows ?? [])], heads = [...(table.tHead?.rows ?? [])];
     const columns = new Set([...heads, ...rows].map((row) => row.cells.length));
     if (!heads.length || rows.length < 3 || columns.size > 1 || table.querySelector("[rowspan], [colspan]")) return;
-    // a line without a name belongs to the one above it, and moves with it
+    // a row without a name belongs to the row above and moves with it
     const blocks = [];
     for (const row of rows) {
-      if (blocks.length && !words(row.cells[0])) blocks.at(-1).push(row);
+      if (blocks.length && !textOf(row.cells[0])) blocks.at(-1).push(row);
       else blocks.push([row]);
     }
-    // of several lines of headers, a column's lowest that says something
-    const named = (column) => heads.map((row) => row.cells[column]).findLast(words);
+    // with several rows of headers, the lowest one with a text names the column
+    const named = (column) => heads.map((row) => row.cells[column]).findLast(textOf);
     const headers = [...heads[0].cells].map((cell, column) => named(column) ?? cell);
     headers.forEach((header, column) => {
       const button = Object.assign(document.createElement("button"), { type: "button" });
-      if (words(header)) button.append(...header.childNodes);
+      if (textOf(header)) button.append(...header.childNodes);
       else button.ariaLabel = header.ariaLabel;
       header.replaceChildren(button);
       button.addEventListener("click", () => {
@@ -75,15 +74,15 @@
   }
   all("main .outputs table").forEach(sortable);
 
-  // skeletons in space: plotly's script, which lies beside the pages, is fetched when the first of them comes into view;
-  // where it is missing, or the browser draws nothing in space, the still picture stays
+  // 3D skeletons: plotly.js, a file beside the pages, is loaded when the first skeleton comes into view;
+  // the static image remains if the file is missing or the browser has no WebGL
   const ROLES = { left: "--warm", right: "--blue", middle: "--accent", words: "--ink", floor: "--muted" };
   let library;
-  const fetched = (source) => (library ??= new Promise((resolve, reject) => {
+  const loadLibrary = (source) => (library ??= new Promise((resolve, reject) => {
     const script = Object.assign(document.createElement("script"), { src: source, onload: resolve, onerror: reject });
     document.head.append(script);
   }));
-  const resolved = (name) => { // what a color of the style is under the light of now
+  const colorOf = (name) => { // the value of a CSS color variable in the current color scheme
     const probe = document.body.appendChild(document.createElement("i"));
     probe.style.color = `var(${name})`;
     const { color } = getComputedStyle(probe);
@@ -91,37 +90,39 @@
     return color;
   };
 
-  function tinted(plot) {
+  function updateColors(plot) {
     plot.data.forEach((trace, i) => {
-      const color = resolved(ROLES[trace.meta]);
+      const color = colorOf(ROLES[trace.meta]);
       Plotly.restyle(plot, { "line.color": color, "marker.color": color, "textfont.color": color }, [i]);
     });
-    Plotly.relayout(plot, { "font.color": resolved("--muted") });
+    Plotly.relayout(plot, { "font.color": colorOf("--muted") });
   }
 
-  async function enliven(figure) {
+  async function makeInteractive(figure) {
     if (!document.createElement("canvas").getContext("webgl")) return;
-    await fetched(figure.dataset.library);
+    await loadLibrary(figure.dataset.library);
     const { data, layout, frames } = JSON.parse(figure.querySelector("script").textContent);
     const still = figure.querySelector("img"), live = document.createElement("div"), plot = document.createElement("div");
     live.className = "live";
     plot.tabIndex = 0;
     plot.role = "group";
-    plot.ariaLabel = `${still.alt}. Arrow keys turn it.`;
+    plot.ariaLabel = `${still.alt}. Use the arrow keys to rotate.`;
     live.append(plot);
     figure.append(live);
     await Plotly.newPlot(plot, data, layout, { displayModeBar: false, responsive: true, scrollZoom: false });
     figure.classList.add("lives");
-    tinted(plot);
-    new MutationObserver(() => tinted(plot)).observe(root, { attributeFilter: ["data-theme"] });
-    system.addEventListener("change", () => tinted(plot));
+    updateColors(plot);
+    new MutationObserver(() => updateColors(plot)).observe(root, { attributeFilter: ["data-theme"] });
+    system.addEventListener("change", () => updateColors(plot));
     plot.addEventListener("keydown", (event) => {
-      const [across, up] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [];
-      if (across === undefined) return;
+      const [right, up] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [];
+      if (right === undefined) return;
       event.preventDefault();
-      const { x, y, z } = plot.layout.scene.camera.eye, far = Math.hypot(x, y, z);
-      const round = Math.atan2(y, x) + across * 0.2, high = Math.max(-1.4, Math.min(1.4, Math.asin(z / far) + up * 0.15));
-      const eye = { x: far * Math.cos(high) * Math.cos(round), y: far * Math.cos(high) * Math.sin(round), z: far * Math.sin(high) };
+      const { x, y, z } = plot.layout.scene.camera.eye, distance = Math.hypot(x, y, z);
+      const azimuth = Math.atan2(y, x) + right * 0.2;
+      const elevation = Math.max(-1.4, Math.min(1.4, Math.asin(z / distance) + up * 0.15)); // never over the poles
+      const radius = distance * Math.cos(elevation);
+      const eye = { x: radius * Math.cos(azimuth), y: radius * Math.sin(azimuth), z: distance * Math.sin(elevation) };
       Plotly.relayout(plot, { "scene.camera.eye": eye });
     });
     if (frames?.length > 1) live.append(controls(plot, frames, layout.meta.pace));
@@ -157,31 +158,31 @@
     return line;
   }
 
-  const seen = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => {
-    seen.unobserve(target);
-    enliven(target).catch(() => target.querySelector(".live")?.remove());
+  const observer = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => {
+    observer.unobserve(target);
+    makeInteractive(target).catch(() => target.querySelector(".live")?.remove());
   }), { rootMargin: "200px" });
-  all("figure.scene[data-library]").forEach((figure) => seen.observe(figure));
+  all("figure.scene[data-library]").forEach((figure) => observer.observe(figure));
 
-  // search: every word must occur in a passage; titles and headings weigh more than prose
+  // search: a passage must contain every word; matches in titles and headings have a higher weight
   const dialog = document.querySelector("dialog.search"), list = dialog.querySelector("ol");
   const field = dialog.querySelector("input"), status = dialog.querySelector("[role=status]");
-  const within = (text, asked) => asked.filter((word) => text.toLowerCase().includes(word)).length;
+  const countMatches = (text, terms) => terms.filter((word) => text.toLowerCase().includes(word)).length;
 
-  function phrase(text, asked) {
-    const at = Math.min(...asked.map((word) => text.toLowerCase().indexOf(word)).filter((place) => place >= 0), text.length);
-    const start = at < 60 || at === text.length ? 0 : text.indexOf(" ", at - 50) + 1;
-    const piece = text.slice(start, start + 150);
-    const parts = piece.split(new RegExp(`(${asked.map((word) => word.replace(/\W/g, "\\$&")).join("|")})`, "i"));
+  function excerpt(text, terms) {
+    const first = Math.min(...terms.map((word) => text.toLowerCase().indexOf(word)).filter((index) => index >= 0), text.length);
+    const start = first < 60 || first === text.length ? 0 : text.indexOf(" ", first - 50) + 1;
+    const shown = text.slice(start, start + 150);
+    const parts = shown.split(new RegExp(`(${terms.map((word) => word.replace(/\W/g, "\\$&")).join("|")})`, "i"));
     const marked = parts.map((part, i) => (i % 2 ? Object.assign(document.createElement("mark"), { textContent: part }) : part));
     return [start ? "… " : "", ...marked, start + 150 < text.length ? " …" : ""];
   }
 
-  function entry({ page, heading, href, text }, asked) {
+  function entry({ page, heading, href, text }, terms) {
     const link = document.createElement("a"), name = document.createElement("b"), line = document.createElement("span");
     link.href = dialog.dataset.index.replace("search.js", "") + href;
     name.textContent = page === heading ? page : `${page} › ${heading}`;
-    line.append(...phrase(text, asked));
+    line.append(...excerpt(text, terms));
     link.append(name, line);
     const item = document.createElement("li");
     item.append(link);
@@ -189,16 +190,16 @@
   }
 
   function search() {
-    const asked = field.value.toLowerCase().split(/\s+/).filter(Boolean), passages = window.posebookPassages;
+    const terms = field.value.toLowerCase().split(/\s+/).filter(Boolean), passages = window.posebookPassages;
     list.replaceChildren();
     status.textContent = "";
-    if (!asked.length || !passages) return;
+    if (!terms.length || !passages) return;
     const found = passages
-      .filter(({ page, heading, text }) => within(`${page} ${heading} ${text}`, asked) === asked.length)
-      .map((one) => [4 * within(one.heading, asked) + 2 * within(one.page, asked) + within(one.text, asked), one])
+      .filter(({ page, heading, text }) => countMatches(`${page} ${heading} ${text}`, terms) === terms.length)
+      .map((one) => [4 * countMatches(one.heading, terms) + 2 * countMatches(one.page, terms) + countMatches(one.text, terms), one])
       .sort(([a], [b]) => b - a);
     status.textContent = found.length ? `${found.length} passage${found.length > 1 ? "s" : ""}` : "nothing found";
-    list.append(...found.slice(0, 30).map(([, one]) => entry(one, asked)));
+    list.append(...found.slice(0, 30).map(([, one]) => entry(one, terms)));
   }
 
   function open() {
@@ -208,20 +209,20 @@
     const script = document.createElement("script");
     script.src = dialog.dataset.index;
     script.onload = search;
-    script.onerror = () => { status.textContent = "The search needs search.js, which is not beside this page."; };
+    script.onerror = () => { status.textContent = "The search needs the file search.js beside the pages."; };
     document.head.append(script);
   }
 
   function step(by) {
-    const places = [field, ...all("a", list)], here = places.indexOf(document.activeElement);
-    places[Math.max(0, Math.min(places.length - 1, here + by))].focus();
+    const targets = [field, ...all("a", list)], current = targets.indexOf(document.activeElement);
+    targets[Math.max(0, Math.min(targets.length - 1, current + by))].focus();
   }
   field.addEventListener("input", search);
   dialog.addEventListener("keydown", (event) => {
     const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (by) step(by);
     else if (event.key === "Enter" && event.target === field) list.querySelector("a")?.click();
-    else if (event.key === "Escape") dialog.close(); // at once, where a browser would first empty the field
+    else if (event.key === "Escape") dialog.close(); // immediately, because some browsers only clear the field at first
     else return;
     event.preventDefault();
   });
