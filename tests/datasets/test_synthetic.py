@@ -20,7 +20,7 @@ def someone(yaw=180.0, place=(0.0, 3.0), pose=None, seed=3):
 
 
 def scene_of(people, **things):
-    camera = scenes.look(1.0, 0.0, 0.0, 260.0)
+    camera = scenes.make_camera(1.0, 0.0, 0.0, 260.0)
     return scenes.Scene(camera, people, room={"seed": 0}, **things)
 
 
@@ -85,7 +85,7 @@ def test_an_upright_body_is_as_tall_as_its_stature_and_stands_on_the_floor():
 
 
 def test_left_and_right_are_the_persons_own():
-    camera = scenes.look(1.0, 0.0, 0.0, 260.0)
+    camera = scenes.make_camera(1.0, 0.0, 0.0, 260.0)
     front, back = camera.project(someone(180.0).joints), camera.project(someone(0.0).joints)
     for part in ("eye", "ear", "shoulder", "hip", "ankle"):
         assert front[KEY[f"left_{part}"], 0] > front[KEY[f"right_{part}"], 0]
