@@ -87,7 +87,7 @@ LEGS = {
 # Pose families: sampling weight; names from ARMS for one arm and for the other; names from LEGS for one leg
 # and for the other; mean pelvis pitch and spine flexion (degrees); factor of all standard deviations; mean
 # height of the lowest point above the floor (meters).
-FAMILIES = {
+FAMILIES: dict[str, tuple[int, str, str, str, str, float, float, float, float]] = {
     "stand": (18, "hang hang hang pocket akimbo hold folded face", "hang hang pocket akimbo hold folded",
               "straight", "straight relaxed astride", 0, 2, 1, 0),
     "walk": (16, "walk_back hang hold", "walk_front walk_front face", "walk_front", "walk_back", 2, 3, 1, 0),

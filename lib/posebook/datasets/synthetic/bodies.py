@@ -323,7 +323,7 @@ def limb_lofts(look: Look, limbs: Limbs, materials: Materials) -> list[Loft]:
     )  # fmt: skip
     shoe, zones = foot()
     sole_color = 0.85 if look.shoe.sum() > 0.5 else 0.25
-    shoe_colors = np.float32([[sole_color] * 3, look.shoe, [0.8] * 3])[zones]
+    shoe_colors = np.array([[sole_color] * 3, look.shoe, [0.8] * 3], np.float32)[zones]
     gloves = [(part.colors * look.skin).astype(np.float32) for part in hand(1)]
     lofts = []
     for number, (side, sign) in enumerate(SIDES.items()):

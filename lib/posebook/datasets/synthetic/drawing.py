@@ -53,8 +53,8 @@ class SampleGrid:
 
 def rasterize(scene: Scene) -> Buffers:
     """Draw room, objects and people at SUPERSAMPLE times SIZE."""
-    room = (cv2.resize(plane, LARGE[::-1], interpolation=cv2.INTER_LINEAR) for plane in draw_room(scene))
-    buffers = Buffers(*room, np.zeros(LARGE, np.int8), np.zeros(LARGE, np.float32))
+    color, normal, depth = (cv2.resize(plane, LARGE[::-1]) for plane in draw_room(scene))
+    buffers = Buffers(color, normal, depth, np.zeros(LARGE, np.int8), np.zeros(LARGE, np.float32))
     camera = scene.camera.scaled(SUPERSAMPLE)
     for quad in scene.quads:
         draw_quad(buffers, camera, quad)
@@ -90,7 +90,7 @@ def draw_quad(buffers: Buffers, camera: Camera, quad: Quad) -> None:
     depth = (1 / np.maximum(inverse, 1e-4)).astype(np.float32)
     window = np.s_[y0 : y1 + 1, x0 : x1 + 1]
     mask = (cv2.extractChannel(warped, 3) > 127) & (depth < buffers.depth[window])
-    color = cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR) * np.float32(1 / 255)
+    color = cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR) * np.float32(1 / 255)  # uint8 times float is float64
     normal = cv2.merge([np.full(mask.shape, value, np.float32) for value in quad.normal])
     np.copyto(buffers.depth[window], depth, where=mask)
     copy_masked(buffers.color[window], color, mask)
@@ -129,8 +129,8 @@ def draw_lofts(buffers: Buffers, camera: Camera, owned: list[tuple[int, Loft]]) 
         row, column = np.divmod(samples[chosen].astype(np.int32), grid.columns)
         u, v = loft.grid.shape[:2]
         # The sample positions of cv2.resize, with pixel centers at half integers.
-        across = (column.astype(np.float32) + np.float32(0.5)) * np.float32(v / grid.columns)
-        across = (across - np.float32(0.5)) / np.float32(v - 1)
+        across = (column.astype(np.float32) + 0.5) * np.float32(v / grid.columns)
+        across = (across - 0.5) / np.float32(v - 1)
         along = (grid.positions / (u - 1))[row]
         colors[chosen] = interpolate_field(loft.colors, across, along)
         normals[chosen] = interpolate_field(loft.normals, across, along)
@@ -170,7 +170,7 @@ def plan_samples(lofts: list[Loft], projected: np.ndarray) -> list[SampleGrid | 
     # Longest step in pixels from each ring to the next.
     following = np.minimum(np.arange(len(x)) + np.repeat(around, around), len(x) - 1)
     dx, dy = x[following] - x, y[following] - y
-    lengths = np.sqrt(np.maximum.reduceat(dx * dx + dy * dy, first)) + np.float32(1e-3)
+    lengths = np.sqrt(np.maximum.reduceat(dx * dx + dy * dy, first)) + 1e-3
     grids: list[SampleGrid | None] = []
     ring = 0
     for number, (count, points) in enumerate(shapes):
@@ -293,7 +293,7 @@ def ambient_light(depth: np.ndarray) -> np.ndarray:
             np.multiply(nearer, 5, out=step)
             np.minimum(np.maximum(step, 0, out=step), 1, out=step)
             # Occlusion is full at depth differences of 0.2 to 0.3 m and falls to zero at 0 and at 0.8 m.
-            np.subtract(np.float32(1.6), np.multiply(nearer, 2, out=nearer), out=nearer)
+            np.subtract(1.6, np.multiply(nearer, 2, out=nearer), out=nearer)
             step *= np.minimum(np.maximum(nearer, 0, out=nearer), 1, out=nearer)
             occlusion += step
     return 1 - 0.07 * cv2.blur(occlusion, (5, 5))
@@ -330,7 +330,7 @@ def expose(scene: Scene, buffers: Buffers) -> np.ndarray:
     light = cv2.merge(
         [
             cv2.addWeighted(skylit, float(b), sunlit, float(a), 0)
-            for a, b in zip(np.float32(sun), np.float32(sky), strict=True)
+            for a, b in zip(sun.astype(np.float32), sky.astype(np.float32), strict=True)
         ]
     )
     # Colors are converted to linear intensities by squaring, and back by a square root.

@@ -161,7 +161,7 @@ def head(
 def face_texture(rng: Generator, look: "Look") -> np.ndarray:
     """Colors of the head (*FACE_SIZE, 3): skin, facial features, beard, cropped hair and glasses."""
     regions, blush = face_regions()
-    field = 1 + np.float32(0.025) * random_crop(rng, "noise", FACE_SIZE)
+    field = 1 + 0.025 * random_crop(rng, "noise", FACE_SIZE)
     paint = multiply_color(look.skin.astype(np.float32), field)
     paint += blush
     if look.beard:
@@ -189,7 +189,7 @@ def hair(rng: Generator, placement: HeadPlacement, look: "Look") -> list[Loft]:
     covered = style in ("cap", "scarf")
     base = random_color(rng, 0.4) if covered else look.hair
     streaks = 1 + (0.05 if covered else 0.22) * random_crop(rng, "streak", (96, 96))
-    colors = np.clip(tint(base, streaks).astype(np.float32), np.float32(0.02), 1)
+    colors = np.clip(tint(base, streaks).astype(np.float32), 0.02, 1)
     edge = hairline(rng, style)
     coverage = np.clip((HAIR_HEIGHTS[:, None] - edge) / 0.007 + 0.5, 0, 1)  # (heights, directions)
     thickness = {"cap": 0.09, "scarf": 0.10, "short": 0.12, "bob": 0.15}.get(style, 0.11)

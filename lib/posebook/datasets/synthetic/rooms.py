@@ -25,7 +25,7 @@ class Background:
 
 def wrap(x: np.ndarray, period: int) -> np.ndarray:
     """x modulo a power of two: bit for bit the result of %, but many times faster."""
-    return x - np.floor(x * np.float32(1 / period)) * period
+    return x - np.floor(x * (1 / period)) * period
 
 
 def tile(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ def draw_room(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     outdoor, wall = room.get("outdoor", True), room.get("wall")
     background = Background()
     ground = up < -1e-3
-    horizon = np.float32([0.80, 0.86, 0.93]) * np.float32(rng.uniform(0.75, 1.05))
+    horizon = np.array([0.80, 0.86, 0.93], np.float32) * rng.uniform(0.75, 1.05)
     sky_rows = int((~ground).any(1).sum())
     if outdoor and sky_rows:
         draw_sky(rng, background.color[:sky_rows], up[:sky_rows], horizon)
@@ -57,7 +57,7 @@ def draw_room(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if room["ceiling"]:
             draw_ceiling(background, up, room["height"] - float(scene.camera.position[1]), floor)
         draw_walls(rng, background, scene, rays)
-    normals = np.float32(background.normals).take(background.normal_index, 0)  # (H, W, 3)
+    normals = np.array(background.normals, np.float32).take(background.normal_index, 0)  # (H, W, 3)
     return background.color, normals, background.depth
 
 
@@ -67,16 +67,16 @@ def draw_sky(rng: Generator, color: np.ndarray, up: np.ndarray, horizon: np.ndar
     `up` (h, w) is the y component of each pixel's ray, `horizon` (3,) the color of the sky at the horizon.
     """
     size = up.shape[::-1]
-    zenith = np.float32([0.30, 0.50, 0.85]) * np.float32(rng.uniform(0.6, 1.1))
-    cloud = cv2.resize(random_crop(rng, "noise", (120, 200)), size) * np.float32(rng.uniform(0, 0.4))
+    zenith = np.array([0.30, 0.50, 0.85], np.float32) * rng.uniform(0.6, 1.1)
+    cloud = cv2.resize(random_crop(rng, "noise", (120, 200)), size) * rng.uniform(0, 0.4)
     cloud, root = np.clip(cloud, 0, 1), np.sqrt(np.clip(up / 0.6, 0, 1))
     sky = [low + (high - low) * root for low, high in zip(horizon, zenith, strict=True)]
-    color[:] = cv2.merge([channel + cloud * (np.float32(0.95) - channel) for channel in sky])
-    outline = random_crop(rng, "soft", (1, 200)) + np.float32(0.25) * random_crop(rng, "speckle", (1, 200))
-    skyline = np.float32(0.05) * cv2.resize(outline, (size[0], 1)) + np.float32(rng.uniform(0.04, 0.18))
+    color[:] = cv2.merge([channel + cloud * (0.95 - channel) for channel in sky])
+    outline = random_crop(rng, "soft", (1, 200)) + 0.25 * random_crop(rng, "speckle", (1, 200))
+    skyline = 0.05 * cv2.resize(outline, (size[0], 1)) + rng.uniform(0.04, 0.18)
     leaves = cv2.resize(random_crop(rng, "speckle", (120, 250)), size)
-    leaves = (1 + np.float32(0.18) * leaves) * (1 + np.float32(0.5) * up)
-    green = np.float32([0.30, 0.40, 0.28]) * np.float32(rng.uniform(0.6, 1.3))
+    leaves = (1 + 0.18 * leaves) * (1 + 0.5 * up)
+    green = np.array([0.30, 0.40, 0.28], np.float32) * rng.uniform(0.6, 1.3)
     copy_masked(color, multiply_color(green, leaves), up < skyline)
 
 
@@ -99,16 +99,16 @@ def draw_floor(
     texels = cv2.multiply(rays[first:], cv2.merge([depth * scale] * 3))  # (h, w, 3)
     x, y = texels @ spin[0], texels @ spin[2]
     grain = tile(name, x, y)
-    stain = tile("noise", x * np.float32(0.23), y * np.float32(0.23))
+    stain = tile("noise", x * 0.23, y * 0.23)
     # Distant texture is finer than a pixel: fade it out to avoid aliasing.
     fade = np.clip(3.2 * scene.camera.focal * eye_height / scale / depth**2, 0, 1)
-    pattern = 1 + np.float32(0.08 if name == "noise" else 0.16) * grain * fade + np.float32(0.07) * stain
+    pattern = 1 + (0.08 if name == "noise" else 0.16) * grain * fade + 0.07 * stain
     if horizon is None:
         color = multiply_color(base, pattern)
     else:
-        haze = np.float32(0.6) * (depth / FAR) ** 1.5
+        haze = 0.6 * (depth / FAR) ** 1.5
         pattern *= 1 - haze
-        far_color = horizon * np.float32(0.8)
+        far_color = horizon * 0.8
         color = cv2.merge([near * pattern + haze * far for near, far in zip(base, far_color, strict=True)])
     copy_masked(background.color[first:], color, ground[first:])
     return base
@@ -119,7 +119,7 @@ def draw_ceiling(background: Background, up: np.ndarray, height: float, floor: n
     distance = height / np.maximum(up, 1e-3)
     closer = (up > 1e-3) & (distance < FAR)
     np.copyto(background.depth, distance, where=closer)
-    plaster = floor * np.float32(0.2) + np.float32(0.68)
+    plaster = floor * 0.2 + 0.68
     copy_masked(background.color, cv2.merge([np.full(SIZE, channel) for channel in plaster]), closer)
     background.normal_index[closer] = 2
 
@@ -160,10 +160,10 @@ def floor_material(rng: Generator, outdoor: bool) -> tuple[str, np.ndarray]:
     name = str(rng.choice((outside if outdoor else inside).split()))
     base = {"grass": (0.28, 0.40, 0.16), "planks": (0.55, 0.38, 0.24)}.get(name)
     if base is not None:
-        return name, np.float32(base) * np.float32(rng.uniform(0.6, 1.3))
+        return name, np.array(base, np.float32) * rng.uniform(0.6, 1.3)
     if outdoor:
-        return name, np.float32([0.5, 0.48, 0.45]) * np.float32(rng.uniform(0.5, 1.4))
-    return name, random_color(rng, 0.85).astype(np.float32) * 0.6 + np.float32([0.16, 0.16, 0.15])
+        return name, np.array([0.5, 0.48, 0.45], np.float32) * rng.uniform(0.5, 1.4)
+    return name, random_color(rng, 0.85).astype(np.float32) * 0.6 + np.array([0.16, 0.16, 0.15], np.float32)
 
 
 def wall_texture(rng: Generator, outdoor: bool) -> np.ndarray:
@@ -171,10 +171,10 @@ def wall_texture(rng: Generator, outdoor: bool) -> np.ndarray:
     outside, inside = "brick panel noise planks", "noise noise stripe panel brick tiles"
     name = rng.choice((outside if outdoor else inside).split())
     base = (random_color(rng, 0.75) * 0.7 + 0.2).astype(np.float32)
-    pattern = np.float32(0.03 if name == "noise" else 0.09) * textures()[name]
-    pattern = 1 + (pattern + np.float32(0.03) * textures()["noise"])
+    pattern = (0.03 if name == "noise" else 0.09) * textures()[name]
+    pattern = 1 + (pattern + 0.03 * textures()["noise"])
     half = multiply_color(base, pattern)  # (256, 256, 3)
-    image = cv2.hconcat([half, half])
+    image: np.ndarray = cv2.hconcat([half, half])
     if rng.random() < 0.4:  # another color on the lower part
         image[150:].reshape(106, -1)[:] *= np.tile(rng.uniform(0.55, 1.0, 3), 512)
     image[246:] *= 0.55  # baseboard
@@ -190,7 +190,8 @@ def wall_texture(rng: Generator, outdoor: bool) -> np.ndarray:
 
 def draw_wall_object(rng: Generator, wall: np.ndarray) -> None:
     """Draw a framed picture, a window or a door onto a wall (256, 512, 3), at a random position."""
-    x, y, w, h = rng.integers(0, 470), rng.integers(20, 130), rng.integers(14, 70), rng.integers(16, 80)
+    ranges = (0, 470), (20, 130), (14, 70), (16, 80)
+    x, y, w, h = (int(rng.integers(low, high)) for low, high in ranges)
     choice = rng.random()
     is_door, is_picture = choice < 0.2, choice >= 0.35
     if is_door:

@@ -1,7 +1,9 @@
 """Lofts (closed surfaces made of rings), quads (flat cut-outs), textures and colors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -208,7 +210,7 @@ def cloth_texture(rng: Generator, base: np.ndarray, pattern: str) -> np.ndarray:
     rows, columns = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)
     second = np.clip(random_color(rng), 0.03, 0.95)
     period = rng.integers(6, 18)
-    mask = {
+    patterns: dict[str, Callable[[], Any]] = {
         "plain": lambda: 0.0,
         "hoops": lambda: rows // (period / 2) % 2,
         "pinstripe": lambda: columns % 8 < 1,
@@ -217,8 +219,8 @@ def cloth_texture(rng: Generator, base: np.ndarray, pattern: str) -> np.ndarray:
         "dots": lambda: (rows % 8 - 4) ** 2 + (columns % 8 - 4) ** 2 < 6,
         "blotch": lambda: random_crop(rng, "noise", shape) > 0.3,
         "band": lambda: abs(rows - shape[0] * 0.66) < 5,
-    }[pattern]() + np.zeros(shape, np.float32)
-    mask = mask.astype(np.float32)
+    }
+    mask = (patterns[pattern]() + np.zeros(shape, np.float32)).astype(np.float32)
     base, second = base.astype(np.float32), second.astype(np.float32)
     weave = 1 + 0.05 * random_crop(rng, "noise", shape) + 0.03 * random_crop(rng, "fine", shape)
     return cv2.merge([(one + mask * (other - one)) * weave for one, other in zip(base, second, strict=True)])
