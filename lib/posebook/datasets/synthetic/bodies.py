@@ -138,15 +138,8 @@ def sample_look(rng: Generator) -> Look:
         lower = np.array([0.16, 0.22, 0.34]) * rng.uniform(0.5, 1.9)
     styles = {"short": 0.5, "bald": 0.1, "cap": 0.17, "crop": 0.17, "bob": 0.06}
     if woman:
-        styles = {
-            "short": 0.2,
-            "long": 0.26,
-            "tail": 0.2,
-            "bun": 0.1,
-            "bob": 0.12,
-            "cap": 0.06,
-            "scarf": 0.06,
-        }
+        styles = {"short": 0.2, "long": 0.26, "tail": 0.2, "bun": 0.1, "bob": 0.12, "cap": 0.06}
+        styles["scarf"] = 0.06
     # The order of the arguments is the order of the random numbers.
     return Look(
         stature=stature,
@@ -238,9 +231,7 @@ def pose_limbs(look: Look, pose: dict[str, Any], pelvis: np.ndarray, spine: Spin
     """Joint positions and segment frames of arms and legs by forward kinematics."""
     stature, chest = look.stature, spine.frames[-1]
     joints: dict[str, np.ndarray] = {}
-    frames: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("upper_arm", "forearm", "hand", "thigh", "shank", "foot")
-    }
+    frames: dict[str, list[np.ndarray]] = {}
     for side, sign in SIDES.items():
         angle = {name: pose[f"{side}_{name}"] for name in PAIRED}
         raised = max(angle["shoulder_abduct"], angle["shoulder_flex"], 0) / 180
@@ -264,10 +255,9 @@ def pose_limbs(look: Look, pose: dict[str, Any], pelvis: np.ndarray, spine: Spin
         ankle = knee - shank[:, 1] * (TABLE["shank"] * stature)
         joints |= {f"{side}_shoulder": shoulder, f"{side}_elbow": elbow, f"{side}_wrist": wrist,
                    f"{side}_hip": hip, f"{side}_knee": knee, f"{side}_ankle": ankle}  # fmt: skip
-        for segment, frame in zip(
-            frames.values(), (upper_arm, forearm, palm, thigh, shank, sole), strict=True
-        ):
-            segment.append(frame)
+        segments = {"upper_arm": upper_arm, "forearm": forearm, "hand": palm, "thigh": thigh, "shank": shank}
+        for name, frame in (segments | {"foot": sole}).items():
+            frames.setdefault(name, []).append(frame)
     return Limbs(joints, frames)
 
 
@@ -288,7 +278,7 @@ def trunk_loft(look: Look, spine: Spine, materials: Materials) -> Loft:
     throat = look.neckline - 0.03 * np.clip(np.sin(np.linspace(0, 2 * np.pi, 64)), 0, 1) ** 4
     paint = np.where((rows > look.waist)[:, None, None], materials.shirt, materials.lower).astype(float)
     paint[rows[:, None] > throat] = look.skin
-    paint[abs(rows - look.waist) < 0.003] *= 1 - 0.3  # belt
+    paint[abs(rows - look.waist) < 0.003] *= 0.7  # belt
     relief = cv2.resize(materials.relief, (25, len(heights))) * 0.5 * (heights < 0.80)[:, None]
     profile = profile * look.stature
     return make_loft(spine.centers, spine.frames, profile, paint, around=25, power=0.85, relief=relief)
@@ -302,7 +292,7 @@ def limb_lofts(look: Look, limbs: Limbs, materials: Materials) -> list[Loft]:
 
     def paint_arm(rows: np.ndarray) -> np.ndarray:
         colors = np.where((rows < look.sleeve)[:, None, None], sleeve_cloth, skin)
-        colors[abs(rows - look.sleeve) < 0.03] *= 1 - 0.25  # seam
+        colors[abs(rows - look.sleeve) < 0.03] *= 0.75  # seam
         return colors
 
     def paint_leg(rows: np.ndarray) -> np.ndarray:

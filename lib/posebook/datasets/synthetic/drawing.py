@@ -59,7 +59,7 @@ def rasterize(scene: Scene) -> Buffers:
     for quad in scene.quads:
         draw_quad(buffers, camera, quad)
     owned = [(-1, loft) for loft in scene.lofts]
-    owned += [(number, loft) for number, who in enumerate(scene.people, 1) for loft in who.lofts]
+    owned += [(number, loft) for number, person in enumerate(scene.people, 1) for loft in person.lofts]
     draw_lofts(buffers, camera, owned)
     return buffers
 
@@ -248,7 +248,9 @@ def interpolate_field(field: np.ndarray, across: np.ndarray, along: np.ndarray) 
 
 def direct_light(scene: Scene, depth: np.ndarray) -> np.ndarray:
     """Share of direct light (H, W) that reaches each pixel of a depth map (H, W), with soft shadow edges."""
-    solids = [cv2.resize(loft.grid, (24, 30)).reshape(-1, 3) for who in scene.people for loft in who.lofts]
+    solids = [
+        cv2.resize(loft.grid, (24, 30)).reshape(-1, 3) for person in scene.people for loft in person.lofts
+    ]
     solids += [cv2.resize(loft.grid, (16, 96)).reshape(-1, 3) for loft in scene.lofts]
     solids += [
         cv2.resize(quad.corners[[0, 1, 3, 2]].reshape(2, 2, 3).astype(np.float32), (20, 20)).reshape(-1, 3)

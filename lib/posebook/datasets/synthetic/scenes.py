@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from posebook.datasets.synthetic import bodies
 from posebook.datasets.synthetic.anatomy import rotation, sample_pose
-from posebook.datasets.synthetic.bodies import Person, person, sample_look
+from posebook.datasets.synthetic.bodies import Person, sample_look
 from posebook.datasets.synthetic.surfaces import (
     Loft,
     Quad,
@@ -95,9 +96,9 @@ def sample_scene(rng: Generator) -> Scene:
     camera, main = sample_camera(rng)
     spots, people = place_people(rng, camera, main)
     objects: list[Loft | Quad] = []
-    for (x, z), who in zip(spots, people, strict=True):
-        if who.seat:
-            objects += make_seat(rng, who, x, z)
+    for (x, z), person in zip(spots, people, strict=True):
+        if person.seat:
+            objects += make_seat(rng, person, x, z)
     far = max(z for _, z in spots)
     outdoor = rng.random() < 0.45
     objects += place_objects(rng, camera, main, spots, outdoor)
@@ -140,7 +141,8 @@ def place_people(rng: Generator, camera: Camera, main: float) -> tuple[Spots, li
                 x = spots[0][0] * depth / main + rng.normal(0, 0.45)
             if is_free(spots, x, depth, 0.75) and abs(x) < 1.02 * reach:
                 spots.append((x, depth))
-                people.append(person(rng, sample_look(rng), sample_pose(rng), rng.uniform(0, 360), spots[-1]))
+                look, pose = sample_look(rng), sample_pose(rng)
+                people.append(bodies.person(rng, look, pose, rng.uniform(0, 360), (x, depth)))
                 break
     return spots, people
 
@@ -305,15 +307,15 @@ def make_table(
     return quads
 
 
-def make_seat(rng: Generator, who: Person, x: float, z: float) -> list[Quad]:
+def make_seat(rng: Generator, person: Person, x: float, z: float) -> list[Quad]:
     """The seat of a person who sits at (x, z): a chair, a stool or a box."""
-    assert who.seat is not None
-    height, yaw = who.seat
-    forward, depth = rotation("y", yaw)[:, 2], 0.27 * who.stature
-    x, z = x + forward[0] * 0.07 * who.stature, z + forward[2] * 0.07 * who.stature
+    assert person.seat is not None
+    height, yaw = person.seat
+    forward, depth = rotation("y", yaw)[:, 2], 0.27 * person.stature
+    x, z = x + forward[0] * 0.07 * person.stature, z + forward[2] * 0.07 * person.stature
     if rng.random() < 0.6:
         textures = [furniture_texture(rng)]
-        back = rng.choice([0, 0.26]) * who.stature
+        back = rng.choice([0, 0.26]) * person.stature
         return make_table(x, z, (depth, height, depth), yaw, textures, back)
     width = rng.uniform(0.45, 1.2)
     return box((x, 0, z), (width, height, depth), yaw, [furniture_texture(rng)])

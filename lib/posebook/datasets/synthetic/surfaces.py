@@ -42,7 +42,10 @@ class Quad:
     texture: np.ndarray
 
 
-def make_loft(centers, frames, profile, colors, around=17, power=1.0, relief=0.0, gloss=0.0) -> Loft:
+def make_loft(
+    centers: np.ndarray, frames: np.ndarray, profile: np.ndarray, colors: np.ndarray,
+    around: int = 17, power: float = 1.0, relief: np.ndarray | float = 0.0, gloss: float = 0.0,
+) -> Loft:  # fmt: skip
     """A loft from ring centers (U, 3), ring frames (U, 3, 3) and a profile (U, 3).
 
     The profile holds half width, front depth and back depth. A `power` below 1 makes the rings squarer.
@@ -53,8 +56,9 @@ def make_loft(centers, frames, profile, colors, around=17, power=1.0, relief=0.0
 
 
 def tube_surfaces(
-    centers: np.ndarray, frames: np.ndarray, profile: np.ndarray, around=17, power=1.0, relief=0.0
-) -> tuple[np.ndarray, np.ndarray]:
+    centers: np.ndarray, frames: np.ndarray, profile: np.ndarray,
+    around: int = 17, power: float = 1.0, relief: np.ndarray | float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Points and normals (N, U, around, 3) of N tubes that differ only in centers (N, U, 3) and frames."""
     x, z_front, z_back = unit_ring(around, power)
     scale = 1 + relief

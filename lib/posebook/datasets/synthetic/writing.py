@@ -42,42 +42,42 @@ def masks(buffers: Buffers, count: int) -> list[np.ndarray]:
     return [cv2.resize(mask, SIZE[::-1], interpolation=cv2.INTER_AREA) > 127 for mask in large]
 
 
-def visible_share(who: Person, mask: np.ndarray, camera: Camera) -> float:
+def visible_share(person: Person, mask: np.ndarray, camera: Camera) -> float:
     """Share of the surface points inside the image and facing the camera that lie in the visible mask."""
-    points, facing = surface_points(who.lofts, camera)
+    points, facing = surface_points(person.lofts, camera)
     projected = camera.project(points.take((facing > 0).nonzero()[0], 0))
     x, y = np.rint(projected[:, 0]).astype(int), np.rint(projected[:, 1]).astype(int)
     inside = (projected[:, 2] > 0.2) & (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
     return float(mask[y[inside], x[inside]].mean()) if inside.any() else 0.0
 
 
-def project_joints(who: Person, buffers: Buffers, camera: Camera) -> np.ndarray:
-    """Keypoints (19, 3) x, y, v of one person; v by the depth buffer (choice 1 of the module)."""
-    projected = camera.project(who.joints)
+def project_joints(person: Person, buffers: Buffers, camera: Camera) -> np.ndarray:
+    """Keypoints (19, 3) x, y, v of one person; v by the depth buffer (item 1 of the module docstring)."""
+    projected = camera.project(person.joints)
     x, y, z = projected.T
     within = (z > 0) & (x >= -0.5) & (y >= -0.5) & (x < SIZE[1] - 0.5) & (y < SIZE[0] - 0.5)
-    column, row = np.rint(camera.scaled(SUPERSAMPLE).project(who.joints)[:, :2]).T
+    column, row = np.rint(camera.scaled(SUPERSAMPLE).project(person.joints)[:, :2]).T
     around = np.array([-1, 0, 1])
     column = (column.clip(0, LARGE[1] - 1)[:, None] + around).clip(0, LARGE[1] - 1).astype(int)  # (19, 3)
     row = (row.clip(0, LARGE[0] - 1)[:, None] + around).clip(0, LARGE[0] - 1).astype(int)
     depth = buffers.depth[row[:, :, None], column[:, None, :]]  # (19, 3, 3)
     # Fat and clothes lie over the trunk and the limbs (larger tolerances), not over nose and eyes.
-    tolerance = TOLERANCE * who.stature + who.thickness * who.stature * (TOLERANCE > 0.03)
+    tolerance = TOLERANCE * person.stature + person.thickness * person.stature * (TOLERANCE > 0.03)
     clear = (depth > (z - tolerance)[:, None, None]).sum((1, 2)) >= 5
     points = np.column_stack([np.round(projected[:, :2], 2), np.where(clear, 2, 1)])
     return np.where(within[:, None], points, 0)
 
 
 def annotate(scene: Scene, buffers: Buffers, keypoints: tuple[str, ...] = KEYPOINTS) -> list[dict[str, Any]]:
-    """COCO annotations (without ids) with these joints, of the people of choice 2 of the module."""
+    """COCO annotations (without ids) with these joints; item 2 of the module docstring states for whom."""
     annotations = []
-    for who, mask in zip(scene.people, masks(buffers, len(scene.people)), strict=True):
+    for person, mask in zip(scene.people, masks(buffers, len(scene.people)), strict=True):
         area = int(mask.sum())
-        points = project_joints(who, buffers, scene.camera)
+        points = project_joints(person, buffers, scene.camera)
         if (
             area < MIN_AREA
             or (points[: len(KEYPOINTS), 2] == 2).sum() < 2
-            or visible_share(who, mask, scene.camera) < MIN_VISIBLE
+            or visible_share(person, mask, scene.camera) < MIN_VISIBLE
         ):
             continue
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -172,10 +172,10 @@ def write_annotations(path: Path, skeleton_name: str, info: dict[str, Any], resu
     """Write an annotation file with the joints of a skeleton; `results` are those of `write_image`."""
     skeleton = skeletons.get(skeleton_name)
     annotations: list[dict[str, Any]] = []
-    for image, people in results:
+    for image, entries in results:
         annotations += [
-            {"id": number, "image_id": image["id"]} | select_keypoints(who, skeleton.keypoints)
-            for number, who in enumerate(people, len(annotations) + 1)
+            {"id": number, "image_id": image["id"]} | select_keypoints(entry, skeleton.keypoints)
+            for number, entry in enumerate(entries, len(annotations) + 1)
         ]
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeleton.keypoints),
                 "skeleton": [[a + 1, b + 1] for a, b in skeleton.limbs]}  # fmt: skip
