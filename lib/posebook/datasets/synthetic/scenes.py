@@ -79,7 +79,8 @@ def make_camera(height: float, pitch: float, roll: float, focal: float) -> Camer
 class Scene:
     """A camera, people, objects (lofts and quads), a room, the direction to the light, and photo settings.
 
-    `sample_room` and `sample_photo` list the keys of `room` and `photo`; a missing key has a default.
+    `sample_room` and `sample_photo` list the keys of `room` and `photo`. All keys of `photo` have defaults. A
+    room with a `wall` also needs skew, height and ceiling; the other keys have defaults.
     """
 
     camera: Camera
