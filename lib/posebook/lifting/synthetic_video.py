@@ -63,7 +63,7 @@ def pose(stride: float) -> dict:
 def walk(frames: int = 81, seed: int = 0) -> SyntheticVideo:
     """So many frames of a walk, 25 a second; the same seed is the same walker in the same room."""
     about = bodies.sample_look(np.random.default_rng(seed))
-    seen = scenes.look(1.35, 8.0, 0.0, 390.0)
+    seen = scenes.make_camera(1.35, 8.0, 0.0, 390.0)
     speed = STRIDE * about.stature * STRIDES  # meters a second
     room = {"outdoor": False, "wall": 7.0, "skew": 9.0, "height": 2.9, "ceiling": True, "seed": seed}
     pictures, boxes, joints = [], [], []

@@ -1,4 +1,4 @@
-"""python -m posebook.datasets.synthetic is `posebook synthesize`."""
+"""`python -m posebook.datasets.synthetic` is `posebook synthesize`."""
 
 import sys
 

@@ -1,43 +1,64 @@
-"""A posed and dressed person: build and clothes drawn at random, then joints and surfaces."""
+"""A posed and dressed person: random build and clothes, joint positions and surfaces."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 from posebook import skeletons
-from posebook.datasets.synthetic.anatomy import ARM, HIP, LEG, PAIRED, SHOULDER, SIDES, TABLE, TRUNK, turn
+from posebook.datasets.synthetic.anatomy import (
+    ARM,
+    HIP,
+    LEG,
+    PAIRED,
+    SHOULDER,
+    SIDES,
+    TABLE,
+    TRUNK,
+    rotate,
+    rotation,
+    smoothstep,
+)
 from posebook.datasets.synthetic.parts import foot, hand, head
 from posebook.datasets.synthetic.surfaces import (
     HAIRS,
     SKINS,
     Loft,
-    blend,
-    cloth,
-    color,
-    crop,
-    loft,
-    moved,
-    rings,
+    blend_frames,
+    cloth_texture,
+    interpolate_table,
+    make_loft,
+    random_color,
+    random_crop,
+    resample,
     tint,
-    tubes,
+    transform_loft,
+    tube_surfaces,
 )
 
 KEYPOINTS = skeletons.get("coco").keypoints
-JOINTS = (*KEYPOINTS, "head", "neck")  # all that a body has: CrowdPose's two as well
+JOINTS = (*KEYPOINTS, "head", "neck")  # COCO's joints and the two that only CrowdPose has
+# Heights of the trunk's rings over stature; two rings at the waist are added.
+TRUNK_HEIGHTS = np.concatenate(
+    [np.linspace(0.470, 0.505, 4), np.linspace(0.52, 0.80, 19), np.linspace(0.812, 0.850, 7)]
+)
 
 
 @dataclass(frozen=True)
 class Person:
-    """A posed, dressed body: joints (19, 3) in meters as JOINTS has them, surfaces, its seat if it sits.
+    """A posed, dressed body: joints (19, 3) in meters in the order of JOINTS, and surfaces.
 
-    `thickness` is how far cloth and fat lift the surface off the bones, over stature.
+    `seat` is the height of the seat in meters and the yaw in degrees if the person sits, else None.
+    `thickness` is the distance of the surface from the body that clothes and fat add, over stature.
     """
 
     joints: np.ndarray
     lofts: list[Loft]
     stature: float
-    seat: tuple | None
+    seat: tuple[float, float] | None
     thickness: float
 
 
@@ -45,279 +66,350 @@ class Person:
 class Look:
     """Build and clothes. Lengths of sleeves and hems run from 0 (shoulder, hip) to 2 (wrist, ankle)."""
 
-    stature: float
-    girth: float
-    shape: float
-    head: float
+    stature: float  # meters
+    girth: float  # factor, about 1
+    trunk_shape: float  # 0 men's table, 1 women's table
+    head: float  # factor of the head's size
     skin: np.ndarray
     hair: np.ndarray
-    style: str
-    shirt: tuple
-    lower: tuple
+    hair_style: str
+    shirt: tuple[np.ndarray, str]  # color and pattern
+    lower: tuple[np.ndarray, str]  # of trousers or skirt
     sleeve: float
     hem: float
     skirt: bool
-    waist: float
-    loose: float
+    waist: float  # height over stature
+    looseness: float
     shoe: np.ndarray
     beard: bool
     glasses: bool
-    neckline: float
+    neckline: float  # height over stature
 
 
-def sample_look(rng: np.random.Generator) -> Look:
-    """A random build (one person in seven a child) and outfit."""
+@dataclass(frozen=True)
+class Spine:
+    """The trunk axis: heights (U,) at rest over stature, centers (U, 3) in meters, frames (U, 3, 3).
+
+    The origin of the centers is the middle of the hips.
+    """
+
+    heights: np.ndarray
+    centers: np.ndarray
+    frames: np.ndarray
+
+    def at(self, height: float) -> np.ndarray:
+        """The point (3,) of the axis at a height over stature at rest."""
+        return np.array([np.interp(height, self.heights, column) for column in self.centers.T])
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Textures of one person; thickness of the clothes over stature; random `relief` (48, 48) of surfaces."""
+
+    thickness: float
+    relief: np.ndarray
+    shirt: np.ndarray
+    lower: np.ndarray
+    skin: np.ndarray
+
+
+@dataclass(frozen=True)
+class Limbs:
+    """Joint positions (3,) by name, and the frames (3, 3) of each segment for the left and the right side."""
+
+    joints: dict[str, np.ndarray]
+    frames: dict[str, list[np.ndarray]]
+
+    def chains(self, *names: str) -> list[list[np.ndarray]]:
+        """The positions of these joints for each side."""
+        return [[self.joints[f"{side}_{name}"] for name in names] for side in SIDES]
+
+
+def sample_look(rng: Generator) -> Look:
+    """A random build and outfit; one person in seven is a child."""
     woman, child = rng.random() < 0.5, rng.random() < 0.14
     stature = (
         rng.uniform(1.05, 1.5) if child else rng.normal(1.64, 0.065) if woman else rng.normal(1.77, 0.07)
     )
     patterns = ["plain"] * 7 + ["hoops", "pinstripe", "check", "block", "dots", "blotch", "band"]
     skirt = woman and rng.random() < 0.3
-    lower = color(rng, 0.7)
-    if rng.random() < 0.4:
+    lower = random_color(rng, 0.7)
+    if rng.random() < 0.4:  # denim
         lower = np.array([0.16, 0.22, 0.34]) * rng.uniform(0.5, 1.9)
+    styles = {"short": 0.5, "bald": 0.1, "cap": 0.17, "crop": 0.17, "bob": 0.06}
+    if woman:
+        styles = {"short": 0.2, "long": 0.26, "tail": 0.2, "bun": 0.1, "bob": 0.12, "cap": 0.06}
+        styles["scarf"] = 0.06
+    # The order of the arguments is the order of the random numbers.
     return Look(
         stature=stature,
         girth=float(np.clip(rng.normal(1.02, 0.09), 0.86, 1.32)),
-        shape=0.3 * rng.random() if child or not woman else rng.uniform(0.75, 1),
+        trunk_shape=0.3 * rng.random() if child or not woman else rng.uniform(0.75, 1),
         head=1 + max(0, 1.55 - stature) * 0.55,
         skin=SKINS[rng.integers(len(SKINS))] * rng.uniform(0.92, 1.05),
         hair=HAIRS[rng.choice(8, p=[0.28, 0.22, 0.16, 0.12, 0.09, 0.04, 0.06, 0.03])],
-        style=str(
-            rng.choice(
-                ["short", "long", "tail", "bun", "bob", "cap", "scarf"],
-                p=[0.2, 0.26, 0.2, 0.1, 0.12, 0.06, 0.06],
-            )
-            if woman
-            else rng.choice(["short", "bald", "cap", "crop", "bob"], p=[0.5, 0.1, 0.17, 0.17, 0.06])
-        ),
-        shirt=(color(rng), str(rng.choice(patterns))),
+        hair_style=str(rng.choice(list(styles), p=list(styles.values()))),
+        shirt=(random_color(rng), str(rng.choice(patterns))),
         lower=(lower, str(rng.choice(["plain"] * 8 + ["pinstripe", "check", "dots", "blotch"]))),
         sleeve=float(rng.choice([0.02, 0.48, 0.6, 1.5, 1.93], p=[0.1, 0.25, 0.2, 0.08, 0.37])),
         hem=rng.uniform(0.35, 0.8) if rng.random() < 0.25 else 1.95,
         skirt=skirt,
         waist=float(rng.choice([0.555, 0.53, 0.605, 0.63])),
-        loose=rng.uniform(0.2, 1.3),
-        shoe=color(rng, 0.7),
+        looseness=rng.uniform(0.2, 1.3),
+        shoe=random_color(rng, 0.7),
         beard=not woman and not child and rng.random() < 0.3,
         glasses=rng.random() < 0.15,
         neckline=rng.uniform(0.815, 0.845),
     )
 
 
-def limbs(points, upper, lower, table, hems, colors_at, size, relief) -> list[Loft]:
-    """A pair of limbs through three joints each (2, 3, 3), upper and lower frames (2, 3, 3).
+def person(
+    rng: Generator,
+    look: Look,
+    pose: dict[str, Any],
+    yaw: float = 0.0,
+    position: tuple[float, float] = (0.0, 0.0),
+) -> Person:
+    """Forward kinematics and surfaces of one body.
 
-    `table` as LEG or ARM; colors from colors_at(positions along the limb).
+    `pose` is as returned by `anatomy.sample_pose`, `yaw` is in degrees, and `position` is x, z in meters. The
+    lowest point of the body is on the floor, or `lift` meters above it.
     """
-    at = np.linspace(table[0, 0], table[-1, 0], 22)
-    at = np.sort(np.concatenate([at, table[:2, 0] + 0.01, *[[h - 0.012, h + 0.012] for h in hems]]))
-    bone, before = np.maximum(at, 0)[:, None], np.minimum(at, 0)[:, None]
-    weight = np.clip((at - 1) / 0.3 + 0.5, 0, 1)
-    weight = weight * weight * (3 - 2 * weight)
-    centers = [
-        np.where(bone < 1, a + bone * (b - a), b + (bone - 1) * (c - b)) + before * (b - a)
-        for a, b, c in points
-    ]
-    frames = [blend(first, second, weight) for first, second in zip(upper, lower, strict=True)]
-    grids, normals = tubes(
-        np.stack(centers), np.stack(frames), rings(table, at) * size, relief=relief[: len(at), :17]
-    )
-    rows = np.interp(np.linspace(0, len(at) - 1, 64), np.arange(len(at)), at)
-    colors = np.ascontiguousarray(colors_at(rows), np.float32)
-    return [Loft(grid, normal, colors) for grid, normal in zip(grids, normals, strict=True)]
+    pelvis = rotation("y", yaw) @ rotation("x", pose["pitch"])
+    materials = sample_materials(rng, look)
+    spine = bend_spine(look, pose, pelvis)
+    limbs = pose_limbs(look, pose, pelvis, spine)
+    lofts = [trunk_loft(look, spine, materials), *limb_lofts(look, limbs, materials)]
+    if look.skirt:
+        lofts.append(skirt_loft(look, limbs, pelvis, materials))
+    surfaces, face_points = neck_and_head(rng, look, pose, spine)
+    lofts += surfaces
+    joints = limbs.joints | face_points | {"neck": spine.at(0.845)}
 
-
-def dressed(table, hem, thickness, flare) -> np.ndarray:
-    """Thickens a limb's table by cloth down to `hem`, looser (by flare) towards it."""
-    at = np.sort(np.concatenate([table[:, 0], [hem - 0.011, hem + 0.011]]))
-    radii = rings(table, at)
-    grow = thickness * np.clip((at + 0.15) * 3, 0.1, 1) + flare * np.clip(at / max(hem, 0.3), 0, 1)
-    return np.column_stack([at, radii + (grow * (at < hem))[:, None]])
-
-
-def person(rng: np.random.Generator, look: Look, pose: dict, yaw: float = 0.0, place=(0.0, 0.0)) -> Person:
-    """Forward kinematics and surfaces of one body on (or, jumping, over) the floor at `place` (x, z)."""
-    tall = look.stature
-    pelvis = turn("y", yaw) @ turn("x", pose["pitch"])
-    relief = 0.05 * look.loose * cv2.resize(crop(rng, "noise", (64, 48)), (48, 48))
-    cover = 0.004 + 0.007 * look.loose
-
-    # Trunk: rings follow a spine that turns smoothly from the pelvis to the chest.
-    heights = np.sort(np.append(HEIGHTS, look.waist + np.array([-0.004, 0.004])))
-    bend = np.clip((heights - 0.555) / 0.16, 0, 1)
-    bend = bend * bend * (3 - 2 * bend)
-    twisted = turn("y", pose["spine_twist"]) @ turn("z", -pose["spine_side"]) @ turn("x", pose["spine_flex"])
-    vector = cv2.Rodrigues(twisted)[0][:, 0]
-    bends, level = np.unique(bend, return_inverse=True)
-    turned = pelvis @ np.stack([cv2.Rodrigues(vector * w)[0] for w in bends])[level]
-    steps = np.diff(heights, prepend=heights[0])[:, None] * turned[:, :, 1]
-    spine = np.cumsum(steps, 0)
-    spine -= np.array([np.interp(TABLE["hip_height"], heights, column) for column in spine.T])
-    spine *= tall
-    chest = turned[-1]
-
-    def on_spine(height):
-        return np.array([np.interp(height, heights, column) for column in spine.T])
-
-    shirt = cloth(rng, *look.shirt)[::-1]
-    lower = cloth(rng, *look.lower)
-    trunk_relief = cv2.resize(relief, (25, len(heights))) * 0.5 * (heights < 0.80)[:, None]
+    # Move the body so that its lowest point is at the required height; all grids become views of one array.
+    points = np.concatenate([loft.grid.reshape(-1, 3) for loft in lofts])  # (N, 3)
+    shift = np.array([position[0], pose["lift"] - points[:, 1].min(), position[1]])
+    points = (points + shift).astype(np.float32)
+    ends = np.cumsum([loft.grid.shape[0] * loft.grid.shape[1] for loft in lofts])
     lofts = [
-        loft(
-            spine, turned, trunk_profile(look, heights, cover) * tall,
-            trunk_paint(look, heights, shirt, lower), around=25, power=0.85, relief=trunk_relief,
-        )
-    ]  # fmt: skip
+        Loft(part.reshape(loft.grid.shape), loft.normals, loft.colors, loft.gloss)
+        for loft, part in zip(lofts, np.split(points, ends[:-1]), strict=True)
+    ]
+    seat = (shift[1] - 0.062 * look.stature * look.girth, yaw) if pose["family"] == "sit" else None
+    ordered = np.stack([joints[name] for name in JOINTS]) + shift  # (19, 3)
+    return Person(
+        ordered, lofts, look.stature, seat, 1.6 * materials.thickness + 0.09 * max(0, look.girth - 1)
+    )
 
-    # Joints of arms and legs, and the frames of their segments.
-    joints, frames = {}, {}
+
+def sample_materials(rng: Generator, look: Look) -> Materials:
+    """Random textures of a given look."""
+    relief = 0.05 * look.looseness * cv2.resize(random_crop(rng, "noise", (64, 48)), (48, 48))
+    shirt = cloth_texture(rng, *look.shirt)[::-1]
+    lower = cloth_texture(rng, *look.lower)
+    skin = tint(look.skin, 1 + 0.03 * random_crop(rng, "noise", (64, 64)))
+    return Materials(0.004 + 0.007 * look.looseness, relief, shirt, lower, skin)
+
+
+def bend_spine(look: Look, pose: dict[str, Any], pelvis: np.ndarray) -> Spine:
+    """The trunk axis, which turns smoothly from the frame of the pelvis to that of the chest."""
+    heights = np.sort(np.append(TRUNK_HEIGHTS, look.waist + np.array([-0.004, 0.004])))
+    total = rotation("y", pose["spine_twist"])
+    total = rotate(total, z=-pose["spine_side"], x=pose["spine_flex"])
+    vector = cv2.Rodrigues(total)[0][:, 0]
+    # Most rings share a weight of 0 or 1, so each distinct weight is converted once.
+    weights, level = np.unique(smoothstep((heights - 0.555) / 0.16), return_inverse=True)
+    frames = pelvis @ np.stack([cv2.Rodrigues(vector * weight)[0] for weight in weights])[level]  # (U, 3, 3)
+    steps = np.diff(heights, prepend=heights[0])[:, None] * frames[:, :, 1]
+    centers = np.cumsum(steps, 0)
+    centers -= Spine(heights, centers, frames).at(TABLE["hip_height"])
+    centers *= look.stature
+    return Spine(heights, centers, frames)
+
+
+def pose_limbs(look: Look, pose: dict[str, Any], pelvis: np.ndarray, spine: Spine) -> Limbs:
+    """Joint positions and segment frames of arms and legs by forward kinematics."""
+    stature, chest = look.stature, spine.frames[-1]
+    joints: dict[str, np.ndarray] = {}
+    frames: dict[str, list[np.ndarray]] = {}
     for side, sign in SIDES.items():
         angle = {name: pose[f"{side}_{name}"] for name in PAIRED}
         raised = max(angle["shoulder_abduct"], angle["shoulder_flex"], 0) / 180
-        shoulder = on_spine(TABLE["shoulder_height"] - 0.012) + chest @ [
-            sign * (SHOULDER * (1 - 0.06 * look.shape) - 0.012 * raised) * tall,
-            (0.012 + 0.04 * max(0, raised - 0.3)) * tall,
+        shoulder = spine.at(TABLE["shoulder_height"] - 0.012) + chest @ [
+            sign * (SHOULDER * (1 - 0.06 * look.trunk_shape) - 0.012 * raised) * stature,
+            (0.012 + 0.04 * max(0, raised - 0.3)) * stature,
             0,
         ]
-        upper = chest @ turn("x", -angle["shoulder_flex"]) @ turn("z", sign * angle["shoulder_abduct"])
-        upper = upper @ turn("y", sign * angle["shoulder_rotate"])
-        fore = upper @ turn("x", -angle["elbow"])
-        palm = fore @ turn("y", sign * (angle["forearm_rotate"] - 60)) @ turn("x", -angle["wrist"])
-        elbow = shoulder - upper[:, 1] * (TABLE["upper_arm"] * tall)
-        wrist = elbow - fore[:, 1] * (TABLE["forearm"] * tall)
-        hip = pelvis @ [sign * HIP * (1 + 0.04 * look.shape) * tall, 0, 0]
-        thigh = pelvis @ turn("x", -angle["hip_flex"]) @ turn("z", sign * angle["hip_abduct"])
-        thigh = thigh @ turn("y", sign * angle["hip_rotate"])
-        shank = thigh @ turn("x", angle["knee"])
-        knee = hip - thigh[:, 1] * (TABLE["thigh"] * tall)
-        ankle = knee - shank[:, 1] * (TABLE["shank"] * tall)
+        hip = pelvis @ [sign * HIP * (1 + 0.04 * look.trunk_shape) * stature, 0, 0]
+        upper_arm = rotate(chest, x=-angle["shoulder_flex"], z=sign * angle["shoulder_abduct"])
+        upper_arm = rotate(upper_arm, y=sign * angle["shoulder_rotate"])
+        forearm = rotate(upper_arm, x=-angle["elbow"])
+        palm = rotate(forearm, y=sign * (angle["forearm_rotate"] - 60), x=-angle["wrist"])
+        thigh = rotate(pelvis, x=-angle["hip_flex"], z=sign * angle["hip_abduct"])
+        thigh = rotate(thigh, y=sign * angle["hip_rotate"])
+        shank = rotate(thigh, x=angle["knee"])
+        sole = rotate(shank, x=angle["ankle"])
+        elbow = shoulder - upper_arm[:, 1] * (TABLE["upper_arm"] * stature)
+        wrist = elbow - forearm[:, 1] * (TABLE["forearm"] * stature)
+        knee = hip - thigh[:, 1] * (TABLE["thigh"] * stature)
+        ankle = knee - shank[:, 1] * (TABLE["shank"] * stature)
         joints |= {f"{side}_shoulder": shoulder, f"{side}_elbow": elbow, f"{side}_wrist": wrist,
                    f"{side}_hip": hip, f"{side}_knee": knee, f"{side}_ankle": ankle}  # fmt: skip
-        frames[side] = upper, fore, palm, thigh, shank, shank @ turn("x", angle["ankle"])
-    uppers, fores, palms, thighs, shanks, soles = zip(*frames.values(), strict=True)
-
-    def chain(*names):
-        return [[joints[f"{side}_{name}"] for name in names] for side in SIDES]
-
-    # Their surfaces: sleeves and trouser legs are the same on both sides.
-    sleeve_cloth, leg_cloth = shirt[:64], lower[:64]
-    skin = tint(look.skin, 1 + 0.03 * crop(rng, "noise", (64, 64)))
-    hem = -0.2 if look.skirt else look.hem
-
-    def paint_arm(s):
-        colors = np.where((s < look.sleeve)[:, None, None], sleeve_cloth, skin)
-        colors[abs(s - look.sleeve) < 0.03] *= 1 - 0.25
-        return colors
-
-    def paint_leg(s):
-        return np.where((s < hem)[:, None, None], leg_cloth, skin)
-
-    thin = (0.9 + 0.1 * (1 - look.shape)) * (0.6 + 0.4 * look.girth)
-    arm_table = dressed(ARM * [1, thin, thin, thin], look.sleeve, cover * 0.9, 0.006 * look.loose)
-    thick = look.girth * (0.96 + 0.06 * look.shape)
-    leg_table = dressed(LEG * [1, thick, thick, thick], hem, cover * 0.7, 0.014 * look.loose)
-    arms = limbs(
-        chain("shoulder", "elbow", "wrist"), uppers, fores, arm_table, [look.sleeve], paint_arm, tall,
-        relief * 0.6,
-    )  # fmt: skip
-    legs = limbs(
-        chain("hip", "knee", "ankle"), thighs, shanks, leg_table, [hem] if hem > 0 else [], paint_leg, tall,
-        relief * (hem > 1),
-    )  # fmt: skip
-    shoe = np.float32([[0.85 if look.shoe.sum() > 0.5 else 0.25] * 3, look.shoe, [0.8] * 3])[foot()[1]]
-    gloves = [(part.colors * look.skin).astype(np.float32) for part in hand(1)]
-    for number, (side, sign) in enumerate(SIDES.items()):
-        lofts.append(arms[number])
-        for part, glove in zip(hand(sign), gloves, strict=True):
-            lofts.append(moved(part, joints[f"{side}_wrist"], palms[number], tall, glove))
-        lofts += [legs[number], moved(foot()[0], joints[f"{side}_ankle"], soles[number], tall, shoe)]
-    if look.skirt:
-        lofts.append(skirt(joints, thighs, pelvis, look, leg_cloth, relief))
-
-    # Neck and head.
-    neck = chest @ turn("x", 0.5 * pose["neck_flex"] + 8)
-    skull = (
-        chest @ turn("y", pose["neck_twist"]) @ turn("z", -pose["neck_side"]) @ turn("x", pose["neck_flex"])
-    )
-    middle = (
-        on_spine(0.845) + neck[:, 1] * (0.088 + 0.065 * (look.head - 1)) * tall + skull[:, 2] * 0.008 * tall
-    )
-    bottom = on_spine(0.835) - neck[:, 1] * 0.015 * tall
-    top = middle - skull[:, 1] * 0.015 * tall - skull[:, 2] * 0.012 * tall
-    width = np.linspace(0.034, 0.031, 8) * (1 - 0.12 * look.shape) * (0.5 + 0.5 * look.girth) * tall
-    along = np.linspace(0, 1, 8)
-    lofts.append(
-        loft(
-            bottom + along[:, None] * (top - bottom), blend(chest, skull, along), np.stack([width] * 3, -1),
-            np.broadcast_to(look.skin * 0.96, (4, 4, 3)),
-        )
-    )  # fmt: skip
-    surfaces, points = head(rng, middle, skull, look)
-    lofts += surfaces
-    joints |= points | {"neck": on_spine(0.845)}
-
-    # Set it on the floor by its lowest point; the surfaces become views of one array.
-    grid = np.concatenate([part.grid.reshape(-1, 3) for part in lofts])
-    shift = np.array([place[0], pose["lift"] - grid[:, 1].min(), place[1]])
-    grid = (grid + shift).astype(np.float32)
-    ends = np.cumsum([part.grid.shape[0] * part.grid.shape[1] for part in lofts])
-    placed = [
-        Loft(points.reshape(part.grid.shape), part.normals, part.colors, part.gloss)
-        for part, points in zip(lofts, np.split(grid, ends[:-1]), strict=True)
-    ]
-    seat = (shift[1] - 0.062 * tall * look.girth, yaw) if pose["family"] == "sit" else None
-    ordered = np.stack([joints[name] for name in JOINTS]) + shift
-    return Person(ordered, placed, tall, seat, 1.6 * cover + 0.09 * max(0, look.girth - 1))
+        segments = {"upper_arm": upper_arm, "forearm": forearm, "hand": palm, "thigh": thigh, "shank": shank}
+        for name, frame in (segments | {"foot": sole}).items():
+            frames.setdefault(name, []).append(frame)
+    return Limbs(joints, frames)
 
 
-# Of the trunk's rings, over stature, before those at the waist.
-HEIGHTS = np.concatenate(
-    [np.linspace(0.470, 0.505, 4), np.linspace(0.52, 0.80, 19), np.linspace(0.812, 0.850, 7)]
-)
-
-
-def trunk_profile(look: Look, heights: np.ndarray, cover: float) -> np.ndarray:
-    """Half width, depth before and behind the spine (U, 3) over stature, under cloth of thickness `cover`."""
-    profile = (1 - look.shape) * rings(TRUNK[0], heights) + look.shape * rings(TRUNK[1], heights)
+def trunk_loft(look: Look, spine: Spine, materials: Materials) -> Loft:
+    """The trunk from the crotch to the neck, under its clothes."""
+    heights = spine.heights
+    profile = (1 - look.trunk_shape) * interpolate_table(TRUNK[0], heights)
+    profile = profile + look.trunk_shape * interpolate_table(TRUNK[1], heights)  # (U, 3)
     girth = 1 + (look.girth - 1) * np.array([1, 1.6, 1.2])
     belly = 1 + max(0, look.girth - 1) * 1.5 * np.exp(-(((heights - 0.62) / 0.06) ** 2))
     profile = profile * np.where(heights[:, None] < 0.8, girth, 1)
     profile[:, 1] *= belly
-    loose = cover * np.clip((0.845 - heights) / 0.03, 0, 1) * (1 + 0.5 * (heights > look.waist))
-    return profile + loose[:, None]
+    cloth = materials.thickness * np.clip((0.845 - heights) / 0.03, 0, 1) * (1 + 0.5 * (heights > look.waist))
+    profile = profile + cloth[:, None]
 
-
-def trunk_paint(look: Look, heights: np.ndarray, shirt: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """Colors (96, 64, 3) of the trunk: shirt over trousers or skirt, and skin above the neckline."""
-    rows = np.interp(np.linspace(0, len(heights) - 1, 96), np.arange(len(heights)), heights)
+    # Shirt above the waist, trousers or skirt below, skin above the neckline.
+    rows = resample(heights, 96)
     throat = look.neckline - 0.03 * np.clip(np.sin(np.linspace(0, 2 * np.pi, 64)), 0, 1) ** 4
-    paint = np.where((rows > look.waist)[:, None, None], shirt, lower).astype(float)
+    paint = np.where((rows > look.waist)[:, None, None], materials.shirt, materials.lower).astype(float)
     paint[rows[:, None] > throat] = look.skin
-    paint[abs(rows - look.waist) < 0.003] *= 1 - 0.3
-    return paint
+    paint[abs(rows - look.waist) < 0.003] *= 0.7  # belt
+    relief = cv2.resize(materials.relief, (25, len(heights))) * 0.5 * (heights < 0.80)[:, None]
+    profile = profile * look.stature
+    return make_loft(spine.centers, spine.frames, profile, paint, around=25, power=0.85, relief=relief)
 
 
-def skirt(joints, thighs, pelvis, look, colors, relief) -> Loft:
-    """A skirt about both thighs, as long as the hem says (0 hip, 2 ankle)."""
-    tall = look.stature
-    length = np.clip(look.hem if look.hem < 1 else 0.9 + 0.35 * look.loose, 0.5, 1.35)
-    at = np.linspace(-0.25, length, 14)
+def limb_lofts(look: Look, limbs: Limbs, materials: Materials) -> list[Loft]:
+    """Arms, hands, legs and shoes. Sleeves and trouser legs are the same on both sides."""
+    stature, thickness, skin = look.stature, materials.thickness, materials.skin
+    sleeve_cloth, leg_cloth = materials.shirt[:64], materials.lower[:64]
+    hem = -0.2 if look.skirt else look.hem  # no trouser leg under a skirt
 
-    def path(side):
-        points = np.stack([joints[f"{side}_{name}"] for name in ("hip", "knee", "ankle")])
-        return np.stack([np.interp(at, [0, 1, 2], c) for c in points.T], -1)
+    def paint_arm(rows: np.ndarray) -> np.ndarray:
+        colors = np.where((rows < look.sleeve)[:, None, None], sleeve_cloth, skin)
+        colors[abs(rows - look.sleeve) < 0.03] *= 0.75  # seam
+        return colors
 
-    left, right = path("left"), path("right")
-    turned = blend(pelvis, 0.5 * (thighs[0] + thighs[1]), np.clip((at + 0.1) / 0.4, 0, 1))
-    centers = 0.5 * (left + right) + (np.minimum(at, 0) * 0.245 * tall)[:, None] * -pelvis[:, 1]
+    def paint_leg(rows: np.ndarray) -> np.ndarray:
+        return np.where((rows < hem)[:, None, None], leg_cloth, skin)
+
+    arm_width = (0.9 + 0.1 * (1 - look.trunk_shape)) * (0.6 + 0.4 * look.girth)
+    arm_table = add_clothes(ARM * [1, *[arm_width] * 3], look.sleeve, thickness * 0.9, 0.006 * look.looseness)
+    leg_width = look.girth * (0.96 + 0.06 * look.trunk_shape)
+    leg_table = add_clothes(LEG * [1, *[leg_width] * 3], hem, thickness * 0.7, 0.014 * look.looseness)
+    frames = limbs.frames
+    arms = limb_pair(
+        limbs.chains("shoulder", "elbow", "wrist"), (frames["upper_arm"], frames["forearm"]), arm_table,
+        [look.sleeve], paint_arm, stature, materials.relief * 0.6,
+    )  # fmt: skip
+    legs = limb_pair(
+        limbs.chains("hip", "knee", "ankle"), (frames["thigh"], frames["shank"]), leg_table,
+        [hem] if hem > 0 else [], paint_leg, stature, materials.relief * (hem > 1),
+    )  # fmt: skip
+    shoe, zones = foot()
+    sole_color = 0.85 if look.shoe.sum() > 0.5 else 0.25
+    shoe_colors = np.array([[sole_color] * 3, look.shoe, [0.8] * 3], np.float32)[zones]
+    gloves = [(part.colors * look.skin).astype(np.float32) for part in hand(1)]
+    lofts = []
+    for number, (side, sign) in enumerate(SIDES.items()):
+        lofts.append(arms[number])
+        wrist, ankle = limbs.joints[f"{side}_wrist"], limbs.joints[f"{side}_ankle"]
+        for part, colors in zip(hand(sign), gloves, strict=True):
+            lofts.append(transform_loft(part, wrist, frames["hand"][number], stature, colors))
+        lofts += [legs[number], transform_loft(shoe, ankle, frames["foot"][number], stature, shoe_colors)]
+    return lofts
+
+
+def add_clothes(table: np.ndarray, hem: float, thickness: float, flare: float) -> np.ndarray:
+    """A limb's table, thickened by cloth from the trunk to `hem`; `flare` more at the hem."""
+    positions = np.sort(np.concatenate([table[:, 0], [hem - 0.011, hem + 0.011]]))
+    radii = interpolate_table(table, positions)
+    growth = thickness * np.clip((positions + 0.15) * 3, 0.1, 1)
+    growth = growth + flare * np.clip(positions / max(hem, 0.3), 0, 1)
+    return np.column_stack([positions, radii + (growth * (positions < hem))[:, None]])
+
+
+def limb_pair(
+    chains: list[list[np.ndarray]],
+    frames: tuple[list[np.ndarray], list[np.ndarray]],
+    table: np.ndarray,
+    hems: list[float],
+    paint: Callable[[np.ndarray], np.ndarray],
+    stature: float,
+    relief: np.ndarray,
+) -> list[Loft]:
+    """A left and a right limb through three joints each, `chains` (2, 3, 3), in one computation.
+
+    `frames` are those of the proximal and of the distal segments, (2, 2, 3, 3). `table` is like ARM or LEG.
+    `hems` are positions that need sharp edges. `paint` returns the colors for positions along the limb.
+    """
+    positions = np.linspace(table[0, 0], table[-1, 0], 22)
+    edges = [[hem - 0.012, hem + 0.012] for hem in hems]
+    positions = np.sort(np.concatenate([positions, table[:2, 0] + 0.01, *edges]))
+    inside, before = np.maximum(positions, 0)[:, None], np.minimum(positions, 0)[:, None]
+    # Positions below 0 extend the first bone backward, into the trunk.
+    centers = [
+        np.where(inside < 1, a + inside * (b - a), b + (inside - 1) * (c - b)) + before * (b - a)
+        for a, b, c in chains
+    ]
+    weight = smoothstep((positions - 1) / 0.3 + 0.5)  # elbow and knee bend over 0.3 of a bone
+    blended = [blend_frames(first, second, weight) for first, second in zip(*frames, strict=True)]
+    grids, normals = tube_surfaces(
+        np.stack(centers),
+        np.stack(blended),
+        interpolate_table(table, positions) * stature,
+        relief=relief[: len(positions), :17],
+    )
+    colors = np.ascontiguousarray(paint(resample(positions, 64)), np.float32)
+    return [Loft(grid, normal, colors) for grid, normal in zip(grids, normals, strict=True)]
+
+
+def skirt_loft(look: Look, limbs: Limbs, pelvis: np.ndarray, materials: Materials) -> Loft:
+    """A skirt around both thighs down to the hem."""
+    stature, girth = look.stature, look.girth
+    length = np.clip(look.hem if look.hem < 1 else 0.9 + 0.35 * look.looseness, 0.5, 1.35)
+    positions = np.linspace(-0.25, length, 14)
+    left, right = (
+        np.stack([np.interp(positions, [0, 1, 2], axis) for axis in np.stack(chain).T], -1)
+        for chain in limbs.chains("hip", "knee", "ankle")
+    )  # (14, 3) each
+    thighs = limbs.frames["thigh"]
+    frames = blend_frames(pelvis, 0.5 * (thighs[0] + thighs[1]), np.clip((positions + 0.1) / 0.4, 0, 1))
+    above = (np.minimum(positions, 0) * TABLE["thigh"] * stature)[:, None]
+    centers = 0.5 * (left + right) + above * -pelvis[:, 1]
     apart = 0.5 * np.linalg.norm(left - right, axis=1)
-    flare = np.clip(at, 0, None) * 0.030 * look.loose * tall
+    flare = np.clip(positions, 0, None) * 0.030 * look.looseness * stature
     stops = [-0.25, 0, 0.4, 1]
-    width = apart + np.interp(at, stops, [0.040, 0.058, 0.060, 0.052]) * look.girth * tall + flare
-    depth = np.interp(at, stops, [0.068, 0.080, 0.074, 0.062]) * look.girth * tall + flare * 1.2
-    depth = depth + abs(((left - right) * turned[:, :, 2]).sum(-1)) / 2 * 0.8
-    pleats = 0.05 * np.sin(np.linspace(0, 2 * np.pi, 33) * 8) * np.clip(at, 0, 1)[:, None]
-    pleats = pleats + 0.6 * cv2.resize(relief, (33, 14))
+    width = apart + np.interp(positions, stops, [0.040, 0.058, 0.060, 0.052]) * girth * stature + flare
+    depth = np.interp(positions, stops, [0.068, 0.080, 0.074, 0.062]) * girth * stature + flare * 1.2
+    depth = depth + abs(((left - right) * frames[:, :, 2]).sum(-1)) / 2 * 0.8  # one leg in front of the other
+    pleats = 0.05 * np.sin(np.linspace(0, 2 * np.pi, 33) * 8) * np.clip(positions, 0, 1)[:, None]
+    pleats = pleats + 0.6 * cv2.resize(materials.relief, (33, 14))
     profile = np.stack([width, depth, depth], -1)
-    return loft(centers, turned, profile, colors, around=33, relief=pleats)
+    return make_loft(centers, frames, profile, materials.lower[:64], around=33, relief=pleats)
+
+
+def neck_and_head(
+    rng: Generator, look: Look, pose: dict[str, Any], spine: Spine
+) -> tuple[list[Loft], dict[str, np.ndarray]]:
+    """Surfaces of neck and head, and the positions of the face keypoints and the crown."""
+    stature, chest = look.stature, spine.frames[-1]
+    neck = rotate(chest, x=0.5 * pose["neck_flex"] + 8)
+    skull = rotate(chest, y=pose["neck_twist"], z=-pose["neck_side"], x=pose["neck_flex"])
+    center = spine.at(0.845) + neck[:, 1] * (0.088 + 0.065 * (look.head - 1)) * stature
+    center = center + skull[:, 2] * 0.008 * stature
+    bottom = spine.at(0.835) - neck[:, 1] * 0.015 * stature
+    top = center - skull[:, 1] * 0.015 * stature - skull[:, 2] * 0.012 * stature
+    along = np.linspace(0, 1, 8)
+    radius = np.linspace(0.034, 0.031, 8) * (1 - 0.12 * look.trunk_shape) * (0.5 + 0.5 * look.girth) * stature
+    neck_loft = make_loft(
+        bottom + along[:, None] * (top - bottom), blend_frames(chest, skull, along),
+        np.stack([radius] * 3, -1), np.broadcast_to(look.skin * 0.96, (4, 4, 3)),
+    )  # fmt: skip
+    lofts, points = head(rng, center, skull, look)
+    return [neck_loft, *lofts], points
