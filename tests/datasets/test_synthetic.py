@@ -57,6 +57,20 @@ def test_angles_are_within_limits_and_every_family_occurs():
     assert {pose["family"] for pose in poses} == set(anatomy.FAMILIES)
 
 
+def test_generate_refuses_a_folder_with_another_dataset(tmp_path):
+    (tmp_path / "train").mkdir()
+    photograph = tmp_path / "train" / "im00001.jpg"
+    photograph.write_bytes(b"a photograph")
+    with pytest.raises(FileExistsError, match="another dataset.*im00001.jpg"):
+        writing.generate(tmp_path, 1, 1)
+    photograph.rename(tmp_path / "train" / "000001.jpg")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "person_keypoints_val.json").write_text('{"info": {}}')
+    with pytest.raises(FileExistsError, match="another dataset.*person_keypoints_val"):
+        writing.generate(tmp_path, 1, 1)
+    assert (tmp_path / "train" / "000001.jpg").read_bytes() == b"a photograph"
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_segment_lengths_match_the_table(seed):
     rng = np.random.default_rng(seed)

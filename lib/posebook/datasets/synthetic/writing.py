@@ -13,6 +13,7 @@ is the crown of the skull and whose neck is the point where the neck leaves the 
 
 import json
 import multiprocessing
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from posebook import skeletons
 from posebook.datasets.synthetic.bodies import JOINTS, KEYPOINTS, Person
 from posebook.datasets.synthetic.drawing import LARGE, SUPERSAMPLE, Buffers, expose, rasterize, surface_points
 from posebook.datasets.synthetic.scenes import SIZE, Camera, Scene, sample_scene
+from posebook.utils import atomic_write
 
 VERSION = "posebook-synthetic-1"  # raise it if the images of a seed change
 SPLITS, JPEG_QUALITY = ("train", "val"), 92
+DESCRIPTION = "people drawn by posebook"  # marks our annotation files; the same in all versions
 MIN_VISIBLE, MIN_AREA = 0.15, 120
 # In the order of JOINTS.
 TOLERANCE = np.array([0.02] + [0.014] * 2 + [0.034] * 2 + [0.064] * 2 + [0.042] * 2 + [0.034] * 2
@@ -138,6 +141,8 @@ def generate(
     Return immediately if `root` already holds the same version, seed and counts. The images do not depend on
     `workers`, the number of processes (None: one per core). Annotation files are written last, each under a
     temporary name and then renamed, so an existing file is complete.
+
+    Raises FileExistsError if `root` holds images or annotations that this function did not write.
     """
     root, counts = Path(root), {"train": train_images, "val": val_images}
     settings = {"version": VERSION, "seed": seed, "size": list(SIZE), "quality": JPEG_QUALITY}
@@ -146,6 +151,7 @@ def generate(
     files = {(split, name): folder / file.format(split) for split in SPLITS for name, file in FILES.items()}
     if all(read_info(path) == infos[split] for (split, _), path in files.items()):
         return
+    check_own_files(root, files.values())
     for path in files.values():
         path.unlink(missing_ok=True)
     tasks = []
@@ -168,6 +174,14 @@ def generate(
         write_annotations(path, name, infos[split], by_split[split])
 
 
+def check_own_files(root: Path, annotation_files: Iterable[Path]) -> None:
+    """Raise FileExistsError if `root` holds another dataset: generating would delete its images."""
+    strangers = [path for split in SPLITS for path in (root / split).glob("*.jpg") if len(path.stem) != 6]
+    strangers += [path for path in annotation_files if path.exists() and DESCRIPTION not in path.read_text()]
+    if strangers:
+        raise FileExistsError(f"{root} holds another dataset ({strangers[0].name}): name an empty folder")
+
+
 def write_annotations(path: Path, skeleton_name: str, info: dict[str, Any], results: list) -> None:
     """Write an annotation file with the joints of a skeleton; `results` are those of `write_image`."""
     skeleton = skeletons.get(skeleton_name)
@@ -179,12 +193,11 @@ def write_annotations(path: Path, skeleton_name: str, info: dict[str, Any], resu
         ]
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeleton.keypoints),
                 "skeleton": [[a + 1, b + 1] for a, b in skeleton.limbs]}  # fmt: skip
-    content = {"info": {"description": "people drawn by posebook", **info},
+    content = {"info": {"description": DESCRIPTION, **info},
                "images": [image for image, _ in results], "annotations": annotations,
                "categories": [category]}  # fmt: skip
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, separators=(",", ":")))
-    temporary.replace(path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, separators=(",", ":")))
 
 
 def read_info(path: Path) -> dict[str, Any] | None:
