@@ -117,24 +117,33 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", help="the dataset's folder; default: $POSEBOOK_DATA/NAME or data/NAME")
     parser.add_argument("--split", help="default: the evaluation split of the dataset")
     parser.add_argument("--boxes", help="a file of detected boxes; default: the annotated boxes")
+    parser.add_argument("--map-joints", help="evaluate on the joints shared with this set, such as coco")
     parser.add_argument("--dark", action="store_true", help="decode heatmaps with DARK")
     parser.add_argument("--profile", default="demo", help="part of the record's name")
     parser.add_argument("--workers", type=int, default=0, help="number of data loader processes")
+    parser.add_argument("--name", help="name of the record; default: from model, data and profile")
     parser.add_argument("--out-dir", default="reports", help="the record is written to OUT_DIR/records")
 
 
 def run_evaluate(args: Arguments) -> None:
-    from posebook import datasets, records
-    from posebook.datasets import detector_boxes
+    from posebook import datasets, records, skeletons
+    from posebook.datasets import combined, detector_boxes
     from posebook.evaluation import evaluator, predictions
+    from posebook.inference import peers
 
     dataset = datasets.load(args.dataset, args.data_root, args.split)
     if args.boxes:
         dataset = detector_boxes.load_boxes(dataset, args.boxes)
-    record, results, image_stats = evaluator.evaluate_weights(
-        load_model(args), dataset, args.weights, args.model, trained_on=args.trained_on,
-        profile=args.profile, device=args.device, workers=args.workers, dark=args.dark,
-    )  # fmt: skip
+    if args.map_joints:
+        dataset = combined.map_joints(dataset, skeletons.get(args.map_joints))
+    if Path(args.weights).suffix == ".tflite":
+        record, results, image_stats = peers.evaluate_peer(args.weights, dataset, args.profile)
+    else:
+        record, results, image_stats = evaluator.evaluate_weights(
+            load_model(args), dataset, args.weights, args.model, trained_on=args.trained_on,
+            profile=args.profile, device=args.device, workers=args.workers, dark=args.dark,
+        )  # fmt: skip
+    record["name"] = args.name or record["name"]
     path = records.write(record, args.out_dir)
     predictions.save_predictions(path, dataset, results, image_stats)
     print_record(record, path)

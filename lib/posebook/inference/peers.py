@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from posebook import transforms
+from posebook import records, transforms
 from posebook.datasets import PoseDataset, read_image
-from posebook.evaluation.metrics import Predictions
+from posebook.evaluation import bootstrap, evaluator, metrics
+from posebook.evaluation.metrics import ImageStats, Predictions
 
 BLAZEPOSE_COCO = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)  # landmarks of COCO's joints
 
@@ -84,3 +85,31 @@ def predict(peer: Peer, dataset: PoseDataset) -> Predictions:
         keypoints.append(transforms.apply_affine(transforms.invert(matrix), points))
         scores.append(score)
     return Predictions(np.stack(keypoints), np.stack(scores), peer.name)
+
+
+def evaluate_peer(
+    path: str | Path, dataset: PoseDataset, profile: str = "demo"
+) -> tuple[dict, Predictions, ImageStats]:
+    """Evaluate a .tflite file without flip test: the record, the predictions and their image statistics.
+
+    profile is only part of the record's name. What these models were trained on is not published.
+    """
+    metadata, peer = records.RunMetadata(), load_peer(path)
+    predictions = predict(peer, dataset)
+    scores, stats = metrics.measure(dataset, predictions)
+    size = (peer.side, peer.side)
+    record = records.build(
+        "evaluate",
+        f"evaluate-{peer.name}-{dataset.name}-{peer.side}x{peer.side}-{profile}",
+        metadata,
+        model=peer.name,
+        dataset=dataset.describe(),
+        profile=profile,
+        parameters={"split": dataset.split, "runtime": "OpenVINO"},
+        protocol=evaluator.protocol(dataset, size, False, predictions.decoding),
+        metrics=scores,
+        interval=bootstrap.interval(stats),
+        weights=evaluator.weights_file_facts(path, "not published"),
+        seed=0,
+    )
+    return record, predictions, stats
