@@ -24,10 +24,7 @@ def chromium(*arguments: str) -> None:
     """Run Chromium, Chrome or Edge without a window; exit with status 2 if none is installed."""
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
-        print(
-            "no Chromium, Chrome or Edge found (on Debian: apt-get install chromium)",
-            file=sys.stderr,
-        )
+        print("no Chromium, Chrome or Edge found (on Debian: apt-get install chromium)", file=sys.stderr)
         sys.exit(2)
     options = ["--headless", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
     if os.geteuid() == 0:

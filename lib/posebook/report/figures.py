@@ -249,9 +249,8 @@ def deletion_insertion_curves(cases: Sequence[tuple[str, np.ndarray, np.ndarray]
     texts = ("deletion: lower is better", "deleted"), ("insertion: higher is better", "inserted")
     for index, (ax, (title, action)) in enumerate(zip(axes, texts, strict=True)):
         for i, method in enumerate(dict.fromkeys(name for name, *_ in cases)):
-            curves = np.concatenate(
-                [pair[index] for name, *pair in cases if name == method]
-            )  # (N, steps + 1)
+            # (number of curves, steps + 1)
+            curves = np.concatenate([pair[index] for name, *pair in cases if name == method])
             percent = np.linspace(0, 100, curves.shape[1])
             ax.plot(percent, curves.T, color=f"C{i}", linewidth=0.6, alpha=0.3)
             ax.plot(percent, curves.mean(0), color=f"C{i}", label=method)

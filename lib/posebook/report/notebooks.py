@@ -28,7 +28,9 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     outputs so far is then saved beside `out` with `.failed` in its name; its page shows where it stopped.
     Exit with status 2 for a parameter that the notebook does not have.
     """
-    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel, not one of the user
+    os.environ.setdefault(
+        "JUPYTER_PREFER_ENV_PATH", "1"
+    )  # this environment's kernel, not a kernel of the user
     os.environ["POSEBOOK_STILL"] = "1"  # pages cannot show widgets
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds; keeps log files short
@@ -55,9 +57,8 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
             kernel_name="python3",
             cwd=paths.ROOT,
             stderr_file=sys.stderr,
-            extra_arguments=[
-                "--IPKernelApp.log_level=ERROR"
-            ],  # else it warns about its local port at every start
+            # By default, the kernel warns about its local port at every start.
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
     except (PapermillExecutionError, DeadKernelError) as error:
         stopped = nbformat.read(out, as_version=4)
