@@ -304,7 +304,7 @@ def add_records(parser: argparse.ArgumentParser) -> None:
 def run_records(args: Arguments) -> None:
     """Archive, list or migrate."""
     from posebook import migration, records
-    from posebook.training import loop
+    from posebook.training import trainer
 
     if args.action == "list":
         for record in records.load(*args.folders):
@@ -321,7 +321,7 @@ def run_records(args: Arguments) -> None:
         if not path.exists():
             raise FileNotFoundError(f"nothing at {path}")
         if path.is_dir() and (newest := sorted(path.glob("checkpoint-*.safetensors"))[-1:]):
-            print(loop.migrate_run(newest[0]))
+            print(trainer.migrate_run(newest[0]))
             continue
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]
         changed = sum(migration.migrate_record_file(file) for file in files)
@@ -444,8 +444,9 @@ def run_train_two_sets(args: Arguments) -> None:
     from posebook import records
     from posebook.training import multi_dataset
 
-    names = ("way", "data_root", "seed", "out_dir", "device", "epochs")
-    record = multi_dataset.train(**{name: getattr(args, name) for name in names})
+    record = multi_dataset.train(
+        args.way, args.data_root, args.seed, args.out_dir, args.device, epochs=args.epochs
+    )
     print_record(record, records.write(record, args.out_dir))
 
 

@@ -156,7 +156,7 @@ def test_canvases_that_do_not_serve_are_refused(small, tmp_path):
     )
     leave = "canvases are packed already, with their sources and shares: leave out "
     for changes, message in [
-        ({"canvases": str(tmp_path / "none.pack")}, f"no file of canvases at {tmp_path / 'none.pack'}"),
+        ({"canvases": str(tmp_path / "none.pack")}, f"no canvas cache at {tmp_path / 'none.pack'}"),
         ({"canvases": str(foreign)}, "is no file of packed canvases"),
         (
             {"input_size": [64, 96]},

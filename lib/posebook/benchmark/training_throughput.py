@@ -116,7 +116,7 @@ def pipelines(
     ways |= {name: ours(pack) for name, pack in packs.items()}
     if device.startswith("cuda"):
         held = data.TrainDataset(dataset, endless, 0, next(iter(packs.values())))
-        whole, steps = held.packed.tensor(device), data.ResumableBatchSampler(held, 0)
+        whole, steps = held.canvases.tensor(device), data.ResumableBatchSampler(held, 0)
         ways["held"] = lambda: with_targets(data.gpu_batches(held, steps, device, 0, whole), recipe)
     return ways
 
@@ -259,7 +259,7 @@ def profile_stages(
         picture = timed("decode the picture", read_image, dataset.instances[index].image)
         timed("warp the picture", transforms.warp, picture, matrix, size)
         canvas = timed("fetch the canvas", pack.__getitem__, index)
-        image = timed("warp the canvas", transforms.warp, canvas, drawn.cuts[index], size)
+        image = timed("warp the canvas", transforms.warp, canvas, drawn.source_matrices[index], size)
         timed("color, blur, cover", transforms.apply_photometric, image, drawn.jitter, index)
     for first in range(0, count, 32):
         points = drawn.points[torch.from_numpy(indices[first : first + 32])]
