@@ -16,7 +16,7 @@ import torch
 from training_helpers import SMALL, run
 
 from helpers import ROOT
-from posebook import cli, datasets, models
+from posebook import cli, datasets, migration, models
 from posebook.models import starnet_pose
 from posebook.training import checkpoints, data, loop, recipes, runtime, trainer
 from posebook.training.config import make_config
@@ -87,6 +87,14 @@ def test_the_gain_of_lapx_is_zero_then_rises(small, tmp_path):
     assert torch.equal(
         safetensors.torch.load_file(frozen)[f"model.{branch}g.weight"], start[f"{branch}g.weight"]
     )
+
+
+def test_the_order_of_fields_does_not_change_a_runs_folder():
+    """A migrated identity lists the fields that it lacked at the end."""
+    recipe = {"epochs": 1, "lr_gamma": 0.1}
+    migrated = migration.migrate_identity({"model": "lapx", "recipe": recipe})
+    present = {"recipe": dict(reversed(migrated["recipe"].items())), "model": "lapx"}
+    assert migration.identity_hash(migrated) == migration.identity_hash(present)
 
 
 def test_two_runs_in_one_folder_raise(small, tmp_path, monkeypatch):

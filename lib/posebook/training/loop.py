@@ -229,7 +229,7 @@ def train_step(
         except torch.OutOfMemoryError:
             if part_size == 1 or runtime.world_size > 1:  # the other processes would wait forever
                 raise
-        # After the except block: the exception holds the tensors of the failed attempt.
+        # Not inside the except block, because there the exception still holds the failed attempt's tensors.
         grad_accum_steps *= 2
         state.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
@@ -268,7 +268,7 @@ def accumulate_gradients(
         # Processes exchange gradients only once per step, in the last backward pass.
         with nullcontext() if is_last else runtime.no_sync(model):
             loss = objective(forward, part, recipe)  # mean over the part
-            # The exchange averages gradients over processes, so world_size makes it a sum over all samples.
+            # DDP averages gradients over processes; world_size turns this into the mean over all samples.
             loss = loss * len(part[0]) * runtime.world_size / global_batch_size
             scaler.scale(loss).backward()
         total += loss.detach()

@@ -14,14 +14,14 @@ from posebook.training.recipes import Recipe
 Objective = Callable[[Callable[..., Any], list[Tensor], Any], Tensor]
 
 
-def compute_loss(
-    output: codecs.SimCC | list[Tensor], keypoints: Tensor, weights: Tensor, recipe: Recipe
-) -> Tensor:
-    """Return the recipe's loss, a float32 scalar, of a model's output.
+def pose_loss(model: Callable[..., Any], batch: list[Tensor], recipe: Recipe) -> Tensor:
+    """Return the recipe's loss, a float32 scalar, of a 2D pose model on a batch.
 
-    keypoints: (B, K, 2) in input pixels. weights: (B, K). Heatmap models have only one loss.
+    batch: images (B, H, W, 3) uint8, keypoints (B, K, 2) in input pixels, weights (B, K), and, for a model
+    of several datasets, the dataset index of each image (B,). Heatmap models have only one loss.
     """
-    size = recipe.input_size
+    images, keypoints, weights, *dataset = batch
+    output, size = model(transforms.normalize(images), *dataset), recipe.input_size
     if not isinstance(output, codecs.SimCC):
         heatmaps = codecs.encode_heatmap(keypoints, size, size[0] // output[-1].shape[-2])
         return losses.heatmap_mse([stage.float() for stage in output], heatmaps, weights)
@@ -30,13 +30,3 @@ def compute_loss(
     if recipe.loss == "kl_discrete":
         return losses.kl_discrete(output, targets, weights, recipe.label_smoothing, recipe.temperature)
     return losses.simcc_kl(output, targets, weights, recipe.beta)
-
-
-def pose_loss(model: Callable[..., Any], batch: list[Tensor], recipe: Recipe) -> Tensor:
-    """Return the recipe's loss of a 2D pose model on a batch.
-
-    batch: images (B, H, W, 3) uint8, keypoints (B, K, 2) in input pixels, weights (B, K), and, for a model
-    of several datasets, the dataset index of each image (B,).
-    """
-    images, keypoints, weights, *dataset = batch
-    return compute_loss(model(transforms.normalize(images), *dataset), keypoints, weights, recipe)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -124,16 +124,16 @@ class SigtermGuard:
 
     def __init__(self) -> None:
         self.triggered = False
+        self._previous_handler: Any = None
 
     def __enter__(self) -> "SigtermGuard":
-        self.in_main_thread = threading.current_thread() is threading.main_thread()
-        if self.in_main_thread:
-            self.previous_handler = signal.signal(signal.SIGTERM, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handler = signal.signal(signal.SIGTERM, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.in_main_thread:
-            signal.signal(signal.SIGTERM, self.previous_handler)
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
 
-    def _on_signal(self, *_: object) -> None:
+    def _handle(self, *_: object) -> None:
         self.triggered = True
