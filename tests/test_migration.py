@@ -12,7 +12,7 @@ import torch
 from helpers import ROOT
 from posebook import cli, migration, models, paths, records
 from posebook.papers import cells, lifting_tables, matching, tables
-from posebook.training import loop, recipes, trainer
+from posebook.training import recipes, trainer
 from posebook.training.config import make_config
 
 BACK = {new: old for old, new in migration.FIELDS.items()}
@@ -117,7 +117,7 @@ def test_a_training_of_old_code_continues(small, tmp_path):
     old.mkdir()
     stopped = json.dumps(facts | {"identity": identity})
     safetensors.torch.save_file(tensors, old / newest[0].name, {"run": stopped})
-    converted = loop.migrate_run(old / newest[0].name)
+    converted = trainer.migrate_run(old / newest[0].name)
     assert converted.parent.name.split("-")[-1] == folder.name.split("-")[-1]
     for path in newest:
         path.unlink()

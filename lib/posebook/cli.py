@@ -333,12 +333,12 @@ def migrate(path: Path) -> str:
     Raises FileNotFoundError if the path does not exist.
     """
     from posebook import migration
-    from posebook.training import loop
+    from posebook.training import trainer
 
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_dir() and (checkpoints := sorted(path.glob("checkpoint-*.safetensors"))):
-        return str(loop.migrate_run(checkpoints[-1]))
+        return str(trainer.migrate_run(checkpoints[-1]))
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     changed = sum(migration.migrate_record_file(file) for file in files)
     return f"{path}: {changed} of {len(files)} records rewritten"

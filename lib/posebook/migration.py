@@ -105,6 +105,14 @@ def migrate_identity(identity: dict) -> dict:
     return identity
 
 
+def identity_hash(identity: dict) -> str:
+    """Return the eight digits at the end of the name of a run's folder.
+
+    The order of keys does not matter: a migrated identity has another one than an identity of today.
+    """
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def read_run(path: Path) -> dict:
     """The run description stored in a checkpoint, with its identity. Raises ValueError for any other file."""
     with safetensors.safe_open(path, "pt") as file:
@@ -127,8 +135,8 @@ def migrate_checkpoint(path: Path, code: str) -> Path:
         name.replace("optimiser.", "optimizer.", 1) if name.startswith("optimiser.") else name: value
         for name, value in safetensors.torch.load_file(path).items()
     }
-    digest = hashlib.sha256(json.dumps(facts["identity"]).encode()).hexdigest()[:8]
-    folder = path.parent.with_name(f"{path.parent.name.rpartition('-')[0]}-{digest}")
+    name = path.parent.name.rpartition("-")[0]
+    folder = path.parent.with_name(f"{name}-{identity_hash(facts['identity'])}")
     folder.mkdir(exist_ok=True)
     target = folder / path.name
     with atomic_write(target) as temporary:

@@ -156,7 +156,7 @@ def test_incompatible_caches_are_rejected(small, tmp_path):
     )
     message_start = "canvases are packed already, with their sources and shares: leave out "
     for changes, message in [
-        ({"canvases": str(tmp_path / "none.pack")}, f"no file of canvases at {tmp_path / 'none.pack'}"),
+        ({"canvases": str(tmp_path / "none.pack")}, f"no canvas cache at {tmp_path / 'none.pack'}"),
         ({"canvases": str(foreign)}, "is not a canvas cache"),
         (
             {"input_size": [64, 96]},

@@ -15,6 +15,7 @@ from report_helpers import changed, execute, executed_notebook, rules, snakemake
 
 from helpers import ROOT
 from posebook.training import trainer
+from posebook.training.config import TrainConfig
 
 TRAINED = "train-starnet-pose-t-synthetic-14-from-starnet-pose-t-synthetic-demo-seed0"
 
@@ -30,7 +31,7 @@ def test_change_of_renderer_repeats_rendering_and_training(tree):
 def test_front_page_states_effect_of_training(tree):
     assert RECORD.format("").lstrip("/") in snakemake(tree, "--dry-run", "--forceall")
     weights = "data/weights/starnet-pose-t-synthetic.safetensors"
-    assert trainer.run_name("starnet-pose-t", {}, "synthetic-14", [], weights, "demo-seed0") == TRAINED
+    assert trainer.run_name(TrainConfig(init=weights), "synthetic-14", (128, 96)) == TRAINED
     cells = nbformat.read(ROOT / "notebooks/index.ipynb", as_version=4).cells
     names = {}
     exec(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), names)

@@ -1,4 +1,4 @@
-"""Each paper's recipe: what its text says, and the curves that follow from it."""
+"""The papers' recipes: values from the texts, and the schedules that follow from them."""
 
 import pytest
 
@@ -6,13 +6,13 @@ from posebook import skeletons
 from posebook.training import optimizer, recipes
 
 
-def rates(recipe, people, *epochs):
-    """The learning rate at the beginning of these epochs."""
-    steps = -(-people // recipe.batch_size)
+def rates(recipe, num_samples, *epochs):
+    """Return the learning rate at the beginning of these epochs."""
+    steps = -(-num_samples // recipe.batch_size)
     return [optimizer.lr_at_step(epoch * steps, steps * recipe.epochs, recipe) for epoch in epochs]
 
 
-def test_starnet_poses_recipe():
+def test_starnet_pose_recipe():
     recipe = recipes.get("paper")
     assert (recipe.epochs, recipe.stage2_epochs, recipe.batch_size, recipe.input_size) == (
         210,
@@ -44,14 +44,14 @@ def test_lapx_recipes():
 
 @pytest.mark.parametrize("dataset", ["coco", "mpii"])
 @pytest.mark.parametrize("gain", [0.1, 0.4])
-def test_lapxs_context_is_frozen_raised_over_fifty_epochs_and_free(dataset, gain):
+def test_lapx_nonlocal_gain_is_zero_then_rises_over_fifty_epochs_then_is_learned(dataset, gain):
     recipe = recipes.get("paper", "lapx", dataset, nonlocal_gain=gain)
-    held = [recipes.nonlocal_gain_at(epoch, recipe) for epoch in range(recipe.epochs)]
-    assert held[:10] == pytest.approx([0] * 10) and held[60:] == [None] * (recipe.epochs - 60)
-    assert held[10:60] == pytest.approx([gain * n / 50 for n in range(1, 51)])
+    gains = [recipes.nonlocal_gain_at(epoch, recipe) for epoch in range(recipe.epochs)]
+    assert gains[:10] == pytest.approx([0] * 10) and gains[60:] == [None] * (recipe.epochs - 60)
+    assert gains[10:60] == pytest.approx([gain * n / 50 for n in range(1, 51)])
 
 
-def test_amfacposes_recipe():
+def test_amfacpose_recipe():
     recipe = recipes.get("paper", "amfacpose-r34", "coco")
     assert (recipe.epochs, recipe.batch_size, recipe.loss, recipe.input_size) == (
         140,
@@ -77,23 +77,23 @@ def test_amfacposes_recipe():
     )
 
 
-def test_the_rate_follows_the_batch_and_labels_the_input():
+def test_the_learning_rate_scales_with_the_batch_size_and_the_label_width_with_the_input_size():
     doubled = recipes.get("paper", "lapx", "coco", batch_size=64)
     assert rates(doubled, 149813, 0) == [4e-4]
     assert recipes.sigma_for(recipes.get("paper")) == (4.9, 5.66)
     assert recipes.sigma_for(recipes.get("fast", input_size=[64, 48])) == pytest.approx((2.45, 2.83))
 
 
-def test_one_budget_for_all_each_with_its_own_loss():
+def test_profile_fast_is_the_same_for_all_models_except_for_the_loss():
     starnet, amfac, lapx = (recipes.get("fast", name) for name in ("starnet-pose-t", "amfacpose-r18", "lapx"))
     assert starnet == lapx and (starnet.loss, amfac.loss) == ("simcc_kl", "kl_discrete")
-    same = {"loss", "sigma", "limb_weights"}
-    assert {k: v for k, v in vars(amfac).items() if k not in same} == {
-        k: v for k, v in vars(starnet).items() if k not in same
+    loss_fields = {"loss", "sigma", "limb_weights"}
+    assert {k: v for k, v in vars(amfac).items() if k not in loss_fields} == {
+        k: v for k, v in vars(starnet).items() if k not in loss_fields
     }
 
 
-def test_a_paper_has_no_recipe_for_other_data():
+def test_no_recipe_for_a_dataset_that_the_paper_does_not_use():
     with pytest.raises(
         ValueError, match="no paper's recipe for lapx on crowdpose: .* lapx on coco, lapx on mpii"
     ):
@@ -105,12 +105,12 @@ def test_a_paper_has_no_recipe_for_other_data():
     [
         ({"loss": "kl_discret"}, "unknown loss 'kl_discret'; did you mean kl_discrete"),
         ({"optimizer": "adamww"}, "unknown optimizer 'adamww'; did you mean adamw"),
-        ({"epochs": 0}, "epochs is 0, not a whole number from 1 on"),
-        ({"batch_size": 0}, "batch_size is 0, not a whole number"),
-        ({"evaluate_every": 1.5}, "evaluate_every is 1.5, not a whole number"),
-        ({"input_size": 64}, "input_size is 64, not a height and a width"),
+        ({"epochs": 0}, "epochs must be a positive integer, not 0"),
+        ({"batch_size": 0}, "batch_size must be a positive integer, not 0"),
+        ({"evaluate_every": 1.5}, "evaluate_every must be a positive integer, not 1.5"),
+        ({"input_size": 64}, "input_size must be .height, width., not 64"),
     ],
 )
-def test_what_cannot_be_run_is_refused(changes, message):
+def test_invalid_values_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         recipes.get("fast", **changes)

@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""Helpers for the tests in this folder."""
 
 from posebook.training import trainer
 from posebook.training.config import make_config
@@ -14,6 +14,7 @@ SMALL = {
 
 
 def run(small, folder, **changes):
+    """Train StarNet-Pose-T for a few steps on the small dataset and return the record."""
     return trainer.train(
         make_config(
             "starnet-pose-t", "synthetic", str(small), "fast", out_dir=str(folder), **(SMALL | changes)

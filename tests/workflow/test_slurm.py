@@ -93,7 +93,7 @@ def test_a_grid_outlives_a_lost_machine_and_a_killed_run(slurm, small, tmp_path)
         assert [point["epoch"] for point in record["curve"]] == [1, 2, 3, 4]
         assert text.count(f"reports/records/{record['name']}.json") == 1  # trained to the end once
         assert text.count("started on") == 1 + touched
-        assert text.count("going on from step") == touched
+        assert text.count("resuming from step") == touched
     before = [Path(record["path"]).stat().st_mtime_ns for record in found]
     again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.returncode == 0 and "Nothing to be done" in again.stderr + again.stdout

@@ -284,7 +284,7 @@ def profile_stages(
         image = timed("decode the picture", read_image, dataset.instances[index].image)
         timed("warp the picture", transforms.warp, image, matrix, size)
         canvas = timed("fetch the canvas", cache.__getitem__, index)
-        crop = timed("warp the canvas", transforms.warp, canvas, samples.cuts[index], size)
+        crop = timed("warp the canvas", transforms.warp, canvas, samples.source_matrices[index], size)
         timed("color, blur, cover", transforms.apply_photometric, crop, samples.jitter, index)
     for first in range(0, count, 32):
         points = samples.points[torch.from_numpy(indices[first : first + 32])]

@@ -11,6 +11,7 @@ on the embedded motion: ours.
 
 from dataclasses import asdict, dataclass, replace
 
+from posebook.training.recipes import BaseRecipe
 from posebook.utils import unknown_name_error
 
 # By joint, wrists and ankles most; MixSTE's code, and with it HoT's and KTPFormer's.
@@ -18,7 +19,7 @@ JOINTS = (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(BaseRecipe):
     """How a lifter is trained. A batch counts windows, each of which comes plain and mirrored an epoch."""
 
     epochs: int = 160  # HoT

@@ -1,4 +1,4 @@
-"""python -m posebook.training is `posebook train`."""
+"""`python -m posebook.training` is the same as `posebook train`."""
 
 import sys
 

@@ -1,12 +1,12 @@
-"""What a training run keeps on disk, so that it can be stopped at any moment and go on where it was.
+"""Files of a training run from which it can resume after an interruption at any time.
 
-    RUN/lock                            held while a process trains here
-    RUN/checkpoint-00001200.safetensors the state after so many steps; the last two are kept
+    RUN/lock                            locked while a process trains in this folder
+    RUN/checkpoint-00001200.safetensors the state after step 1200; the last two are kept
 
-1. A checkpoint is written to a temporary name, flushed and renamed: there is none that is half there. Should
-   the disk have torn one all the same, the one before it is used.
-2. The lock is the operating system's (flock): it is gone when its process and those of its loader are,
-   however they ended; a loader's notice after some seconds, which are waited for.
+1. A checkpoint is written to a temporary file, flushed and renamed, so that no partial file gets its name. If
+   a file is damaged nevertheless, the previous one is used.
+2. The lock is flock of the operating system. It is released when the process and its data loader processes
+   have ended, in whatever way. Loader processes may need some seconds to notice, so the next run waits.
 """
 
 import fcntl
@@ -24,32 +24,32 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-KEEP_LAST = 2
-LOCK_TIMEOUT = 10  # seconds that a lock is waited for
+KEEP_LAST = 2  # checkpoints per run
+LOCK_TIMEOUT = 10  # seconds
 
 
 @dataclass
 class TrainState:
-    """All that changes while a net is trained."""
+    """Everything that changes during training."""
 
     model: nn.Module
-    ema: nn.Module
+    ema: nn.Module  # moving average of the weights
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    identity: dict  # what makes it this run and no other; its hash names the run's folder
-    step: int = 0
-    seconds: float = 0.0  # of training before `started`
+    identity: dict  # the facts that identify the run; their hash is part of its folder's name
+    step: int = 0  # optimizer steps done
+    seconds: float = 0.0  # training time before `started`
     started: float = field(default_factory=time.perf_counter)
-    losses: list[float] = field(default_factory=list)  # of the epoch under way
-    curve: list[dict] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # of the steps in the current epoch
+    curve: list[dict] = field(default_factory=list)  # one entry per finished epoch
 
     @property
     def device(self) -> torch.device:
-        """Where the net is."""
+        """The device of the model."""
         return next(self.model.parameters()).device
 
-    def state(self) -> dict[str, Tensor]:
-        """Every tensor of the run by name, the random states among them."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors of the run by name, including the states of the random number generators."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
@@ -60,10 +60,10 @@ class TrainState:
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint whole or not at all, and remove all but the last two.
+        """Write a checkpoint and delete all but the last two.
 
-        Raises OSError where it cannot be written, and FloatingPointError for weights that are not finite,
-        from which no run could go on; the one before stands.
+        Raises OSError if it cannot be written, and FloatingPointError if a weight is not finite. In both
+        cases the previous checkpoint remains.
         """
         for name, value in self.model.named_parameters():
             if not value.isfinite().all():
@@ -79,45 +79,46 @@ class TrainState:
         path = folder / f"checkpoint-{self.step:08d}.safetensors"
         temporary = path.with_suffix(".tmp")
         try:
-            safetensors.torch.save_file(self.state(), temporary, {"run": json.dumps(facts)})
+            safetensors.torch.save_file(self.tensors(), temporary, {"run": json.dumps(facts)})
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except (OSError, safetensors.SafetensorError) as error:
             temporary.unlink(missing_ok=True)
-            kept = list_checkpoints(folder)
-            before = f"{kept[-1].name} stands" if kept else "there is none before it"
+            saved = list_checkpoints(folder)
+            previous = f"the last checkpoint is {saved[-1].name}" if saved else "there is no checkpoint yet"
             raise OSError(
-                f"the checkpoint of step {self.step} cannot be written to {folder}: {error}; {before}. "
-                "With room made, the same command continues from there"
+                f"cannot write the checkpoint of step {self.step} to {folder}: {error}; {previous}. "
+                "Free some space, then run the same command again to resume"
             ) from error
         for old in list_checkpoints(folder)[:-KEEP_LAST]:
             old.unlink()
 
     def resume(self, folder: Path) -> bool:
-        """Take up the newest whole checkpoint; False where there is none.
+        """Load the newest valid checkpoint of a folder. Return False if the folder has none.
 
-        Says of a torn or foreign one that it is passed over; raises ValueError where no other is left.
+        Prints a line for each checkpoint that is damaged or belongs to another run. Raises ValueError if
+        there are only such checkpoints.
         """
-        torn = []
+        invalid = []
         for path in reversed(list_checkpoints(folder)):
             try:
-                self._take(path)
+                self._load(path)
             except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
-                torn.append(f"{path} is no checkpoint of this run ({str(error).splitlines()[0]})")
+                invalid.append(f"{path} is not a checkpoint of this run ({str(error).splitlines()[0]})")
                 continue
-            for line in torn:
-                print(f"{line}: going on from {path.name}")
+            for line in invalid:
+                print(f"{line}: using {path.name} instead")
             return True
-        if torn:
-            raise ValueError(f"{torn[0]}, and none before it is; move it away to start anew")
+        if invalid:
+            raise ValueError(f"{invalid[0]}, and no earlier one is valid: move it away to start from scratch")
         return False
 
-    def _take(self, path: Path) -> None:
+    def _load(self, path: Path) -> None:
         with safetensors.safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["run"])
         if facts["identity"] != self.identity:
-            raise ValueError("it is of another run")
+            raise ValueError("it belongs to another run")
         tensors = safetensors.torch.load_file(path)
         for prefix, module in (("model.", self.model), ("ema.", self.ema)):
             own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -126,7 +127,8 @@ class TrainState:
         for name, value in tensors.items():
             if name.startswith("optimizer."):
                 _, index, entry = name.split(".")
-                # a moment lies in memory as its weight does, or sums are taken in another order
+                # The file stores contiguous tensors. A moment must have the memory format of its weight:
+                # otherwise sums run in another order, and the resumed run is not bit-exact.
                 layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
                 state.setdefault(int(index), {})[entry] = value.contiguous(memory_format=layout)
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
@@ -139,13 +141,13 @@ class TrainState:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run's folder, oldest first."""
+    """Return the checkpoints in a run's folder, oldest first."""
     return sorted(folder.glob("checkpoint-*.safetensors"))
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; raises RuntimeError where another one trains in it."""
+    """Lock a run's folder for this process. Raises RuntimeError if another process trains in it."""
     with open(folder / "lock", "a+") as file:
         for attempt in range(LOCK_TIMEOUT + 1):
             try:
@@ -155,8 +157,8 @@ def run_lock(folder: Path) -> Iterator[None]:
                 if attempt == LOCK_TIMEOUT:
                     file.seek(0)
                     raise RuntimeError(
-                        f"{folder} is being trained in by process {file.read().strip() or 'unknown'}: "
-                        "wait for it, or give this run another out_dir"
+                        f"process {file.read().strip() or 'unknown'} is training in {folder}: "
+                        "wait for it, or set another out_dir for this run"
                     ) from error
                 time.sleep(1)
         file.truncate(0)

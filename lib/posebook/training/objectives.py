@@ -1,34 +1,32 @@
-"""From a model's output to its loss."""
+"""The training loss of a model's output."""
 
 from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from posebook import codecs, losses, transforms
 from posebook.training import recipes
 from posebook.training.recipes import Recipe
 
-# A net, part of a batch and a recipe to the loss: a scalar, the mean over the part's samples.
-Objective = Callable[[Callable, list[Tensor], object], Tensor]
+# (model, part of a batch, recipe) -> loss: a scalar, the mean over the samples in this part. The recipe is of
+# the class that the objective belongs to: this package's Recipe, or that of posebook.lifting.
+Objective = Callable[[Callable[..., Any], list[Tensor], Any], Tensor]
 
 
-def compute_loss(output: object, keypoints: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
-    """The recipe's loss of a net's output against joints (B, K, 2) of its input, a scalar in float32."""
-    size = recipe.input_size
+def pose_loss(model: Callable[..., Any], batch: list[Tensor], recipe: Recipe) -> Tensor:
+    """Return the recipe's loss, a float32 scalar, of a 2D pose model on a batch.
+
+    batch: images (B, H, W, 3) uint8, keypoints (B, K, 2) in input pixels, weights (B, K), and, for a model
+    of several datasets, the dataset index of each image (B,). Heatmap models have only one loss.
+    """
+    images, keypoints, weights, *dataset = batch
+    output, size = model(transforms.normalize(images), *dataset), recipe.input_size
     if not isinstance(output, codecs.SimCC):
-        targets = codecs.encode_heatmap(keypoints, size, size[0] // output[-1].shape[-2])
-        return losses.heatmap_mse([stage.float() for stage in output], targets, weights)
+        heatmaps = codecs.encode_heatmap(keypoints, size, size[0] // output[-1].shape[-2])
+        return losses.heatmap_mse([stage.float() for stage in output], heatmaps, weights)
     output = codecs.SimCC(*(axis.float() for axis in output))
     targets = codecs.encode_simcc(keypoints, size, output.x.shape[-1] / size[1], recipes.sigma_for(recipe))
     if recipe.loss == "kl_discrete":
         return losses.kl_discrete(output, targets, weights, recipe.label_smoothing, recipe.temperature)
     return losses.simcc_kl(output, targets, weights, recipe.beta)
-
-
-def pose_loss(net: nn.Module, batch: list[Tensor], recipe: Recipe) -> Tensor:
-    """The recipe's loss of a net on images (B, H, W, 3) uint8, joints (B, K, 2) and weights (B, K).
-
-    A net of several datasets also takes which of them each image is of, (B,).
-    """
-    images, keypoints, weights, *dataset = batch
-    return compute_loss(net(transforms.normalize(images), *dataset), keypoints, weights, recipe)

@@ -1,75 +1,81 @@
-"""Each paper's training recipe as data. A value's source stands beside it.
+"""The training recipes of the papers as data. Each value's source is given next to it.
 
-StarNet-Pose: the authors' released config (rtmpose_starnetca-s3_8xb256-420e_coco-256x192.py): its name says
-8 GPUs of 256 images and 420 epochs, the file itself 128 images and 210 epochs; the file's values are here.
-COCO-mini: their generated configs of the occlusion study (experiments/occlusion_prob_study). AMFACPose:
-section 4.3 of Zakir et al., 2025. LAPX: sections 3.3 and 4.1 of Zhao et al., 2025. ViTPose: its authors'
-configs (ViTPose_base_coco_256x192.py and its kin).
+StarNet-Pose: the authors' released config (rtmpose_starnetca-s3_8xb256-420e_coco-256x192.py). Its name says
+8 GPUs with 256 images each and 420 epochs, but the file itself sets 128 images and 210 epochs. The values
+here are those in the file. COCO-mini: their generated configs of the occlusion study
+(experiments/occlusion_prob_study). AMFACPose: section 4.3 of Zakir et al., 2025. LAPX: sections 3.3 and 4.1
+of Zhao et al., 2025. ViTPose: its authors' configs (ViTPose_base_coco_256x192.py and the other sizes).
 
-Where the texts are silent, or our copy has lost what they said:
-1. Every rate holds for `base_batch_size` and follows the real batch, over all processes, in proportion.
-2. AMFACPose: our copy has lost rate, decay, drops, smoothing, temperature, joint weights and label width.
-   Chosen: SimCC's rate and drops (1e-3, a tenth at 90 and 120 of the same 140 epochs and batch of 32),
-   AdamW's usual decay, smoothing 0.1, temperature 0.5 ("moderately sharpened"), SimCC's width of 6 bins and
-   its weights of the limbs ("more weight on hands and feet").
-3. LAPX: the text gives no scale range; the HRNet code's, whose loss and protocol it has, is 0.65 to 1.35
-   (MPII 0.75 to 1.25). Nor does it say how long the warm-up is in which its non-local branches are frozen
-   (10 epochs here), nor whether weights decay (they do not).
-4. Neither of these two averages its weights, nor does ViTPose.
-5. ViTPose++ is trained on six datasets at once by its authors: no recipe for it is here. ViTPose's boxes are
-   warped without UDP, see transforms.py; its heatmaps' loss is half of its authors', and so is
-   the norm that gradients are cut to.
+Choices where the texts give no value, or where our copy of a text has lost it:
+1. Every learning rate is for `base_batch_size` samples and is scaled linearly with the real batch size, which
+   is counted over all processes.
+2. AMFACPose: our copy has lost learning rate, weight decay, milestones, label smoothing, temperature, joint
+   weights and label width. Chosen: SimCC's learning rate and milestones (1e-3, a tenth at epochs 90 and 120
+   of the same 140 epochs with batch size 32), AdamW's usual decay, smoothing 0.1, temperature 0.5
+   ("moderately sharpened"), SimCC's width of 6 bins and its limb weights ("more weight on hands and feet").
+3. LAPX: the text gives no scale range. HRNet's code, whose loss and protocol LAPX uses, has 0.65 to 1.35
+   (MPII 0.75 to 1.25). The text also does not say how long the warm-up is during which the non-local
+   branches are frozen (10 epochs here), nor whether there is weight decay (none here).
+4. AMFACPose, LAPX and ViTPose are trained without a moving average of the weights.
+5. The authors train ViTPose++ on six datasets at once. This file has no recipe for it. ViTPose's boxes are
+   warped without UDP, see transforms.py. Our heatmap loss is half of the authors', and therefore so is
+   ViTPose's max_grad_norm.
 """
 
 from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 from posebook.transforms import Augmentation
 from posebook.utils import unknown_name_error
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a model is trained. The rate is for `base_batch_size` and follows the real batch in proportion."""
+class BaseRecipe:
+    """Settings that training of any model needs. The loop and the optimizer use only these.
+
+    The defaults are those of StarNet-Pose's config.
+    """
 
     epochs: int = 210  # config
-    batch_size: int = 1024  # over all processes; config: what its learning rate is for
+    batch_size: int = 1024  # over all processes; config: the batch size that its learning rate is for
     base_batch_size: int = 1024  # config: auto_scale_lr
-    optimizer: str = "adamw"  # config; or adam
-    learning_rate: float = 4e-3  # config
-    weight_decay: float = 0.05  # config; none on norms and biases
-    layer_decay: float = 1.0  # share of a layer's rate that the layer before it has; 1: one rate for all
-    warmup_steps: int = 1000  # config: linear from 1e-5 of the rate
-    cosine_start: float = 0.5  # share of training after which the rate falls; config
-    min_lr_ratio: float = 0.05  # share of the rate at the end; config
-    milestones: tuple[int, ...] = ()  # epochs at which the rate falls by `lr_gamma`; with any, no cosine
+    optimizer: str = "adamw"  # or adam; config
+    learning_rate: float = 4e-3  # for base_batch_size; config
+    weight_decay: float = 0.05  # none on norms and biases; config
+    layer_decay: float = 1.0  # ratio of a layer's learning rate to that of the next layer
+    warmup_steps: int = 1000  # linear from 1e-5 of the learning rate; config
+    cosine_start: float = 0.5  # fraction of the training after which the learning rate falls; config
+    min_lr_ratio: float = 0.05  # ratio of the last learning rate to the first; config
+    milestones: tuple[int, ...] = ()  # multiply the rate by lr_gamma at these epochs, instead of a cosine
     lr_gamma: float = 0.1
-    max_grad_norm: float = 0.0  # largest norm of the gradient; 0: not clipped, as in all three papers
-    stage2_epochs: int = 15  # config: last epochs on the milder augmentation
+    max_grad_norm: float = 0.0  # gradients are clipped to this norm; 0: no clipping, as in all three papers
+    ema_momentum: float = 0.0002  # 1: no average; config: ExpMomentumEMA
+    ema_warmup: float = 2000.0  # in steps: early averages follow the weights faster; mmengine's default gamma
+    evaluate_every: int = 10  # epochs; config: val_interval
+
+
+@dataclass(frozen=True)
+class Recipe(BaseRecipe):
+    """Training settings of a 2D pose model."""
+
+    stage2_epochs: int = 15  # last epochs, with the milder augmentation; config
     stage1: Augmentation = Augmentation()
     stage2: Augmentation = Augmentation(scale=(0.75, 1.25), rotation=60.0, shift=0.0, dropout=0.5)  # config
-    ema_momentum: float = 0.0002  # config: ExpMomentumEMA; 1: no average
-    ema_warmup: float = 2000.0  # mmengine's default gamma: early averages follow more closely
-    loss: str = "simcc_kl"  # of nets that classify coordinates; or kl_discrete. Heatmaps have one loss
-    beta: float = 10.0  # config: KLDiscretLoss
+    loss: str = "simcc_kl"  # or kl_discrete, for SimCC models; heatmap models have one loss
+    beta: float = 10.0  # of simcc_kl; config: KLDiscretLoss
     label_smoothing: float = 0.1  # of kl_discrete
     temperature: float = 0.5  # of kl_discrete
-    limb_weights: tuple[float, float] = (
-        1.0,
-        1.0,
-    )  # weight of elbows and knees, of wrists and ankles; the others 1
-    sigma: tuple[float, float] = (4.9, 5.66)  # config: bins (x, y) of a label at 256 x 192, see sigma_for
-    nonlocal_gain: float = 0.2  # the gain that LAPX's non-local branches are raised to
-    nonlocal_schedule: tuple[float, float] = (
-        0.05,
-        0.3,
-    )  # shares of training: frozen, raised from to, then free
-    evaluate_every: int = 10  # epochs; config: val_interval
+    limb_weights: tuple[float, float] = (1.0, 1.0)  # of elbows and knees, of wrists and ankles; others: 1
+    sigma: tuple[float, float] = (4.9, 5.66)  # label width in bins (x, y) at 256 x 192, see sigma_for; config
+    nonlocal_gain: float = 0.2  # final gain of LAPX's non-local branches
+    # LAPX: the gain is 0 up to the first fraction of the training, rises up to the second, then is learned
+    nonlocal_schedule: tuple[float, float] = (0.05, 0.3)
     input_size: tuple[int, int] = (256, 192)  # (height, width); config
 
 
 STARNET_POSE = Recipe()
 
-# The occlusion study on COCO-mini: one GPU of 64 images, whose rate its command does not scale.
+# The occlusion study on COCO-mini: one GPU with 64 images. Its command does not scale the learning rate.
 STARNET_MINI = replace(STARNET_POSE, epochs=100, stage2_epochs=10, batch_size=64, base_batch_size=64)
 
 GEOMETRY_ONLY = Augmentation(
@@ -94,7 +100,7 @@ AMFACPOSE = Recipe(
     input_size=(384, 288),  # table 6
 )
 
-_LAPX = replace(GEOMETRY_ONLY, rotation=40, scale=(0.65, 1.35))  # section 4.1; the scale chosen
+_LAPX = replace(GEOMETRY_ONLY, rotation=40, scale=(0.65, 1.35))  # section 4.1; scale: chosen
 LAPX_COCO = Recipe(
     epochs=210,  # section 4.1
     batch_size=32,  # section 4.1
@@ -110,7 +116,7 @@ LAPX_COCO = Recipe(
     stage2=_LAPX,
     ema_momentum=1.0,
     nonlocal_gain=0.2,  # section 3.3
-    nonlocal_schedule=(10 / 210, 60 / 210),  # section 3.3: over 50 epochs, after a warm-up
+    nonlocal_schedule=(10 / 210, 60 / 210),  # section 3.3: rises over 50 epochs, after a warm-up
 )
 _LAPX_MPII = replace(_LAPX, scale=(0.75, 1.25))
 LAPX_MPII = replace(
@@ -134,14 +140,14 @@ VITPOSE = Recipe(
     layer_decay=0.75,
     warmup_steps=500,
     milestones=(170, 200),
-    max_grad_norm=0.5,  # 1 of their loss, which is twice ours
+    max_grad_norm=0.5,  # 1 for their loss, which is twice ours
     stage2_epochs=0,
     stage1=_VITPOSE,
     stage2=_VITPOSE,
     ema_momentum=1.0,
 )
 
-# For small sets and small batches: our choice, tuned on nothing but that the loss falls.
+# Our choice for small datasets and small batches. It was only checked that the loss falls.
 FAST = replace(
     STARNET_POSE,
     epochs=200,
@@ -153,9 +159,10 @@ FAST = replace(
     ema_warmup=200.0,
 )
 
-# The report's own run of two minutes, on the embedded data, from shipped weights: small batches and mild
-# augmentation, because what counts is the number of steps and how alike training and validation pictures are;
-# half the rate of a run from scratch, falling early, because most joints are known. See docs/experiments.md.
+# The report's own training: two minutes on the bundled synthetic data, starting from shipped weights.
+# Batches are small and augmentation is mild, because in so short a run the number of steps matters and
+# training images should resemble validation images. The learning rate is half of that from scratch and falls
+# early, because the model already knows most joints. See docs/experiments.md.
 MILD = replace(
     STARNET_POSE.stage2, half_body=0, scale=(0.8, 1.2), rotation=30, blur=0, median_blur=0, dropout=0
 )
@@ -170,13 +177,13 @@ DEMO = replace(
     min_lr_ratio=0.02,
     stage1=MILD,
     stage2=MILD,
-    ema_momentum=0.02,  # of some 300 steps
+    ema_momentum=0.02,  # the run has about 300 steps
     ema_warmup=50.0,
     evaluate_every=1,
     input_size=(128, 96),
 )
 
-# Fitting a few dozen people by heart: mirrored at random, otherwise as they are.
+# Overfitting a few dozen people: flips at random, no other augmentation.
 _MIRROR = Augmentation(
     half_body=0, scale=(1, 1), rotation=0, shift=0, hsv=(0, 0, 0), blur=0, median_blur=0, dropout=0
 )
@@ -192,7 +199,7 @@ OVERFIT = replace(
     ema_momentum=0.01,
 )
 
-# Whose recipe on which data; the study of RTMPose-t on COCO-mini runs without an average of weights.
+# Model -> dataset -> recipe. The study trains RTMPose-t on COCO-mini without averaging the weights.
 _STARNET = {"coco": STARNET_POSE, "coco-mini": STARNET_MINI}
 PAPER = {
     "starnet-pose-t": _STARNET,
@@ -211,65 +218,73 @@ PROFILES = {"demo": DEMO, "fast": FAST, "paper": STARNET_POSE, "overfit": OVERFI
 
 
 def get(profile: str, model: str = "starnet-pose-t", dataset: str = "coco", **changes: object) -> Recipe:
-    """The recipe of a profile, with some fields set otherwise; ValueError offers the near names.
+    """Return the recipe of a profile with some fields changed.
 
-    Profile paper is the recipe of the model's own paper on that dataset, where there is one; the others are
-    one recipe for all models, so that these can be compared, each with the loss of its own paper.
-    A stage takes a dictionary of the fields of `Augmentation` to change: stage1={"dropout": 0.6}.
+    Profile paper is the recipe from the model's own paper for this dataset. Each other profile has the same
+    recipe for all models, so that they can be compared, but each model keeps the loss of its paper. stage1
+    and stage2 take a dictionary of changed `Augmentation` fields: stage1={"dropout": 0.6}. Raises ValueError
+    with close matches for unknown names, and for values that cannot be used.
     """
     if profile not in PROFILES:
         raise unknown_name_error(profile, PROFILES, "profile")
+    recipe = PROFILES[profile]
     if profile == "paper":
-        own = PAPER.get(model, {})
-        if dataset not in own:
+        if dataset not in PAPER.get(model, {}):
             known = ", ".join(f"{name} on {data}" for name, sets in PAPER.items() for data in sets)
             raise ValueError(
-                f"no paper's recipe for {model} on {dataset}: profile paper is that of {known}; name another"
+                f"no paper's recipe for {model} on {dataset}: profile paper has recipes for {known}. "
+                "Choose another profile"
             )
-        recipe = own[dataset]
-    else:
-        recipe = PROFILES[profile]
-        if model.startswith("amfacpose"):
-            recipe = replace(
-                recipe, loss=AMFACPOSE.loss, sigma=AMFACPOSE.sigma, limb_weights=AMFACPOSE.limb_weights
-            )
-    return _checked(_changed(recipe, changes, "recipe field"))
+        recipe = PAPER[model][dataset]
+    elif model.startswith("amfacpose"):
+        recipe = replace(
+            recipe, loss=AMFACPOSE.loss, sigma=AMFACPOSE.sigma, limb_weights=AMFACPOSE.limb_weights
+        )
+    recipe = _with_changes(recipe, changes, "recipe field")
+    _check(recipe)
+    return recipe
 
 
-def _checked(recipe: Recipe) -> Recipe:
-    """The recipe, if it can be run; ValueError says what cannot, before any work."""
+def _check(recipe: Recipe) -> None:
+    """Raise ValueError for values that cannot be used."""
     for field, known in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):
         if getattr(recipe, field) not in known:
             raise unknown_name_error(str(getattr(recipe, field)), known, field)
     for field in ("epochs", "batch_size", "base_batch_size", "evaluate_every"):
         value = getattr(recipe, field)
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"recipe field {field} is {value!r}, not a whole number from 1 on")
+            raise ValueError(f"recipe field {field} must be a positive integer, not {value!r}")
     size = recipe.input_size
     if not isinstance(size, tuple) or len(size) != 2:
-        raise ValueError(f"recipe field input_size is {size!r}, not a height and a width")
-    return recipe
+        raise ValueError(f"recipe field input_size must be (height, width), not {size!r}")
 
 
-def _changed(settings: Recipe | Augmentation, changes: dict, what: str) -> Recipe | Augmentation:
-    settled = {}
+Settings = TypeVar("Settings", Recipe, Augmentation)
+
+
+def _with_changes(settings: Settings, changes: dict, what: str) -> Settings:
+    """Return the settings with some fields changed. Lists, as JSON has them, become tuples."""
+    values: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in asdict(settings):
             raise unknown_name_error(name, asdict(settings), what)
         if isinstance(value, dict):
-            value = _changed(getattr(settings, name), value, "augmentation field")
-        settled[name] = tuple(value) if isinstance(value, list) else value
-    return replace(settings, **settled)
+            value = _with_changes(getattr(settings, name), value, "augmentation field")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return replace(settings, **values)
 
 
 def sigma_for(recipe: Recipe) -> tuple[float, float]:
-    """The label widths in bins at the recipe's input: they grow as its side's root, as RTMPose's do."""
+    """Return the label width in bins (x, y) at the recipe's input size.
+
+    It grows with the square root of the input's side, as in RTMPose.
+    """
     height, width = recipe.input_size
     return recipe.sigma[0] * (width / 192) ** 0.5, recipe.sigma[1] * (height / 256) ** 0.5
 
 
 def joint_weights(keypoints: tuple[str, ...], recipe: Recipe) -> list[float]:
-    """How much each joint of these names counts in the loss."""
+    """Return the weight of each named joint in the loss."""
     middle, outer = recipe.limb_weights
     return [
         middle if "elbow" in name or "knee" in name else outer if "wrist" in name or "ankle" in name else 1.0
@@ -278,10 +293,11 @@ def joint_weights(keypoints: tuple[str, ...], recipe: Recipe) -> list[float]:
 
 
 def nonlocal_gain_at(epoch: int, recipe: Recipe) -> float | None:
-    """What the non-local branches' gain is held at in an epoch, counted from 0; None: it learns freely.
+    """Return the fixed gain of LAPX's non-local branches in an epoch, counted from 0; None if it is learned.
 
-    At first 0, which freezes the branches; then raised by the epoch, in the last of these to `context`.
+    It is 0 at first, which freezes the branches. It then rises with each epoch and reaches `nonlocal_gain`.
     """
-    start, end = (share * recipe.epochs for share in recipe.nonlocal_schedule)
-    after = epoch + 1
-    return None if after > end + 1e-6 else recipe.nonlocal_gain * max(0.0, (after - start) / (end - start))
+    start, end = (fraction * recipe.epochs for fraction in recipe.nonlocal_schedule)
+    done = epoch + 1  # epochs after this one
+    # 1e-6: fraction * epochs is not exact
+    return None if done > end + 1e-6 else recipe.nonlocal_gain * max(0.0, (done - start) / (end - start))

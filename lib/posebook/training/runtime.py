@@ -1,76 +1,93 @@
-"""How a training runs: device, precision, processes, signals. Nothing here affects the result."""
+"""Runtime settings of a training run, which are no part of its recipe: device, processes, signals."""
 
 import os
 import signal
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
+from posebook.training.config import SAVE_EVERY, TrainConfig
 from posebook.utils import unknown_name_error
 
-SAVE_EVERY = 500  # steps between checkpoints within an epoch
-
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """How a run is carried out, as far as it is no matter of the recipe."""
+    """Runtime settings of a training run."""
 
     device: str
-    workers: int = 0  # loader processes
-    precision: str = "float32"  # of PRECISIONS
+    workers: int = 0  # data loader processes
+    precision: str = "float32"  # key of PRECISIONS
     compile: bool = False
-    grad_accum_steps: int = 1  # parts that each batch is processed in
-    save_every: int = SAVE_EVERY  # steps
-    accelerator: object = None  # accelerate's, where there are several processes
+    grad_accum_steps: int = 1  # parts that each batch is split into
+    save_every: int = SAVE_EVERY  # optimizer steps between two checkpoints
+    accelerator: "Accelerator | None" = None  # None for a single process
+
+    @property
+    def device_type(self) -> str:
+        """The device without its index: "cpu" or "cuda"."""
+        return torch.device(self.device).type
 
     @property
     def world_size(self) -> int:
-        """How many processes train together."""
+        """Number of processes that train together."""
         return self.accelerator.num_processes if self.accelerator else 1
 
     @property
     def rank(self) -> int:
-        """Which of them this is."""
+        """Index of this process."""
         return self.accelerator.process_index if self.accelerator else 0
 
-    def any_rank(self, here: bool) -> bool:
-        """Whether something holds in any of the processes."""
+    def any_rank(self, flag: bool) -> bool:
+        """Return whether the flag is true in at least one process."""
         if not self.accelerator:
-            return here
-        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.device)))
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.device)))
 
     def barrier(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have arrived here."""
         if self.accelerator:
             self.accelerator.wait_for_everyone()
 
+    def autocast(self) -> torch.autocast:
+        """Return a context in which the forward pass runs in this precision."""
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(self.device_type, dtype, enabled=dtype is not None)
 
-def make_runtime(config: "TrainConfig") -> RuntimeConfig:  # noqa: F821 (config.py imports this file)
-    """The runtime settings of a TrainConfig; several processes if torchrun has started them.
+    def no_sync(self, model: Callable) -> AbstractContextManager:
+        """Return a context in which backward passes do not exchange gradients between processes."""
+        return self.accelerator.no_sync(model) if self.accelerator else nullcontext()
 
-    Raises ValueError before any work for an unknown precision, a device that is not there, and for counts
-    below 1.
+
+def make_runtime(config: TrainConfig) -> RuntimeConfig:
+    """Return the runtime settings of a TrainConfig, for several processes if torchrun started this one.
+
+    Raises ValueError for an unknown precision, a device that is not available, and counts below 1.
     """
     if config.precision not in PRECISIONS:
         raise unknown_name_error(config.precision, PRECISIONS, "precision")
     for name in ("grad_accum_steps", "save_every"):
         if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}, not a whole number from 1 on")
+            raise ValueError(f"{name} must be a positive integer, not {getattr(config, name)}")
     check_device(config.device)
     accelerator, device = None, config.device
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-        patience = InitProcessGroupKwargs(
-            timeout=timedelta(hours=12)
-        )  # others wait while one packs or evaluates
-        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # HRFormer has some
-        accelerator = Accelerator(cpu=torch.device(device).type == "cpu", kwargs_handlers=[patience, unused])
+        # The other processes wait while the first one writes a canvas cache or evaluates.
+        timeout = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # HRFormer has unused parameters
+        accelerator = Accelerator(cpu=torch.device(device).type == "cpu", kwargs_handlers=[timeout, unused])
         device = str(accelerator.device)
     return RuntimeConfig(
         device=device,
@@ -84,25 +101,39 @@ def make_runtime(config: "TrainConfig") -> RuntimeConfig:  # noqa: F821 (config.
 
 
 def check_device(device: str) -> None:
-    """Raise ValueError for a device that PyTorch does not know or does not have."""
+    """Raise ValueError for a device that PyTorch does not know or that is not available."""
     try:
-        kind = torch.device(device).type
+        device_type = torch.device(device).type
     except RuntimeError as error:
         raise ValueError(f"unknown device {device!r}: use cpu, cuda, cuda:1, ...") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        built = "this PyTorch is built without CUDA" if not torch.version.cuda else "no GPU is found"
-        raise ValueError(f"device {device} is not available ({built}): use --device cpu")
+    if device_type == "cuda" and not torch.cuda.is_available():
+        reason = "no GPU was found" if torch.version.cuda else "this PyTorch is built without CUDA"
+        raise ValueError(f"device {device} is not available ({reason}): use --device cpu")
+
+
+def move_model(model: nn.Module, device: str) -> None:
+    """Move a model to a device, in channels-last format: 1.5 times as many samples per second on a CPU."""
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
 
 
 class SigtermGuard:
-    """Whether SIGTERM has come; only a program's main thread can be told."""
+    """Context in which SIGTERM only sets `triggered`, so that the loop can write a checkpoint before it ends.
 
-    def __init__(self):
+    Python handles signals only in the main thread. In other threads, `triggered` stays False.
+    """
+
+    def __init__(self) -> None:
         self.triggered = False
-        if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "triggered", True))
+        self._previous_handler: Any = None
 
-    def restore(self) -> None:
-        """Put back who was told before."""
-        if hasattr(self, "before"):
-            signal.signal(signal.SIGTERM, self.before)
+    def __enter__(self) -> "SigtermGuard":
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handler = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
+
+    def _handle(self, *_: object) -> None:
+        self.triggered = True
