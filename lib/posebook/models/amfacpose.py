@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from posebook.codecs import SimCC
-from posebook.models.layers import PoseModel, check_input_size
+from posebook.models.layers import PoseModel, check_sides
 from posebook.skeletons import Skeleton
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -233,7 +233,7 @@ class AMFACPose(PoseModel):
     ):
         super().__init__(skeleton, input_size)
         height, width = input_size
-        check_input_size("AMFACPose", input_size, 16)
+        check_sides("AMFACPose", input_size, 16)
         if depth not in BLOCKS:
             raise ValueError(f"AMFACPose has depth 18 or 34, not {depth}")
         if modulate not in ("refined", "mask"):

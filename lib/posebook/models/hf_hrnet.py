@@ -17,7 +17,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from posebook.models.layers import PoseModel, check_input_size
+from posebook.models.layers import PoseModel, check_sides
 from posebook.models.lite_hrnet import (
     MODULES,
     Backbone,
@@ -108,7 +108,7 @@ class HFHRNet(PoseModel):
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int], depth: int = 18):
         super().__init__(skeleton, input_size)
-        check_input_size("HF-HRNet", input_size, 32)
+        check_sides("HF-HRNet", input_size, 32)
         if depth not in MODULES:
             raise ValueError(f"HF-HRNet has depth 18 or 30, not {depth}")
         odd_sides = any(side % 64 for side in input_size)  # the smallest branch has 1/32 of the input's size

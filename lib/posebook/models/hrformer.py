@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad, softmax
 
 from posebook.models.hrnet import apply_transition, conv_bn, exchanges, fuse, transition
-from posebook.models.layers import Bottleneck, PoseModel, check_input_size, init_weights, residual_blocks
+from posebook.models.layers import Bottleneck, PoseModel, check_sides, init_weights, residual_blocks
 from posebook.models.lite_hrnet import Head, separable
 from posebook.skeletons import Skeleton
 
@@ -169,7 +169,7 @@ class HRFormer(PoseModel):
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int], width: int = 18):
         super().__init__(skeleton, input_size)
-        check_input_size("HRFormer", input_size, 32)
+        check_sides("HRFormer", input_size, 32)
         self.backbone = Backbone(width)
         self.keypoint_head = Head(width, len(skeleton.keypoints))
 

@@ -21,7 +21,7 @@ from posebook.models.layers import (
     BasicBlock,
     Bottleneck,
     PoseModel,
-    check_input_size,
+    check_sides,
     init_weights,
     residual_blocks,
 )
@@ -128,7 +128,7 @@ class HRNet(PoseModel):
         split_ratio: float = 2,
     ):
         super().__init__(skeleton, input_size)
-        check_input_size("HRNet", input_size, 32)
+        check_sides("HRNet", input_size, 32)
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64)
         self.conv2, self.bn2 = nn.Conv2d(64, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64)
         self.relu = nn.ReLU()

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from posebook.models.layers import PoseModel, check_input_size
+from posebook.models.layers import PoseModel, check_sides
 from posebook.skeletons import Skeleton
 
 HOURGLASS_DEPTH = 4  # how often an hourglass halves its map
@@ -192,13 +192,13 @@ class MergeConv(nn.Module):
 
 
 class LAPX(PoseModel):
-    """Images (B, 3, H, W), normalized, to a list of heatmaps (B, K, H/4, W/4): one for each stage, the final
-    one last.
+    """Images (B, 3, H, W), normalized, to a list of heatmaps (B, K, H/4, W/4), one for each stage.
 
-    stages, width: number of hourglasses and their channels. attention: 'none', 'cbam' or 'eca_cbam' after
-    each stage and, with stem_attention, after the stem. neck: 'none', 'eca', 'cbam' or 'nonlocal' (choice 2
-    of the module's docstring). soft_gate: a learned weight for each channel of each shortcut. Raises
-    ValueError if a side is less than 64 or not a multiple of 4, and for an unknown attention or neck.
+    The last entry is the final output. stages, width: number of hourglasses and their channels. attention:
+    'none', 'cbam' or 'eca_cbam' after each stage and, with stem_attention, after the stem. neck: 'none',
+    'eca', 'cbam' or 'nonlocal' (choice 2 of the module's docstring). soft_gate: a learned weight for each
+    channel of each shortcut. Raises ValueError if a side is less than 64 or not a multiple of 4, and for an
+    unknown attention or neck.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class LAPX(PoseModel):
         soft_gate: bool = True,
     ):
         super().__init__(skeleton, input_size)
-        check_input_size("LAPX", input_size, 4)
+        check_sides("LAPX", input_size, 4)
         if min(input_size) < 64:
             raise ValueError(f"LAPX needs sides of at least 64, not {tuple(input_size)} (height, width)")
         if attention not in ATTENTION:

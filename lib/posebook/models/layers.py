@@ -268,7 +268,7 @@ def init_weights(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def check_input_size(model: str, input_size: tuple[int, int], multiple: int) -> None:
+def check_sides(model: str, input_size: tuple[int, int], multiple: int) -> None:
     """Raise ValueError if height or width is not a positive multiple of `multiple`."""
     if any(side % multiple or side <= 0 for side in input_size):
         raise ValueError(

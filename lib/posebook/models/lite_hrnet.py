@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from posebook.models.hrnet import apply_transition, exchanges, transition
-from posebook.models.layers import PoseModel, check_input_size, init_weights
+from posebook.models.layers import PoseModel, check_sides, init_weights
 from posebook.skeletons import Skeleton
 
 WIDTHS = (40, 80, 160, 320)
@@ -248,7 +248,7 @@ class LiteHRNet(PoseModel):
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int], depth: int = 18):
         super().__init__(skeleton, input_size)
-        check_input_size("Lite-HRNet", input_size, 32)
+        check_sides("Lite-HRNet", input_size, 32)
         if depth not in MODULES:
             raise ValueError(f"Lite-HRNet has depth 18 or 30, not {depth}")
         stages: list[list[nn.Module]] = []

@@ -12,7 +12,7 @@ Choices that the text does not specify, from the released code and configuration
 import torch
 from torch import Tensor, nn
 
-from posebook.models.layers import PoseModel, check_input_size, init_weights, residual_blocks
+from posebook.models.layers import PoseModel, check_sides, init_weights, residual_blocks
 from posebook.models.simplebaseline import BLOCKS
 from posebook.skeletons import Skeleton
 
@@ -69,7 +69,7 @@ class LPN(PoseModel):
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int], depth: int = 50):
         super().__init__(skeleton, input_size)
-        check_input_size("LPN", input_size, 16)
+        check_sides("LPN", input_size, 16)
         if depth not in BLOCKS:
             raise ValueError(f"LPN has depth 50, 101 or 152, not {depth}")
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import PoseModel, RTMCCHead, check_input_size
+from posebook.models.layers import PoseModel, RTMCCHead, check_sides
 from posebook.skeletons import Skeleton
 
 STAGES = ((128, 3), (256, 6), (512, 6), (1024, 3))  # width and number of blocks, before scaling
@@ -142,7 +142,7 @@ class RTMPose(PoseModel):
         self, skeleton: Skeleton, input_size: tuple[int, int], deepen: float = 0.167, widen: float = 0.375
     ):
         super().__init__(skeleton, input_size)
-        check_input_size("RTMPose", input_size, 32)
+        check_sides("RTMPose", input_size, 32)
         self.backbone = CSPNeXt(deepen, widen)
         self.head = RTMCCHead(self.backbone.channels, len(skeleton.keypoints), input_size)
 

@@ -15,7 +15,7 @@ from posebook.codecs import SimCC
 from posebook.models.layers import (
     Bottleneck,
     PoseModel,
-    check_input_size,
+    check_sides,
     deconvolutions,
     init_weights,
     residual_blocks,
@@ -41,7 +41,7 @@ class SimpleBaseline(PoseModel):
         split_ratio: int = 2,
     ):
         super().__init__(skeleton, input_size)
-        check_input_size("SimpleBaseline", input_size, 32)
+        check_sides("SimpleBaseline", input_size, 32)
         if depth not in BLOCKS:
             raise ValueError(f"SimpleBaseline has depth 50, 101 or 152, not {depth}")
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)

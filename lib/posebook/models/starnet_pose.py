@@ -22,7 +22,7 @@ from posebook.models.layers import (
     CoordinateAttention,
     PoseModel,
     RTMCCHead,
-    check_input_size,
+    check_sides,
 )
 from posebook.skeletons import Skeleton
 
@@ -104,7 +104,7 @@ class StarNetPose(PoseModel):
         attention_stages: tuple[int, ...] = (3, 4),
     ):
         super().__init__(skeleton, input_size)
-        check_input_size("StarNet-Pose", input_size, 32)
+        check_sides("StarNet-Pose", input_size, 32)
         if attention not in ATTENTION:
             raise ValueError(f"unknown attention {attention!r}; one of {', '.join(ATTENTION)}")
         self.backbone = StarNet(width, depths, attention, attention_stages)

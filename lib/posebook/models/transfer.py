@@ -67,13 +67,8 @@ class _Config:
         return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """What the length of an axis depends on."""
-
-    joints: bool
-    height: bool
-    width: bool
+# For each axis of a tensor: whether its length depends on the joints, the height and the width of the input.
+Axes = list[tuple[bool, bool, bool]]
 
 
 def check_weights(path: str | Path, name: str) -> None:
@@ -134,10 +129,8 @@ def transfer_weights(model: PoseModel, path: str | Path, name: str) -> TransferR
     return report
 
 
-def _find_axes(
-    source: _Config, shapes: dict[str, tuple[int, ...]], model: PoseModel
-) -> dict[str, list[_Axis]]:
-    """What each axis of each tensor of `source` depends on; False if `model` has the same joints or size."""
+def _find_axes(source: _Config, shapes: dict[str, tuple[int, ...]], model: PoseModel) -> dict[str, Axes]:
+    """The dependencies of all tensors of `source` on those joints and sizes in which `model` differs."""
     height, width = source.input_size
     more_joints = taller = wider = shapes
     if source.skeleton.keypoints != model.skeleton.keypoints:
@@ -148,7 +141,7 @@ def _find_axes(
         wider = replace(source, input_size=(height, 2 * width)).shapes()
     return {
         key: [
-            _Axis(*(other[key][axis] != length for other in (more_joints, taller, wider)))
+            (more_joints[key][axis] != length, taller[key][axis] != length, wider[key][axis] != length)
             for axis, length in enumerate(shape)
         ]
         for key, shape in shapes.items()
@@ -159,26 +152,24 @@ def _transfer_tensor(
     key: str,
     value: Tensor,
     initial: Tensor,
-    axes: list[_Axis],
+    axes: Axes,
     source: _Config,
     model: PoseModel,
     report: TransferReport,
 ) -> Tensor:
     """`value` with its axes interpolated and mapped as `initial` needs it; adds `key` to `report`."""
     old_size, new_size = source.input_size, model.input_size
-    copied = True
-    for i, axis in enumerate(axes):
-        grows = axis.height, axis.width
+    for axis, (_, *grows) in enumerate(axes):
         if any(grown and old != new for grown, old, new in zip(grows, old_size, new_size, strict=True)):
-            value = _interpolate(key, value, i, initial.shape[i], old_size, new_size, grows)
+            value = _interpolate(key, value, axis, initial.shape[axis], old_size, new_size, grows)
             report.interpolated += [key] if key not in report.interpolated else []
-            copied = False
-    for i, axis in enumerate(axes):
-        if axis.joints:
-            value = _map_joints(key, value, initial, i, source.skeleton.keypoints, model.skeleton.keypoints)
+    for axis, (counts_joints, *_) in enumerate(axes):
+        if counts_joints:
+            value = _map_joints(
+                key, value, initial, axis, source.skeleton.keypoints, model.skeleton.keypoints
+            )
             report.mapped.append(key)
-            copied = False
-    if copied:
+    if key not in report.mapped and key not in report.interpolated:
         report.copied.append(key)
     return value
 

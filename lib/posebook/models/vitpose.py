@@ -10,7 +10,7 @@ Choices that the texts do not specify, or where this code differs:
    token.
 3. The position table has 16 x 12 patches. For another input size, its grid is resized (bicubic) in each
    forward pass, so that the authors' files load at any size. Their code accepts only 256 x 192.
-4. vitpose-s has 12 heads, not 6 as other transformers of this width.
+4. vitpose-s has 12 heads; other transformers of this width have 6.
 5. A ViTPose++ layer runs each expert only on the samples of its own dataset. The authors' code runs all
    experts on all samples and masks the results. The outputs are the same.
 6. A batch with several datasets gives as many heatmaps as the largest of the datasets has joints. The maps
@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posebook.models.layers import PoseModel, check_input_size, deconvolutions, init_weights
+from posebook.models.layers import PoseModel, check_sides, deconvolutions, init_weights
 from posebook.models.transformer import Block
 from posebook.skeletons import Skeleton
 
 GRID = (16, 12)  # patches (rows, columns) of the position table
-# AIC, MPII, AP-10K, APT-36K and COCO-WholeBody, which follow COCO.
+# Numbers of joints of AIC, MPII, AP-10K, APT-36K and COCO-WholeBody, the datasets after COCO.
 EXTRA_NUM_JOINTS = (14, 16, 17, 17, 133)
 
 
@@ -127,9 +127,8 @@ class ViTPose(PoseModel):
 
     decoder: 'classic' or 'simple'. extra_num_joints: the number of joints of each further dataset, which has
     its own decoder; `skeleton` is that of the first dataset. expert_dim: output channels of a feed-forward
-    layer that are specific to a dataset; 0 for none. There are more than eight parameters because each size
-    in the table of models is one option. Raises ValueError for another decoder or if a side is not a multiple
-    of 16.
+    layer that are specific to a dataset; 0 for none. There are more than eight parameters because the models
+    differ in all of them. Raises ValueError for another decoder or if a side is not a multiple of 16.
     """
 
     def __init__(
@@ -145,7 +144,7 @@ class ViTPose(PoseModel):
         extra_num_joints: tuple[int, ...] = (),
     ):
         super().__init__(skeleton, input_size)
-        check_input_size("ViTPose", input_size, 16)
+        check_sides("ViTPose", input_size, 16)
         if decoder not in DECODERS:
             raise ValueError(f"ViTPose has decoder classic or simple, not {decoder!r}")
         self.joints = len(skeleton.keypoints), *extra_num_joints  # numbers of joints of the datasets
@@ -241,12 +240,11 @@ def extract_dataset(model: ViTPose, dataset: int = 0, skeleton: Skeleton | None 
 
 
 def from_mae(state: dict[str, Tensor], backbone: ViT) -> dict[str, Tensor]:
-    """The initial state dict of `backbone` from a masked autoencoder's ImageNet weights (He et al., CVPR
-    2022).
+    """The initial state dict of `backbone` from a masked autoencoder's ImageNet weights.
 
-    The position table is resized to this grid (bicubic). A smaller patch kernel is padded with zeros. Each
-    expert is initialized from the last rows of the layer that it is a part of. The last norm, which these
-    weights lack, keeps its initialization.
+    He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022. The position table is resized to
+    this grid (bicubic). A smaller patch kernel is padded with zeros. Each expert is initialized from the last
+    rows of the layer that it is a part of. The last norm, which these weights lack, keeps its initialization.
     """
     new = {key: value for key, value in backbone.state_dict().items() if key.startswith("last_norm")}
     new |= {key: value for key, value in state.items() if key.startswith(("pos_", "patch_", "blocks"))}
