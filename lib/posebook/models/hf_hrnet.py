@@ -23,7 +23,6 @@ from posebook.models.lite_hrnet import (
     Backbone,
     ConvModule,
     CrossResolutionWeighting,
-    FusionModule,
     Head,
     separable,
 )
@@ -112,12 +111,7 @@ class HFHRNet(PoseModel):
         if depth not in MODULES:
             raise ValueError(f"HF-HRNet has depth 18 or 30, not {depth}")
         odd_sides = any(side % 64 for side in input_size)  # the smallest branch has 1/32 of the input's size
-        stages: list[list[nn.Module]] = []
-        for branches, number in enumerate(MODULES[depth], 2):
-            widths = list(WIDTHS[:branches])
-            block = partial(Block, widths, odd_sides)
-            stages.append([FusionModule(widths, block(), block()) for _ in range(number)])
-        self.backbone = Backbone(Stem(), WIDTHS[0], WIDTHS, stages)
+        self.backbone = Backbone(Stem(), WIDTHS[0], WIDTHS, depth, partial(Block, odd_sides=odd_sides))
         self.keypoint_head = Head(WIDTHS[0], len(skeleton.keypoints))
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ Behavior of the released code that the text does not describe:
 3. The head passes the branches from the smallest to the largest, each through a separable convolution.
 """
 
-from functools import partial
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -134,11 +134,11 @@ def fuse(rows: nn.ModuleList, maps: list[Tensor], relu: nn.Module) -> list[Tenso
 
 
 class FusionModule(nn.Module):
-    """Two blocks on all branches, then a fusion of the branches."""
+    """Two blocks on all branches, then a fusion of the branches. make_block: widths to a block."""
 
-    def __init__(self, widths: list[int], first: nn.Module, second: nn.Module):
+    def __init__(self, widths: list[int], make_block: Callable[[list[int]], nn.Module]):
         super().__init__()
-        self.layers = nn.Sequential(first, second)
+        self.layers = nn.Sequential(make_block(widths), make_block(widths))
         self.fuse_layers = exchanges(widths, len(widths), separable)
         self.relu = nn.ReLU()
 
@@ -204,17 +204,23 @@ class Backbone(nn.Module):
     """Images (B, 3, H, W) to features (B, widths[0], H/4, W/4).
 
     A stem with `stem_width` channels, three stages with two, three and four branches, and the head that joins
-    the branches. stages: the modules of each stage. widths: channels of the branches.
+    the branches. widths: channels of the branches. depth: a key of MODULES. make_block: see FusionModule.
     """
 
     def __init__(
-        self, stem: nn.Module, stem_width: int, widths: tuple[int, ...], stages: list[list[nn.Module]]
+        self,
+        stem: nn.Module,
+        stem_width: int,
+        widths: tuple[int, ...],
+        depth: int,
+        make_block: Callable[[list[int]], nn.Module],
     ):
         super().__init__()
         self.stem, in_widths = stem, [stem_width]
-        for i, modules in enumerate(stages):
+        for i, number in enumerate(MODULES[depth]):
             out_widths = list(widths[: i + 2])
             setattr(self, f"transition{i}", transition(in_widths, out_widths, separable))
+            modules = (FusionModule(out_widths, make_block) for _ in range(number))
             setattr(self, f"stage{i}", nn.Sequential(*modules))
             in_widths = out_widths
         self.head_layer = IterativeHead(widths)
@@ -251,12 +257,7 @@ class LiteHRNet(PoseModel):
         check_sides("Lite-HRNet", input_size, 32)
         if depth not in MODULES:
             raise ValueError(f"Lite-HRNet has depth 18 or 30, not {depth}")
-        stages: list[list[nn.Module]] = []
-        for branches, number in enumerate(MODULES[depth], 2):
-            widths = list(WIDTHS[:branches])
-            block = partial(ConditionalChannelWeighting, widths)
-            stages.append([FusionModule(widths, block(), block()) for _ in range(number)])
-        self.backbone = Backbone(Stem(), 32, WIDTHS, stages)
+        self.backbone = Backbone(Stem(), 32, WIDTHS, depth, ConditionalChannelWeighting)
         self.keypoint_head = Head(WIDTHS[0], len(skeleton.keypoints))
 
     def forward(self, images: Tensor) -> list[Tensor]:
