@@ -107,18 +107,22 @@ class SCRM(nn.Module):
         return x * torch.sigmoid(channel) * torch.sigmoid(self.spatial(x))
 
 
+def channel_gate(channels: int, reduction: int) -> nn.Sequential:
+    """Gates (B, C, 1, 1) from a pooled map (B, C, 1, 1)."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels // reduction, 1),
+        nn.ReLU(),
+        nn.Conv2d(channels // reduction, channels, 1),
+        nn.Sigmoid(),
+    )
+
+
 class SE(nn.Module):
     """Squeeze-and-excitation (Hu et al., CVPR 2018; eqs 12 and 13)."""
 
     def __init__(self, channels: int, reduction: int = 4):
         super().__init__()
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, channels // reduction, 1),
-            nn.ReLU(),
-            nn.Conv2d(channels // reduction, channels, 1),
-            nn.Sigmoid(),
-        )
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), *channel_gate(channels, reduction))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(x)
@@ -148,17 +152,8 @@ class DGCB(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 2):
         super().__init__()
-
-        def gate() -> nn.Sequential:
-            hidden_dim = channels // reduction
-            return nn.Sequential(
-                nn.Conv2d(channels, hidden_dim, 1),
-                nn.ReLU(),
-                nn.Conv2d(hidden_dim, channels, 1),
-                nn.Sigmoid(),
-            )
-
-        self.pool, self.context, self.gate = nn.AdaptiveAvgPool2d(1), gate(), gate()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.context, self.gate = channel_gate(channels, reduction), channel_gate(channels, reduction)
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.pool(x)  # (B, C, 1, 1)

@@ -17,11 +17,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from posebook.models.layers import PoseModel, check_sides
+from posebook.models.layers import ConvModule, PoseModel, check_sides
 from posebook.models.lite_hrnet import (
     MODULES,
     Backbone,
-    ConvModule,
     CrossResolutionWeighting,
     Head,
     separable,
@@ -53,9 +52,7 @@ class Block(nn.Module):
         use_mean = [odd_sides and width == WIDTHS[-1] for width in widths]
         options = list(zip(widths, use_mean, strict=True))
         self.cross_resolution_weighting = CrossResolutionWeighting(widths)
-        self.depthwise_convsfirst = nn.ModuleList(
-            ConvModule(c, c, 3, groups=c, act=nn.ReLU()) for c in widths
-        )
+        self.depthwise_convsfirst = nn.ModuleList(ConvModule(c, c, 3, groups=c, act=nn.ReLU) for c in widths)
         self.global1 = nn.ModuleList(coarse(c, use_mean=mean) for c, mean in options)
         self.depthwise_convslast = nn.ModuleList(ConvModule(c, c, 3, groups=c) for c in widths)
         self.global2 = nn.ModuleList(coarse(c, use_mean=mean) for c, mean in options)
@@ -95,7 +92,7 @@ class Stem(nn.Sequential):
 
     def __init__(self):
         super().__init__()
-        self.conv1 = ConvModule(3, 32, 3, 2, act=nn.ReLU())
+        self.conv1 = ConvModule(3, 32, 3, 2, act=nn.ReLU)
         self.conv2 = Downsample(32, WIDTHS[0])
 
 

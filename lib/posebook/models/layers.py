@@ -52,6 +52,32 @@ class ConvBN(nn.Sequential):
             self.bn = nn.BatchNorm2d(out_channels)
 
 
+class ConvModule(nn.Sequential):
+    """Convolution, batch norm, and the activation `act` if it is given.
+
+    If `norm` is False, the convolution has a bias instead of batch norm.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: type[nn.Module] | None = None,
+        norm: bool = True,
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=not norm
+        )
+        if norm:
+            self.bn = nn.BatchNorm2d(out_channels)
+        if act is not None:
+            self.activate = act()
+
+
 class CoordinateAttention(nn.Module):
     """Hou et al., "Coordinate Attention for Efficient Mobile Network Design", CVPR 2021, section 3.2.
 

@@ -19,37 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from posebook.models.hrnet import apply_transition, exchanges, transition
-from posebook.models.layers import PoseModel, check_sides, init_weights
+from posebook.models.layers import ConvModule, PoseModel, check_sides, init_weights
 from posebook.skeletons import Skeleton
 
 WIDTHS = (40, 80, 160, 320)
 MODULES = {18: (2, 4, 2), 30: (3, 8, 3)}  # depth -> numbers of modules in the stages
-
-
-class ConvModule(nn.Sequential):
-    """Convolution, batch norm, and the activation `act` if it is given.
-
-    If `norm` is False, the convolution has a bias instead of batch norm.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        act: nn.Module | None = None,
-        norm: bool = True,
-    ):
-        super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=not norm
-        )
-        if norm:
-            self.bn = nn.BatchNorm2d(out_channels)
-        if act is not None:
-            self.activate = act
 
 
 def channel_shuffle(x: Tensor) -> Tensor:
@@ -74,8 +48,8 @@ class SpatialWeighting(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.global_avgpool = nn.AdaptiveAvgPool2d(1)
-        self.conv1 = ConvModule(channels, channels // 4, act=nn.ReLU(), norm=False)
-        self.conv2 = ConvModule(channels // 4, channels, act=nn.Sigmoid(), norm=False)
+        self.conv1 = ConvModule(channels, channels // 4, act=nn.ReLU, norm=False)
+        self.conv2 = ConvModule(channels // 4, channels, act=nn.Sigmoid, norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.conv2(self.conv1(self.global_avgpool(x)))
@@ -87,8 +61,8 @@ class CrossResolutionWeighting(nn.Module):
     def __init__(self, widths: list[int], reduction: int = 8):
         super().__init__()
         self.widths, total = widths, sum(widths)
-        self.conv1 = ConvModule(total, total // reduction, act=nn.ReLU())
-        self.conv2 = ConvModule(total // reduction, total, act=nn.Sigmoid())
+        self.conv1 = ConvModule(total, total // reduction, act=nn.ReLU)
+        self.conv2 = ConvModule(total // reduction, total, act=nn.Sigmoid)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         height, width = maps[-1].shape[-2:]
@@ -156,13 +130,13 @@ class Stem(nn.Module):
     def __init__(self, width: int = 32):
         super().__init__()
         half = width // 2
-        self.conv1 = ConvModule(3, width, 3, 2, act=nn.ReLU())
+        self.conv1 = ConvModule(3, width, 3, 2, act=nn.ReLU)
         self.branch1 = nn.Sequential(
-            ConvModule(half, half, 3, 2, groups=half), ConvModule(half, half, act=nn.ReLU())
+            ConvModule(half, half, 3, 2, groups=half), ConvModule(half, half, act=nn.ReLU)
         )
-        self.expand_conv = ConvModule(half, width, act=nn.ReLU())
+        self.expand_conv = ConvModule(half, width, act=nn.ReLU)
         self.depthwise_conv = ConvModule(width, width, 3, 2, groups=width)
-        self.linear_conv = ConvModule(width, half, act=nn.ReLU())
+        self.linear_conv = ConvModule(width, half, act=nn.ReLU)
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = self.conv1(x).chunk(2, 1)  # each (B, 16, H/2, W/2)
@@ -176,7 +150,7 @@ class Project(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.depthwise_conv = ConvModule(in_channels, in_channels, 3, groups=in_channels)
-        self.pointwise_conv = ConvModule(in_channels, out_channels, act=nn.ReLU())
+        self.pointwise_conv = ConvModule(in_channels, out_channels, act=nn.ReLU)
 
 
 class IterativeHead(nn.Module):

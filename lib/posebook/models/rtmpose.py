@@ -10,28 +10,18 @@ Choices that the text does not specify, from the released configuration:
 3. Pyramid pooling precedes the blocks of the last stage, which have no shortcut.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import PoseModel, RTMCCHead, check_sides
+from posebook.models.layers import ConvModule, PoseModel, RTMCCHead, check_sides
 from posebook.skeletons import Skeleton
 
 STAGES = ((128, 3), (256, 6), (512, 6), (1024, 3))  # width and number of blocks, before scaling
 
-
-class ConvModule(nn.Sequential):
-    """Convolution without bias, batch norm and SiLU."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
-    ):
-        super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-        )
-        self.bn = nn.BatchNorm2d(out_channels)
-        self.act = nn.SiLU()
+ConvSiLU = partial(ConvModule, act=nn.SiLU)
 
 
 class Separable(nn.Sequential):
@@ -39,8 +29,8 @@ class Separable(nn.Sequential):
 
     def __init__(self, width: int):
         super().__init__()
-        self.depthwise_conv = ConvModule(width, width, 5, groups=width)
-        self.pointwise_conv = ConvModule(width, width)
+        self.depthwise_conv = ConvSiLU(width, width, 5, groups=width)
+        self.pointwise_conv = ConvSiLU(width, width)
 
 
 class CSPNeXtBlock(nn.Module):
@@ -48,7 +38,7 @@ class CSPNeXtBlock(nn.Module):
 
     def __init__(self, width: int, shortcut: bool):
         super().__init__()
-        self.conv1, self.conv2 = ConvModule(width, width, 3), Separable(width)
+        self.conv1, self.conv2 = ConvSiLU(width, width, 3), Separable(width)
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,8 +68,8 @@ class CSPLayer(nn.Module):
 
     def __init__(self, width: int, blocks: int, shortcut: bool):
         super().__init__()
-        self.main_conv, self.short_conv = ConvModule(width, width // 2), ConvModule(width, width // 2)
-        self.final_conv = ConvModule(width, width)
+        self.main_conv, self.short_conv = ConvSiLU(width, width // 2), ConvSiLU(width, width // 2)
+        self.final_conv = ConvSiLU(width, width)
         self.blocks = nn.Sequential(*(CSPNeXtBlock(width // 2, shortcut) for _ in range(blocks)))
         self.attention = ChannelAttention(width)
 
@@ -93,7 +83,7 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.conv1, self.conv2 = ConvModule(width, width // 2), ConvModule(width * 2, width)
+        self.conv1, self.conv2 = ConvSiLU(width, width // 2), ConvSiLU(width * 2, width)
         self.pools = nn.ModuleList(nn.MaxPool2d(side, 1, side // 2) for side in (5, 9, 13))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,13 +101,13 @@ class CSPNeXt(nn.Module):
         super().__init__()
         width = int(64 * widen)
         self.stem = nn.Sequential(
-            ConvModule(3, width // 2, 3, 2),
-            ConvModule(width // 2, width // 2, 3),
-            ConvModule(width // 2, width, 3),
+            ConvSiLU(3, width // 2, 3, 2),
+            ConvSiLU(width // 2, width // 2, 3),
+            ConvSiLU(width // 2, width, 3),
         )
         for stage, (base_width, blocks) in enumerate(STAGES, 1):
             out_channels, last = int(base_width * widen), stage == len(STAGES)
-            layers: list[nn.Module] = [ConvModule(width, out_channels, 3, 2)]
+            layers: list[nn.Module] = [ConvSiLU(width, out_channels, 3, 2)]
             layers += [PyramidPooling(out_channels)] if last else []
             layers += [CSPLayer(out_channels, max(round(blocks * deepen), 1), shortcut=not last)]
             setattr(self, f"stage{stage}", nn.Sequential(*layers))
