@@ -177,8 +177,8 @@ def load_official(model: ModelT, source: str | Path | dict[str, Tensor]) -> Mode
         message = f"the weights do not fit {type(model).__name__}"
         if 2 * len(keys) > len(own):  # most keys differ
             message += " (they belong to another model)"
-        elif not keys and isinstance(model, PoseModel):
-            joints = len(model.skeleton.keypoints)
+        elif not keys and isinstance(skeleton := getattr(model, "skeleton", None), Skeleton):
+            joints = len(skeleton.keypoints)
             other = _other_joint_count(shapes.values(), joints)
             message += f" for {joints} joints (they are for {other})" if other else ""
         more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
