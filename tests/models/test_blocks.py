@@ -1,4 +1,4 @@
-"""The papers' special modules against plain loops and known points, and every ablation's size."""
+"""The papers' modules against plain loops and known values, and the sizes of all ablations."""
 
 import math
 
@@ -18,12 +18,12 @@ def _seeded():
     torch.manual_seed(0)
 
 
-def built(name: str, skeleton: str, size: tuple[int, int], **options):
+def build_on_meta(name: str, skeleton: str, size: tuple[int, int], **options):
     with torch.device("meta"):
         return models.build(name, skeleton, size, **options)
 
 
-# LAPX, table 3: rows' keywords, all parameters and thop's total (16 joints)
+# LAPX, table 3 (16 joints): keyword arguments of each row, number of parameters, and thop's total
 PLAIN = {"attention": "none", "stem_attention": False, "neck": "none", "soft_gate": False}
 ECA = PLAIN | {"attention": "eca_cbam"}
 ROWS = {
@@ -44,15 +44,15 @@ ROWS = {
 @pytest.mark.parametrize("row", ROWS)
 def test_lapx_ablation_sizes(row):
     options, params, thop = ROWS[row]
-    counted = complexity.count(built("lapx", "mpii", (256, 256), **options), (256, 256))
+    counted = complexity.count(build_on_meta("lapx", "mpii", (256, 256), **options), (256, 256))
     assert (counted["params"], counted["thop_params"]) == (params, thop)
 
 
-def test_lap_is_as_large_as_printed():
-    assert complexity.count(built("lap", "mpii", (256, 256)), (256, 256))["params"] == 2338570
+def test_lap_has_its_published_size():
+    assert complexity.count(build_on_meta("lap", "mpii", (256, 256)), (256, 256))["params"] == 2338570
 
 
-# AMFACPose's ablation, cumulative: millions of parameters and thop's giga multiply-adds
+# AMFACPose's cumulative ablation: millions of parameters and thop's giga multiply-adds
 STEPS = ["afpn", "dgcb", "scrm", "se", "coordconv"]
 SIZES = [
     (3.2671, 4.7348),
@@ -67,17 +67,18 @@ SIZES = [
 @pytest.mark.parametrize("step", range(6))
 def test_amfacpose_ablation_sizes(step):
     options = {name: number < step for number, name in enumerate(STEPS)}
-    counted = complexity.count(built("amfacpose-r34", "coco", (384, 288), **options), (384, 288))
+    counted = complexity.count(build_on_meta("amfacpose-r34", "coco", (384, 288), **options), (384, 288))
     assert round(counted["params"] / 1e6, 4) == SIZES[step][0]
     assert round(complexity.in_tool_units(counted, "thop"), 4) == SIZES[step][1]
 
 
-def test_amfacpose_of_fourteen_joints():
-    assert complexity.count(built("amfacpose-r34", "crowdpose", (384, 288)), (384, 288))["params"] == 3778780
+def test_amfacpose_with_fourteen_joints():
+    model = build_on_meta("amfacpose-r34", "crowdpose", (384, 288))
+    assert complexity.count(model, (384, 288))["params"] == 3778780
 
 
 def test_amfacpose_golden_tensor():
-    """What this net answered when it was written, at weights and an input that a formula gives."""
+    """The output is the one archived when the model was written, for generated weights and input."""
     model = models.build("amfacpose-r18", input_size=(64, 96)).double()
     layout = [(key, list(value.shape), "") for key, value in model.state_dict().items()]
     models.load_official(model, drawn(layout)).eval()
@@ -88,7 +89,7 @@ def test_amfacpose_golden_tensor():
         assert np.abs(output.numpy() - golden[name]).max() <= 1e-5 * np.abs(golden[name]).max()
 
 
-def test_coordconv_sees_where_it_is():
+def test_coordconv_uses_the_coordinates():
     layer = amfacpose.CoordConv2d(1, 1, 1, 1)
     with torch.no_grad():
         layer.gain.copy_(torch.tensor([2.0, 3.0]))
@@ -97,24 +98,24 @@ def test_coordconv_sees_where_it_is():
         out = layer(torch.full((1, 1, 4, 3), 7.0))
     for i in range(4):
         for j in range(3):
-            across, down = 2 * (2 * j / 2 - 1) + 0.5, 3 * (2 * i / 3 - 1) - 1
-            assert math.isclose(float(out[0, 0, i, j]), 7 + 10 * across + 100 * down, rel_tol=1e-5)
+            x, y = 2 * (2 * j / 2 - 1) + 0.5, 3 * (2 * i / 3 - 1) - 1
+            assert math.isclose(float(out[0, 0, i, j]), 7 + 10 * x + 100 * y, rel_tol=1e-5)
 
 
-def test_scrm_is_two_gates_at_once():
+def test_scrm_multiplies_by_channel_and_spatial_gates():
     block, x = amfacpose.SCRM(6).eval(), torch.randn(1, 6, 5, 4)
     with torch.no_grad():
         out, spatial = block(x), torch.sigmoid(block.spatial(x))
         means = [float(x[0, c].mean()) for c in range(6)]
         w = block.channel[0].weight.flatten().tolist()
     for c in range(6):
-        around = [means[n] if 0 <= n < 6 else 0.0 for n in (c - 1, c, c + 1)]
-        z = sum(a * b for a, b in zip(w, around, strict=True)) / math.sqrt(1 + block.channel[1].eps)
+        neighbors = [means[n] if 0 <= n < 6 else 0.0 for n in (c - 1, c, c + 1)]
+        z = sum(a * b for a, b in zip(w, neighbors, strict=True)) / math.sqrt(1 + block.channel[1].eps)
         expected = x[0, c] * spatial[0, c] / (1 + math.exp(-z))
         assert torch.allclose(out[0, c], expected, atol=1e-6)
 
 
-def test_dual_gates_leave_a_quarter_where_both_are_half_open():
+def test_dgcb_multiplies_its_two_gates():
     block, x = amfacpose.DGCB(8), torch.rand(1, 8, 3, 3)
     for gate in (block.context, block.gate):
         torch.nn.init.zeros_(gate[2].weight)
@@ -122,7 +123,7 @@ def test_dual_gates_leave_a_quarter_where_both_are_half_open():
     assert torch.allclose(block(x), 0.25 * x)
 
 
-def test_refined_scales_are_the_mask_times_the_lateral():
+def test_modulation_changes_the_output_of_the_pyramid():
     refined = amfacpose.AFPN((8, 16), 12, True, "refined").eval()
     mask = amfacpose.AFPN((8, 16), 12, True, "mask").eval()
     mask.load_state_dict(refined.state_dict())
@@ -141,7 +142,7 @@ def test_eca_is_a_convolution_along_the_channels():
         assert torch.allclose(out[0, c], x[0, c] / (1 + math.exp(-z)), atol=1e-6)
 
 
-def test_non_local_against_a_plain_loop():
+def test_nonlocal_block_against_a_plain_loop():
     block, x = lapx.NonLocal(16), torch.randn(1, 16, 3, 2)
     torch.nn.init.constant_(block.gamma, 0.3)
     with torch.no_grad():
@@ -155,9 +156,9 @@ def test_non_local_against_a_plain_loop():
         assert torch.allclose(block.attention(x).sum(-1), torch.ones(1, 6))
 
 
-def test_a_checkpoint_holds_how_much_context_counts(tmp_path):
+def test_a_checkpoint_contains_the_nonlocal_gain(tmp_path):
     images = torch.randn(1, 3, 64, 64)
-    answers = {}
+    outputs = {}
     for gain in (0.0, 5.0):
         model = models.build("lapx", input_size=(64, 64)).eval()
         torch.manual_seed(1)
@@ -165,14 +166,14 @@ def test_a_checkpoint_holds_how_much_context_counts(tmp_path):
             torch.nn.init.normal_(value, std=0.3)
         model.set_nonlocal_gain(gain)
         models.save_weights(model, tmp_path / "w.safetensors", "lapx")
-        again = models.load_weights(tmp_path / "w.safetensors")
+        loaded = models.load_weights(tmp_path / "w.safetensors")
         with torch.no_grad():
-            answers[gain] = model(images)[-1]
-            assert torch.equal(again(images)[-1], answers[gain])
-    assert not torch.allclose(answers[0.0], answers[5.0], rtol=1e-3)
+            outputs[gain] = model(images)[-1]
+            assert torch.equal(loaded(images)[-1], outputs[gain])
+    assert not torch.allclose(outputs[0.0], outputs[5.0], rtol=1e-3)
 
 
-def test_the_phases_of_lapx_training():
+def test_phases_of_lapx_training():
     model = models.build("lapx", input_size=(64, 64))
     branches = [module for module in model.modules() if isinstance(module, lapx.NonLocal)]
     assert len(branches) == 2
@@ -184,27 +185,27 @@ def test_the_phases_of_lapx_training():
     assert all(float(branch.gamma.detach()) == pytest.approx(0.1) for branch in branches)
 
 
-def test_lapx_takes_the_size_where_halves_are_odd():
+def test_lapx_accepts_sides_whose_halves_are_odd():
     model = models.build("lapx", input_size=(96, 72)).eval()
     with torch.no_grad():
         assert [tuple(m.shape) for m in model(torch.randn(1, 3, 96, 72))] == [(1, 17, 24, 18)] * 3
 
 
-def test_soft_gates_start_without_a_residual():
+def test_soft_gates_initially_disable_the_shortcut():
     block, x = lapx.Bottleneck(8, 4, soft_gate=True).eval(), torch.randn(1, 8, 5, 5)
     with torch.no_grad():
-        plain = block(x)
+        without = block(x)
         block.alpha.fill_(1.0)
-        assert torch.allclose(block(x) - plain, x, atol=1e-6)
+        assert torch.allclose(block(x) - without, x, atol=1e-6)
 
 
-def test_windows_see_only_themselves():
-    """A change in one window of an unpadded map moves no other window."""
+def test_attention_stays_within_windows():
+    """A change in one window of an unpadded map does not change the other windows."""
     block, x = hrformer.LocalAttention(6, 2), torch.randn(1, 14, 14, 6)
     changed = x.clone()
     changed[0, 8, 3] += 1
-    moved = (block(changed) - block(x)).detach().abs().amax(-1)[0] > 1e-7
-    assert moved[7:, :7].all() and not moved[:7].any() and not moved[7:, 7:].any()
+    is_changed = (block(changed) - block(x)).detach().abs().amax(-1)[0] > 1e-7
+    assert is_changed[7:, :7].all() and not is_changed[:7].any() and not is_changed[7:, 7:].any()
 
 
 def test_window_attention_against_a_plain_loop():
@@ -221,15 +222,14 @@ def test_window_attention_against_a_plain_loop():
         assert torch.allclose(out, block.out_proj(torch.stack(rows)), atol=1e-5)
 
 
-def test_shuffle_deals_the_halves_in_turn():
+def test_channel_shuffle_interleaves_the_halves():
     x = torch.arange(6.0).view(1, 6, 1, 1)
-    assert lite_hrnet.shuffle(x).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+    assert lite_hrnet.channel_shuffle(x).flatten().tolist() == [0, 3, 1, 4, 2, 5]
 
 
 def test_fusion_counts_the_first_branch_twice():
-    """With every exchange the identity, on branches of one size: what the released code works out to."""
-    a, b, relu = torch.rand(1, 1, 2, 2), torch.rand(1, 1, 2, 2), torch.nn.Identity()
-    same = torch.nn.Identity()
-    layers = torch.nn.ModuleList([torch.nn.ModuleList([None, same]), torch.nn.ModuleList([same, None])])
-    first, second = lite_hrnet.fuse(layers, [a, b], relu)
+    """The result of the released code if all exchanges are the identity and the branches have one size."""
+    a, b, identity = torch.rand(1, 1, 2, 2), torch.rand(1, 1, 2, 2), torch.nn.Identity()
+    rows = torch.nn.ModuleList([torch.nn.ModuleList([None, identity]), torch.nn.ModuleList([identity, None])])
+    first, second = lite_hrnet.fuse(rows, [a, b], identity)
     assert torch.allclose(first, 2 * a + b) and torch.allclose(second, 2 * first + b)

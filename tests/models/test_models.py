@@ -1,4 +1,4 @@
-"""Models against the authors' layouts and outputs, and what loading refuses."""
+"""Models against the authors' layouts and outputs, and the errors of building and loading."""
 
 import json
 
@@ -14,14 +14,12 @@ from posebook.models.layers import CBAM, CoordinateAttention
 PARITY = ROOT / "tests" / "parity"
 WEIGHTS = ROOT / "data" / "weights"
 
-
-PUBLISHED_CODE = sorted(
-    path.stem for path in PARITY.glob("*.json") if not path.stem.endswith("imagenet")
-)  # every net whose authors' code was run
+# The models whose authors' code was run to record the fixtures.
+PUBLISHED_CODE = sorted(path.stem for path in PARITY.glob("*.json") if not path.stem.endswith("imagenet"))
 
 
-def fitted(name: str) -> tuple[torch.nn.Module, dict]:
-    """A net in double precision and eval mode with the fixture's weights, and the fixture."""
+def load_fixture(name: str) -> tuple[torch.nn.Module, dict]:
+    """The model with the fixture's weights, in double precision and eval mode, and the fixture's facts."""
     facts = {"num_keypoints": 17, "input_size": [256, 192]}
     facts |= json.loads((PARITY / f"{name}.json").read_text())
     skeleton = {17: "coco", 16: "mpii"}[facts["num_keypoints"]]
@@ -33,14 +31,14 @@ def fitted(name: str) -> tuple[torch.nn.Module, dict]:
 
 @pytest.mark.parametrize("name", PUBLISHED_CODE)
 def test_parity_with_the_authors_code(name):
-    """Same keys and shapes, and the same output within 1e-5 in float64.
+    """The keys and shapes are the same, and the output differs by at most 1e-5 in float64.
 
-    starnet-pose-s at these made-up weights passes twelve saturated gates and makes of a change of 1e-14 one
-    of the output's own size: it can be met only where every sum is taken in the order of the machine that
-    the fixture is from. Elsewhere that much is shown instead; its parts are held by starnet-pose-t's fixture
-    and by coordinate attention's loop.
+    With the generated weights, starnet-pose-s has twelve saturated gates, which amplify a change of 1e-14 to
+    the size of the output. It therefore matches only on a machine that adds in the same order as the one that
+    recorded the fixture. On other machines the test verifies this amplification and is skipped. The fixture
+    of starnet-pose-t and the loop over coordinate attention cover the parts of starnet-pose-s.
     """
-    model, facts = fitted(name)
+    model, facts = load_fixture(name)
     theirs = {key: shape for key, shape, _ in facts["keys"]}
     assert {key: list(value.shape) for key, value in model.state_dict().items()} == theirs
     images = torch.as_tensor(np.random.default_rng(0).standard_normal((1, 3, *facts["input_size"])))
@@ -48,14 +46,16 @@ def test_parity_with_the_authors_code(name):
     expected = [stored[f"output{index}"] for index in range(len(stored.files))]
     with torch.no_grad():
         outputs = [output.numpy() for output in model(images)]
-        moved = [output.numpy() for output in model(images + 1e-14)] if name == "starnet-pose-s" else outputs
+        shifted = outputs
+        if name == "starnet-pose-s":
+            shifted = [output.numpy() for output in model(images + 1e-14)]
     assert [output.shape for output in outputs] == [output.shape for output in expected]
-    if apart(outputs, expected) > 1e-5 and apart(outputs, moved) > 0.1:
-        pytest.skip("this processor sums in another order, of which these weights make another output")
+    if apart(outputs, expected) > 1e-5 and apart(outputs, shifted) > 0.1:
+        pytest.skip("this processor adds in another order, which these weights amplify to another output")
     assert apart(outputs, expected) <= 1e-5
 
 
-# What the authors' code holds and does: parameters, then giga multiply-adds as each tool prints them.
+# Sizes of the authors' code: parameters, then giga multiply-adds as each tool prints them.
 SIZES = [
     ("starnet-pose-t", (256, 192), 3504155, {"exact": 0.4323, "fvcore": 0.4349, "thop": 0.4374}),
     ("starnet-pose-s", (256, 192), 6428403, {"exact": 0.7608, "fvcore": 0.7646, "thop": 0.7678}),
@@ -85,14 +85,14 @@ SIZES = [
 
 
 @pytest.mark.parametrize("name, size, params, giga", SIZES)
-def test_sizes_are_those_of_the_authors_code(name, size, params, giga):
+def test_sizes_match_the_authors_code(name, size, params, giga):
     with torch.device("meta"):
         counted = complexity.count(models.build(name, input_size=size), size)
     assert counted["params"] == params
     assert {tool: round(complexity.in_tool_units(counted, tool), 4) for tool in giga} == giga
 
 
-def test_counting_leaves_the_model_as_it_was():
+def test_counting_does_not_change_the_model():
     model = models.build("starnet-pose-t", input_size=(64, 64)).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     complexity.count(model, (64, 64))
@@ -101,7 +101,7 @@ def test_counting_leaves_the_model_as_it_was():
     )
 
 
-def test_imagenet_backbone_loads_and_changes_only_the_backbone(tmp_path):
+def test_loading_an_imagenet_backbone_changes_only_the_backbone(tmp_path):
     state = drawn(json.loads((PARITY / "starnet-s1-imagenet.json").read_text())["keys"])
     path = tmp_path / "starnet_s1.pth.tar"
     torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
@@ -113,7 +113,7 @@ def test_imagenet_backbone_loads_and_changes_only_the_backbone(tmp_path):
     assert torch.equal(model.head.cls_x.weight, head)
 
 
-def test_imagenet_backbone_with_attention_keeps_the_attentions_start(tmp_path):
+def test_attention_keeps_its_initialization_when_a_backbone_is_loaded(tmp_path):
     layout = json.loads((PARITY / "starnet-s1-imagenet.json").read_text())["keys"]
     torch.save(drawn(layout), tmp_path / "s1.pth")
     model = models.build("starnet-pose-t", attention="coordinate")
@@ -121,26 +121,28 @@ def test_imagenet_backbone_with_attention_keeps_the_attentions_start(tmp_path):
     assert model.backbone.stages[2][1].ca.conv_h.weight.abs().max() == 0
     with pytest.raises(ValueError, match="do not fit StarNet: missing stages.3.4"):
         models.load_backbone(models.build("starnet-pose-s"), tmp_path / "s1.pth")
+    with pytest.raises(ValueError, match="LAPX has no backbone to load s1.pth into"):
+        models.load_backbone(models.build("lapx"), tmp_path / "s1.pth")
 
 
 @pytest.mark.parametrize("attention, extra", [("none", 0), ("coordinate", 35120), ("cbam", None)])
 def test_attention_variants(attention, extra):
     model = models.build("starnet-pose-t", input_size=(64, 64), attention=attention)
     plain = models.build("starnet-pose-t", input_size=(64, 64))
-    more = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in plain.parameters())
-    assert more == extra if extra is not None else more > 0
+    added = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in plain.parameters())
+    assert added == extra if extra is not None else added > 0
     out = model(torch.randn(2, 3, 64, 64))
     (out.x.sum() + out.y.sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_coordinate_attention_starts_as_a_factor_of_a_quarter():
+def test_coordinate_attention_initially_multiplies_by_a_quarter():
     x = torch.randn(2, 32, 7, 5)
     assert torch.allclose(CoordinateAttention(32)(x), 0.25 * x)
 
 
 def test_coordinate_attention_gates_rows_and_columns():
-    """Against a loop over positions, from the module's own gates."""
+    """The output equals a loop over positions with the gates of the module."""
     torch.manual_seed(0)
     block, x = CoordinateAttention(8).eval(), torch.randn(1, 8, 4, 3)
     torch.nn.init.normal_(block.conv_h.weight)
@@ -162,18 +164,18 @@ def test_coordinate_attention_gates_rows_and_columns():
             assert torch.allclose(out[0, :, i, j], expected, atol=1e-6)
 
 
-def test_cbam_gates_lie_between_zero_and_one():
+def test_cbam_gates_are_between_zero_and_one():
     x = torch.rand(2, 16, 6, 5) + 0.1
     ratio = CBAM(16)(x) / x
     assert ratio.min() > 0 and ratio.max() < 1
 
 
-BIG = ("101", "152", "w48", "resnet50", "vitpose-b", "vitpose-l", "vitpose-h", "plus")
-LIGHT = [name for name in models.names() if not any(big in name for big in BIG)]
-UNUSED = ("relative_position_bias_table",)  # in HRFormer's weights, added to nothing
+LARGE = ("101", "152", "w48", "resnet50", "vitpose-b", "vitpose-l", "vitpose-h", "plus")
+SMALL = [name for name in models.names() if not any(part in name for part in LARGE)]
+UNUSED = ("relative_position_bias_table",)  # HRFormer's weights contain it, but the model does not use it
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("skeleton, size", [("coco", (128, 96)), ("mpii", (64, 128))])
 def test_output_shapes_and_gradients(name, skeleton, size):
     torch.manual_seed(0)
@@ -205,99 +207,99 @@ def test_output_shapes_and_gradients(name, skeleton, size):
         (dict(name="rtmpose-t", input_size=(256, 190)), r"RTMPose needs .* of 32, not \(256, 190\)"),
         (dict(name="hrnet-w32", input_size=(0, 64)), r"HRNet needs .* of 32, not \(0, 64\)"),
         (dict(name="lapx", input_size=(256, 190)), r"LAPX needs .* of 4, not \(256, 190\)"),
-        (dict(name="lapx", input_size=(256, 48)), r"LAPX needs sides of 64 or more, not \(256, 48\)"),
+        (dict(name="lapx", input_size=(256, 48)), r"LAPX needs sides of at least 64, not \(256, 48\)"),
         (dict(name="lapx", attention="se"), "unknown attention 'se'; one of none, cbam, eca_cbam"),
         (dict(name="lapx", neck="nl"), "unknown neck 'nl'; one of none, eca, cbam, nonlocal"),
         (dict(name="lapx", attention="none"), "stem_attention=True needs an attention"),
         (dict(name="amfacpose-r34", input_size=(256, 200)), r"AMFACPose needs .* of 16, not \(256, 200\)"),
         (dict(name="amfacpose-r34", depth=50), "depth 18 or 34, not 50"),
         (dict(name="amfacpose-r34", modulate="both"), "unknown modulate 'both'; one of refined, mask"),
-        (dict(name="amfacpose-r34", afpn=False), "dgcb refines the scales of the pyramid: it needs afpn"),
+        (dict(name="amfacpose-r34", afpn=False), "dgcb refines the scales of the pyramid, so it needs afpn"),
         (dict(name="lpn-50", depth=34), "LPN has depth 50, 101 or 152, not 34"),
         (dict(name="simplebaseline-50", depth=18), "depth 50, 101 or 152, not 18"),
         (dict(name="lite-hrnet-18", depth=24), "Lite-HRNet has depth 18 or 30, not 24"),
         (dict(name="hf-hrnet-18", depth=24), "HF-HRNet has depth 18 or 30, not 24"),
     ],
 )
-def test_build_names_what_is_wrong(call, message):
+def test_errors_of_build(call, message):
     with pytest.raises(ValueError, match=message):
         models.build(**call)
 
 
-def test_loading_is_strict_and_leaves_the_model_untouched():
-    model, other = (
-        models.build("starnet-pose-t", input_size=(64, 64)),
-        models.build("starnet-pose-s", input_size=(64, 64)),
-    )
+def test_loading_is_strict_and_leaves_the_model_unchanged():
+    model = models.build("starnet-pose-t", input_size=(64, 64))
+    other = models.build("starnet-pose-s", input_size=(64, 64))
     before = model.head.cls_x.weight.clone()
-    rival = models.build("rtmpose-t", input_size=(64, 64)).state_dict()
-    with pytest.raises(ValueError, match="do not fit StarNetPose and are those of another model: missing"):
-        models.load_official(model, rival)
+    rtmpose = models.build("rtmpose-t", input_size=(64, 64)).state_dict()
+    with pytest.raises(ValueError, match=r"do not fit StarNetPose \(they belong to another model\): missing"):
+        models.load_official(model, rtmpose)
     with pytest.raises(ValueError, match="do not fit StarNetPose: .*and .* more"):
         models.load_official(model, other.state_dict())
     state = model.state_dict()
     state["extra"] = torch.zeros(1)
-    with pytest.raises(ValueError, match="left over extra"):
+    with pytest.raises(ValueError, match="unexpected extra"):
         models.load_official(model, state)
     joints = models.build("starnet-pose-t", "lspet", (64, 64)).state_dict()
-    message = r"for 17 joints and are for 14: head.final_layer.weight is \(14, 192, 7, 7\), not \(17, 192"
+    message = (
+        r"for 17 joints \(they are for 14\): head.final_layer.weight is \(14, 192, 7, 7\), not \(17, 192"
+    )
     with pytest.raises(ValueError, match=message):
         models.load_official(model, joints)
     assert torch.equal(model.head.cls_x.weight, before)
 
 
 class Evil:
-    """Unpickled, it would run a command."""
+    """An object that runs a command when it is unpickled."""
 
     def __reduce__(self):
         return (print, ("unpickled code ran",))
 
 
-def test_a_foreign_file_is_never_unpickled(tmp_path, capsys):
+def test_no_code_of_a_checkpoint_is_executed(tmp_path, capsys):
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match="evil.pth cannot be read as weights"):
         models.read_checkpoint(tmp_path / "evil.pth")
     assert "unpickled code ran" not in capsys.readouterr().out
 
 
-def test_a_training_scripts_random_state_is_passed_over(tmp_path):
-    """As KTPFormer's authors leave it beside their weights; nothing of NumPy's is built for it."""
+def test_the_random_state_of_a_training_script_is_ignored(tmp_path):
+    """KTPFormer's files contain one; no NumPy object is built for it."""
     content = {"epoch": 3, "random_state": np.random.RandomState(0), "optimizer": {"state": {}}}
     torch.save(content | {"model_pos": {"module.weight": torch.ones(2)}}, tmp_path / "best.bin")
     assert models.read_checkpoint(tmp_path / "best.bin")["weight"].tolist() == [1, 1]
 
 
-def test_files_that_are_no_weights(tmp_path):
+def test_files_that_are_not_weights(tmp_path):
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>404</html>")
     with pytest.raises(ValueError, match="page.pth cannot be read as weights: it is a web page"):
         models.read_checkpoint(tmp_path / "page.pth")
     model = models.build("starnet-pose-t", input_size=(64, 64))
-    models.save_weights(model, tmp_path / "whole.safetensors", "starnet-pose-t")
-    (tmp_path / "torn.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:5000])
-    with pytest.raises(ValueError, match="torn.safetensors cannot be read as weights"):
-        models.load_weights(tmp_path / "torn.safetensors")
+    models.save_weights(model, tmp_path / "complete.safetensors", "starnet-pose-t")
+    (tmp_path / "truncated.safetensors").write_bytes((tmp_path / "complete.safetensors").read_bytes()[:5000])
+    with pytest.raises(ValueError, match="truncated.safetensors cannot be read as weights"):
+        models.load_weights(tmp_path / "truncated.safetensors")
     with pytest.raises(FileNotFoundError, match="no weights at"):
         models.load_weights(tmp_path / "absent.safetensors")
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "nameless.safetensors")
-    with pytest.raises(ValueError, match="does not say which model it is: name one"):
+    with pytest.raises(ValueError, match="does not say which model it contains; give the name of the model"):
         models.load_weights(tmp_path / "nameless.safetensors")
     with pytest.raises(ValueError, match="holds weights of starnet-pose-t, not of starnet-pose-s"):
-        models.load_weights(tmp_path / "whole.safetensors", "starnet-pose-s")
+        models.load_weights(tmp_path / "complete.safetensors", "starnet-pose-s")
 
 
-def test_save_and_load_give_the_same_net(tmp_path):
+def test_saving_and_loading_preserve_the_model(tmp_path):
     model = models.build("starnet-pose-t", "lspet", (64, 96), attention="cbam").eval()
     digest = models.save_weights(
         model, tmp_path / "w.safetensors", "starnet-pose-t", "lspet", attention="cbam"
     )
-    again, images = models.load_weights(tmp_path / "w.safetensors"), torch.randn(1, 3, 64, 96)
-    assert torch.equal(again(images).x, model(images).x) and again.skeleton.name == "lspet"
+    loaded, images = models.load_weights(tmp_path / "w.safetensors"), torch.randn(1, 3, 64, 96)
+    assert torch.equal(loaded(images).x, model(images).x) and loaded.skeleton.name == "lspet"
     assert digest == utils.sha256(tmp_path / "w.safetensors")
-    said = models.describe_weights(tmp_path / "w.safetensors")
-    assert said["trained_on"] == "lspet" and said["options"] == {"attention": "cbam"}
+    facts = models.describe_weights(tmp_path / "w.safetensors")
+    assert facts["trained_on"] == "lspet" and facts["options"] == {"attention": "cbam"}
 
 
-def test_authors_files_load_by_name(tmp_path):
+def test_authors_files_load_with_a_model_name(tmp_path):
     state = drawn(json.loads((PARITY / "starnet-pose-t.json").read_text())["keys"])
     torch.save({"state_dict": state, "meta": {"epoch": 210}}, tmp_path / "best.pth")
     model = models.load_weights(tmp_path / "best.pth", "starnet-pose-t")
@@ -310,18 +312,18 @@ SHIPPED = sorted(path.name.removesuffix(".golden.safetensors") for path in WEIGH
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_golden_tensors_of_the_shipped_weights(name):
-    """What each shipped net answered when it was kept, to an input kept with it."""
+    """The output is the one archived with the weights, for the archived input."""
     golden = safetensors.torch.load_file(WEIGHTS / f"{name}.golden.safetensors")
     with torch.no_grad():
         out = models.load_weights(WEIGHTS / f"{name}.safetensors")(golden.pop("images"))
-    found = out._asdict() if hasattr(out, "_asdict") else {"heatmap": out[-1]}
-    assert found.keys() == golden.keys()
-    for kind, kept in golden.items():
-        assert (found[kind] - kept).abs().max() <= 1e-3 and kept.abs().max() > 0.2
+    outputs = out._asdict() if hasattr(out, "_asdict") else {"heatmap": out[-1]}
+    assert outputs.keys() == golden.keys()
+    for key, archived in golden.items():
+        assert (outputs[key] - archived).abs().max() <= 1e-3 and archived.abs().max() > 0.2
 
 
-def test_shipped_weights_are_small_and_each_has_its_card():
-    """8 MB a file and 30 MB in all, and a card that names the file by its hash."""
+def test_shipped_weights_are_small_and_have_cards():
+    """At most 8 MB per file and 30 MB in total. Each card contains the hash of its file."""
     shipped = sorted(WEIGHTS.glob("*-synthetic.safetensors"))
     assert [path.stem for path in shipped] == SHIPPED
     assert max(path.stat().st_size for path in shipped) <= 8e6

@@ -1,11 +1,15 @@
-"""The zoo: every model by name. To add one, write its file beside this and one line in ZOO."""
+"""The table of model names, and reading and writing of weights.
+
+To add a model, write a file in this folder and add its name to MODELS.
+"""
 
 import inspect
 import json
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -28,7 +32,11 @@ from posebook.models.vitpose import EXTRA_NUM_JOINTS, ViTPose, from_mae
 from posebook.skeletons import Skeleton
 from posebook.utils import sha256, unknown_name_error
 
-MODELS = {
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+VITPOSE_PLUS = partial(ViTPose, extra_num_joints=EXTRA_NUM_JOINTS)
+
+MODELS: dict[str, Callable[..., PoseModel]] = {
     "starnet-pose-t": partial(StarNetPose, width=24, depths=(2, 2, 8, 3)),
     "starnet-pose-s": partial(StarNetPose, width=32, depths=(2, 2, 8, 4), attention="coordinate"),
     "amfacpose-r34": partial(AMFACPose, depth=34),
@@ -59,45 +67,24 @@ MODELS = {
     "vitpose-b": partial(ViTPose, width=768, drop_path=0.3),
     "vitpose-l": partial(ViTPose, width=1024, depth=24, heads=16, drop_path=0.5),
     "vitpose-h": partial(ViTPose, width=1280, depth=32, heads=16, drop_path=0.55),
-    "vitpose-plus-s": partial(ViTPose, width=384, expert_dim=192, extra_num_joints=EXTRA_NUM_JOINTS),
-    "vitpose-plus-b": partial(
-        ViTPose, width=768, drop_path=0.3, expert_dim=192, extra_num_joints=EXTRA_NUM_JOINTS
-    ),
-    "vitpose-plus-l": partial(
-        ViTPose,
-        width=1024,
-        depth=24,
-        heads=16,
-        drop_path=0.5,
-        expert_dim=256,
-        extra_num_joints=EXTRA_NUM_JOINTS,
-    ),
-    "vitpose-plus-h": partial(
-        ViTPose,
-        width=1280,
-        depth=32,
-        heads=16,
-        drop_path=0.55,
-        expert_dim=320,
-        extra_num_joints=EXTRA_NUM_JOINTS,
-    ),
+    "vitpose-plus-s": partial(VITPOSE_PLUS, width=384, expert_dim=192),
+    "vitpose-plus-b": partial(VITPOSE_PLUS, width=768, drop_path=0.3, expert_dim=192),
+    "vitpose-plus-l": partial(VITPOSE_PLUS, width=1024, depth=24, heads=16, drop_path=0.5, expert_dim=256),
+    "vitpose-plus-h": partial(VITPOSE_PLUS, width=1280, depth=32, heads=16, drop_path=0.55, expert_dim=320),
 }
 
 
 def names() -> list[str]:
-    """Names that `build` knows, in the order they were added."""
+    """The names of all models, in the order of MODELS."""
     return list(MODELS)
 
 
 def check_options(name: str, options: dict) -> None:
-    """Raise ValueError, with the near names, for a model or a builder's option nobody knows."""
+    """Raise ValueError, with similar names, if the model or one of its options does not exist."""
     if name not in MODELS:
         raise unknown_name_error(name, names(), "model")
-    known = [
-        option
-        for option in inspect.signature(MODELS[name]).parameters
-        if option not in ("skeleton", "input_size")
-    ]
+    parameters = inspect.signature(MODELS[name]).parameters
+    known = [option for option in parameters if option not in ("skeleton", "input_size")]
     for option in options:
         if option not in known:
             raise unknown_name_error(option, known, f"option of {name}")
@@ -106,18 +93,19 @@ def check_options(name: str, options: dict) -> None:
 def build(
     name: str, skeleton: str | Skeleton = "coco", input_size: tuple[int, int] = (256, 192), **options: object
 ) -> PoseModel:
-    """Build a model, untrained. skeleton: a known set's name, or a set; input_size: (height, width); options:
-    the model file's keyword arguments.
+    """Build an untrained model.
 
-    Raises ValueError for a name, a skeleton, an option or an input size it does not know, before any work.
+    skeleton: a Skeleton or its name. input_size: (height, width) in pixels. options: keyword arguments of the
+    model class. Raises ValueError for an unknown name, skeleton or option, or an input size that the model
+    does not support.
     """
     check_options(name, options)
-    joints = skeleton if isinstance(skeleton, Skeleton) else skeletons.get(skeleton)
-    return MODELS[name](skeleton=joints, input_size=tuple(input_size), **options)
+    resolved = skeleton if isinstance(skeleton, Skeleton) else skeletons.get(skeleton)
+    return MODELS[name](skeleton=resolved, input_size=tuple(input_size), **options)
 
 
-class _Inert:
-    """In place of what a checkpoint holds beside weights: takes anything, is nothing."""
+class _Placeholder:
+    """Replaces objects other than tensors in a checkpoint: it accepts any arguments and stores nothing."""
 
     def __init__(self, *_: object):
         pass
@@ -126,9 +114,10 @@ class _Inert:
         pass
 
 
-# A training script's random state (KTPFormer's files hold one) is made of these; none of them is ever called.
-INERT_GLOBALS = [
-    (_Inert, name)
+# KTPFormer's files contain the training script's random state, which consists of these objects. Placeholders
+# replace them, so none of them is called.
+IGNORED_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_Placeholder, name)
     for name in (
         "numpy.random._pickle.__randomstate_ctor",
         "numpy.random._pickle.__bit_generator_ctor",
@@ -144,85 +133,90 @@ INERT_GLOBALS = [
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors or torch file, unwrapped and without 'module.', never unpickling code.
+    """Read the tensors of a safetensors or PyTorch file without executing pickled code.
 
-    Raises FileNotFoundError, and ValueError for a file that is no checkpoint or holds anything but tensors
-    and plain values.
+    Returns the state dict, without the dictionaries around it and without the prefix 'module.'. Raises
+    FileNotFoundError, and ValueError if the file is not a checkpoint or contains anything but tensors and
+    plain values.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
         if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
+            state: Any = safetensors.torch.load_file(path)
         else:
-            with torch.serialization.safe_globals(INERT_GLOBALS):
+            with torch.serialization.safe_globals(IGNORED_GLOBALS):
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        head = path.read_bytes()[:64].lstrip()
-        why = "it is a web page" if head[:1] == b"<" else str(error).splitlines()[0]
-        raise ValueError(f"{path.name} cannot be read as weights: {why}") from error
+        start = path.read_bytes()[:64].lstrip()
+        reason = "it is a web page" if start[:1] == b"<" else str(error).splitlines()[0]
+        raise ValueError(f"{path.name} cannot be read as weights: {reason}") from error
     for wrapper in ("state_dict", "model", "model_pos"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path.name} holds no tensors by name")
+        raise ValueError(f"{path.name} contains no named tensors")
     return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-def load_official(model: nn.Module, source: str | Path | dict[str, Tensor]) -> nn.Module:
-    """Load a checkpoint in the authors' layout, strictly; the model is untouched when it does not fit.
+def load_official(model: ModelT, source: str | Path | dict[str, Tensor]) -> ModelT:
+    """Load a checkpoint in the authors' layout, strictly; returns the model.
 
-    Raises ValueError that says what the weights are for, as far as it shows (another model, another number of
-    joints), and names the first keys that are missing, left over or of another shape.
+    Raises ValueError if the weights do not fit, and leaves the model unchanged. The message names the first
+    keys that are missing, unexpected or of another shape. It also says if the weights appear to be those of
+    another model or for another number of joints.
     """
     state = source if isinstance(source, dict) else read_checkpoint(source)
     own = model.state_dict()
     keys = [f"missing {key}" for key in own if key not in state]
-    keys += [f"left over {key}" for key in state if key not in own]
+    keys += [f"unexpected {key}" for key in state if key not in own]
     shapes = {k: (own[k].shape, state[k].shape) for k in own if k in state and state[k].shape != own[k].shape}
     faults = keys + [f"{key} is {tuple(theirs)}, not {tuple(ours)}" for key, (ours, theirs) in shapes.items()]
     if faults:
-        what = f"the weights do not fit {type(model).__name__}"
-        if 2 * len(keys) > len(own):
-            what += " and are those of another model"
-        elif not keys and hasattr(model, "skeleton"):
-            joints = len(model.skeleton.keypoints)
+        message = f"the weights do not fit {type(model).__name__}"
+        if 2 * len(keys) > len(own):  # most keys differ
+            message += " (they belong to another model)"
+        elif not keys and isinstance(skeleton := getattr(model, "skeleton", None), Skeleton):
+            joints = len(skeleton.keypoints)
             other = _other_joint_count(shapes.values(), joints)
-            what += f" for {joints} joints and are for {other}" if other else ""
+            message += f" for {joints} joints (they are for {other})" if other else ""
         more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise ValueError(f"{what}: {'; '.join(faults[:4])}{more}")
+        raise ValueError(f"{message}: {'; '.join(faults[:4])}{more}")
     model.load_state_dict(state)
     return model
 
 
 def _other_joint_count(shapes: Iterable[tuple[torch.Size, torch.Size]], joints: int) -> int | None:
-    """The number of joints in whose place (ours, theirs) differ, where that explains every difference."""
+    """The weights' number of joints if it explains all pairs of shapes (model's, weights'), else None."""
     counts = set()
     for ours, theirs in shapes:
         for own, other in zip(ours, theirs, strict=False):
             if own != other:
+                # An axis may have several entries per joint.
                 counts.add(other * joints // own if own % joints == other * joints % own == 0 else None)
     return counts.pop() if len(counts) == 1 else None
 
 
 def load_backbone(model: nn.Module, path: str | Path) -> nn.Module:
-    """Load the backbone's authors' ImageNet file into model.backbone: StarNet's, or a ViT's of MAE.
+    """Load an ImageNet checkpoint of the backbone's authors, StarNet's or MAE's ViT, into `model.backbone`.
 
-    Its classifier (`norm`, `head`) is left out and attention modules, which it does not have, keep their
-    start; anything else missing or left over raises ValueError.
+    Its classifier (`norm`, `head`) is ignored. Attention modules, which it does not contain, keep their
+    initialization. Raises ValueError if the model has no backbone or if other keys are missing or unexpected.
     """
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise ValueError(f"{type(model).__name__} has no backbone to load {Path(path).name} into")
     state = {k: v for k, v in read_checkpoint(path).items() if k.split(".")[0] not in ("norm", "head")}
     if isinstance(model, ViTPose) and "pos_embed" in state:
         state = from_mae(state, model.backbone)
-    own = model.backbone.state_dict()
-    attention = {key: value for key, value in own.items() if ".ca." in key}
-    load_official(model.backbone, attention | state)
+    attention = {key: value for key, value in backbone.state_dict().items() if ".ca." in key}
+    load_official(backbone, attention | state)
     return model
 
 
 def save_weights(
-    model: nn.Module,
+    model: PoseModel,
     path: str | Path,
     name: str,
     trained_on: str | None = None,
@@ -230,70 +224,76 @@ def save_weights(
     images: Iterable[str] = (),
     **options: object,
 ) -> str:
-    """Write the model with what is needed to build it again; returns the file's SHA-256.
+    """Write the weights and the arguments of `build` to a safetensors file; returns its SHA-256.
 
-    images: hashes of the images that it was trained on, on which it must not be evaluated.
+    name, options: the arguments of `build` that gave `model`. trained_on: name of the training dataset.
+    dtype: type of the stored floating-point tensors. images: hashes of the training images, on which the
+    model must not be evaluated.
     """
     state = {
         key: value.to(dtype) if value.is_floating_point() else value
         for key, value in model.state_dict().items()
     }
-    built = {
+    facts: dict[str, Any] = {
         "model": name,
         "skeleton": skeletons.describe(model.skeleton),
         "input_size": list(model.input_size),
         "options": options,
+        "trained_on": trained_on,
     }
-    facts = built | {"trained_on": trained_on}
     if images := sorted(images):
         facts["trained_images"] = " ".join(images)
-    # one entry: safetensors writes several in an order of chance, and the file's hash would change
-    facts = {"posebook": json.dumps(facts)}
-    safetensors.torch.save_file({key: value.contiguous() for key, value in state.items()}, path, facts)
+    # A single entry: safetensors writes several in random order, and the hash of the file would change.
+    metadata = {"posebook": json.dumps(facts)}
+    safetensors.torch.save_file({key: value.contiguous() for key, value in state.items()}, path, metadata)
     return sha256(path)
 
 
-def describe_weights(path: str | Path) -> dict:
-    """What a file of `save_weights` says of itself: model, skeleton, input_size, options, trained_on, and
-    trained_images, hashes in one string, where they are known.
-
-    {} for any other file.
-    """
+def _metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file; {} for other files."""
     if Path(path).suffix != ".safetensors":
         return {}
     with safetensors.safe_open(path, "pt") as file:
-        facts = json.loads((file.metadata() or {}).get("posebook", "{}"))
+        return file.metadata() or {}
+
+
+def describe_weights(path: str | Path) -> dict:
+    """The facts that `save_weights` stored in a file; {} for other files.
+
+    Keys: model, skeleton, input_size, options, trained_on, and, if known, trained_images with the hashes of
+    the training images, separated by spaces.
+    """
+    facts = json.loads(_metadata(path).get("posebook", "{}"))
     if "options" in facts:
         facts["options"] = migration.migrate_options(facts["options"])
     return facts
 
 
 def trained_images(path: str | Path) -> set[str]:
-    """Hashes of the images that weights were trained on, as far as their file tells."""
-    if Path(path).suffix != ".safetensors":
-        return set()
-    with safetensors.safe_open(path, "pt") as file:
-        facts = file.metadata() or {}
-    told = facts.get("trained_images") or json.loads(facts.get("posebook", "{}")).get("trained_images", "")
-    return set(told.split())
+    """Hashes of the images that the weights were trained on; empty if the file does not contain them."""
+    metadata = _metadata(path)
+    # Files of earlier versions have a separate metadata entry for the hashes.
+    facts = metadata if "trained_images" in metadata else json.loads(metadata.get("posebook", "{}"))
+    return set(facts.get("trained_images", "").split())
 
 
 def load_weights(
     path: str | Path, name: str | None = None, input_size: tuple[int, int] = (256, 192)
 ) -> PoseModel:
-    """The model of a weights file, in eval mode and float32: built as the file says, or, for authors' files,
-    which say nothing, as model `name` with COCO's joints for input_size (height, width).
+    """Build a model from its weights file, in float32 and eval mode.
 
-    Raises ValueError for weights of another model than `name`, or that say nothing where no name is given.
+    A file of `save_weights` contains all that is needed. An authors' file contains only tensors: it is loaded
+    into model `name` with COCO's joints and this input_size (height, width). Raises ValueError if the file
+    contains weights of another model than `name`, or if neither the file nor the caller names the model.
     """
     path, state = Path(path), read_checkpoint(path)
-    built = describe_weights(path)
-    if not built and name is None:
-        raise ValueError(f"{path.name} does not say which model it is: name one")
-    if name and built.get("model", name) != name:
-        raise ValueError(f"{path.name} holds weights of {built['model']}, not of {name}")
-    built = {"model": name, "skeleton": "coco", "input_size": input_size, "options": {}} | built
-    joints = skeletons.from_description(built["skeleton"])
-    model = build(built["model"], joints, tuple(built["input_size"]), **built["options"])
+    facts = describe_weights(path)
+    if not facts and name is None:
+        raise ValueError(f"{path.name} does not say which model it contains; give the name of the model")
+    if name and facts.get("model", name) != name:
+        raise ValueError(f"{path.name} holds weights of {facts['model']}, not of {name}")
+    facts = {"model": name, "skeleton": "coco", "input_size": input_size, "options": {}} | facts
+    skeleton = skeletons.from_description(facts["skeleton"])
+    model = build(facts["model"], skeleton, tuple(facts["input_size"]), **facts["options"])
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     return load_official(model, state).eval()

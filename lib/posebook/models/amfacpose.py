@@ -3,19 +3,20 @@
 Zakir, Salman, Benitez-Garcia and Takahashi, "Attentive Multi-Scale Features with Adaptive Context PoseResNet
 for Resource-Efficient Human Pose Estimation", Electronics 14(11):2107, 2025.
 
-There is no public code, and our copy of the text has lost its equations and widths. The structure is the
-text's; the sizes were fitted to the parameters and GFLOPs (thop's) that it prints for seven rows. They meet
-all of them at one digit after the point (the baseline's 4.70 is 4.73 here), which does not identify the
-net: some 36,000 natural choices do. Chosen:
-1. Strides 2, 4, 8, 16 and no pooling: the figures force it. Stem widths 16, 32, 64, the first of stride 2;
-   batch norm after both convolutions of a separable pair.
-2. SCRM in every block, before the sum, with 3x3 kernels; its 1D convolution runs along the channels. SE with
-   a reduction of 4 after each stage, what it gives going on and to the pyramid.
-3. The pyramid takes stages 2 to 4 at 64 channels; DGCB has a reduction of 2. Equation 8 read to the letter
-   multiplies features by themselves (`modulate='refined'`); 'mask' keeps only the refined ones. Without the
-   pyramid a 1x1 convolution of stage 4 takes its place.
-4. Eight channels a joint; the mean over an axis leaves what a classifier reads, two hidden layers of 256.
-5. CoordConv's four scalars are a gain and a shift of each grid, from 1 and 0.
+There is no public code, and the available copy of the text lacks its equations and widths. The structure
+follows the text. The sizes were fitted to the parameters and GFLOPs (thop's) that the text gives for seven
+rows. They match all of them to one decimal place (the baseline's 4.70 is 4.73 here). This does not identify
+the model: about 36,000 plausible choices match equally well. Chosen:
+1. Strides 2, 4, 8, 16 and no pooling; the numbers allow nothing else. Stem widths 16, 32, 64, of which the
+   first layer has stride 2. Batch norm after both convolutions of a separable pair.
+2. SCRM in each block, before the sum, with 3x3 kernels. Its 1D convolution runs along the channels. SE with a
+   reduction of 4 follows each stage; its output goes to the next stage and to the pyramid.
+3. The pyramid takes stages 2 to 4 at 64 channels; DGCB has a reduction of 2. Equation 8, taken literally,
+   multiplies features by themselves (`modulate='refined'`); 'mask' uses only the refined ones. Without the
+   pyramid, a 1x1 convolution of stage 4 replaces it.
+4. Eight channels per joint. The mean over one axis gives the input of the classifier for the other axis,
+   which has two hidden layers of 256.
+5. CoordConv's four scalars are a gain and a shift for each grid, initialized to 1 and 0.
 """
 
 import torch
@@ -27,11 +28,11 @@ from posebook.models.layers import PoseModel, check_sides
 from posebook.skeletons import Skeleton
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-DGCB_REPEATS = 8  # channels a joint
+DGCB_REPEATS = 8  # channels per joint
 
 
 class CoordConv2d(nn.Module):
-    """A convolution that sees where it is: grids in [-1, 1], each times a gain plus a shift (eq. 2)."""
+    """Convolution of a map and two coordinate grids in [-1, 1], each with a gain and a shift (eq. 2)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int):
         super().__init__()
@@ -41,38 +42,37 @@ class CoordConv2d(nn.Module):
         )
 
     def grids(self, height: int, width: int) -> Tensor:
-        """The two channels (2, H, W) that are joined to an input of this size: across, down."""
-        like = self.gain
-        y, x = (torch.linspace(-1, 1, side, dtype=like.dtype, device=like.device) for side in (height, width))
-        grids = torch.stack(torch.meshgrid(x, y, indexing="xy"))
+        """The grids of x and y (2, H, W) that are concatenated to an input of this size."""
+        y, x = (
+            torch.linspace(-1, 1, side, dtype=self.gain.dtype, device=self.gain.device)
+            for side in (height, width)
+        )
+        grids = torch.stack(torch.meshgrid(x, y, indexing="xy"))  # (2, H, W)
         return grids * self.gain[:, None, None] + self.shift[:, None, None]
 
     def forward(self, x: Tensor) -> Tensor:
         grids = self.grids(*x.shape[-2:])
-        return self.conv(torch.cat([x, grids.expand(len(x), -1, -1, -1)], 1))  # (B, C + 2, H, W) into it
+        return self.conv(torch.cat([x, grids.expand(len(x), -1, -1, -1)], 1))  # input: (B, C + 2, H, W)
 
     def fixed(self, height: int, width: int) -> nn.Module:
-        """The same for inputs of one size only: what the grids give is a constant that is added."""
+        """The same function for one input size, for export: the contribution of the grids is a constant."""
         return FixedSizeCoordConv(self, height, width)
 
 
 class FixedSizeCoordConv(nn.Module):
-    """A coordinate convolution at one input size: a convolution, plus a constant map (1, C, H, W)."""
+    """Coordinate convolution at one input size: a convolution plus a constant map (1, C, H, W)."""
 
     def __init__(self, coordinates: CoordConv2d, height: int, width: int):
         super().__init__()
         conv, grids = coordinates.conv, coordinates.grids(height, width)
         in_channels = conv.in_channels - 2
-        bias = conv.bias is not None
+        stride, padding = conv.stride[0], conv.kernel_size[0] // 2
         self.conv = nn.Conv2d(
-            in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=bias
+            in_channels, conv.out_channels, conv.kernel_size[0], stride, padding, bias=conv.bias is not None
         )
         self.conv.weight = nn.Parameter(conv.weight[:, :in_channels], requires_grad=False)
-        if bias:
-            self.conv.bias = conv.bias
-        added = nn.functional.conv2d(
-            grids[None], conv.weight[:, in_channels:], None, conv.stride, conv.padding
-        )
+        self.conv.bias = conv.bias  # export folds the next batch norm into a bias
+        added = nn.functional.conv2d(grids[None], conv.weight[:, in_channels:], None, stride, padding)
         self.register_buffer("added", added)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class FixedSizeCoordConv(nn.Module):
 
 
 def separable(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """A filter a channel, then a 1x1 convolution over channels (eqs 3 and 4), a norm after each."""
+    """A depthwise 3x3 and a 1x1 convolution (eqs 3 and 4), each with batch norm, with Mish between them."""
     return nn.Sequential(
         nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
         nn.BatchNorm2d(in_channels),
@@ -91,7 +91,7 @@ def separable(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
 
 
 class SCRM(nn.Module):
-    """Spatial and channel refinement: a gate a channel and a gate a place, at once (eqs 14 to 16)."""
+    """Spatial and channel refinement: channel gates and spatial gates in parallel (eqs 14 to 16)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -107,60 +107,53 @@ class SCRM(nn.Module):
         return x * torch.sigmoid(channel) * torch.sigmoid(self.spatial(x))
 
 
+def channel_gate(channels: int, reduction: int) -> nn.Sequential:
+    """Gates (B, C, 1, 1) from a pooled map (B, C, 1, 1)."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels // reduction, 1),
+        nn.ReLU(),
+        nn.Conv2d(channels // reduction, channels, 1),
+        nn.Sigmoid(),
+    )
+
+
 class SE(nn.Module):
-    """Squeeze and excitation (Hu et al., CVPR 2018; eqs 12 and 13)."""
+    """Squeeze-and-excitation (Hu et al., CVPR 2018; eqs 12 and 13)."""
 
     def __init__(self, channels: int, reduction: int = 4):
         super().__init__()
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, channels // reduction, 1),
-            nn.ReLU(),
-            nn.Conv2d(channels // reduction, channels, 1),
-            nn.Sigmoid(),
-        )
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), *channel_gate(channels, reduction))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(x)
 
 
 class Block(nn.Module):
-    """ResNet's basic block with separable convolutions, Mish, and SCRM on its branch."""
+    """ResNet's basic block with separable convolutions and Mish; `scrm` adds SCRM before the sum."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, scrm: bool):
         super().__init__()
-        self.first, self.second = (
-            separable(in_channels, out_channels, stride),
-            separable(out_channels, out_channels, 1),
-        )
+        self.first = separable(in_channels, out_channels, stride)
+        self.second = separable(out_channels, out_channels, 1)
         self.scrm = SCRM(out_channels) if scrm else nn.Identity()
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or in_channels != out_channels:
             project = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
             self.shortcut = nn.Sequential(project, nn.BatchNorm2d(out_channels))
         self.act = nn.Mish()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.second(self.act(self.first(x)))  # (B, outputs, H/stride, W/stride)
+        y = self.second(self.act(self.first(x)))  # (B, out_channels, H/stride, W/stride)
         return self.act(self.scrm(y) + self.shortcut(x))
 
 
 class DGCB(nn.Module):
-    """Dual-gate context block: the pooled map opens two gates a channel, multiplied (eqs 10 and 11)."""
+    """Dual-gate context block: the product of two gates for each channel, from the mean (eqs 10 and 11)."""
 
     def __init__(self, channels: int, reduction: int = 2):
         super().__init__()
-
-        def gate() -> nn.Sequential:
-            hidden_dim = channels // reduction
-            return nn.Sequential(
-                nn.Conv2d(channels, hidden_dim, 1),
-                nn.ReLU(),
-                nn.Conv2d(hidden_dim, channels, 1),
-                nn.Sigmoid(),
-            )
-
-        self.pool, self.context, self.gate = nn.AdaptiveAvgPool2d(1), gate(), gate()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.context, self.gate = channel_gate(channels, reduction), channel_gate(channels, reduction)
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.pool(x)  # (B, C, 1, 1)
@@ -168,7 +161,11 @@ class DGCB(nn.Module):
 
 
 class AFPN(nn.Module):
-    """Attentive pyramid: each scale at one width, refined, brought to the finest, joined (eqs 5 to 9)."""
+    """Attentive feature pyramid (eqs 5 to 9): maps of several scales to (B, out_channels, H/4, W/4).
+
+    Each scale is projected to `width` channels, refined by DGCB if `dgcb` is True, and enlarged to the finest
+    scale. A 1x1 convolution then joins the scales. modulate: choice 3 of the module's docstring.
+    """
 
     def __init__(
         self, channels: tuple[int, ...], out_channels: int, dgcb: bool, modulate: str, width: int = 64
@@ -187,32 +184,33 @@ class AFPN(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         size, scales = features[0].shape[-2:], []
         for feature, lateral, context in zip(features, self.laterals, self.contexts, strict=True):
-            plain = lateral(feature)  # (B, 64, H/4 .. H/16, W/4 .. W/16)
-            maps = [plain] if context is None else [context(plain)]
+            projected = lateral(feature)  # (B, 64, H/4 .. H/16, W/4 .. W/16)
+            maps = [projected] if context is None else [context(projected)]
             if context is not None and self.modulate == "refined":
-                maps.append(plain)
-            raised = [interpolate(m, size, mode="bilinear") if m.shape[-2:] != size else m for m in maps]
-            scales.append(raised[0] * raised[1] if len(raised) == 2 else raised[0])  # (B, 64, H/4, W/4)
-        return self.fuse(torch.cat(scales, 1))  # (B, outputs, H/4, W/4)
+                maps.append(projected)
+            maps = [interpolate(m, size, mode="bilinear") if m.shape[-2:] != size else m for m in maps]
+            scales.append(maps[0] * maps[1] if len(maps) == 2 else maps[0])  # (B, 64, H/4, W/4)
+        return self.fuse(torch.cat(scales, 1))  # (B, out_channels, H/4, W/4)
 
 
-def classifier(in_channels: int, bins: int, hidden: int = 256) -> nn.Sequential:
-    """What all joints share for one axis (eq. 19)."""
+def classifier(in_channels: int, bins: int, hidden_dim: int = 256) -> nn.Sequential:
+    """The classifier of one axis, which all joints share (eq. 19)."""
     return nn.Sequential(
-        nn.Linear(in_channels, hidden),
+        nn.Linear(in_channels, hidden_dim),
         nn.Mish(),
-        nn.Linear(hidden, hidden),
+        nn.Linear(hidden_dim, hidden_dim),
         nn.Mish(),
-        nn.Linear(hidden, bins),
+        nn.Linear(hidden_dim, bins),
     )
 
 
 class AMFACPose(PoseModel):
     """Images (B, 3, H, W), normalized, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
 
-    depth: 34 or 18. afpn, dgcb, scrm, se and coordconv switch the modules in the order of the paper's
-    ablation; modulate: 'refined' or 'mask' (choice 3). Raises ValueError for sides that are no multiples of
-    16, for another depth or modulation, and for dgcb without the pyramid it belongs to.
+    depth: 34 or 18. afpn, dgcb, scrm, se and coordconv switch the modules on or off, in the order of the
+    paper's ablation. modulate: 'refined' or 'mask' (choice 3 of the module's docstring). There are more than
+    eight parameters because each ablation is one option. Raises ValueError if a side is not a multiple of 16,
+    for another depth or modulation, and for dgcb without afpn.
     """
 
     def __init__(
@@ -236,39 +234,41 @@ class AMFACPose(PoseModel):
         if modulate not in ("refined", "mask"):
             raise ValueError(f"unknown modulate {modulate!r}; one of refined, mask")
         if dgcb and not afpn:
-            raise ValueError("dgcb refines the scales of the pyramid: it needs afpn=True")
-        joints = len(skeleton.keypoints)
-
-        stem, in_channels = [], 3
+            raise ValueError("dgcb refines the scales of the pyramid, so it needs afpn=True")
+        stem: list[nn.Module] = []
+        in_channels = 3
         for out_channels, stride in ((16, 2), (32, 1), (64, 1)):
-            plain = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-            convolution = CoordConv2d(in_channels, out_channels, 3, stride) if coordconv else plain
-            stem += [convolution, nn.BatchNorm2d(out_channels), nn.Mish()]
+            # Built even if it is replaced, so that a seed keeps giving the same initial weights.
+            conv: nn.Module = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+            if coordconv:
+                conv = CoordConv2d(in_channels, out_channels, 3, stride)
+            stem += [conv, nn.BatchNorm2d(out_channels), nn.Mish()]
             in_channels = out_channels
         self.stem = nn.Sequential(*stem)
         self.stages = nn.ModuleList()
-        for stage, blocks in enumerate(BLOCKS[depth]):
+        for stage, number in enumerate(BLOCKS[depth]):
             out_channels = 64 * 2**stage
-            layers = [Block(in_channels, out_channels, 2 if stage else 1, scrm)]
-            layers += [Block(out_channels, out_channels, 1, scrm) for _ in range(blocks - 1)]
-            self.stages.append(nn.Sequential(*layers, *([SE(out_channels)] if se else [])))
+            layers: list[nn.Module] = [Block(in_channels, out_channels, 2 if stage else 1, scrm)]
+            layers += [Block(out_channels, out_channels, 1, scrm) for _ in range(number - 1)]
+            layers += [SE(out_channels)] if se else []
+            self.stages.append(nn.Sequential(*layers))
             in_channels = out_channels
+        channels = len(skeleton.keypoints) * DGCB_REPEATS
+        self.neck: nn.Module
         if afpn:
-            self.neck = AFPN((128, 256, 512), joints * DGCB_REPEATS, dgcb, modulate)
+            self.neck = AFPN((128, 256, 512), channels, dgcb, modulate)
         else:
-            self.neck = nn.Sequential(
-                nn.Conv2d(512, joints * DGCB_REPEATS, 1, bias=False), nn.BatchNorm2d(joints * DGCB_REPEATS)
-            )
+            self.neck = nn.Sequential(nn.Conv2d(512, channels, 1, bias=False), nn.BatchNorm2d(channels))
         stride = 4 if afpn else 16
         self.mlp_x = classifier(DGCB_REPEATS * width // stride, split_ratio * width)
         self.mlp_y = classifier(DGCB_REPEATS * height // stride, split_ratio * height)
 
     def forward(self, images: Tensor) -> SimCC:
-        x, features = self.stem(images), []  # (B, 64, H/2, W/2)
+        x, features = self.stem(images), []  # x: (B, 64, H/2, W/2)
         for stage in self.stages:
             x = stage(x)  # (B, 64 .. 512, H/2 .. H/16, W/2 .. W/16)
             features.append(x)
         x = self.neck(features[1:] if isinstance(self.neck, AFPN) else x)  # (B, 8K, h, w)
         x = x.unflatten(1, (-1, DGCB_REPEATS))  # (B, K, 8, h, w)
-        along_x, along_y = x.mean(3).flatten(2), x.mean(4).flatten(2)  # (B, K, 8w), (B, K, 8h)
-        return SimCC(self.mlp_x(along_x), self.mlp_y(along_y))  # (B, K, Wx), (B, K, Wy)
+        x_features, y_features = x.mean(3).flatten(2), x.mean(4).flatten(2)  # (B, K, 8w), (B, K, 8h)
+        return SimCC(self.mlp_x(x_features), self.mlp_y(y_features))  # (B, K, Wx), (B, K, Wy)

@@ -1,29 +1,28 @@
-"""HF-HRNet: Lite-HRNet's branches with plain, hardware-friendly layers in the place of shuffled halves.
+"""HF-HRNet: Lite-HRNet with plain, hardware-friendly layers instead of channel shuffling.
 
 Zhang, Dun, Pei, Lai, Liu, Zhang and Qian, "HF-HRNet: A Simple Hardware Friendly High-Resolution Network",
-IEEE Transactions on Circuits and Systems for Video Technology 34(8), 2024. Branches, exchange and head are
-those of lite_hrnet.py, the double counting in the fusion included: without it, the authors note, accuracy
-falls.
+IEEE Transactions on Circuits and Systems for Video Technology 34(8), 2024. The branches, the exchange between
+them and the head are those of lite_hrnet.py. This includes the fusion that counts branches twice: the authors
+note that accuracy decreases without it.
 
-What the released code does beyond the text:
-1. A block adds a coarse view of itself: 3x3 averages at half the size, a 1x1 convolution without norm, and
-   nearest neighbors back. In the stem, but not in the blocks, a ReLU follows that convolution.
-2. Its weights call the stem's shortcut `dwonsample`.
-3. Where the smallest branch has an odd side (12 x 9 at 384x288) it cannot be halved and doubled; the authors'
-   second file gives that branch its mean in the place of the coarse view.
+Behavior of the released code that the text does not describe:
+1. A block adds a coarse version of its map: 3x3 averages at half the size, a 1x1 convolution without batch
+   norm, and nearest-neighbor upsampling. In the stem, but not in the blocks, a ReLU follows this convolution.
+2. The released weights call the shortcut of the stem `dwonsample`.
+3. If the smallest branch has an odd side (12 x 9 at 384x288), halving and doubling does not restore its size.
+   The authors' second file replaces the coarse version of this branch by its mean.
 """
+
+from functools import partial
 
 from torch import Tensor, nn
 
-from posebook.models.layers import PoseModel, check_sides
+from posebook.models.layers import ConvModule, PoseModel, check_sides
 from posebook.models.lite_hrnet import (
     MODULES,
     Backbone,
-    ConvModule,
     CrossResolutionWeighting,
     Head,
-    exchange,
-    fuse,
     separable,
 )
 from posebook.skeletons import Skeleton
@@ -31,28 +30,32 @@ from posebook.skeletons import Skeleton
 WIDTHS = (48, 96, 192, 384)
 
 
-def coarse(channels: int, relu: bool = False, whole: bool = False) -> nn.Sequential:
-    """A map's averages at half its size, mixed over channels and raised again; or, if `whole`, its mean."""
-    pool = nn.AdaptiveAvgPool2d(1) if whole else nn.AvgPool2d(3, 2, 1)
-    up = nn.Identity() if whole else nn.Upsample(scale_factor=2, mode="nearest")
-    mix = nn.Conv2d(channels, channels, 1, bias=False)
-    return nn.Sequential(pool, mix, *([nn.ReLU()] if relu else []), up)
+def coarse(channels: int, relu: bool = False, use_mean: bool = False) -> nn.Sequential:
+    """Layers that average a map (B, C, H, W) to half its size, mix its channels, and enlarge it again.
+
+    If `use_mean` is True, they use the mean of the map (B, C, 1, 1) instead.
+    """
+    pool = nn.AdaptiveAvgPool2d(1) if use_mean else nn.AvgPool2d(3, 2, 1)
+    up = nn.Identity() if use_mean else nn.Upsample(scale_factor=2, mode="nearest")
+    conv = nn.Conv2d(channels, channels, 1, bias=False)
+    return nn.Sequential(pool, conv, *([nn.ReLU()] if relu else []), up)
 
 
 class Block(nn.Module):
-    """Gates from all resolutions, then twice a depthwise convolution and its coarse view, on a shortcut."""
+    """Gates from all resolutions, then two depthwise convolutions with coarse versions, and a shortcut.
 
-    def __init__(self, widths: list[int], odd: bool):
+    odd_sides: whether the smallest branch has an odd side; it then uses its mean as the coarse version.
+    """
+
+    def __init__(self, widths: list[int], odd_sides: bool):
         super().__init__()
-        whole = [odd and width == WIDTHS[-1] for width in widths]
-        pairs = list(zip(widths, whole, strict=True))
+        use_mean = [odd_sides and width == WIDTHS[-1] for width in widths]
+        options = list(zip(widths, use_mean, strict=True))
         self.cross_resolution_weighting = CrossResolutionWeighting(widths)
-        self.depthwise_convsfirst = nn.ModuleList(
-            ConvModule(c, c, 3, groups=c, act=nn.ReLU()) for c in widths
-        )
-        self.global1 = nn.ModuleList(coarse(c, whole=mean) for c, mean in pairs)
+        self.depthwise_convsfirst = nn.ModuleList(ConvModule(c, c, 3, groups=c, act=nn.ReLU) for c in widths)
+        self.global1 = nn.ModuleList(coarse(c, use_mean=mean) for c, mean in options)
         self.depthwise_convslast = nn.ModuleList(ConvModule(c, c, 3, groups=c) for c in widths)
-        self.global2 = nn.ModuleList(coarse(c, whole=mean) for c, mean in pairs)
+        self.global2 = nn.ModuleList(coarse(c, use_mean=mean) for c, mean in options)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         outputs = []
@@ -63,24 +66,8 @@ class Block(nn.Module):
         return outputs
 
 
-class HFModule(nn.Module):
-    """Two blocks, then the exchange between branches."""
-
-    def __init__(self, widths: list[int], odd: bool):
-        super().__init__()
-        self.layers = nn.Sequential(Block(widths, odd), Block(widths, odd))
-        numbers = range(len(widths))
-        self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(exchange(widths, source, target) for source in numbers) for target in numbers
-        )
-        self.relu = nn.ReLU()
-
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        return fuse(self.fuse_layers, self.layers(maps), self.relu)
-
-
 class Downsample(nn.Module):
-    """The stem's block: as the others, with a stride and without gates."""
+    """The block of the stem: it has a stride, but no gates."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -88,8 +75,8 @@ class Downsample(nn.Module):
         self.conv1 = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
         )
-        wide = nn.Conv2d(out_channels, out_channels, 3, 1, 1, groups=out_channels, bias=False)
-        self.conv2 = nn.Sequential(wide, nn.BatchNorm2d(out_channels), nn.ReLU())
+        depthwise = nn.Conv2d(out_channels, out_channels, 3, 1, 1, groups=out_channels, bias=False)
+        self.conv2 = nn.Sequential(depthwise, nn.BatchNorm2d(out_channels), nn.ReLU())
         self.global1, self.global2 = coarse(out_channels, relu=True), coarse(out_channels, relu=True)
         strided = nn.Conv2d(out_channels, out_channels, 3, 2, 1, groups=out_channels, bias=False)
         self.conv3 = nn.Sequential(strided, nn.BatchNorm2d(out_channels))
@@ -101,18 +88,18 @@ class Downsample(nn.Module):
 
 
 class Stem(nn.Sequential):
-    """To a quarter of the size."""
+    """Images (B, 3, H, W) to features (B, 48, H/4, W/4)."""
 
     def __init__(self):
         super().__init__()
-        self.conv1 = ConvModule(3, 32, 3, 2, act=nn.ReLU())
+        self.conv1 = ConvModule(3, 32, 3, 2, act=nn.ReLU)
         self.conv2 = Downsample(32, WIDTHS[0])
 
 
 class HFHRNet(PoseModel):
     """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
-    depth: 18 or 30. Raises ValueError for another depth and for sides that are no multiples of 32.
+    depth: 18 or 30. Raises ValueError for another depth or if a side is not a multiple of 32.
     """
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int], depth: int = 18):
@@ -120,12 +107,8 @@ class HFHRNet(PoseModel):
         check_sides("HF-HRNet", input_size, 32)
         if depth not in MODULES:
             raise ValueError(f"HF-HRNet has depth 18 or 30, not {depth}")
-        odd = any(side % 64 for side in input_size)
-        stages = [
-            [HFModule(list(WIDTHS[:branches]), odd) for _ in range(number)]
-            for branches, number in enumerate(MODULES[depth], 2)
-        ]
-        self.backbone = Backbone(Stem(), WIDTHS[0], WIDTHS, stages)
+        odd_sides = any(side % 64 for side in input_size)  # the smallest branch has 1/32 of the input's size
+        self.backbone = Backbone(Stem(), WIDTHS[0], WIDTHS, depth, partial(Block, odd_sides=odd_sides))
         self.keypoint_head = Head(WIDTHS[0], len(skeleton.keypoints))
 
     def forward(self, images: Tensor) -> list[Tensor]:

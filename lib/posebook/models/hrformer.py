@@ -1,46 +1,48 @@
-"""HRFormer: HRNet's branches with windows of self-attention for convolutions.
+"""HRFormer: HRNet's branches with self-attention in windows instead of convolutions.
 
 Yuan, Fu, Huang, Lin, Zhang, Chen and Wang, "HRFormer: High-Resolution Transformer for Dense Prediction",
-NeurIPS 2021. There is no released pose net of size T: its widths are the authors' classification net's.
+NeurIPS 2021. The authors released no pose model of size T. Its widths are those of their classification
+model.
 
-Where the text is silent, from the released code:
-1. Windows of 7x7 never shift. A map whose sides are no multiples of 7 is padded with zeros all round, after
-   the norm; what is padded takes part in the attention, and is cut off again.
-2. The weights hold a table of biases by the offset of two places of a window, and the index into it; the
-   released pose code never adds them, and nor does this.
-3. The block's second half is a 1x1, a depthwise 3x3 and a 1x1 convolution, each with batch norm and GELU.
-4. The last projection is applied as a function: counters that watch modules do not see it. The released code
-   resizes each raised map once more, to the size it has; that is left out, and fvcore would count it.
+Choices that the text does not specify, from the released code:
+1. The windows of 7x7 are never shifted. If the sides of a map are not multiples of 7, the map is padded with
+   zeros on all sides after the norm. The padding takes part in the attention and is removed afterwards.
+2. The weights contain a table of biases by the relative position of two tokens of a window, and the index
+   into this table. The released pose code never adds these biases, and neither does this code.
+3. The second half of a block is a 1x1, a depthwise 3x3 and a 1x1 convolution, each with batch norm and GELU.
+4. The last projection is called as a function, so counters that count modules miss it. The released code
+   resizes each enlarged map once more, to the size that it already has. This step is omitted; fvcore would
+   count it.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad, softmax
 
-from posebook.models.hrnet import advance, fuse, transition
+from posebook.models.hrnet import apply_transition, conv_bn, exchanges, fuse, transition
 from posebook.models.layers import Bottleneck, PoseModel, check_sides, init_weights, residual_blocks
-from posebook.models.lite_hrnet import Head, exchange
+from posebook.models.lite_hrnet import Head, separable
 from posebook.skeletons import Skeleton
 
 WINDOW = 7
-MODULES = (1, 3, 2)  # of stages 2, 3 and 4, two blocks a branch in each
+MODULES = (1, 3, 2)  # numbers of modules in stages 2, 3 and 4
 
 
-def offsets(side: int) -> Tensor:
-    """Which entry of the bias table stands for each pair of places of a window: (side², side²)."""
+def relative_position_index(side: int) -> Tensor:
+    """Index into the bias table for each pair of tokens of a window: (side², side²)."""
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    down, across = ((g.flatten()[:, None] - g.flatten()[None]) + side - 1 for g in (rows, columns))
-    return down * (2 * side - 1) + across
+    dy, dx = ((g.flatten()[:, None] - g.flatten()[None]) + side - 1 for g in (rows, columns))
+    return dy * (2 * side - 1) + dx
 
 
 class WindowAttention(nn.Module):
-    """Multi-head self-attention within each of N windows of tokens (49, N, C)."""
+    """Multi-head self-attention within each of N windows of 49 tokens (49, N, C)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * WINDOW - 1) ** 2, heads))
-        self.register_buffer("relative_position_index", offsets(WINDOW))
+        self.register_buffer("relative_position_index", relative_position_index(WINDOW))
         self.k_proj, self.v_proj = nn.Linear(width, width), nn.Linear(width, width)
         self.q_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
@@ -56,7 +58,7 @@ class WindowAttention(nn.Module):
 
 
 class LocalAttention(nn.Module):
-    """Attention of a map (B, H, W, C), cut into windows and put together again."""
+    """Self-attention within the windows of a map (B, H, W, C)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -64,9 +66,9 @@ class LocalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width = x.shape[:3]
-        down, across = -height % WINDOW, -width % WINDOW
-        top, left = down // 2, across // 2
-        x = pad(x, (0, 0, left, across - left, top, down - top))  # (B, 7h, 7w, C)
+        pad_y, pad_x = -height % WINDOW, -width % WINDOW
+        top, left = pad_y // 2, pad_x // 2
+        x = pad(x, (0, 0, left, pad_x - left, top, pad_y - top))  # (B, 7h, 7w, C)
         windows = (
             x.unflatten(2, (-1, WINDOW)).unflatten(1, (-1, WINDOW)).transpose(2, 3)
         )  # (B, h, w, 7, 7, C)
@@ -77,14 +79,15 @@ class LocalAttention(nn.Module):
 
 
 class ConvMLP(nn.Module):
-    """1x1, depthwise 3x3 and 1x1 convolution, four times as wide between."""
+    """1x1, depthwise 3x3 and 1x1 convolution; the hidden layer has four times as many channels."""
 
     def __init__(self, width: int):
         super().__init__()
-        wide = 4 * width
-        self.fc1, self.norm1 = nn.Conv2d(width, wide, 1), nn.BatchNorm2d(wide)
-        self.dw3x3, self.norm2 = nn.Conv2d(wide, wide, 3, 1, 1, groups=wide), nn.BatchNorm2d(wide)
-        self.fc2, self.norm3 = nn.Conv2d(wide, width, 1), nn.BatchNorm2d(width)
+        hidden_dim = 4 * width
+        self.fc1, self.norm1 = nn.Conv2d(width, hidden_dim, 1), nn.BatchNorm2d(hidden_dim)
+        self.dw3x3 = nn.Conv2d(hidden_dim, hidden_dim, 3, 1, 1, groups=hidden_dim)
+        self.norm2 = nn.BatchNorm2d(hidden_dim)
+        self.fc2, self.norm3 = nn.Conv2d(hidden_dim, width, 1), nn.BatchNorm2d(width)
         self.act = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,7 +97,7 @@ class ConvMLP(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention in windows, then the convolutions, each on a shortcut (section 3)."""
+    """Attention in windows, then convolutions, each with a shortcut (section 3)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -110,7 +113,7 @@ class TransformerBlock(nn.Module):
 
 
 class TransformerModule(nn.Module):
-    """Two blocks on every branch, then each output the sum of all branches."""
+    """Two blocks on each branch, then a fusion in which each output is the sum of all branches."""
 
     def __init__(self, widths: list[int], num_outputs: int):
         super().__init__()
@@ -118,10 +121,7 @@ class TransformerModule(nn.Module):
             nn.Sequential(*(TransformerBlock(width, 2**i) for _ in range(2)))
             for i, width in enumerate(widths)
         )
-        self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(exchange(widths, source, target, "bilinear") for source in range(len(widths)))
-            for target in range(num_outputs)
-        )
+        self.fuse_layers = exchanges(widths, num_outputs, separable, "bilinear")
         self.relu = nn.ReLU()
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
@@ -130,7 +130,10 @@ class TransformerModule(nn.Module):
 
 
 class Backbone(nn.Module):
-    """HRNet's stem, two bottlenecks, and three stages of transformer modules; `width` channels at 1/4."""
+    """Images (B, 3, H, W) to features (B, width, H/4, W/4).
+
+    HRNet's stem, two bottlenecks, and three stages of transformer modules.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -138,15 +141,14 @@ class Backbone(nn.Module):
         self.conv2, self.bn2 = nn.Conv2d(64, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.layer1 = residual_blocks(Bottleneck, 64, 64, 2)
-        before = [256]
-        for stage, modules in enumerate(MODULES, 2):
+        in_widths = [256]
+        for stage, number in enumerate(MODULES, 2):
             widths = [width * 2**i for i in range(stage)]
-            setattr(self, f"transition{stage - 1}", transition(before, widths))
-            num_outputs = [stage] * modules if stage < 4 else [stage, 1]
-            setattr(
-                self, f"stage{stage}", nn.Sequential(*(TransformerModule(widths, n) for n in num_outputs))
-            )
-            before = widths
+            setattr(self, f"transition{stage - 1}", transition(in_widths, widths, conv_bn))
+            num_outputs = [stage] * (number - 1) + [1 if stage == 4 else stage]
+            modules = (TransformerModule(widths, n) for n in num_outputs)
+            setattr(self, f"stage{stage}", nn.Sequential(*modules))
+            in_widths = widths
         init_weights(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -154,14 +156,15 @@ class Backbone(nn.Module):
         x = self.relu(self.bn2(self.conv2(x)))  # (B, 64, H/4, W/4)
         maps = [self.layer1(x)]  # (B, 256, H/4, W/4)
         for stage in (2, 3, 4):
-            maps = getattr(self, f"stage{stage}")(advance(getattr(self, f"transition{stage - 1}"), maps))
+            maps = apply_transition(getattr(self, f"transition{stage - 1}"), maps)
+            maps = getattr(self, f"stage{stage}")(maps)
         return maps[0]  # (B, width, H/4, W/4)
 
 
 class HRFormer(PoseModel):
     """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
-    width: channels of the first branch, 18 for T. Raises ValueError for sides that are no multiples of 32.
+    width: channels of the first branch, 18 for T. Raises ValueError if a side is not a multiple of 32.
     """
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int], width: int = 18):

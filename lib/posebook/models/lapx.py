@@ -1,21 +1,24 @@
-"""LAPX: a light stacked hourglass with global context at its necks; and LAP, which it grew from.
+"""LAPX: a lightweight stacked hourglass with global context in its necks; and LAP, its predecessor.
 
 Zhao, Kappan, Bamdad and Cruz, "LAPX: Lightweight Hourglass Network with Global Context", 2025. LAP: Kappan et
-al., "Attention-enhanced lightweight hourglass network for human pose estimation", ACRA 2024 (no public code:
-two stages of 256 channels with CBAM at stem, neck and after each stage give its printed size).
+al., "Attention-enhanced lightweight hourglass network for human pose estimation", ACRA 2024. There is no
+public code of LAP: two stages of 256 channels with CBAM in the stem, in the neck and after each stage give
+its published size.
 
-Where the text is silent, differs from the published code, or ours does:
-1. Every row of the paper's ablation is a set of keywords. Its four-stage row says 190 channels where the text
-   says 180: 180 gives the printed 2.25 M parameters, 190 gives 2.54 M.
-2. ECA-NonLocal sits at the neck of stages 1 and 3 (section 3.3); stage 2 keeps ECA alone, which the text does
-   not mention. The stem's blocks have no soft gate, and soft gates start at zero: no residual at all.
-3. The published code switches a non-local branch by a plain attribute that is off at construction and not in
-   the checkpoint: weights loaded into it run without the branch, silently. Here the branch is always on, and
-   its gain, which the checkpoint holds, says how much of it counts; `set_nonlocal_gain` is what the recipe
-   turns.
-4. The published code doubles a map on the way up, so that sides must be multiples of 64 and its own 384x288
-   fails. Here a map is resized to the one it joins, which is the same wherever doubling works.
-5. CBAM here applies the sigmoid to each of the two pooled branches before their sum: its gates lie in (0, 2).
+Choices that the text does not specify, or where text, published code and this code differ:
+1. Each row of the paper's ablation is a set of keyword arguments. The row with four stages says 190 channels,
+   the text 180: 180 gives the published 2.25 M parameters, 190 gives 2.54 M.
+2. ECA-NonLocal is in the neck of stages 1 and 3 (section 3.3). Stage 2 keeps ECA alone, which the text does
+   not mention. The blocks of the stem have no soft gate. Soft gates start at zero, which disables the
+   shortcut.
+3. The published code switches a non-local branch by a plain attribute that is off after construction and is
+   not part of the checkpoint. If weights are loaded into it, it runs without the branch and gives no warning.
+   Here the branch is always on, and its gain, which is part of the checkpoint, scales it. The recipe controls
+   the gain through `set_nonlocal_gain`.
+4. The published code doubles the size of a map on the way up. Sides must therefore be multiples of 64, and
+   the paper's own 384x288 fails. Here a map is resized to the map that it is added to. Wherever doubling
+   works, the result is the same.
+5. CBAM applies the sigmoid to each of the two pooled branches before their sum, so its gates are in (0, 2).
 """
 
 import torch
@@ -25,11 +28,14 @@ from torch.nn.functional import interpolate, max_pool2d
 from posebook.models.layers import PoseModel, check_sides
 from posebook.skeletons import Skeleton
 
-HOURGLASS_DEPTH = 4  # halvings in an hourglass
+HOURGLASS_DEPTH = 4  # how often an hourglass halves its map
 
 
 class Bottleneck(nn.Module):
-    """Pre-activated 1x1, depthwise 3x3 and 1x1 convolution; `soft_gate` weighs the shortcut by channel."""
+    """Pre-activated 1x1, depthwise 3x3 and 1x1 convolution with a shortcut; 2 * neck output channels.
+
+    soft_gate: multiply the shortcut by a learned weight for each channel.
+    """
 
     def __init__(self, in_channels: int, neck: int, soft_gate: bool = False):
         super().__init__()
@@ -52,7 +58,7 @@ class Bottleneck(nn.Module):
 
 
 class ECA(nn.Module):
-    """A gate a channel from a 1D convolution along the channels of mean plus maximum (section 3.3)."""
+    """Channel gates from a 1D convolution along the channels of mean plus maximum (section 3.3)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -64,13 +70,13 @@ class ECA(nn.Module):
         return x * torch.sigmoid(self.conv(pooled)).transpose(1, 2)[..., None]  # (B, C, H, W)
 
 
-def summary(x: Tensor) -> Tensor:
+def max_and_mean(x: Tensor) -> Tensor:
     """Maximum and mean over the channels: (B, C, H, W) to (B, 2, H, W)."""
     return torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)
 
 
 class ECACBAM(nn.Module):
-    """ECA, then a gate a place as CBAM has it (section 3.4)."""
+    """ECA, then spatial gates as in CBAM (section 3.4)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -79,11 +85,11 @@ class ECACBAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.channel_attention(x)
-        return x * torch.sigmoid(self.spatial_conv(summary(x)))
+        return x * torch.sigmoid(self.spatial_conv(max_and_mean(x)))
 
 
 class CBAM(nn.Module):
-    """LAP's attention: choice 5 of the docstring."""
+    """LAP's attention: channel gates, then spatial gates (choice 5 of the module's docstring)."""
 
     def __init__(self, channels: int, reduction: int = 16):
         super().__init__()
@@ -99,11 +105,11 @@ class CBAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gate = self.fc(self.max_pool(x).flatten(1)) + self.fc(self.avg_pool(x).flatten(1))  # (B, C)
         x = x * gate[..., None, None]
-        return x * torch.sigmoid(self.conv(summary(x)))
+        return x * torch.sigmoid(self.conv(max_and_mean(x)))
 
 
 class NonLocal(nn.Module):
-    """x + gamma * attention of every place to every place, in C / 8 channels (section 3.3)."""
+    """x + gamma * self-attention between all positions, in C / 8 channels (section 3.3)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -113,8 +119,9 @@ class NonLocal(nn.Module):
         self.softmax = nn.Softmax(dim=-1)
 
     def attention(self, x: Tensor) -> Tensor:
-        """How much each place (rows) looks at each other one: (B, H W, H W), rows sum to 1."""
-        return self.softmax(torch.bmm(self.theta(x).flatten(2).transpose(1, 2), self.phi(x).flatten(2)))
+        """Attention weights between all positions (B, H W, H W); each row sums to 1."""
+        queries = self.theta(x).flatten(2).transpose(1, 2)  # (B, H W, C / 8)
+        return self.softmax(torch.bmm(queries, self.phi(x).flatten(2)))
 
     def forward(self, x: Tensor) -> Tensor:
         values = self.g(x).flatten(2).transpose(1, 2)  # (B, H W, C / 8)
@@ -123,7 +130,7 @@ class NonLocal(nn.Module):
 
 
 class ECANonLocal(nn.Module):
-    """ECA, then the non-local branch."""
+    """ECA, then the non-local branch (section 3.3)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -133,12 +140,22 @@ class ECANonLocal(nn.Module):
         return self.position_attention(self.channel_attention(x))
 
 
-ATTENTION = {"none": None, "cbam": CBAM, "eca_cbam": ECACBAM}
-NECKS = {"none": (None, None), "eca": (ECA, ECA), "cbam": (CBAM, CBAM), "nonlocal": (ECANonLocal, ECA)}
+ATTENTION: dict[str, type[nn.Module] | None] = {"none": None, "cbam": CBAM, "eca_cbam": ECACBAM}
+# For each option, the attention in the necks of stages 1 and 3, and that of the other stages.
+NECKS: dict[str, tuple[type[nn.Module] | None, type[nn.Module] | None]] = {
+    "none": (None, None),
+    "eca": (ECA, ECA),
+    "cbam": (CBAM, CBAM),
+    "nonlocal": (ECANonLocal, ECA),
+}
 
 
 class Hourglass(nn.Module):
-    """Four halvings and back, with a bottleneck at each step and beside it, and attention at the neck."""
+    """Hourglass over a map (B, C, H, W) with attention in its neck, the smallest map.
+
+    The map is halved four times and enlarged again, with bottlenecks on the way down, on the way up and on
+    each shortcut.
+    """
 
     def __init__(self, width: int, soft_gate: bool, attention: type[nn.Module] | None):
         super().__init__()
@@ -146,21 +163,22 @@ class Hourglass(nn.Module):
         def block() -> nn.Sequential:
             return nn.Sequential(Bottleneck(width, width // 2, soft_gate))
 
-        # level 0 is the smallest: beside, down, up, and there alone the neck
+        # Level 0 is the smallest. Blocks of a level: shortcut, down, up, and for level 0 the neck.
         self.hg = nn.ModuleList(
             nn.ModuleList(block() for _ in range(3 if level else 4)) for level in range(HOURGLASS_DEPTH)
         )
         self.attention = attention(width) if attention else nn.Identity()
 
     def forward(self, x: Tensor, level: int = HOURGLASS_DEPTH - 1) -> Tensor:
-        layers = self.hg[level]
-        low = layers[1](max_pool2d(x, 2))  # (B, C, H/2, W/2)
-        low = self(low, level - 1) if level else self.attention(layers[3](low))
-        return layers[0](x) + interpolate(layers[2](low), size=x.shape[-2:])  # (B, C, H, W)
+        blocks = self.hg[level]
+        assert isinstance(blocks, nn.ModuleList)
+        low = blocks[1](max_pool2d(x, 2))  # (B, C, H/2, W/2)
+        low = self(low, level - 1) if level else self.attention(blocks[3](low))
+        return blocks[0](x) + interpolate(blocks[2](low), size=x.shape[-2:])  # (B, C, H, W)
 
 
 class MergeConv(nn.Module):
-    """A 1x1 convolution; with `act`, batch norm and ELU after it."""
+    """A 1x1 convolution, followed by batch norm and ELU if `act` is True."""
 
     def __init__(self, width: int, act: bool):
         super().__init__()
@@ -174,12 +192,13 @@ class MergeConv(nn.Module):
 
 
 class LAPX(PoseModel):
-    """Images (B, 3, H, W), normalized, to a list of heatmaps (B, K, H/4, W/4), one a stage, the last final.
+    """Images (B, 3, H, W), normalized, to a list of heatmaps (B, K, H/4, W/4), one for each stage.
 
-    stages, width: hourglasses and their channels. attention: 'none', 'cbam' or 'eca_cbam' after each stage,
-    and with stem_attention after the stem too. neck: 'none', 'eca', 'cbam', or 'nonlocal' (choice 2 of the
-    docstring). soft_gate: a learned weight for each shortcut's channels.
-    Raises ValueError for sides under 64 or that are no multiples of 4, and for an attention it does not know.
+    The last entry is the final output. stages, width: number of hourglasses and their channels. attention:
+    'none', 'cbam' or 'eca_cbam' after each stage and, with stem_attention, after the stem. neck: 'none',
+    'eca', 'cbam' or 'nonlocal' (choice 2 of the module's docstring). soft_gate: a learned weight for each
+    channel of each shortcut. Raises ValueError if a side is less than 64 or not a multiple of 4, and for an
+    unknown attention or neck.
     """
 
     def __init__(
@@ -196,12 +215,14 @@ class LAPX(PoseModel):
         super().__init__(skeleton, input_size)
         check_sides("LAPX", input_size, 4)
         if min(input_size) < 64:
-            raise ValueError(f"LAPX needs sides of 64 or more, not {tuple(input_size)} (height, width)")
-        for name, value, known in (("attention", attention, ATTENTION), ("neck", neck, NECKS)):
-            if value not in known:
-                raise ValueError(f"unknown {name} {value!r}; one of {', '.join(known)}")
+            raise ValueError(f"LAPX needs sides of at least 64, not {tuple(input_size)} (height, width)")
+        if attention not in ATTENTION:
+            raise ValueError(f"unknown attention {attention!r}; one of {', '.join(ATTENTION)}")
+        if neck not in NECKS:
+            raise ValueError(f"unknown neck {neck!r}; one of {', '.join(NECKS)}")
+        module = ATTENTION[attention] or nn.Identity
         if stem_attention and attention == "none":
-            raise ValueError("stem_attention=True needs an attention to put there, not 'none'")
+            raise ValueError("stem_attention=True needs an attention, not 'none'")
         joints, quarter, half = len(skeleton.keypoints), width // 4, width // 2
         self.conv1 = nn.Conv2d(3, quarter, 7, 2, 3, bias=False)
         self.bn1, self.elu = nn.BatchNorm2d(quarter), nn.ELU()
@@ -209,14 +230,12 @@ class LAPX(PoseModel):
         self.maxpool = nn.MaxPool2d(2)
         self.layer2 = nn.Sequential(Bottleneck(2 * quarter, 2 * quarter))
         self.layer3 = nn.Sequential(Bottleneck(4 * quarter, half))
-        module = ATTENTION[attention]
         self.stem_attention = module(width) if stem_attention else nn.Identity()
-        self.backbone_attention = nn.ModuleList(
-            module(width) if module else nn.Identity() for _ in range(stages)
-        )
-        outer, middle = NECKS[neck]
+        self.backbone_attention = nn.ModuleList(module(width) for _ in range(stages))
+        first_and_third, others = NECKS[neck]
         self.hg = nn.ModuleList(
-            Hourglass(width, soft_gate, outer if stage in (0, 2) else middle) for stage in range(stages)
+            Hourglass(width, soft_gate, first_and_third if stage in (0, 2) else others)
+            for stage in range(stages)
         )
         self.res = nn.ModuleList(nn.Sequential(Bottleneck(width, half)) for _ in range(stages))
         self.fc = nn.ModuleList(MergeConv(width, act=True) for _ in range(stages))
@@ -225,10 +244,10 @@ class LAPX(PoseModel):
         self.score_ = nn.ModuleList(nn.Conv2d(joints, width, 1) for _ in range(stages - 1))
 
     def set_nonlocal_gain(self, gain: float | None) -> None:
-        """The training strategy of section 3.3, a phase a call.
+        """Start a phase of the training strategy of section 3.3.
 
-        0 freezes the non-local branches, adding nothing; another gain lets them learn and holds their gamma
-        there; None lets gamma learn too, from where it is.
+        With gain 0 the non-local branches are frozen and add nothing. With another gain they learn, and their
+        gamma is fixed at this gain. With None, gamma learns too, from its current value.
         """
         for branch in (module for module in self.modules() if isinstance(module, NonLocal)):
             branch.requires_grad_(gain != 0)

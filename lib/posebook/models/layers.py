@@ -1,13 +1,17 @@
-"""Layers that several papers share.
+"""Layers that several models share.
 
-The RTMCC head is RTMPose's (Jiang et al., 2023, section 3.3), with the gated attention unit of Hua et al.
-(ICML 2022). Where the text is silent or ours differs:
+The RTMCC head is the head of RTMPose (Jiang et al., 2023, section 3.3), with the gated attention unit of Hua
+et al. (ICML 2022). Choices that the text does not specify or that differ from the released code:
 1. The gated attention unit has no positional bias, no dropout and no drop path.
-2. It starts with gamma and beta in (0, 0.05), not (0, 1) as RTMPose's code: there every joint attends to all
-   joints alike at first, eight times over, and its own token drowns. From scratch the difference is large:
-   after 25 epochs on 86 people the loss was 0.002 for 0.009 (one run each, 128 x 96). Its first layer starts
-   from Xavier, the head's other linear layers at 0.01 and its convolution at 0.001, as in that code.
+2. Its gamma and beta are initialized uniformly in (0, 0.05), not in (0, 1) as in RTMPose's code. With (0, 1),
+   every joint initially attends to all joints equally, with weights of about eight, and its own token has
+   almost no effect. For training from scratch the difference is large: after 25 epochs on 86 people the loss
+   was 0.002 instead of 0.009 (one run each, 128 x 96).
+3. As in that code, the first layer of the unit uses Xavier initialization. The other linear layers of the
+   head use a normal distribution with standard deviation 0.01, and its convolution one with 0.001.
 """
+
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +21,9 @@ from posebook.skeletons import Skeleton
 
 
 class PoseModel(nn.Module):
-    """Base class of every 2D pose model: the joints it predicts and the input size it was built for.
+    """Base class of every 2D pose model.
 
-    skeleton: the K joints, in output order. input_size: (height, width) in pixels.
+    skeleton: the K joints that the model predicts, in output order. input_size: (height, width) in pixels.
     """
 
     skeleton: Skeleton
@@ -31,7 +35,7 @@ class PoseModel(nn.Module):
 
 
 class ConvBN(nn.Sequential):
-    """Convolution with bias, then batch norm unless `norm` is off; the children are `conv` and `bn`."""
+    """Convolution with bias, followed by batch norm if `norm` is True."""
 
     def __init__(
         self,
@@ -40,7 +44,7 @@ class ConvBN(nn.Sequential):
         kernel_size: int = 1,
         stride: int = 1,
         groups: int = 1,
-        norm=True,
+        norm: bool = True,
     ):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
@@ -48,11 +52,38 @@ class ConvBN(nn.Sequential):
             self.bn = nn.BatchNorm2d(out_channels)
 
 
+class ConvModule(nn.Sequential):
+    """Convolution, batch norm, and the activation `act` if it is given.
+
+    If `norm` is False, the convolution has a bias instead of batch norm.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: type[nn.Module] | None = None,
+        norm: bool = True,
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=not norm
+        )
+        if norm:
+            self.bn = nn.BatchNorm2d(out_channels)
+        if act is not None:
+            self.activate = act()
+
+
 class CoordinateAttention(nn.Module):
     """Hou et al., "Coordinate Attention for Efficient Mobile Network Design", CVPR 2021, section 3.2.
 
-    Two averages, one along each axis, pass one shared bottleneck and become a gate a row and a gate a column.
-    The last convolutions start at zero: each gate is then sigmoid(0) = 0.5, the product a factor of 0.25.
+    The map (B, C, H, W) is averaged along each axis. A shared bottleneck turns the averages into one gate for
+    each row and one for each column. The last convolutions are initialized to zero, so each gate starts at
+    sigmoid(0) = 0.5 and their product at 0.25.
     """
 
     def __init__(self, channels: int, reduction: int = 32):
@@ -63,24 +94,27 @@ class CoordinateAttention(nn.Module):
         self.conv_h = nn.Conv2d(hidden_dim, channels, 1)
         self.conv_w = nn.Conv2d(hidden_dim, channels, 1)
         self.pool_h, self.pool_w = nn.AdaptiveAvgPool2d((None, 1)), nn.AdaptiveAvgPool2d((1, None))
-        for conv in (self.conv_h, self.conv_w):
-            nn.init.zeros_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        for parameter in (*self.conv_h.parameters(), *self.conv_w.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        # pooled as the authors pool: another order of the same sum shows after twelve saturated gates
+        # Pool with the same modules as the authors: after twelve saturated gates, another summation order
+        # changes the output visibly.
         rows = self.pool_h(x)  # (B, C, H, 1)
         columns = self.pool_w(x).transpose(2, 3)  # (B, C, W, 1)
-        y = torch.relu(self.bn(self.conv_reduce(torch.cat([rows, columns], 2))))  # (B, c, H + W, 1)
-        rows, columns = y.split([height, width], 2)
+        y = torch.relu(self.bn(self.conv_reduce(torch.cat([rows, columns], 2))))  # (B, hidden_dim, H + W, 1)
+        rows, columns = y.split([height, width], 2)  # (B, hidden_dim, H, 1), (B, hidden_dim, W, 1)
         gate_h = torch.sigmoid(self.conv_h(rows))  # (B, C, H, 1)
         gate_w = torch.sigmoid(self.conv_w(columns.transpose(2, 3)))  # (B, C, 1, W)
         return x * gate_h * gate_w
 
 
 class CBAM(nn.Module):
-    """Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, section 3."""
+    """Channel gates, then spatial gates, for a map (B, C, H, W).
+
+    Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, section 3.
+    """
 
     def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7):
         super().__init__()
@@ -93,12 +127,10 @@ class CBAM(nn.Module):
         self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = self.mlp(x.mean((2, 3), keepdim=True)) + self.mlp(
-            x.amax((2, 3), keepdim=True)
-        )  # (B, C, 1, 1)
-        x = x * torch.sigmoid(pooled)
-        summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)  # (B, 2, H, W)
-        return x * torch.sigmoid(self.spatial(summary))
+        mean, maximum = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)  # each (B, C, 1, 1)
+        x = x * torch.sigmoid(self.mlp(mean) + self.mlp(maximum))
+        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)  # (B, 2, H, W)
+        return x * torch.sigmoid(self.spatial(pooled))
 
 
 class ScaleNorm(nn.Module):
@@ -115,7 +147,7 @@ class ScaleNorm(nn.Module):
 
 
 class Scale(nn.Module):
-    """A learned gain a channel."""
+    """A learned gain for each channel."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -126,7 +158,10 @@ class Scale(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """Gated attention unit over the K joint tokens (RTMPose, section 3.3): squared ReLU for softmax."""
+    """Gated attention unit over the K joint tokens (B, K, width) (RTMPose, section 3.3).
+
+    The attention weights are squared ReLUs instead of a softmax.
+    """
 
     def __init__(self, width: int, s: int = 128, expansion: int = 2):
         super().__init__()
@@ -142,29 +177,33 @@ class GatedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         u, v, base = nn.functional.silu(self.uv(self.ln(x))).split(
             [self.e, self.e, self.s], -1
-        )  # (B, K, e|e|s)
+        )  # (B, K, e), (B, K, e), (B, K, s)
         q, k = (base[:, :, None] * self.gamma + self.beta).unbind(2)  # each (B, K, s)
         attention = torch.relu(q @ k.transpose(1, 2) / self.s**0.5).square()  # (B, K, K)
         return self.res_scale(x) + self.o(u * (attention @ v))  # (B, K, width)
 
 
 class RTMCCHead(nn.Module):
-    """One token a joint from a 7x7 convolution, mixed by attention, then one linear classifier an axis."""
+    """Features (B, C, H/32, W/32) to SimCC logits x (B, K, W * split_ratio) and y (B, K, H * split_ratio).
+
+    A 7x7 convolution makes one token for each joint, a gated attention unit mixes the tokens, and one linear
+    layer for each axis classifies them. `width` is the number of channels of a token.
+    """
 
     def __init__(
         self, channels: int, joints: int, input_size: tuple[int, int], split_ratio: int = 2, width: int = 256
     ):
         super().__init__()
-        height, columns = input_size
-        tokens = (height // 32) * (columns // 32)
+        input_height, input_width = input_size
+        cells = (input_height // 32) * (input_width // 32)
         self.final_layer = nn.Conv2d(channels, joints, 7, padding=3)
-        self.mlp = nn.Sequential(ScaleNorm(tokens), nn.Linear(tokens, width, bias=False))
+        embedding = nn.Linear(cells, width, bias=False)
+        self.mlp = nn.Sequential(ScaleNorm(cells), embedding)
         self.gau = GatedAttention(width)
-        self.cls_x = nn.Linear(width, columns * split_ratio, bias=False)
-        self.cls_y = nn.Linear(width, height * split_ratio, bias=False)
-        nn.init.normal_(self.final_layer.weight, std=0.001)
-        nn.init.zeros_(self.final_layer.bias)
-        for linear in (self.mlp[1], self.gau.o, self.cls_x, self.cls_y):
+        self.cls_x = nn.Linear(width, input_width * split_ratio, bias=False)
+        self.cls_y = nn.Linear(width, input_height * split_ratio, bias=False)
+        init_weights(self.final_layer)
+        for linear in (embedding, self.gau.o, self.cls_x, self.cls_y):
             nn.init.normal_(linear.weight, std=0.01)
 
     def forward(self, x: Tensor) -> SimCC:
@@ -173,8 +212,18 @@ class RTMCCHead(nn.Module):
         return SimCC(self.cls_x(x), self.cls_y(x))  # (B, K, Wx), (B, K, Wy)
 
 
+class ResidualBlock(Protocol):
+    """Constructor of a ResNet block. The block has `expansion * width` output channels."""
+
+    expansion: int
+
+    def __call__(
+        self, in_channels: int, width: int, stride: int = 1, downsample: nn.Module | None = None
+    ) -> nn.Module: ...
+
+
 class BasicBlock(nn.Module):
-    """ResNet's block of two 3x3 convolutions (He et al., CVPR 2016)."""
+    """ResNet block with two 3x3 convolutions (He et al., CVPR 2016)."""
 
     expansion = 1
 
@@ -193,7 +242,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """ResNet's block of a 1x1, a 3x3 and a widening 1x1 convolution; the 3x3 one carries the stride."""
+    """ResNet block with 1x1, 3x3 and widening 1x1 convolutions; the 3x3 convolution has the stride."""
 
     expansion = 4
 
@@ -215,30 +264,40 @@ class Bottleneck(nn.Module):
 
 
 def residual_blocks(
-    block: type[nn.Module], in_channels: int, width: int, number: int, stride: int = 1
+    block: ResidualBlock, in_channels: int, width: int, number: int, stride: int = 1
 ) -> nn.Sequential:
-    """`number` blocks, the first with the stride and, where shapes change, a projection beside it."""
-    outputs, downsample = width * block.expansion, None
-    if stride != 1 or in_channels != outputs:
+    """`number` blocks. The first has the stride and, if the shape changes, a projection as its shortcut."""
+    out_channels, downsample = width * block.expansion, None
+    if stride != 1 or in_channels != out_channels:
         downsample = nn.Sequential(
-            nn.Conv2d(in_channels, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
         )
     first = block(in_channels, width, stride, downsample)
-    return nn.Sequential(first, *(block(outputs, width) for _ in range(number - 1)))
+    return nn.Sequential(first, *(block(out_channels, width) for _ in range(number - 1)))
 
 
-def init_weights(model: nn.Module, deviation: float = 0.001) -> None:
-    """Start every convolution from a normal of this deviation, its bias at zero: HRNet's code and its kin."""
+def deconvolutions(in_channels: int, number: int, width: int = 256) -> nn.Sequential:
+    """`number` 4x4 transposed convolutions that double the size, each with batch norm and ReLU."""
+    layers: list[nn.Module] = []
+    for channels in (in_channels, *[width] * (number - 1)):
+        up = nn.ConvTranspose2d(channels, width, 4, 2, 1, bias=False)
+        layers += [up, nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def init_weights(model: nn.Module) -> None:
+    """Initialize convolutions as in HRNet's code: normal weights (standard deviation 0.001), zero biases."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, std=deviation)
+            nn.init.normal_(module.weight, std=0.001)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
 
-def check_sides(name: str, input_size: tuple[int, int], multiple: int) -> None:
-    """Raise ValueError, naming the sizes that go, for an input a net cannot take."""
+def check_sides(model: str, input_size: tuple[int, int], multiple: int) -> None:
+    """Raise ValueError if height or width is not a positive multiple of `multiple`."""
     if any(side % multiple or side <= 0 for side in input_size):
         raise ValueError(
-            f"{name} needs sides that are multiples of {multiple}, not {tuple(input_size)} (height, width)"
+            f"{model} needs an input height and width that are multiples of {multiple}, "
+            f"not {tuple(input_size)} (height, width)"
         )

@@ -1,12 +1,12 @@
-"""LPN: SimpleBaseline with depthwise bottlenecks, global context and cheap deconvolutions.
+"""LPN: SimpleBaseline with depthwise bottlenecks, global context and lightweight deconvolutions.
 
 Zhang, Tang and Wu, "Simple and Lightweight Human Pose Estimation", arXiv 1911.10346, 2019. Global context:
 Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", ICCV Workshops 2019.
 
-Where the text is silent, from the released code and configurations:
-1. A bottleneck does not widen, and the last stage does not stride: two deconvolutions are enough.
-2. Deconvolutions have as many groups as divide both widths, 256, and a 1x1 convolution after each.
-3. The context block's last convolution starts at zero: at first it adds nothing.
+Choices that the text does not specify, from the released code and configurations:
+1. A bottleneck does not widen, and the last stage has no stride, so two deconvolutions are enough.
+2. Deconvolutions have as many groups as divide both widths, 256, and are followed by a 1x1 convolution.
+3. The last convolution of the context block is initialized to zero, so the block initially adds nothing.
 """
 
 import torch
@@ -18,7 +18,7 @@ from posebook.skeletons import Skeleton
 
 
 class GlobalContext(nn.Module):
-    """One attention map pools the whole picture into a vector that is added everywhere (GCNet, section 3)."""
+    """Pool the map with one attention map and add the result at all positions (GCNet, section 3)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -39,7 +39,7 @@ class GlobalContext(nn.Module):
 
 
 class LightBottleneck(nn.Module):
-    """1x1, depthwise 3x3 and 1x1 convolution and global context, on a shortcut."""
+    """1x1, depthwise 3x3 and 1x1 convolution and global context, with a shortcut."""
 
     expansion = 1
 
@@ -64,7 +64,7 @@ class LightBottleneck(nn.Module):
 class LPN(PoseModel):
     """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)].
 
-    depth: 50, 101 or 152. Raises ValueError for another depth and for sides that are no multiples of 16.
+    depth: 50, 101 or 152. Raises ValueError for another depth or if a side is not a multiple of 16.
     """
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int], depth: int = 50):
@@ -76,12 +76,12 @@ class LPN(PoseModel):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        one, two, three, four = BLOCKS[depth]
-        self.layer1 = residual_blocks(LightBottleneck, 64, 64, one)
-        self.layer2 = residual_blocks(LightBottleneck, 64, 128, two, 2)
-        self.layer3 = residual_blocks(LightBottleneck, 128, 256, three, 2)
-        self.layer4 = residual_blocks(LightBottleneck, 256, 512, four)
-        layers = []
+        counts = BLOCKS[depth]
+        self.layer1 = residual_blocks(LightBottleneck, 64, 64, counts[0])
+        self.layer2 = residual_blocks(LightBottleneck, 64, 128, counts[1], 2)
+        self.layer3 = residual_blocks(LightBottleneck, 128, 256, counts[2], 2)
+        self.layer4 = residual_blocks(LightBottleneck, 256, 512, counts[3])
+        layers: list[nn.Module] = []
         for in_channels in (512, 256):
             up = nn.ConvTranspose2d(in_channels, 256, 4, 2, 1, groups=256, bias=False)
             layers += [up, nn.BatchNorm2d(256), nn.ReLU()]
@@ -91,7 +91,9 @@ class LPN(PoseModel):
         init_weights(self)
         for module in self.modules():
             if isinstance(module, GlobalContext):
-                nn.init.zeros_(module.channel_add_conv[-1].weight)
+                last = module.channel_add_conv[-1]
+                assert isinstance(last, nn.Conv2d)
+                nn.init.zeros_(last.weight)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))  # (B, 64, H/4, W/4)

@@ -1,54 +1,44 @@
-"""RTMPose: a CSPNeXt backbone under a coordinate-classification head.
+"""RTMPose: a CSPNeXt backbone with a coordinate-classification head.
 
 Jiang et al., "RTMPose: Real-Time Multi-Person Pose Estimation based on MMPose", arXiv 2303.07399, 2023.
 Backbone: Lyu et al., "RTMDet: An Empirical Study of Designing Real-Time Object Detectors", arXiv 2212.07784,
 2022. The head is in layers.py.
 
-Where the text is silent, from the released configuration:
+Choices that the text does not specify, from the released configuration:
 1. Sizes t and s scale RTMDet's widths by 0.375 and 0.5 and its depths by 0.167 and 0.33.
-2. Batch norm has PyTorch's own epsilon: the configuration replaces the detector's 0.001.
+2. Batch norm has PyTorch's default epsilon; the configuration replaces the detector's 0.001.
 3. Pyramid pooling precedes the blocks of the last stage, which have no shortcut.
 """
+
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import PoseModel, RTMCCHead, check_sides
+from posebook.models.layers import ConvModule, PoseModel, RTMCCHead, check_sides
 from posebook.skeletons import Skeleton
 
-STAGES = ((128, 3), (256, 6), (512, 6), (1024, 3))  # width and blocks before scaling
+STAGES = ((128, 3), (256, 6), (512, 6), (1024, 3))  # width and number of blocks, before scaling
 
-
-class ConvModule(nn.Sequential):
-    """Convolution without bias, batch norm, SiLU."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
-    ):
-        super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-        )
-        self.bn = nn.BatchNorm2d(out_channels)
-        self.act = nn.SiLU()
+ConvSiLU = partial(ConvModule, act=nn.SiLU)
 
 
 class Separable(nn.Sequential):
-    """A 5x5 convolution a channel, then a 1x1 convolution over channels."""
+    """A depthwise 5x5 convolution, then a 1x1 convolution."""
 
     def __init__(self, width: int):
         super().__init__()
-        self.depthwise_conv = ConvModule(width, width, 5, groups=width)
-        self.pointwise_conv = ConvModule(width, width)
+        self.depthwise_conv = ConvSiLU(width, width, 5, groups=width)
+        self.pointwise_conv = ConvSiLU(width, width)
 
 
 class CSPNeXtBlock(nn.Module):
-    """A 3x3 and a separable 5x5 convolution, with a shortcut unless it is the last stage's."""
+    """A 3x3 and a separable 5x5 convolution, with a shortcut if `shortcut` is True."""
 
     def __init__(self, width: int, shortcut: bool):
         super().__init__()
-        self.conv1, self.conv2 = ConvModule(width, width, 3), Separable(width)
+        self.conv1, self.conv2 = ConvSiLU(width, width, 3), Separable(width)
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,27 +47,29 @@ class CSPNeXtBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """One gate a channel from the pooled map."""
+    """One gate for each channel, computed from the mean of the map."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.pool, self.fc, self.act = (
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, channels, 1),
-            nn.Hardsigmoid(),
-        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Conv2d(channels, channels, 1)
+        self.act = nn.Hardsigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.act(self.fc(self.pool(x)))
 
 
 class CSPLayer(nn.Module):
-    """Half of the channels pass the blocks, half go beside them; joined, gated and mixed."""
+    """Cross-stage partial layer (B, width, H, W).
+
+    Two 1x1 convolutions make two maps with half of the channels each. One of them passes the blocks. Both are
+    then concatenated, gated by channel, and mixed by a 1x1 convolution.
+    """
 
     def __init__(self, width: int, blocks: int, shortcut: bool):
         super().__init__()
-        self.main_conv, self.short_conv = ConvModule(width, width // 2), ConvModule(width, width // 2)
-        self.final_conv = ConvModule(width, width)
+        self.main_conv, self.short_conv = ConvSiLU(width, width // 2), ConvSiLU(width, width // 2)
+        self.final_conv = ConvSiLU(width, width)
         self.blocks = nn.Sequential(*(CSPNeXtBlock(width // 2, shortcut) for _ in range(blocks)))
         self.attention = ChannelAttention(width)
 
@@ -87,49 +79,53 @@ class CSPLayer(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """The map beside its largest values in windows of 5, 9 and 13."""
+    """The map and its maxima in windows of 5, 9 and 13, concatenated and mixed by a 1x1 convolution."""
 
     def __init__(self, width: int):
         super().__init__()
-        self.conv1, self.conv2 = ConvModule(width, width // 2), ConvModule(width * 2, width)
+        self.conv1, self.conv2 = ConvSiLU(width, width // 2), ConvSiLU(width * 2, width)
         self.pools = nn.ModuleList(nn.MaxPool2d(side, 1, side // 2) for side in (5, 9, 13))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)  # (B, C/2, H, W)
-        return self.conv2(torch.cat([x, *(pool(x) for pool in self.pools)], 1))  # (B, 2C, H, W) into it
+        return self.conv2(torch.cat([x, *(pool(x) for pool in self.pools)], 1))  # input: (B, 2C, H, W)
 
 
 class CSPNeXt(nn.Module):
-    """A stem and four strided stages; 1024 x widen channels at 1/32 of the size."""
+    """Images (B, 3, H, W) to features (B, 1024 widen, H/32, W/32) by a stem and four strided stages.
+
+    deepen, widen: factors for the number of blocks and the widths of STAGES.
+    """
 
     def __init__(self, deepen: float, widen: float):
         super().__init__()
         width = int(64 * widen)
         self.stem = nn.Sequential(
-            ConvModule(3, width // 2, 3, 2),
-            ConvModule(width // 2, width // 2, 3),
-            ConvModule(width // 2, width, 3),
+            ConvSiLU(3, width // 2, 3, 2),
+            ConvSiLU(width // 2, width // 2, 3),
+            ConvSiLU(width // 2, width, 3),
         )
-        for number, (out_channels, blocks) in enumerate(STAGES, 1):
-            out_channels, last = int(out_channels * widen), number == len(STAGES)
-            layers = [ConvModule(width, out_channels, 3, 2)]
+        for stage, (base_width, blocks) in enumerate(STAGES, 1):
+            out_channels, last = int(base_width * widen), stage == len(STAGES)
+            layers: list[nn.Module] = [ConvSiLU(width, out_channels, 3, 2)]
             layers += [PyramidPooling(out_channels)] if last else []
             layers += [CSPLayer(out_channels, max(round(blocks * deepen), 1), shortcut=not last)]
-            setattr(self, f"stage{number}", nn.Sequential(*layers))
+            setattr(self, f"stage{stage}", nn.Sequential(*layers))
             width = out_channels
         self.channels = width
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)  # (B, 64 widen, H/2, W/2)
-        for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
-            x = stage(x)  # (B, 128 widen .. 1024 widen, H/4 .. H/32, W/4 .. W/32)
+        for stage in range(1, len(STAGES) + 1):
+            x = getattr(self, f"stage{stage}")(x)  # (B, 128 widen .. 1024 widen, H/4 .. H/32, W/4 .. W/32)
         return x
 
 
 class RTMPose(PoseModel):
     """Images (B, 3, H, W), normalized, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
 
-    deepen, widen: what scales the backbone. Raises ValueError for sides that are no multiples of 32.
+    deepen, widen: factors for the depth and width of the backbone. Raises ValueError if a side is not a
+    multiple of 32.
     """
 
     def __init__(

@@ -2,26 +2,34 @@
 
 Xiao, Wu and Wei, "Simple Baselines for Human Pose Estimation and Tracking", ECCV 2018. `simcc`: Li et al.,
 "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation", ECCV 2022 (first called
-SimDR), which flattens each joint's map and classifies x and y with one linear layer each.
+SimDR), which flattens the map of each joint and classifies x and y with one linear layer each.
 
-Where the texts are silent:
-1. The 3x3 convolution of a block carries the stride, as in PyTorch's ResNet.
-2. SimCC's classifiers are shared by the joints; bins are half pixels (split_ratio 2).
+Choices that the texts do not specify:
+1. The 3x3 convolution of a block has the stride, as in PyTorch's ResNet.
+2. All joints share SimCC's classifiers; a bin is half a pixel wide (split_ratio 2).
 """
 
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import Bottleneck, PoseModel, check_sides, init_weights, residual_blocks
+from posebook.models.layers import (
+    Bottleneck,
+    PoseModel,
+    check_sides,
+    deconvolutions,
+    init_weights,
+    residual_blocks,
+)
 from posebook.skeletons import Skeleton
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class SimpleBaseline(PoseModel):
-    """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)], or with simcc to SimCC logits.
+    """Images (B, 3, H, W), normalized, to [heatmaps (B, K, H/4, W/4)], or to SimCC logits if `simcc` is True.
 
-    depth: 50, 101 or 152. Raises ValueError for another depth and for sides that are no multiples of 32.
+    depth: 50, 101 or 152. The logits are x (B, K, W * split_ratio) and y (B, K, H * split_ratio). Raises
+    ValueError for another depth or if a side is not a multiple of 32.
     """
 
     def __init__(
@@ -40,25 +48,19 @@ class SimpleBaseline(PoseModel):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        one, two, three, four = BLOCKS[depth]
-        self.layer1 = residual_blocks(Bottleneck, 64, 64, one)
-        self.layer2 = residual_blocks(Bottleneck, 256, 128, two, 2)
-        self.layer3 = residual_blocks(Bottleneck, 512, 256, three, 2)
-        self.layer4 = residual_blocks(Bottleneck, 1024, 512, four, 2)
-        layers = []
-        for in_channels in (2048, 256, 256):
-            layers += [
-                nn.ConvTranspose2d(in_channels, 256, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(256),
-                nn.ReLU(),
-            ]
-        self.deconv_layers = nn.Sequential(*layers)
+        counts = BLOCKS[depth]
+        self.layer1 = residual_blocks(Bottleneck, 64, 64, counts[0])
+        self.layer2 = residual_blocks(Bottleneck, 256, 128, counts[1], 2)
+        self.layer3 = residual_blocks(Bottleneck, 512, 256, counts[2], 2)
+        self.layer4 = residual_blocks(Bottleneck, 1024, 512, counts[3], 2)
+        self.deconv_layers = deconvolutions(2048, 3)
         self.final_layer = nn.Conv2d(256, len(skeleton.keypoints), 1)
         self.simcc = simcc
         if simcc:
             height, width = input_size
-            self.mlp_head_x = nn.Linear(height * width // 16, width * split_ratio)
-            self.mlp_head_y = nn.Linear(height * width // 16, height * split_ratio)
+            cells = height * width // 16
+            self.mlp_head_x = nn.Linear(cells, width * split_ratio)
+            self.mlp_head_y = nn.Linear(cells, height * split_ratio)
         init_weights(self)
 
     def forward(self, images: Tensor) -> list[Tensor] | SimCC:

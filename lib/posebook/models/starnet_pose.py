@@ -1,48 +1,62 @@
-"""StarNet-Pose: a StarNet backbone under RTMPose's coordinate-classification head.
+"""StarNet-Pose: a StarNet backbone with RTMPose's coordinate-classification head.
 
 Luo et al., "StarNet-Pose: Heatmap-Free Lightweight Pose Estimation via Multiplicative Feature Interaction and
 Occlusion-Aware Training", Neurocomputing 2026. Backbone: Ma et al., "Rewrite the Stars", CVPR 2024. Head:
-Jiang et al., "RTMPose", 2023 (in layers.py, with what was chosen there).
+Jiang et al., "RTMPose", 2023 (in layers.py, with its choices).
 
-Where the text is silent or differs from the published weights:
-1. The document draws a depthwise convolution on each branch of the star block. The weights hold one 7x7
-   depthwise convolution before two 1x1 branches, and one after their product; that is what is built here.
-2. Branches and the second depthwise convolution have no batch norm; every convolution has a bias.
-3. Attention sits after the projection g and before the second depthwise convolution.
-4. CBAM, the ablation's rival, has no published code in this place: its sizes are the CBAM paper's
-   (reduction 16, at least 8 channels; 7x7), put where coordinate attention sits.
+Choices that the text does not specify or that follow the published weights instead:
+1. The paper draws a depthwise convolution on each branch of the star block. The weights contain one 7x7
+   depthwise convolution before two 1x1 branches and one after their product. This code follows the weights.
+2. The branches and the second depthwise convolution have no batch norm; every convolution has a bias.
+3. Attention follows the projection g and precedes the second depthwise convolution.
+4. The ablation compares with CBAM, for which no code is published. Its sizes are those of the CBAM paper
+   (reduction 16, at least 8 channels; 7x7), and it is placed where coordinate attention is.
 """
 
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import CBAM, ConvBN, CoordinateAttention, PoseModel, RTMCCHead, check_sides
+from posebook.models.layers import (
+    CBAM,
+    ConvBN,
+    CoordinateAttention,
+    PoseModel,
+    RTMCCHead,
+    check_sides,
+)
 from posebook.skeletons import Skeleton
 
-ATTENTION = {"none": None, "coordinate": CoordinateAttention, "cbam": CBAM}
+ATTENTION: dict[str, type[nn.Module] | None] = {"none": None, "coordinate": CoordinateAttention, "cbam": CBAM}
 
 
 class StarBlock(nn.Module):
-    """x + dw2(attention(g(relu6(f1 y) * f2 y))), y = dw(x): the star operation (Rewrite the Stars, eq. 1)."""
+    """x + dwconv2(attention(g(relu6(f1(y)) * f2(y)))) with y = dwconv(x), for maps (B, width, H, W).
 
-    def __init__(self, width: int, expansion: int = 4, attention: type[nn.Module] | None = None):
+    The product of the two branches is the star operation (Rewrite the Stars, eq. 1).
+    """
+
+    def __init__(self, width: int, attention: type[nn.Module] | None = None):
         super().__init__()
         self.dwconv = ConvBN(width, width, 7, groups=width)
-        self.f1 = ConvBN(width, expansion * width, norm=False)
-        self.f2 = ConvBN(width, expansion * width, norm=False)
-        self.g = ConvBN(expansion * width, width)
+        self.f1 = ConvBN(width, 4 * width, norm=False)
+        self.f2 = ConvBN(width, 4 * width, norm=False)
+        self.g = ConvBN(4 * width, width)
         self.dwconv2 = ConvBN(width, width, 7, groups=width, norm=False)
         self.ca = attention(width) if attention else nn.Identity()
         self.act = nn.ReLU6()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.dwconv(x)
-        y = self.act(self.f1(y)) * self.f2(y)  # (B, 4C, H, W): the star
-        return x + self.dwconv2(self.ca(self.g(y)))  # (B, C, H, W)
+        y = self.act(self.f1(y)) * self.f2(y)  # (B, 4 width, H, W)
+        return x + self.dwconv2(self.ca(self.g(y)))  # (B, width, H, W)
 
 
 class StarNet(nn.Module):
-    """Four stages, each a strided 3x3 convolution and star blocks; 8 x width channels at 1/32 of the size."""
+    """Images (B, 3, H, W) to features (B, 8 width, H/32, W/32).
+
+    A stem and four stages, each with a strided 3x3 convolution and star blocks. depths: number of blocks of
+    each stage. attention: a key of ATTENTION, used in the stages `attention_stages`, which count from 1.
+    """
 
     def __init__(
         self, width: int, depths: tuple[int, ...], attention: str, attention_stages: tuple[int, ...]
@@ -53,14 +67,16 @@ class StarNet(nn.Module):
         in_channels = 32
         for stage, depth in enumerate(depths):
             out_channels = width * 2**stage
-            module = ATTENTION[attention] if stage + 1 in attention_stages else None
-            blocks = [StarBlock(out_channels, attention=module) for _ in range(depth)]
+            attention_class = ATTENTION[attention] if stage + 1 in attention_stages else None
+            blocks = [StarBlock(out_channels, attention_class) for _ in range(depth)]
             self.stages.append(nn.Sequential(ConvBN(in_channels, out_channels, 3, stride=2), *blocks))
             in_channels = out_channels
         self.channels = in_channels
         for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d) and ".ca." not in name:  # as StarNet starts
+            # StarNet's initialization. Attention modules (`ca`) keep their own.
+            if isinstance(module, nn.Conv2d) and ".ca." not in name:
                 nn.init.trunc_normal_(module.weight, std=0.02)
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,8 +89,9 @@ class StarNet(nn.Module):
 class StarNetPose(PoseModel):
     """Images (B, 3, H, W), normalized, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
 
-    H and W must be multiples of 32. attention: 'none', 'coordinate' or 'cbam' in `attention_stages` (from 1).
-    Raises ValueError for an input size or an attention it cannot take.
+    width, depths: channels of the first stage and numbers of blocks. attention: 'none', 'coordinate' or
+    'cbam', used in the stages `attention_stages`, which count from 1. Raises ValueError if a side is not a
+    multiple of 32 and for an unknown attention.
     """
 
     def __init__(

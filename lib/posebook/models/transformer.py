@@ -1,9 +1,10 @@
-"""The plain transformer that ViTPose and the lifters are built of.
+"""Transformer layers that ViTPose and the lifters share.
 
 Vaswani et al., "Attention Is All You Need", NeurIPS 2017, in the pre-norm form of Dosovitskiy et al., "An
 Image is Worth 16x16 Words", ICLR 2021.
 
-Where the texts are silent: stochastic depth (Huang et al., ECCV 2016) drops a branch sample by sample.
+Choice that the texts do not specify: stochastic depth (Huang et al., ECCV 2016) drops a branch separately for
+each sample.
 """
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 
 class Attention(nn.Module):
-    """Multi-head attention among tokens (B, N, C)."""
+    """Multi-head self-attention over tokens (B, N, C)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -21,11 +22,12 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of tokens, each (B, heads, N, C / heads)."""
-        return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        """Queries, keys and values of the tokens (B, N, C), each (B, heads, N, C / heads)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
 
     def weights(self, x: Tensor) -> Tensor:
-        """Who attends to whom (B, heads, N, N): each row a distribution over the tokens it looks at."""
+        """Attention weights (B, heads, N, N): each row is a distribution over the attended tokens."""
         q, k, _ = self.split(x)
         return (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1)  # (B, heads, N, N)
 
@@ -35,7 +37,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an exact GELU between them, token by token."""
+    """Two linear layers with an exact GELU between them, applied to each token."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -47,7 +49,10 @@ class FeedForward(nn.Module):
 
 
 class DropPath(nn.Module):
-    """In training a branch (B, ...) is left out with a probability, sample by sample, and made up for."""
+    """Stochastic depth: in training, zero a branch (B, ...) for each sample with the given probability.
+
+    The remaining samples are scaled by 1 / (1 - probability), so that the expected value stays the same.
+    """
 
     def __init__(self, probability: float):
         super().__init__()
@@ -61,9 +66,10 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward, each after a layer norm and added to what came in, (B, N, C).
+    """Pre-norm transformer block (B, N, C): attention, then a feed-forward layer, each with a shortcut.
 
-    mlp: another feed-forward than one of `hidden` units; what more a forward is given goes to it.
+    mlp: a replacement for the feed-forward layer with `hidden` units. `forward` passes its additional
+    arguments to this layer.
     """
 
     def __init__(
@@ -72,16 +78,15 @@ class Block(nn.Module):
         heads: int,
         hidden: int,
         drop_path: float = 0.0,
-        eps: float = 1e-6,
         mlp: nn.Module | None = None,
     ):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps)
+        self.norm1 = nn.LayerNorm(width, 1e-6)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps)
+        self.norm2 = nn.LayerNorm(width, 1e-6)
         self.mlp = mlp or FeedForward(width, hidden)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, *more: object) -> Tensor:
+    def forward(self, x: Tensor, *mlp_args: object) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x), *more))
+        return x + self.drop_path(self.mlp(self.norm2(x), *mlp_args))
