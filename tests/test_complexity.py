@@ -1,4 +1,4 @@
-"""Counting: each convention's rules, operator by operator, and what a printed figure is traced to."""
+"""Counting rules of each convention, operator by operator, and the counters that match a printed number."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from torch import nn
 from posebook import complexity, models
 
 
-class On(nn.Module):
-    """A net that ignores its picture and applies one operator to zeros of a shape."""
+class ApplyToZeros(nn.Module):
+    """A model that ignores its image and applies one operator to zeros of a given shape."""
 
     def __init__(self, operator, shape=(1, 8, 6, 4)):
         super().__init__()
@@ -18,7 +18,7 @@ class On(nn.Module):
         return self.operator(images.new_zeros(self.shape))
 
 
-class Twice(nn.Module):
+class AppliedTwice(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(8, 8, 1, bias=False)
@@ -27,8 +27,8 @@ class Twice(nn.Module):
         return self.conv(self.conv(x))
 
 
-def pairs(x):
-    """(L, C) times (C, L), L = 24 positions."""
+def pairwise_products(x):
+    """(L, C) times (C, L), with L = 24 positions."""
     x = x.flatten(2)  # (1, 8, 24)
     return torch.bmm(x.transpose(1, 2), x)
 
@@ -38,7 +38,9 @@ def attention(x):
     return nn.functional.scaled_dot_product_attention(x, x, x)
 
 
-MEASURED = {  # with the packages themselves, on 1 x 8 x 6 x 4: exact, fvcore, thop, mmcv, hrnet, torchstat
+# Measured with the original packages on an input of 1 x 8 x 6 x 4, in the order of complexity.UNITS:
+# exact, fvcore, thop, mmcv, hrnet, torchstat.
+MEASURED = {
     "conv": (lambda: nn.Conv2d(8, 8, 1, bias=False), (1536, 1536, 1536, 1536, 1536, 1536)),
     "conv, bias": (lambda: nn.Conv2d(8, 8, 1), (1536, 1536, 1536, 1728, 1536, 1728)),
     "depthwise": (lambda: nn.Conv2d(8, 8, 3, 1, 1, 1, 8, bias=False), (1728,) * 6),
@@ -58,36 +60,37 @@ MEASURED = {  # with the packages themselves, on 1 x 8 x 6 x 4: exact, fvcore, t
     "silu": (nn.SiLU, (0,) * 6),
     "softmax": (lambda: nn.Softmax(1), (0, 0, 552, 0, 0, 0)),
     "max pooling": (lambda: nn.MaxPool2d(2), (0, 0, 0, 192, 0, 192)),
-    "max pooling, every pixel": (lambda: nn.MaxPool2d(5, 1, 2), (0, 0, 0, 192, 0, 4800)),
-    "mean": (lambda: nn.AdaptiveAvgPool2d(1), (0, 192, 200, 192, 0, 280)),
+    "max pooling, stride 1": (lambda: nn.MaxPool2d(5, 1, 2), (0, 0, 0, 192, 0, 4800)),
+    "global average pooling": (lambda: nn.AdaptiveAvgPool2d(1), (0, 192, 200, 192, 0, 280)),
     "nearest": (lambda: nn.Upsample(scale_factor=2, mode="nearest"), (0, 768, 768, 768, 0, 96)),
     "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), (0, 3072, 8448, 768, 0, 96)),
-    "matrix product": (lambda: pairs, (4608, 4608, 0, 0, 0, 0)),
+    "matrix product": (lambda: pairwise_products, (4608, 4608, 0, 0, 0, 0)),
     "fused attention": (lambda: attention, (9216, 0, 0, 0, 0, 0)),
-    "called twice": (Twice, (3072, 3072, 3072, 3072, 3072, 1536)),
+    "called twice": (AppliedTwice, (3072, 3072, 3072, 3072, 3072, 1536)),
 }
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_rules_are_those_measured(name):
+def test_rules_match_the_original_packages(name):
     operator, expected = MEASURED[name]
-    macs = complexity.count(On(operator()), (6, 4))["macs"]
+    macs = complexity.count(ApplyToZeros(operator()), (6, 4))["macs"]
     assert tuple(macs[convention] for convention in complexity.UNITS) == expected
 
 
 def test_linear_layers_on_tokens():
-    macs = complexity.count(On(nn.Linear(8, 4), (1, 24, 8)), (6, 4))["macs"]
+    macs = complexity.count(ApplyToZeros(nn.Linear(8, 4), (1, 24, 8)), (6, 4))["macs"]
     assert macs == {"exact": 768, "fvcore": 768, "thop": 768, "mmcv": 768, "hrnet": 2304, "torchstat": 0}
 
 
-def test_thop_leaves_out_bare_parameters():
+def test_thop_omits_bare_parameters():
     counted = complexity.count(models.build("starnet-pose-t"), (256, 192))
-    bare = 1 + 2 * 2 * 128 + 256 + 1  # the two norms' gains, gamma and beta, the residual's gain
+    # the gains of two ScaleNorms, gamma and beta of the gated attention unit, and its residual gain
+    bare = 1 + 2 * 2 * 128 + 256 + 1
     assert counted["params"] - counted["thop_params"] == bare
 
 
 @pytest.mark.parametrize(
-    "value, expected",
+    "printed, expected",
     [
         ("0.435", {("fvcore", "rounded")}),
         ("0.432", {("exact", "rounded"), ("exact", "cut off")}),
@@ -98,19 +101,22 @@ def test_thop_leaves_out_bare_parameters():
             {("fvcore", "rounded"), ("exact", "rounded")}
             | {(n, "cut off") for n in ("fvcore", "exact", "thop")},
         ),
-        ("0.4", {(n, how) for n in ("exact", "fvcore", "thop", "mmcv") for how in ("rounded", "cut off")}),
+        (
+            "0.4",
+            {(n, match) for n in ("exact", "fvcore", "thop", "mmcv") for match in ("rounded", "cut off")},
+        ),
         ("1.0", set()),
         ("", set()),
     ],
 )
-def test_a_printed_figure_is_traced_to_its_counters(value, expected):
-    figures = {"exact": 0.4323, "fvcore": 0.4349, "thop": 0.4374, "mmcv": 0.4416}
-    assert set(complexity.matching_counters(value, figures)) == expected
+def test_matching_counters_of_a_printed_number(printed, expected):
+    totals = {"exact": 0.4323, "fvcore": 0.4349, "thop": 0.4374, "mmcv": 0.4416}
+    assert set(complexity.matching_counters(printed, totals)) == expected
 
 
-def test_shapes_along_the_way():
+def test_output_shapes_of_named_submodules():
     model = models.build("starnet-pose-t", input_size=(64, 96))
-    found = complexity.shapes(model, ["backbone.stem", "backbone.stages.3", "head.cls_y"])
-    assert list(found.values()) == [(32, 32, 48), (192, 2, 3), (17, 128)]
+    shapes = complexity.shapes(model, ["backbone.stem", "backbone.stages.3", "head.cls_y"])
+    assert list(shapes.values()) == [(32, 32, 48), (192, 2, 3), (17, 128)]
     with pytest.raises(AttributeError):
         complexity.shapes(model, ["backbone.stages.9"])

@@ -1,26 +1,31 @@
-"""Parameters and multiply-adds of a model, counted without running it on data.
+"""Count parameters and multiply-adds of a model without running it on data.
 
-"GFLOPs" in this field's tables are multiply-adds, of which each tool counts other operations and prints other
-units. `exact` is ours; the rest are what the papers' tools would have said of the same net:
+The "GFLOPs" in the tables of this field are multiply-adds. The tools differ in the operations that they count
+and in the unit that they print. `exact` is our own counter. The others reproduce the tools that papers used:
 
-exact      convolutions, linear layers and matrix products: torch's own counter on the meta device, where no
-           fused attention kernel hides a product
-fvcore     (and mmengine, so mmpose 1.x) exact without fused attention; batch norm 2 an element, layer norm
-           5, adaptive pooling 1 an input element, upsampling 1 (nearest) or 4 (bilinear) an output element
-thop       by module type: no bias, batch and layer norm 4 an element, transposed convolutions on the output
-           grid, softmax, bilinear upsampling 11 an output element; no product outside a layer. Its total of
-           parameters leaves out what no such layer holds: bare parameters
-mmcv       (1.x, so mmpose 0.x) by module type: bias, norms 2, ReLU and its kin 1, pooling and upsampling 1
-hrnet      the HRNet code's get_model_summary: convolutions and linear layers, transposed ones on the output
-           grid, linear layers on tokens times their number; printed over 2^30
-torchstat  as carried by Lite-HRNet: much as mmcv, but a module called twice counts once; printed over 2^20
+exact      convolutions, linear layers and matrix products, counted by PyTorch's FlopCounterMode on the meta
+           device, where no fused attention kernel hides a product
+fvcore     (also mmengine, thus mmpose 1.x) as exact, without fused attention; plus 2 for each element in
+           batch norm and 5 in layer norm, 1 for each input element of adaptive average pooling, and 1
+           (nearest) or 4 (bilinear) for each output element of upsampling
+thop       by module type: convolutions and linear layers without bias, batch norm and layer norm 4 for each
+           element, transposed convolutions on the output grid, softmax, average pooling, and bilinear
+           upsampling 11 for each output element; no products outside of layers. Its number
+           of parameters omits bare parameters, which belong to no counted layer
+mmcv       (1.x, thus mmpose 0.x) by module type: convolutions with bias, norms 2 for each element, ReLU and
+           its variants, pooling and upsampling 1
+hrnet      get_model_summary of the HRNet code: convolutions and linear layers; transposed convolutions on the
+           output grid; a linear layer on tokens (B, N, C) multiplies by N instead of C. Prints units of 2^30
+torchstat  the copy in Lite-HRNet: similar to mmcv, but counts a module that runs twice only once. Prints
+           units of 2^20
 """
 
 import functools
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +33,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+# The unit of each tool: multiply-adds for one printed "G".
 UNITS = {"exact": 1e9, "fvcore": 1e9, "thop": 1e9, "mmcv": 1e9, "hrnet": 2**30, "torchstat": 2**20 * 1e3}
 
 CONV = (nn.Conv1d, nn.Conv2d)
@@ -35,44 +41,45 @@ NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 RELU = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.ELU)
 POOL = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
-Rule = Callable[[nn.Module, Tensor, Tensor], int]  # of a module, its input and its output
+# Multiply-adds of a module from its input and its output. Any: the rules read attributes of layer classes.
+Rule = Callable[[Any, Tensor, Tensor], int]
 
 
 def _per_element(weight: int, of_output: bool = False) -> Rule:
-    """`weight` an element of the input, or of the output."""
+    """`weight` for each element of the input, or of the output."""
     return lambda m, x, y: weight * (y if of_output else x).numel()
 
 
-def _conv(m: nn.Module, x: Tensor, y: Tensor) -> int:
+def _conv(m: Any, x: Tensor, y: Tensor) -> int:
     return y.numel() * m.weight[0].numel()
 
 
-def _conv_and_bias(m: nn.Module, x: Tensor, y: Tensor) -> int:
+def _conv_and_bias(m: Any, x: Tensor, y: Tensor) -> int:
     return y.numel() * (m.weight[0].numel() + (m.bias is not None))
 
 
-def _transposed(m: nn.Module, x: Tensor, y: Tensor) -> int:
+def _transposed(m: Any, x: Tensor, y: Tensor) -> int:
     return x.numel() * m.weight[0].numel()
 
 
-def _transposed_on_output_grid(m: nn.Module, x: Tensor, y: Tensor) -> int:
+def _transposed_on_output_grid(m: Any, x: Tensor, y: Tensor) -> int:
     return y[0, 0].numel() * len(y) * m.weight.numel()
 
 
-def _linear(m: nn.Module, x: Tensor, y: Tensor) -> int:
+def _linear(m: Any, x: Tensor, y: Tensor) -> int:
     return y.numel() * m.in_features
 
 
-def _softmax(m: nn.Module, x: Tensor, y: Tensor) -> int:
+def _softmax(m: Any, x: Tensor, y: Tensor) -> int:
     return x.numel() // x.shape[m.dim] * (3 * x.shape[m.dim] - 1)
 
 
-def _mean(extra: int, windows: int) -> Rule:
-    """Adaptive average pooling: the window's sides, `extra` added to each, and `windows` for the division."""
+def _adaptive_pool(extra: int, division: int) -> Rule:
+    """Adaptive pooling: the window area with `extra` added to each side, plus `division`, for each output."""
 
-    def rule(m: nn.Module, x: Tensor, y: Tensor) -> int:
+    def rule(m: Any, x: Tensor, y: Tensor) -> int:
         height, width = (i // o + extra for i, o in zip(x.shape[-2:], y.shape[-2:], strict=True))
-        return y.numel() * (height * width + windows)
+        return y.numel() * (height * width + division)
 
     return rule
 
@@ -84,7 +91,7 @@ RULES: dict[str, dict[tuple | type, Rule]] = {
         NORM: _per_element(4),
         nn.Linear: _linear,
         nn.Softmax: _softmax,
-        nn.AdaptiveAvgPool2d: _mean(0, 1),
+        nn.AdaptiveAvgPool2d: _adaptive_pool(0, 1),
         nn.AvgPool2d: _per_element(1, of_output=True),
         nn.Upsample: lambda m, x, y: y.numel() * {"nearest": 1, "bilinear": 11}[m.mode],
     },
@@ -100,7 +107,7 @@ RULES: dict[str, dict[tuple | type, Rule]] = {
     "hrnet": {
         CONV: _conv,
         nn.ConvTranspose2d: _transposed_on_output_grid,
-        nn.Linear: lambda m, x, y: y.numel() * x.shape[1],
+        nn.Linear: lambda m, x, y: y.numel() * x.shape[1],  # in_features only if x is (B, C)
     },
     "torchstat": {
         nn.Conv2d: _conv_and_bias,
@@ -108,7 +115,7 @@ RULES: dict[str, dict[tuple | type, Rule]] = {
         nn.BatchNorm2d: _per_element(2),
         nn.Linear: lambda m, x, y: _linear(m, x, y) if x.ndim == 2 else 0,
         RELU: _per_element(1),
-        (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d): _mean(1, 0),
+        (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d): _adaptive_pool(1, 0),
         (nn.MaxPool2d, nn.AvgPool2d): lambda m, x, y: y.numel() * m.kernel_size**2,
         nn.Upsample: lambda m, x, y: len(y) * y[0, 0].numel(),
     },
@@ -116,127 +123,123 @@ RULES: dict[str, dict[tuple | type, Rule]] = {
 
 
 class SkipInit(TorchFunctionMode):
-    """Within it no layer draws its starting weights: for nets on the meta device, which are only counted."""
+    """Context that skips weight initialization, for models on the meta device that are only counted."""
 
-    def __torch_function__(self, function, types, arguments=(), options=None):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
         if getattr(function, "__module__", None) == "torch.nn.init":
-            return (options or {}).get("tensor", arguments[0] if arguments else None)
-        return function(*arguments, **(options or {}))
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return function(*args, **(kwargs or {}))
 
 
 class _FvcoreExtras(TorchFunctionMode):
-    """What fvcore counts beside the exact products, and the fused attention it does not see."""
+    """Counts what fvcore adds to the exact products, minus the fused attention that fvcore misses."""
 
     total = 0
 
-    def __torch_function__(self, function, types, arguments=(), options=None):
-        options = options or {}
-        y = function(*arguments, **options)
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        y = function(*args, **kwargs)
         if function in (functional.batch_norm, functional.layer_norm):
             self.total += y.numel() * (2 if function is functional.batch_norm else 5)
         elif function is functional.adaptive_avg_pool2d:
-            self.total += arguments[0].numel()
+            self.total += args[0].numel()
         elif function is functional.interpolate:
-            mode = options.get("mode", arguments[3] if len(arguments) > 3 else "nearest")
+            mode = kwargs.get("mode", args[3] if len(args) > 3 else "nearest")
             self.total += y.numel() * (4 if mode == "bilinear" else 1)
         elif function is functional.scaled_dot_product_attention:
-            query, key, value = arguments[:3]
+            query, key, value = args[:3]
             pairs = query.numel() // query.shape[-1] * key.shape[-2]
             self.total -= pairs * (query.shape[-1] + value.shape[-1])
         return y
 
 
-def _module_hooks(model: nn.Module) -> tuple[dict, list]:
-    """Hooks that fill {convention: {module: multiply-adds}}, and their handles."""
-    seen: dict[str, dict[nn.Module, int]] = {convention: {} for convention in RULES}
+def record_calls(
+    model: nn.Module, input_shape: tuple[int, ...], modules: Iterable[nn.Module]
+) -> list[tuple[nn.Module, tuple, Any]]:
+    """Every call of these submodules as (module, inputs, output), in order, for one input of this shape.
 
-    def look(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        for convention, rules in RULES.items():
-            for types, rule in rules.items():
-                if isinstance(module, types):
-                    earlier = 0 if convention == "torchstat" else seen[convention].get(module, 0)
-                    seen[convention][module] = earlier + rule(module, inputs[0], output)
-
-    leaves = [module for module in model.modules() if not any(module.children())]
-    return seen, [module.register_forward_hook(look) for module in leaves]
+    The model runs in eval mode on the meta device: tensors have shapes, but no values and no memory. Its
+    weights, device and mode stay unchanged.
+    """
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    meta = {name: value.detach().to("meta") for name, value in tensors}
+    training, calls = model.training, []
+    hooks = [module.register_forward_hook(lambda *call: calls.append(call)) for module in modules]
+    model.eval()
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(model, meta, (torch.empty(input_shape, device="meta"),))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return calls
 
 
 def count(model: nn.Module, input_size: tuple[int, int]) -> dict:
-    """Parameters and multiply-adds for one image of input_size (height, width), by every convention.
+    """Parameters and multiply-adds for one image of input_size (height, width), by each convention.
 
-    {"params": int, "thop_params": int, "macs": {"exact": int, "fvcore": int, ...}}; the model stays as it
-    was. `printed` gives the figure in the unit each tool prints.
+    Returns {"params": int, "thop_params": int, "macs": {"exact": int, "fvcore": int, ...}}. The model stays
+    unchanged. `in_tool_units` converts the multiply-adds to the unit that each tool prints.
     """
-    meta = {name: value.to("meta") for name, value in (*model.named_parameters(), *model.named_buffers())}
-    training = model.training
-    model.eval()
-    seen, handles = _module_hooks(model)
-    try:
-        image = torch.empty(1, 3, *input_size, device="meta")
-        with FlopCounterMode(display=False) as counter, _FvcoreExtras() as beside, torch.no_grad():
-            torch.func.functional_call(model, meta, (image,))
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-    exact = counter.get_total_flops() // 2
-    macs = {"exact": exact, "fvcore": exact + beside.total}
-    macs |= {convention: sum(modules.values()) for convention, modules in seen.items()}
+    leaves = [module for module in model.modules() if not any(module.children())]
+    with FlopCounterMode(display=False) as counter, _FvcoreExtras() as extras:
+        calls = record_calls(model, (1, 3, *input_size), leaves)
+    by_module: dict[str, dict[nn.Module, int]] = {convention: {} for convention in RULES}
+    for module, inputs, output in calls:
+        for convention, rules in RULES.items():
+            for types, rule in rules.items():
+                if isinstance(module, types):
+                    earlier = 0 if convention == "torchstat" else by_module[convention].get(module, 0)
+                    by_module[convention][module] = earlier + rule(module, inputs[0], output)
+    exact = counter.get_total_flops() // 2  # PyTorch counts a multiply-add as two operations
+    macs = {"exact": exact, "fvcore": exact + extras.total}
+    macs |= {convention: sum(values.values()) for convention, values in by_module.items()}
     return {
         "params": sum(parameter.numel() for parameter in model.parameters()),
-        "thop_params": sum(p.numel() for module in seen["thop"] for p in module.parameters()),
+        "thop_params": sum(p.numel() for module in by_module["thop"] for p in module.parameters()),
         "macs": macs,
     }
 
 
 def shapes(model: nn.Module, names: list[str]) -> dict[str, tuple[int, ...]]:
-    """The output shape of each named module for one image of the model's input_size, batch left out.
+    """The output shape of each named submodule for one image of the model's input_size, without the batch.
 
-    Of a module that runs several times the last shape. Raises AttributeError for a name that is not there.
+    If a module runs several times, its last shape is returned. Raises AttributeError for an unknown name.
     """
-    seen: dict[str, tuple[int, ...]] = {}
-
-    def look(name: str) -> Callable:
-        return lambda module, inputs, output: seen.update({name: tuple(output.shape[1:])})
-
-    handles = [model.get_submodule(name).register_forward_hook(look(name)) for name in names]
-    meta = {name: value.to("meta") for name, value in (*model.named_parameters(), *model.named_buffers())}
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            torch.func.functional_call(model, meta, (torch.empty(1, 3, *model.input_size, device="meta"),))
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-    return {name: seen[name] for name in names}
+    modules = {name: model.get_submodule(name) for name in names}
+    input_size: Any = model.input_size
+    calls = record_calls(model, (1, 3, *input_size), modules.values())
+    last = {module: tuple(output.shape[1:]) for module, _, output in calls}
+    return {name: last[module] for name, module in modules.items()}
 
 
 def in_tool_units(counted: dict, convention: str) -> float:
-    """The figure of `count` in giga, as the convention's tool prints it."""
+    """The multiply-adds from `count` in giga, in the unit of the convention's tool."""
     return counted["macs"][convention] / UNITS[convention]
 
 
-def matching_counters(value: str, figures: dict[str, float]) -> list[tuple[str, str]]:
-    """Ways to a printed value from figures by name: (name, "rounded" or "cut off"), both where both do.
+def matching_counters(printed: str, totals: dict[str, float]) -> list[tuple[str, str]]:
+    """Which totals give a printed number: (name, "rounded") and (name, "cut off") pairs, sorted.
 
-    At the digits the value has; where the last of several is a zero, also without it.
+    The comparison uses the decimals of the printed number. If the last of several decimals is a zero, the
+    comparison also runs without it, because a table may pad its numbers.
     """
-    ways, padded = [], len(value.partition(".")[2]) > 1 and value.endswith("0")
-    for text in {value, value[:-1]} if padded else {value} - {""}:
-        digits = len(text.partition(".")[2])
-        for name, figure in figures.items():
-            if f"{figure:.{digits}f}" == f"{float(text):.{digits}f}":
-                ways.append((name, "rounded"))
-            if math.floor(figure * 10**digits + 1e-9) == round(float(text) * 10**digits):
-                ways.append((name, "cut off"))
-    return sorted(set(ways))
+    matches, padded = set(), len(printed.partition(".")[2]) > 1 and printed.endswith("0")
+    for text in {printed, printed[:-1]} if padded else {printed} - {""}:
+        decimals = len(text.partition(".")[2])
+        for name, total in totals.items():
+            if f"{total:.{decimals}f}" == f"{float(text):.{decimals}f}":
+                matches.add((name, "rounded"))
+            # 1e-9 keeps a product such as 0.29 * 100 from ending just below the integer
+            if math.floor(total * 10**decimals + 1e-9) == round(float(text) * 10**decimals):
+                matches.add((name, "cut off"))
+    return sorted(matches)
 
 
 @functools.cache
 def code_hash() -> str:
-    """A hash of the code that counts depend on: this file and the models."""
+    """A hash of the code that the counts depend on: this file, the codecs and the models."""
     folder = Path(__file__).parent
     files = [Path(__file__), folder / "codecs.py", *sorted((folder / "models").glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -1,8 +1,6 @@
-"""What the tests of this folder share."""
+"""Constants of the tests in this folder."""
 
 import torch
 
-SIZE = (64, 64)
-
-
-BINS = torch.tensor([[40, 90], [100, 7]])  # (B, 2): x and y of two images
+SIZE = (64, 64)  # (height, width)
+BINS = torch.tensor([[40, 90], [100, 7]])  # (B, 2): x and y bins of two images

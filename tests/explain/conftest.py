@@ -1,4 +1,4 @@
-"""Fixtures of this folder."""
+"""Fixtures of the tests in this folder."""
 
 import pytest
 import torch
@@ -8,20 +8,21 @@ from posebook import models
 
 
 @pytest.fixture(scope="module")
-def net():
-    """A net whose answers differ from picture to picture, though nobody trained it.
+def model():
+    """An untrained model whose outputs differ between images.
 
-    Without biases all features vanish on the mean picture, where ScaleNorm then jumps: no integral converges.
+    Without biases all features would be zero for the mean image, where ScaleNorm is discontinuous and
+    integrated gradients would not converge.
     """
     torch.manual_seed(0)
-    net = models.build("starnet-pose-t", input_size=SIZE)
+    model = models.build("starnet-pose-t", input_size=SIZE)
     with torch.no_grad():
-        for name, parameter in net.named_parameters():
+        for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.mul_(3)
             elif name.endswith("bias"):
                 parameter.normal_(std=0.3)
-    return net.eval()
+    return model.eval()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""python -m posebook.evaluation is `posebook evaluate`."""
+"""`python -m posebook.evaluation` runs `posebook evaluate`."""
 
 import sys
 

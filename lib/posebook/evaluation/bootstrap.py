@@ -1,12 +1,12 @@
-"""How far a figure would move on other images: the bootstrap over images (Efron, 1979).
+"""Bootstrap over images (Efron, 1979): how much a metric would change on other images.
 
-A benchmark's images are one draw of all the images there might be. Drawing as many from them, with
-repetition, a thousand times, and measuring each time, shows the spread. Two nets are measured on the same
-draws: what makes an image hard for both does not blur their difference.
+The images of a benchmark are a sample of all possible images. Resampling them with replacement a thousand
+times, and computing the metric each time, shows the spread. Two models are compared on the same resamples, so
+that the difficulty of an image, which affects both models, cancels in the difference.
 
-1. What is drawn are images, not people: the people of one image are no independent draws, and AP ranks all
-   detections together.
-2. Intervals are the percentiles 2.5 and 97.5.
+1. Images are resampled, not people: the people of one image are not independent samples, and AP ranks the
+   detections of all images together.
+2. Intervals are the 2.5th and 97.5th percentiles.
 """
 
 from collections.abc import Iterator
@@ -18,41 +18,42 @@ from posebook.evaluation.metrics import ImageStats, weighted_metric
 NUM_RESAMPLES = 1000
 
 
-def _resample_counts(images: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image was drawn, (R, I), a hundred draws at a time."""
+def _resample_counts(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each image is drawn: arrays (R, I) of up to 100 resamples, which limits memory."""
     rng = np.random.default_rng(seed)
-    for start in range(0, draws, 100):
-        yield rng.multinomial(images, np.full(images, 1 / images), min(100, draws - start)).astype(float)
+    for start in range(0, resamples, 100):
+        rows = min(100, resamples - start)
+        yield rng.multinomial(images, np.full(images, 1 / images), rows).astype(float)  # (R, I)
 
 
-def _interval95(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.nanpercentile(values, (2.5, 97.5))
+def _interval95(batches: list[np.ndarray]) -> tuple[float, float]:
+    low, high = np.nanpercentile(np.concatenate(batches), (2.5, 97.5))
     return float(low), float(high)
 
 
-def interval(units: ImageStats, draws: int = NUM_RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of a record's main figure (AP, PCKh@0.5 or PCK), as fractions."""
+def interval(stats: ImageStats, resamples: int = NUM_RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of the primary metric (AP, PCKh@0.5 or PCK), as fractions."""
     return _interval95(
-        np.concatenate([weighted_metric(units, w) for w in _resample_counts(len(units.images), draws, seed)])
+        [weighted_metric(stats, w) for w in _resample_counts(len(stats.images), resamples, seed)]
     )
 
 
 def paired_difference(
-    a: ImageStats, b: ImageStats, draws: int = NUM_RESAMPLES, seed: int = 0
+    a: ImageStats, b: ImageStats, resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> tuple[float, float, float]:
-    """b's figure less a's, on the same images, and its 95 % interval: (difference, low, high).
+    """The metric of b minus that of a, and its 95 % interval: (difference, low, high).
 
-    Raises ValueError where the two were not measured on the same images and people.
+    Raises ValueError if a and b were not measured on the same images and annotations with the same metric.
     """
     if len(a.images) != len(b.images) or (a.images != b.images).any():
         raise ValueError(
-            f"measured on other images: {len(a.images)} and {len(b.images)}; nothing can be paired"
+            f"cannot compare in pairs: measured on different images ({len(a.images)} and {len(b.images)})"
         )
     if (a.people != b.people).any() or (a.score is None) != (b.score is None):
-        raise ValueError("measured by other metrics or on other annotations; nothing can be paired")
-    everything = np.ones((1, len(a.images)))
-    whole = float((weighted_metric(b, everything) - weighted_metric(a, everything))[0])
-    drawn = [
-        weighted_metric(b, w) - weighted_metric(a, w) for w in _resample_counts(len(a.images), draws, seed)
-    ]
-    return whole, *_interval95(np.concatenate(drawn))
+        raise ValueError("cannot compare in pairs: measured with different metrics or annotations")
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        return weighted_metric(b, weights) - weighted_metric(a, weights)
+
+    differences = [difference(w) for w in _resample_counts(len(a.images), resamples, seed)]
+    return float(difference(np.ones((1, len(a.images))))[0]), *_interval95(differences)

@@ -1,17 +1,19 @@
-"""What goes wrong: kinds of error (Ronchi and Perona, ICCV 2017), and AP where joints are hidden.
+"""Error types (Ronchi and Perona, ICCV 2017), and AP by visibility and occlusion.
 
-A joint's similarity to a place is that of OKS, exp(-d^2 / 2 s^2 k^2), on the annotated person's scale.
+The similarity of a predicted joint and a location is that of OKS, exp(-d^2 / 2 s^2 k^2), at the scale of the
+annotated person.
 
-1. Ronchi and Perona, section 3.1: a joint within 0.85 of its place is good, within 0.5 of it jitter.
-   Otherwise it is an inversion where it is within 0.5 of another joint of the same person, a swap where it is
-   within 0.5 of a joint of another person of the image, a miss where neither; the nearer of the two decides.
-2. The prediction of a person is the one made from its box: everything here asks for annotated boxes.
-3. AP by visibility counts only the joints seen, or only the hidden ones: the others are unlabeled for the
-   scorer. By occlusion, people are grouped by their hidden share. Both leave out the people not asked for,
-   and the predictions made of them, which would otherwise count as false.
+1. Ronchi and Perona, section 3.1: a joint is good at a similarity of 0.85 or more to its annotated location,
+   and jitter at 0.5 or more. Otherwise it is an inversion if the similarity to another joint of the same
+   person is 0.5 or more, and a swap if that to a joint of another person of the image is. If both apply, the
+   larger similarity decides. If neither applies, it is a miss.
+2. Each prediction belongs to the person whose box it was made from. All functions here therefore require
+   annotated boxes.
+3. AP by visibility counts either the visible or the hidden joints; the scorer sees the others as unlabeled.
+   AP by occlusion groups people by their share of hidden joints. Both exclude the people outside of the
+   group together with their predictions, which would otherwise count as false positives.
 """
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -27,83 +29,96 @@ from posebook.evaluation.metrics import (
 
 GOOD, CLOSE = 0.85, 0.5
 ERROR_TYPES = ("good", "jitter", "inversion", "swap", "miss")
-OCCLUSION_GROUPS = (
-    (0.0, 0.0),
-    (0.0, 0.25),
-    (0.25, 0.5),
-    (0.5, 1.0),
-)  # hidden share above the first, up to the second
+# Shares of hidden joints: above the first number, up to and including the second.
+OCCLUSION_GROUPS = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 1.0))
 
 
 def classify_errors(dataset: PoseDataset, predictions: Predictions) -> np.ndarray:
-    """The kind (N, K) of each joint's prediction, an index into KINDS, and -1 where it is not labeled.
+    """The error type (N, K) of each predicted joint: an index into ERROR_TYPES, or -1 if it is not labeled.
 
-    Raises ValueError for people without sigmas, or found in a detector's boxes.
+    Raises ValueError if the skeleton has no sigmas or if the boxes are those of a detector.
     """
-    _check_metric(dataset, predictions)
+    _check_inputs(dataset, predictions)
     variances = (2 * np.array(dataset.skeleton.sigmas)) ** 2  # (K,)
     people = dataset.instances
-    together = {place: places for places in group_by_image(dataset) for place in places}
+    same_image = {index: group for group in group_by_image(dataset) for index in group}
     result = np.full(predictions.scores.shape, -1)
-    for place, person in enumerate(people):
-        labeled = person.keypoints[:, 2] > 0
-        points = predictions.keypoints[place]  # (K, 2)
+    for index, person in enumerate(people):
+        labeled = person.keypoints[:, 2] > 0  # (K,)
+        points = predictions.keypoints[index]  # (K, 2)
         own = _similarities(points, person.keypoints[None, :, :2], person.area, variances)[:, 0]  # (K, K)
-        right = np.diagonal(own)
-        others = [people[i].keypoints for i in together[place] if i != place]
-        other = own * labeled
-        np.fill_diagonal(other, 0)
-        inversion, swap = other.max(1), np.zeros(len(points))  # (K,)
+        correct = np.diagonal(own)  # (K,)
+        other_joints = own * labeled
+        np.fill_diagonal(other_joints, 0)
+        inversion, swap = other_joints.max(1), np.zeros(len(points))  # (K,)
+        others = [people[i].keypoints for i in same_image[index] if i != index]
         if others:
-            table = np.stack(others)  # (M, K, 3)
-            near = _similarities(points, table[..., :2], person.area, variances)  # (K, M, K)
-            swap = (near * (table[..., 2] > 0)).max((1, 2))
-        kind = np.select(
-            [right >= GOOD, right >= CLOSE, np.maximum(inversion, swap) < CLOSE, inversion >= swap],
+            stacked = np.stack(others)  # (M, K, 3)
+            similar = _similarities(points, stacked[..., :2], person.area, variances)  # (K, M, K)
+            swap = (similar * (stacked[..., 2] > 0)).max((1, 2))
+        error_type = np.select(
+            [correct >= GOOD, correct >= CLOSE, np.maximum(inversion, swap) < CLOSE, inversion >= swap],
             [0, 1, 4, 2],
             default=3,
         )
-        result[place, labeled] = kind[labeled]
+        result[index, labeled] = error_type[labeled]
     return result
 
 
-def _similarities(points: np.ndarray, places: np.ndarray, area: float, variances: np.ndarray) -> np.ndarray:
-    """Similarity of predicted joints (K, 2) to places (M, K, 2): (K, M, K), with the place's own spread."""
-    squares = ((points[:, None, None] - places[None]) ** 2).sum(-1)  # (K, M, K)
+def _similarities(
+    points: np.ndarray, locations: np.ndarray, area: float, variances: np.ndarray
+) -> np.ndarray:
+    """Similarity (K, M, K) of predicted joints (K, 2) to locations (M, K, 2).
+
+    The tolerance is that of the joint at the location, not of the predicted joint.
+    """
+    squares = ((points[:, None, None] - locations[None]) ** 2).sum(-1)  # (K, M, K)
     return np.exp(-squares / (2 * area * variances))
 
 
-def error_rates(kinds: np.ndarray) -> dict[str, float]:
-    """The share of labeled joints of each kind."""
-    counts = Counter(kinds[kinds >= 0].tolist())
-    total = max(1, sum(counts.values()))
-    return {name: counts[i] / total for i, name in enumerate(ERROR_TYPES)}
+def error_rates(error_types: np.ndarray) -> dict[str, float]:
+    """The share of each error type among the labeled joints."""
+    counts = np.bincount(error_types[error_types >= 0], minlength=len(ERROR_TYPES))
+    return dict(zip(ERROR_TYPES, (counts / max(1, counts.sum())).tolist(), strict=True))
 
 
-def _check_metric(dataset: PoseDataset, predictions: Predictions) -> None:
+def _check_inputs(dataset: PoseDataset, predictions: Predictions) -> None:
     check_predictions(dataset, predictions)
     if dataset.skeleton.sigmas is None or dataset.boxes != "ground truth":
-        raise ValueError("the breakdown needs sigmas and annotated boxes: each prediction is its person's")
+        raise ValueError(
+            f"error analysis needs a skeleton with sigmas and annotated boxes; {dataset.name} has "
+            f"{dataset.skeleton.name} joints and boxes from {dataset.boxes}"
+        )
 
 
-def _subset_ap(
-    dataset: PoseDataset, predictions: Predictions, kept: np.ndarray, joints: np.ndarray
-) -> float | None:
-    """AP of the people `kept` (N,), over the labeled joints among `joints` (N, K); None without people."""
-    if not kept.any():
-        return None
-    content, places = coco_ground_truth(dataset), {person.id: i for i, person in enumerate(dataset.instances)}
-    for entry in content["annotations"]:
-        place = places.get(entry["id"])
-        if place is None or not kept[place]:
-            entry["num_keypoints"] = 0  # for the scorer nobody: not to be found
+def _group_ap(
+    dataset: PoseDataset, predictions: Predictions, groups: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> dict[str, tuple[float, int]]:
+    """AP and number of people of each group that is not empty.
+
+    groups: by name, the members (N,) and the joints (N, K) that count, both boolean.
+    """
+    _check_inputs(dataset, predictions)
+    indices = {person.id: i for i, person in enumerate(dataset.instances)}
+    result = {}
+    for name, (members, joints) in groups.items():
+        if not members.any():
             continue
-        seen = np.where(joints[place], entry["keypoints"][2::3], 0)
-        entry["keypoints"][2::3] = seen.tolist()
-        entry["num_keypoints"] = int((seen > 0).sum())
-    some = replace(dataset, instances=tuple(dataset.instances[i] for i in np.flatnonzero(kept)))
-    found = replace(predictions, keypoints=predictions.keypoints[kept], scores=predictions.scores[kept])
-    return average_precision(some, found, content)[0]["AP"]
+        content = coco_ground_truth(dataset)
+        for entry in content["annotations"]:
+            index = indices.get(entry["id"])
+            if index is None or not members[index]:
+                entry["num_keypoints"] = 0  # COCOeval ignores a person without keypoints
+                continue
+            visibility = np.where(joints[index], entry["keypoints"][2::3], 0)  # (K,)
+            entry["keypoints"][2::3] = visibility.tolist()
+            entry["num_keypoints"] = int((visibility > 0).sum())
+        subset = replace(dataset, instances=tuple(dataset.instances[i] for i in np.flatnonzero(members)))
+        predicted = replace(
+            predictions, keypoints=predictions.keypoints[members], scores=predictions.scores[members]
+        )
+        result[name] = average_precision(subset, predicted, content)[0]["AP"], int(members.sum())
+    return result
 
 
 def _visibility(dataset: PoseDataset) -> np.ndarray:
@@ -111,24 +126,25 @@ def _visibility(dataset: PoseDataset) -> np.ndarray:
 
 
 def by_visibility(dataset: PoseDataset, predictions: Predictions) -> dict[str, tuple[float, int]]:
-    """AP over the joints seen, and over the hidden ones, with the number of people who have such."""
-    _check_metric(dataset, predictions)
-    visible, result = _visibility(dataset), {}
-    for name, v in (("seen joints", 2), ("hidden joints", 1)):
-        joints = visible == v
-        kept = joints.any(1)
-        if (ap := _subset_ap(dataset, predictions, kept, joints)) is not None:
-            result[name] = ap, int(kept.sum())
-    return result
+    """AP over the visible joints and over the hidden joints, with the number of people who have such joints.
+
+    Raises ValueError as `classify_errors` does.
+    """
+    seen, hidden = _visibility(dataset) == 2, _visibility(dataset) == 1  # (N, K)
+    groups = {"seen joints": (seen.any(1), seen), "hidden joints": (hidden.any(1), hidden)}
+    return _group_ap(dataset, predictions, groups)
 
 
 def by_occlusion(dataset: PoseDataset, predictions: Predictions) -> dict[str, tuple[float, int]]:
-    """AP, and the number of people, by the share of a person's labeled joints that is hidden."""
-    _check_metric(dataset, predictions)
-    visible, result = _visibility(dataset), {}
-    share = (visible == 1).sum(1) / (visible > 0).sum(1)  # (N,)
+    """AP and number of people by the share of a person's labeled joints that are hidden.
+
+    Raises ValueError as `classify_errors` does.
+    """
+    labeled, hidden = _visibility(dataset) > 0, _visibility(dataset) == 1  # (N, K)
+    share = hidden.sum(1) / labeled.sum(1)  # (N,)
+    groups = {}
     for low, high in OCCLUSION_GROUPS:
-        kept = (share > low) & (share <= high) if high else share == 0
-        if (ap := _subset_ap(dataset, predictions, kept, visible > 0)) is not None:
-            result[f"{low:.0%} to {high:.0%} hidden" if high else "none hidden"] = ap, int(kept.sum())
-    return result
+        name = f"{low:.0%} to {high:.0%} hidden" if high else "none hidden"
+        members = (share > low) & (share <= high) if high else share == 0
+        groups[name] = members, labeled
+    return _group_ap(dataset, predictions, groups)

@@ -1,50 +1,55 @@
-"""Evaluate a model: metrics, protocol and record."""
+"""Evaluate a model: metrics, evaluation protocol and record."""
 
 from pathlib import Path
-
-from torch import nn
 
 from posebook import complexity, models, records
 from posebook.datasets import PoseDataset
 from posebook.evaluation import bootstrap, metrics
 from posebook.evaluation.metrics import ImageStats, Predictions
 from posebook.evaluation.predictions import check_not_trained_on, predict
+from posebook.models.layers import PoseModel
 from posebook.utils import sha256
+
+METRIC_NAMES = {
+    "oks": "OKS AP by pycocotools",
+    "crowd": "OKS AP by pycocotools, CrowdPose's areas and 20 detections",
+    "pckh": "PCKh, head size",
+    "pck": "PCK, torso diagonal",
+}
 
 
 def evaluate(
-    model: nn.Module, dataset: PoseDataset, flip_test: bool = True, **how: object
+    model: PoseModel,
+    dataset: PoseDataset,
+    flip_test: bool = True,
+    batch_size: int = 64,
+    device: str = "cpu",
+    workers: int = 0,
+    dark: bool = False,
 ) -> dict[str, float]:
-    """Predict and score; `how`: batch, device, workers and dark of `predict`."""
-    return metrics.score(dataset, predict(model, dataset, flip_test, **how))
+    """The metrics of a model on a dataset; the options are those of `predict`."""
+    return metrics.score(dataset, predict(model, dataset, flip_test, batch_size, device, workers, dark))
 
 
 def protocol(dataset: PoseDataset, input_size: tuple[int, int], flip_test: bool, decoding: str) -> dict:
-    """What a record says of how a figure was measured."""
-    measured = metrics.metric_type(dataset)
-    oks, given = measured in ("oks", "crowd"), dataset.boxes == "ground truth"
-    names = {
-        "oks": "OKS AP by pycocotools",
-        "crowd": "OKS AP by pycocotools, CrowdPose's areas and 20 detections",
-        "pckh": "PCKh, head size",
-        "pck": "PCK, torso diagonal",
-    }
+    """The record's description of how a metric was measured."""
+    uses_oks = dataset.metric_type in ("oks", "crowd")
     return {
         "input_size": list(input_size),
         "boxes": dataset.boxes,
         "boxes_sha256": dataset.boxes_sha256,
         "flip_test": flip_test,
         "decoding": decoding,
-        "metric": names[measured],
-        "sigmas": dataset.skeleton.name if oks else None,
-        "nms": f"OKS {metrics.NMS_THRESHOLD}" if oks and not given else None,
-        "rescoring": f"mean of joint scores above {metrics.JOINT_THRESHOLD}" if oks else None,
+        "metric": METRIC_NAMES[dataset.metric_type],
+        "sigmas": dataset.skeleton.name if uses_oks else None,
+        "nms": f"OKS {metrics.NMS_THRESHOLD}" if uses_oks and dataset.boxes != "ground truth" else None,
+        "rescoring": f"mean of joint scores above {metrics.JOINT_THRESHOLD}" if uses_oks else None,
         "evaluated_on": dataset.split,
     }
 
 
 def evaluate_weights(
-    model: nn.Module,
+    model: PoseModel,
     dataset: PoseDataset,
     weights: str | Path,
     name: str | None = None,
@@ -55,35 +60,42 @@ def evaluate_weights(
     workers: int = 0,
     dark: bool = False,
 ) -> tuple[dict, Predictions, ImageStats]:
-    """Measure a model of a weights file with and without flip test: the record, predictions, and their units.
+    """Evaluate a model with and without flip test: the record, the predictions and their image statistics.
 
-    name and trained_on: the model, and the dataset, of weights that do not say it themselves; profile and
-    seed only name the record. Raises ValueError, before any work, for people whose images the weights were
-    trained on.
+    weights: the file that the model was loaded from. name, trained_on: the model and the dataset, for a file
+    that does not contain them. profile and seed are only part of the record's name. device, workers, dark: as
+    in `predict`. (More than eight parameters: they are the options of `posebook evaluate`.)
+
+    Raises ValueError, before any other work, if the weights were trained on images of the dataset or if the
+    name of the model is unknown.
     """
     check_not_trained_on(weights, dataset)
-    watch, facts = records.RunMetadata(device), models.describe_weights(weights)
-    how = {"device": device, "workers": workers, "dark": dark}
-    single = metrics.score(dataset, predict(model, dataset, flip_test=False, **how))
-    found = predict(model, dataset, flip_test=True, **how)
-    scores, units = metrics.measure(dataset, found)
+    metadata, facts = records.RunMetadata(device), models.describe_weights(weights)
+    name, options = facts.get("model", name), facts.get("options", {})
+    if name is None:
+        raise ValueError(f"{Path(weights).name} does not contain the name of its model: pass it as name")
+    without_flip = evaluate(model, dataset, flip_test=False, device=device, workers=workers, dark=dark)
+    predictions = predict(model, dataset, device=device, workers=workers, dark=dark)
+    scores, stats = metrics.measure(dataset, predictions)
     height, width = model.input_size
-    name = facts.get("model", name)
-    words = ["evaluate", name, *(f"{k}={v}" for k, v in facts.get("options", {}).items()), dataset.name]
-    words += [f"{height}x{width}", profile, f"seed{seed}"]
-    words += [] if dataset.boxes == "ground truth" else ["detector"]
-    fields = {
-        "model": name,
-        "options": facts.get("options", {}),
-        "dataset": dataset.describe(),
-        "profile": profile,
-        "parameters": {"split": dataset.split, "device": device, "workers": workers, "dark": dark},
-        "protocol": protocol(dataset, model.input_size, True, found.decoding),
-        "metrics": scores,
-        "interval": bootstrap.interval(units),
-        "metrics_without_flip": single,
-        "complexity": complexity.count(model, model.input_size),
-        "weights": {"sha256": sha256(weights), "trained_on": facts.get("trained_on", trained_on)},
-        "seed": seed,
-    }
-    return records.build("evaluate", "-".join(words), watch, **fields), found, units
+    record_name = ["evaluate", name, *(f"{key}={value}" for key, value in options.items()), dataset.name]
+    record_name += [f"{height}x{width}", profile, f"seed{seed}"]
+    record_name += [] if dataset.boxes == "ground truth" else ["detector"]
+    record = records.build(
+        "evaluate",
+        "-".join(record_name),
+        metadata,
+        model=name,
+        options=options,
+        dataset=dataset.describe(),
+        profile=profile,
+        parameters={"split": dataset.split, "device": device, "workers": workers, "dark": dark},
+        protocol=protocol(dataset, model.input_size, True, predictions.decoding),
+        metrics=scores,
+        interval=bootstrap.interval(stats),
+        metrics_without_flip=without_flip,
+        complexity=complexity.count(model, model.input_size),
+        weights={"sha256": sha256(weights), "trained_on": facts.get("trained_on", trained_on)},
+        seed=seed,
+    )
+    return record, predictions, stats

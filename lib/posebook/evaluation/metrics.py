@@ -1,15 +1,20 @@
-"""Figures from predictions: AP by OKS (COCO's and CrowdPose's), PCKh, PCK; matches kept for the bootstrap.
+"""Metrics of predictions: OKS AP (COCO and CrowdPose), PCKh and PCK, with the matches for the bootstrap.
 
-COCO: pycocotools, unchanged. CrowdPose (Li et al., CVPR 2019): the same with 14 sigmas, an area of 0.53 of
-the box's, at most 20 detections an image and one area range; easy, medium and hard images by crowd index.
-MPII: the official evaluatePCKh (Andriluka et al., CVPR 2014). LSPET: PCK at a fifth of the torso's diagonal.
+COCO: pycocotools, unchanged. CrowdPose (Li et al., CVPR 2019): pycocotools with 14 sigmas, 0.53 of the box
+area as the person's area, at most 20 detections per image and one area range; easy, medium and hard images
+by crowd index. MPII: the official evaluatePCKh (Andriluka et al., CVPR 2014). LSPET: PCK at a fifth of the
+torso diagonal.
 
-1. A person's score is the box's times the mean score of its joints above 0.2, as mmpose's CocoMetric has it.
-2. A detector's boxes overlap: OKS-NMS at 0.9 as in the HRNet code, with the area of the enlarged box.
-3. CrowdPose's easy images have an index below 0.2, its hard ones of 0.8 and more; a group's AP is the mean
-   precision over all thresholds, as the official tool has it.
-4. PCKh's total is over joints, pelvis and thorax left out as in the official script: no mean of the parts.
-5. What cannot be measured (AP of medium people where there are none) has no entry, where pycocotools says -1.
+1. The score of a person is the box score times the mean score of the joints above 0.2, as in mmpose's
+   CocoMetric.
+2. Detected boxes overlap, so their poses go through OKS-NMS at 0.9 as in the HRNet code, with the area of the
+   enlarged box.
+3. CrowdPose images are easy at a crowd index below 0.2 and hard at 0.8 or more. The AP of a group is its mean
+   precision over all thresholds, as in the official tool.
+4. The PCKh total is the mean over joints without pelvis and thorax, as in the official script, and not the
+   mean of the body parts.
+5. A metric that cannot be measured has no entry, for example AP_M without medium people; pycocotools returns
+   -1 there.
 """
 
 import contextlib
@@ -17,6 +22,7 @@ import importlib.util
 import io
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,15 +32,16 @@ from posebook.datasets.crowdpose import AREA as CROWD_AREA
 
 JOINT_THRESHOLD = 0.2
 NMS_THRESHOLD = 0.9
-PRIMARY_METRICS = ("AP", "PCKh@0.5", "PCK@0.2")  # the figure a learning curve shows, whichever the data has
-COCO_METRICS = {"AP": 0, "AP50": 1, "AP75": 2, "AP_M": 3, "AP_L": 4, "AR": 5}  # places in COCOeval.stats
+PCK_THRESHOLD = 0.2  # of the torso diagonal
+PRIMARY_METRICS = ("AP", "PCKh@0.5", "PCK@0.2")  # a learning curve shows the one that the dataset has
+COCO_METRICS = {"AP": 0, "AP50": 1, "AP75": 2, "AP_M": 3, "AP_L": 4, "AR": 5}  # indices in COCOeval.stats
 CROWD_GROUPS = {"AP easy": (0.0, 0.2), "AP medium": (0.2, 0.8), "AP hard": (0.8, np.inf)}
 MPII_PARTS = ("head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """In the order of the persons, in pixels of their images."""
+    """Predicted poses of N people in the order of the dataset's instances, in pixels of their images."""
 
     keypoints: np.ndarray  # (N, K, 2)
     scores: np.ndarray  # (N, K)
@@ -43,62 +50,67 @@ class Predictions:
 
 @dataclass(frozen=True)
 class ImageStats:
-    """What a metric says of each image, so that images can be drawn again: for AP or for a share of joints.
+    """The contribution of each image to a metric, so that a bootstrap can resample images.
 
-    AP: `score`, `hit` and `counts` of each detection at each OKS threshold; `people` to find in each image. A
-    share: `hit` right joints among `people` labeled ones, per image.
+    For AP: `score`, `hit` and `counts` of each detection at each OKS threshold, and the number of people to
+    find in each image. For PCKh and PCK: the number of correct joints (`hit`) and of counted joints
+    (`people`) in each image.
     """
 
     images: np.ndarray  # (I,) ids
     people: np.ndarray  # (I,)
-    hit: np.ndarray  # (T, D) bool of detections, or (I,) of a share
-    counts: np.ndarray | None = None  # (T, D) bool: neither ignored nor matched to somebody ignored
+    hit: np.ndarray  # AP: (T, D) bool; PCKh and PCK: (I,)
+    counts: np.ndarray | None = None  # (T, D) bool: neither ignored nor matched to an ignored person
     score: np.ndarray | None = None  # (D,)
-    place: np.ndarray | None = None  # (D,) of a detection's image in `images`
+    place: np.ndarray | None = None  # (D,) index of a detection's image in `images`
 
 
 def metric_type(dataset: PoseDataset) -> str:
-    """Which metric a dataset is measured by: 'oks', 'crowd', 'pckh' or 'pck'.
+    """The metric that scores a dataset: 'oks', 'crowd', 'pckh' or 'pck'.
 
-    CrowdPose and MPII have their own; other data with the joints of one of them has not what those ask for.
+    'crowd' and 'pckh' are for CrowdPose and MPII only. Other data with the same joints is scored by 'oks',
+    because it has no crowd index and no head sizes.
     """
     return dataset.metric_type
 
 
 def check_dependencies(dataset: PoseDataset) -> None:
-    """Raise ModuleNotFoundError, before any work, where the metric's library is not there (bare machines)."""
+    """Raise ModuleNotFoundError if the dataset's metric needs a package that is not installed."""
     if metric_type(dataset) in ("oks", "crowd") and importlib.util.find_spec("pycocotools") is None:
         raise ModuleNotFoundError(
             f"{dataset.name} is scored by pycocotools, which is not installed: pip install pycocotools, or "
-            "train on data scored without it (lspet, mpii)"
+            "train on a dataset that does not need it (lspet, mpii)"
         )
 
 
 def score(dataset: PoseDataset, predictions: Predictions) -> dict[str, float]:
-    """The dataset's own metrics. Raises ValueError for predictions that are not a finite number each."""
+    """The dataset's metrics, as fractions. Raises ValueError as `measure` does."""
     return measure(dataset, predictions)[0]
 
 
 def measure(dataset: PoseDataset, predictions: Predictions) -> tuple[dict[str, float], ImageStats]:
-    """The dataset's own metrics, and what they are made of, image by image."""
+    """The dataset's metrics, as fractions, and the contribution of each image.
+
+    Raises ValueError if predictions are missing or not finite, or if the annotations lack what the metric
+    needs.
+    """
     check_predictions(dataset, predictions)
-    how = metric_type(dataset)
-    if how == "pckh":
+    if dataset.metric_type == "pckh":
         return pckh(dataset, predictions)
-    if how == "pck":
+    if dataset.metric_type == "pck":
         return pck(dataset, predictions)
     return average_precision(dataset, predictions)
 
 
 def check_predictions(dataset: PoseDataset, predictions: Predictions) -> None:
-    """Raise ValueError, naming the person, for predictions that are missing or not numbers."""
+    """Raise ValueError, with the first person, if predictions are missing or not finite."""
     shape = (len(dataset.instances), len(dataset.skeleton.keypoints))
-    for name, array, wanted in (
+    for name, array, expected in (
         ("keypoints", predictions.keypoints, (*shape, 2)),
         ("scores", predictions.scores, shape),
     ):
-        if array.shape != wanted:
-            raise ValueError(f"predicted {name} have shape {array.shape}; {dataset.name} wants {wanted}")
+        if array.shape != expected:
+            raise ValueError(f"predicted {name} have shape {array.shape}; {dataset.name} needs {expected}")
         bad = ~np.isfinite(array).reshape(len(array), -1).all(1)  # (N,)
         if bad.any():
             person = dataset.instances[int(bad.argmax())]
@@ -109,88 +121,103 @@ def check_predictions(dataset: PoseDataset, predictions: Predictions) -> None:
 
 
 def person_scores(dataset: PoseDataset, scores: np.ndarray) -> np.ndarray:
-    """Box score times `mean_scores`, (N,)."""
+    """The box score times the mean joint score (`mean_scores`) of each person, (N,)."""
     return mean_scores(scores) * np.array([person.score for person in dataset.instances])
 
 
 def mean_scores(scores: np.ndarray) -> np.ndarray:
-    """The mean of each person's joint scores (N, K) above JOINT_THRESHOLD, (N,); 0 where none is above."""
+    """The mean of each person's joint scores (N, K) above JOINT_THRESHOLD, (N,); 0 if no score is above."""
     counts = scores > JOINT_THRESHOLD  # (N, K)
     return np.where(counts, scores, 0).sum(1) / np.maximum(counts.sum(1), 1)
 
 
 def oks(points: np.ndarray, others: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
-    """Similarity (M,) of one pose (K, 2) to others (M, K, 2), all joints counted; areas (M,) in pixels."""
+    """OKS (M,) of one pose (K, 2) with other poses (M, K, 2) over all joints; areas (M,) in square pixels."""
     squares = ((others - points) ** 2).sum(-1)  # (M, K)
+    # 8 sigma^2 is 2 (2 sigma)^2: pycocotools doubles the sigmas
     return np.exp(-squares / (8 * sigmas**2 * areas[:, None] + np.spacing(1))).mean(1)
 
 
-def oks_nms(dataset: PoseDataset, predictions: Predictions, totals: np.ndarray) -> np.ndarray:
-    """OKS-NMS: which people (N,) stay. In each image the best stays, and those it is not too similar to."""
+def oks_nms(dataset: PoseDataset, predictions: Predictions, person_score: np.ndarray) -> np.ndarray:
+    """OKS-NMS: which people (N,) remain, boolean.
+
+    In each image the person with the highest score remains, and removes the others whose OKS with it is above
+    NMS_THRESHOLD; this repeats with the rest.
+    """
     sigmas = np.array(dataset.skeleton.sigmas)
     areas = np.array([padded_area(person) for person in dataset.instances])
-    stays = np.zeros(len(totals), bool)
-    for places in group_by_image(dataset):
-        left = places[np.argsort(-totals[places], kind="stable")]
-        while len(left):
-            best, left = left[0], left[1:]
-            stays[best] = True
-            between = (areas[left] + areas[best]) / 2
-            alike = oks(predictions.keypoints[best], predictions.keypoints[left], between, sigmas)
-            left = left[alike <= NMS_THRESHOLD]
-    return stays
+    remains = np.zeros(len(person_score), bool)
+    for indices in group_by_image(dataset):
+        rest = indices[np.argsort(-person_score[indices], kind="stable")]
+        while len(rest):
+            best, rest = rest[0], rest[1:]
+            remains[best] = True
+            mean_area = (areas[rest] + areas[best]) / 2
+            similarity = oks(predictions.keypoints[best], predictions.keypoints[rest], mean_area, sigmas)
+            rest = rest[similarity <= NMS_THRESHOLD]
+    return remains
 
 
 def group_by_image(dataset: PoseDataset) -> list[np.ndarray]:
-    """The places in `persons` of each image's people."""
-    places: dict[int, list[int]] = {}
-    for place, person in enumerate(dataset.instances):
-        places.setdefault(person.image_id, []).append(place)
-    return list(map(np.array, places.values()))
+    """For each image, the indices of its people in `instances`."""
+    groups: dict[int, list[int]] = {}
+    for index, person in enumerate(dataset.instances):
+        groups.setdefault(person.image_id, []).append(index)
+    return [np.array(indices) for indices in groups.values()]
 
 
 def padded_area(person: Person) -> float:
-    """Area in pixels of the box as most nets crop it: widened to 3:4 and enlarged by 1.25."""
+    """Area in square pixels of the box as most models crop it: extended to 3:4 and enlarged by 1.25."""
     _, _, w, h = person.bbox
     width = max(w, h * 3 / 4) * transforms.PADDING
     return width * width * 4 / 3
 
 
 def coco_ground_truth(dataset: PoseDataset) -> dict:
-    """What pycocotools needs of the annotation file, with the areas that the evaluation takes.
+    """The annotation file as pycocotools needs it, with the areas that the metric uses.
 
-    Entries that are nobody to find (crowds, people without joints) may lack joints or a box: they have none.
+    Annotations that are not scored (crowds, people without joints) may lack keypoints or a box; these become
+    zeros.
     """
     content, joints = json.loads(dataset.annotations.read_text()), len(dataset.skeleton.keypoints)
-    crowd, entries = metric_type(dataset) == "crowd", []
+    crowd, entries = dataset.metric_type == "crowd", []
     for entry in content["annotations"]:
-        keypoints = _numbers(entry.get("keypoints"), 3 * (len(dataset.file_joints) or joints))
+        keypoints = _numbers_or_zeros(entry.get("keypoints"), 3 * (len(dataset.file_joints) or joints))
         if dataset.joint_map:
             triples = [keypoints[3 * k : 3 * k + 3] if k >= 0 else [0, 0, 0] for k in dataset.joint_map]
             keypoints = [value for triple in triples for value in triple]
-        box = _numbers(entry.get("bbox"), 4)
+        box = _numbers_or_zeros(entry.get("bbox"), 4)
         labeled = sum(v > 0 for v in keypoints[2::3])
-        clean = {"id": entry["id"], "image_id": entry["image_id"], "category_id": 1, "bbox": box}
-        clean |= {"keypoints": keypoints, "iscrowd": int(bool(entry.get("iscrowd", 0)))}
-        clean["num_keypoints"] = min(labeled, max(0, entry.get("num_keypoints", labeled)))
-        (area,) = _numbers([entry.get("area", box[2] * box[3])], 1)
-        clean["area"] = CROWD_AREA * box[2] * box[3] if crowd else area
-        entries.append(clean)
+        (area,) = _numbers_or_zeros([entry.get("area", box[2] * box[3])], 1)
+        entries.append(
+            {
+                "id": entry["id"],
+                "image_id": entry["image_id"],
+                "category_id": 1,
+                "bbox": box,
+                "keypoints": keypoints,
+                "iscrowd": int(bool(entry.get("iscrowd", 0))),
+                "num_keypoints": min(labeled, max(0, entry.get("num_keypoints", labeled))),
+                "area": CROWD_AREA * box[2] * box[3] if crowd else area,
+            }
+        )
     return content | {"annotations": entries, "categories": [{"id": 1, "name": "person"}]}
 
 
-def _numbers(values: object, count: int) -> list[float]:
-    """The values where they are so many numbers, and as many zeros where not."""
-    good = isinstance(values, list) and len(values) == count
-    return values if good and all(isinstance(value, int | float) for value in values) else [0] * count
+def _numbers_or_zeros(values: object, count: int) -> list[float]:
+    """The values if they are a list of `count` numbers, else `count` zeros."""
+    if isinstance(values, list) and len(values) == count:
+        if all(isinstance(value, int | float) for value in values):
+            return values
+    return [0] * count
 
 
 def coco_results(dataset: PoseDataset, predictions: Predictions) -> list[dict]:
-    """COCO's result entries, those that OKS-NMS leaves where the boxes are a detector's."""
+    """COCO result entries; for detected boxes, only those that remain after OKS-NMS."""
     totals = person_scores(dataset, predictions.scores)
-    stays = np.ones(len(totals), bool)
+    remains = np.ones(len(totals), bool)
     if dataset.boxes != "ground truth":
-        stays = oks_nms(dataset, predictions, totals)
+        remains = oks_nms(dataset, predictions, totals)
     triples = np.concatenate([predictions.keypoints, predictions.scores[..., None]], -1)  # (N, K, 3)
     return [
         {
@@ -199,53 +226,56 @@ def coco_results(dataset: PoseDataset, predictions: Predictions) -> list[dict]:
             "keypoints": triples[i].ravel().tolist(),
             "score": float(totals[i]),
         }
-        for i in np.flatnonzero(stays)
+        for i in np.flatnonzero(remains)
     ]
 
 
 def average_precision(
     dataset: PoseDataset, predictions: Predictions, content: dict | None = None
 ) -> tuple[dict[str, float], ImageStats]:
-    """AP as COCO or CrowdPose has it, fractions. content: what to score against instead of the file's."""
+    """AP by COCO's or CrowdPose's rules, as fractions.
+
+    content: the ground truth, if it is not that of the annotation file. Raises ValueError for a skeleton
+    without sigmas, and for CrowdPose without crowd indices.
+    """
     content = content or coco_ground_truth(dataset)
-    crowd = metric_type(dataset) == "crowd"
+    crowd = dataset.metric_type == "crowd"
     scorer = run_cocoeval(dataset, content, coco_results(dataset, predictions), crowd)
-    if crowd:
-        precision = scorer.eval["precision"][:, :, 0, 0, 0]  # (T, R)
-        found = {"AP": precision, "AP50": precision[0], "AP75": precision[5]}
-        metrics = {name: float(values.mean()) for name, values in found.items()}
-        metrics["AR"] = float(scorer.eval["recall"][:, 0, 0, 0].mean())
-        units = image_stats(scorer)
-        index = {image["id"]: image.get("crowdIndex") for image in content["images"]}
-        if None in index.values():
-            raise ValueError(
-                f"{dataset.annotations}: images without crowdIndex cannot be told easy from hard"
-            )
-        crowdedness = np.array([index[number] for number in units.images])
-        for name, (low, high) in CROWD_GROUPS.items():
-            inside = (crowdedness >= low) & (crowdedness < high)
-            if units.people[inside].any():
-                metrics[name] = weighted_metric(units, inside.astype(np.float64)[None])[0]
-        return metrics, units
-    metrics = {name: float(scorer.stats[place]) for name, place in COCO_METRICS.items()}
-    return {name: value for name, value in metrics.items() if value >= 0}, image_stats(scorer)
+    stats = image_stats(scorer)
+    if not crowd:
+        metrics = {name: float(scorer.stats[index]) for name, index in COCO_METRICS.items()}
+        return {name: value for name, value in metrics.items() if value >= 0}, stats
+    precision = scorer.eval["precision"][:, :, 0, 0, 0]  # (T, R)
+    metrics = {"AP": precision.mean(), "AP50": precision[0].mean(), "AP75": precision[5].mean()}
+    metrics["AR"] = scorer.eval["recall"][:, 0, 0, 0].mean()
+    crowd_index = {image["id"]: image.get("crowdIndex") for image in content["images"]}
+    if None in crowd_index.values():
+        raise ValueError(
+            f"{dataset.annotations} has images without crowdIndex, which AP easy, medium and hard need"
+        )
+    crowdedness = np.array([crowd_index[image] for image in stats.images])  # (I,)
+    for name, (low, high) in CROWD_GROUPS.items():
+        members = (crowdedness >= low) & (crowdedness < high)  # (I,)
+        if stats.people[members].any():
+            metrics[name] = weighted_metric(stats, members.astype(np.float64)[None])[0]
+    return {name: float(value) for name, value in metrics.items()}, stats
 
 
-def run_cocoeval(dataset: PoseDataset, content: dict, rows: list[dict], crowd: bool) -> object:
-    """A pycocotools COCOeval, evaluated and accumulated, and summarized for COCO."""
+def run_cocoeval(dataset: PoseDataset, content: dict, results: list[dict], crowd: bool) -> Any:
+    """A pycocotools COCOeval after evaluate and accumulate, and for COCO also summarize."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     if dataset.skeleton.sigmas is None:
-        raise ValueError(f"{dataset.skeleton.name} has no sigmas to measure OKS by")
+        raise ValueError(f"skeleton {dataset.skeleton.name} has no sigmas, which OKS needs")
     first = min((entry["id"] for entry in content["annotations"]), default=1)
     for entry in content["annotations"]:
-        entry["id"] += max(0, 1 - first)  # pycocotools takes a person with id 0 for nobody
+        entry["id"] += max(0, 1 - first)  # pycocotools takes a match with id 0 for no match
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = content
         truth.createIndex()
-        scorer = COCOeval(truth, truth.loadRes(rows), "keypoints")
+        scorer = COCOeval(truth, truth.loadRes(results), "keypoints")
         scorer.params.kpt_oks_sigmas = np.array(dataset.skeleton.sigmas)
         scorer.params.imgIds = sorted(dataset.images) or sorted(truth.imgs)
         if crowd:
@@ -257,62 +287,67 @@ def run_cocoeval(dataset: PoseDataset, content: dict, rows: list[dict], crowd: b
     return scorer
 
 
-def image_stats(scorer: object) -> ImageStats:
-    """What an evaluated COCOeval matched over all areas, image by image."""
+def image_stats(scorer: Any) -> ImageStats:
+    """The matches of an evaluated COCOeval over all areas, image by image."""
     images = np.array(scorer.params.imgIds)
     entries = scorer.evalImgs[: len(images)]  # area range "all" comes first
-    people = [0 if e is None else int((~np.asarray(e["gtIgnore"], bool)).sum()) for e in entries]
-    found = [(place, e) for place, e in enumerate(entries) if e is not None and len(e["dtScores"])]
-    levels = len(scorer.params.iouThrs)
-    if not found:
-        nothing = np.zeros((levels, 0), bool)
-        return ImageStats(images, np.array(people), nothing, nothing, np.zeros(0), np.zeros(0, int))
-    ignored = np.concatenate([e["dtIgnore"] for _, e in found], 1).astype(bool)  # (T, D)
+    people = np.array([0 if e is None else int((~np.asarray(e["gtIgnore"], bool)).sum()) for e in entries])
+    detected = [(index, e) for index, e in enumerate(entries) if e is not None and len(e["dtScores"])]
+    if not detected:
+        empty = np.zeros((len(scorer.params.iouThrs), 0), bool)
+        return ImageStats(images, people, empty, empty, np.zeros(0), np.zeros(0, int))
+    ignored = np.concatenate([e["dtIgnore"] for _, e in detected], 1).astype(bool)  # (T, D)
     return ImageStats(
         images,
-        np.array(people),
-        np.concatenate([e["dtMatches"] for _, e in found], 1) > 0,
+        people,
+        np.concatenate([e["dtMatches"] for _, e in detected], 1) > 0,
         ~ignored,
-        np.concatenate([e["dtScores"] for _, e in found]),
-        np.concatenate([np.full(len(e["dtScores"]), place) for place, e in found]),
+        np.concatenate([e["dtScores"] for _, e in detected]),
+        np.concatenate([np.full(len(e["dtScores"]), index) for index, e in detected]),
     )
 
 
-def weighted_metric(units: ImageStats, weights: np.ndarray) -> np.ndarray:
-    """The metric (R,) when each image counts `weights` (R, I) times: COCO's AP, or the share of right joints.
+def weighted_metric(stats: ImageStats, weights: np.ndarray) -> np.ndarray:
+    """The metric (R,) for R resamples, in which each image counts `weights` (R, I) times.
 
-    NaN where nobody is to be found. AP is pycocotools' own, precision at 101 recalls, made from kept matches.
+    AP (computed as in pycocotools: the mean precision at 101 recalls) or the share of correct joints; NaN for
+    a resample without people.
     """
-    people = weights @ units.people  # (R,)
+    people = weights @ stats.people  # (R,)
     with np.errstate(invalid="ignore", divide="ignore"):
-        if units.score is None:
-            return (weights @ units.hit) / people
-        order = np.argsort(-units.score, kind="mergesort")
-        times = weights[:, units.place[order]]  # (R, D)
-        levels = np.linspace(0, 1, 101)
+        if stats.score is None:
+            return (weights @ stats.hit) / people
+        assert stats.counts is not None and stats.place is not None
+        order = np.argsort(-stats.score, kind="mergesort")  # stable, so that ties rank as in pycocotools
+        times = weights[:, stats.place[order]]  # (R, D)
+        recall_levels = np.linspace(0, 1, 101)
         result = np.zeros(len(weights))
-        for hit, counts in zip(units.hit[:, order], units.counts[:, order], strict=True):
-            right = np.cumsum(times * (hit & counts), 1)  # (R, D)
-            wrong = np.cumsum(times * (~hit & counts), 1)
-            precision = right / np.maximum(right + wrong, np.spacing(1))
-            envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-            for draw, (recall, height) in enumerate(zip(right / people[:, None], envelope, strict=True)):
-                place = np.searchsorted(recall, levels)
-                result[draw] += height[place[place < len(height)]].sum() / len(levels)
-        return np.where(people > 0, result / len(units.hit), np.nan)
+        for hit, counts in zip(stats.hit[:, order], stats.counts[:, order], strict=True):  # (D,) each
+            true_positives = np.cumsum(times * (hit & counts), 1)  # (R, D)
+            false_positives = np.cumsum(times * (~hit & counts), 1)  # (R, D)
+            precision = true_positives / np.maximum(true_positives + false_positives, np.spacing(1))
+            envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]  # (R, D), not increasing
+            recalls = true_positives / people[:, None]  # (R, D)
+            for row, (recall, height) in enumerate(zip(recalls, envelope, strict=True)):
+                index = np.searchsorted(recall, recall_levels)
+                result[row] += height[index[index < len(height)]].sum() / len(recall_levels)
+        return np.where(people > 0, result / len(stats.hit), np.nan)
 
 
-def _ratio_stats(dataset: PoseDataset, right: np.ndarray, counts: np.ndarray) -> ImageStats:
-    """Units of a share of joints: right and counted ones (N, K) summed over each image's people."""
-    images, place = np.unique([person.image_id for person in dataset.instances], return_inverse=True)
-    sums = [np.bincount(place, weights=table.sum(1), minlength=len(images)) for table in (right, counts)]
-    return ImageStats(images, sums[1], sums[0])
+def _joint_stats(dataset: PoseDataset, correct: np.ndarray, counted: np.ndarray) -> ImageStats:
+    """The numbers of correct and of counted joints (N, K) in each image."""
+    images, index = np.unique([person.image_id for person in dataset.instances], return_inverse=True)
+    hits, joints = (
+        np.bincount(index, weights=mask.sum(1), minlength=len(images)) for mask in (correct, counted)
+    )
+    return ImageStats(images, joints, hits)
 
 
 def pckh(dataset: PoseDataset, predictions: Predictions) -> tuple[dict[str, float], ImageStats]:
-    """PCKh@0.5 and @0.1: labeled joints within a half, and a tenth, of the head size of their place.
+    """PCKh@0.5 and PCKh@0.1: the share of labeled joints within 0.5 or 0.1 head sizes of their location.
 
-    Per part (the mean of left and right) at 0.5, and the totals over joints. ValueError without head sizes.
+    Returns both totals over joints and PCKh@0.5 of each body part (the mean of left and right). Raises
+    ValueError if people have no head sizes.
     """
     truth = np.stack([person.keypoints for person in dataset.instances])  # (N, K, 3)
     heads = np.array([person.head for person in dataset.instances])  # (N,)
@@ -323,45 +358,40 @@ def pckh(dataset: PoseDataset, predictions: Predictions) -> tuple[dict[str, floa
         )
     names = dataset.skeleton.keypoints
     labeled = truth[..., 2] > 0  # (N, K)
-    distance = np.linalg.norm(predictions.keypoints - truth[..., :2], axis=2) / heads[:, None]
-    total = labeled.copy()
-    total[:, [names.index("pelvis"), names.index("thorax")]] = False
-    metrics = {f"PCKh@{limit:g}": float((distance <= limit)[total].mean()) for limit in (0.5, 0.1)}
-    right = labeled & (distance <= 0.5)
-    rates = right.sum(0) / np.maximum(labeled.sum(0), 1)  # (K,)
+    distance = np.linalg.norm(predictions.keypoints - truth[..., :2], axis=2) / heads[:, None]  # (N, K)
+    counted = labeled.copy()
+    counted[:, [names.index("pelvis"), names.index("thorax")]] = False  # choice 4
+    metrics = {f"PCKh@{limit:g}": float((distance <= limit)[counted].mean()) for limit in (0.5, 0.1)}
+    correct = labeled & (distance <= 0.5)
+    rates = correct.sum(0) / np.maximum(labeled.sum(0), 1)  # (K,)
     for part in MPII_PARTS:
         joints = [
             i for i, name in enumerate(names) if name in (f"left_{part}", f"right_{part}", f"{part}_top")
         ]
         metrics[f"PCKh@0.5 {part}"] = float(rates[joints].mean())
-    return metrics, _ratio_stats(dataset, right & total, total)
+    return metrics, _joint_stats(dataset, correct & counted, counted)
 
 
-def pck(
-    dataset: PoseDataset, predictions: Predictions, share: float = 0.2
-) -> tuple[dict[str, float], ImageStats]:
-    """PCK: the share of labeled joints within `share` of the torso's length of their place.
+def pck(dataset: PoseDataset, predictions: Predictions) -> tuple[dict[str, float], ImageStats]:
+    """PCK@0.2, in total and per joint: the share of joints within 0.2 torso diagonals of their location.
 
-    Torso: left shoulder to right hip; where one is hidden, right shoulder to left hip; where that fails too
-    the person is not scored, and `not_scored` counts those. The total is over joints; per joint too.
+    The torso diagonal is from left shoulder to right hip. If one of them is not labeled, it is from right
+    shoulder to left hip. If that is not labeled either, the person is not scored; `not_scored` counts these.
     """
     names = dataset.skeleton.keypoints
-    index = names.index
-    diagonals = (
-        (index("left_shoulder"), index("right_hip")),
-        (index("right_shoulder"), index("left_hip")),
-    )
     truth = np.stack([person.keypoints for person in dataset.instances])  # (N, K, 3)
     torso = np.full(len(truth), np.nan)
-    for a, b in reversed(diagonals):  # the first one has the last word
-        both = (truth[:, a, 2] > 0) & (truth[:, b, 2] > 0)
-        torso[both] = np.linalg.norm(truth[both, a, :2] - truth[both, b, :2], axis=1)
-    counts = (truth[..., 2] > 0) & (torso > 0)[:, None]  # (N, K); a comparison with NaN is false
+    # the first choice comes last, so that it overwrites the second
+    for shoulder, hip in (("right_shoulder", "left_hip"), ("left_shoulder", "right_hip")):
+        a, b = truth[:, names.index(shoulder)], truth[:, names.index(hip)]  # (N, 3)
+        both = (a[:, 2] > 0) & (b[:, 2] > 0)
+        torso[both] = np.linalg.norm(a[both, :2] - b[both, :2], axis=1)
+    counted = (truth[..., 2] > 0) & (torso > 0)[:, None]  # (N, K); a comparison with NaN is false
     distance = np.linalg.norm(predictions.keypoints - truth[..., :2], axis=2)  # (N, K)
-    right = counts & (distance <= share * np.nan_to_num(torso)[:, None])
-    metric = f"PCK@{share:g}"
-    result = {metric: float(right.sum() / counts.sum()), "not_scored": int((~(torso > 0)).sum())}
+    correct = counted & (distance <= PCK_THRESHOLD * np.nan_to_num(torso)[:, None])
+    metric = f"PCK@{PCK_THRESHOLD:g}"
+    result = {metric: float(correct.sum() / counted.sum()), "not_scored": int((~(torso > 0)).sum())}
     for joint, name in enumerate(names):
-        if counts[:, joint].any():
-            result[f"{metric} {name}"] = float(right[:, joint].sum() / counts[:, joint].sum())
-    return result, _ratio_stats(dataset, right, counts)
+        if counted[:, joint].any():
+            result[f"{metric} {name}"] = float(correct[:, joint].sum() / counted[:, joint].sum())
+    return result, _joint_stats(dataset, correct, counted)

@@ -1,10 +1,10 @@
-"""Predict: people, one warp each, the net once or twice, decoded and brought back to the picture.
+"""Predict poses in the boxes of a dataset, and save predictions.
 
-1. One exact warp from the full image, the net once or twice (flip test; mirrored heatmaps moved by a cell),
-   decoding, and the same affine back. evaluation/metrics.py makes the figures.
-2. Heatmaps are decoded by argmax with a quarter offset, or by DARK where asked for; SimCC by argmax.
-3. Predictions are kept beside their record, with what the bootstrap needs: two records are then compared
-   image by image without the data being there.
+1. A single warp maps the box from the full image to the input size. The model runs once, or twice for the
+   flip test (flipped heatmaps are shifted by one cell). The inverse affine maps the decoded keypoints back.
+2. Heatmaps are decoded by argmax with a quarter offset, or optionally by DARK; SimCC outputs by argmax.
+3. Predictions are saved beside their record, together with the image statistics that the bootstrap needs.
+   Two records can therefore be compared image by image without the dataset.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from posebook import codecs, models, transforms
 from posebook.datasets import Person, PoseDataset, combined, read_image
 from posebook.evaluation.metrics import ImageStats, Predictions
+from posebook.models.layers import PoseModel
 from posebook.skeletons import joint_difference
 
 
 class CropDataset(Dataset):
-    """The network inputs of some people: one warp each, straight from the full image."""
+    """The model inputs (H, W, 3) of a dataset's people, each with its affine matrix (image to input)."""
 
     def __init__(self, dataset: PoseDataset, input_size: tuple[int, int]):
         self.dataset, self.input_size = dataset, input_size
@@ -39,41 +39,41 @@ class CropDataset(Dataset):
 
 
 def crop_people(persons: Sequence[Person], input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The network inputs of a few people as pictures (B, H, W, 3), and their joints (B, K, 3) in them."""
+    """The crops of a few people, uint8 images (B, H, W, 3), and their joints (B, K, 3) in input pixels."""
     matrices = [transforms.crop_affine(person.bbox, input_size) for person in persons]
     pairs = list(zip(persons, matrices, strict=True))
-    views = [transforms.warp(read_image(person.image), matrix, input_size) for person, matrix in pairs]
+    crops = [transforms.warp(read_image(person.image), matrix, input_size) for person, matrix in pairs]
     joints = np.stack([person.keypoints for person in persons]).astype(float)  # (B, K, 3)
     joints[..., :2] = [transforms.apply_affine(matrix, person.keypoints[:, :2]) for person, matrix in pairs]
-    return np.stack(views), joints
+    return np.stack(crops), joints
 
 
-def forward(model: nn.Module, images: torch.Tensor, flip_test: bool) -> codecs.SimCC | torch.Tensor:
-    """Run normalized images (B, 3, H, W); with flip_test, average with the mirrored images' outputs.
+def forward(model: PoseModel, images: torch.Tensor, flip_test: bool) -> codecs.SimCC | torch.Tensor:
+    """The output for normalized images (B, 3, H, W): SimCC, or the heatmaps (B, K, h, w) of the last stage.
 
-    Of a heatmap model the last stage's heatmaps (B, K, h, w).
+    With flip_test it is the mean of the outputs for the images and for the mirrored images.
     """
-    output, flips = model(images), model.skeleton.flip_indices
+    output, flip_indices = model(images), model.skeleton.flip_indices
     if isinstance(output, codecs.SimCC):
         if not flip_test:
             return output
-        mirrored = codecs.flip_simcc(model(images.flip(-1)), flips)
+        mirrored = codecs.flip_simcc(model(images.flip(-1)), flip_indices)
         return codecs.SimCC(*((a + b) / 2 for a, b in zip(output, mirrored, strict=True)))
     if not flip_test:
         return output[-1]
-    return (output[-1] + codecs.flip_heatmap(model(images.flip(-1))[-1], flips)) / 2
+    return (output[-1] + codecs.flip_heatmap(model(images.flip(-1))[-1], flip_indices)) / 2
 
 
 def decode(
     output: codecs.SimCC | torch.Tensor, input_size: tuple[int, int], dark: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, str]:
-    """Keypoints (B, K, 2) in input pixels, scores (B, K) and the decoding's name, of what `forward` gives.
+    """Keypoints (B, K, 2) in input pixels, scores (B, K) and name of the decoding, from a `forward` output.
 
-    Raises ValueError for DARK on a model that gives no heatmaps.
+    Raises ValueError for DARK on a model that does not return heatmaps.
     """
     if isinstance(output, codecs.SimCC):
         if dark:
-            raise ValueError("DARK decodes heatmaps; this model gives coordinate classes")
+            raise ValueError("DARK decodes heatmaps; this model returns SimCC outputs")
         return *codecs.decode_simcc(output, output.x.shape[-1] / input_size[1]), "simcc argmax"
     stride = input_size[0] // output.shape[-2]
     if dark:
@@ -83,25 +83,26 @@ def decode(
 
 @torch.no_grad()
 def predict(
-    model: nn.Module,
+    model: PoseModel,
     dataset: PoseDataset,
     flip_test: bool = True,
-    batch: int = 64,
+    batch_size: int = 64,
     device: str = "cpu",
     workers: int = 0,
     dark: bool = False,
 ) -> Predictions:
-    """Keypoints and scores of every person; puts the model in eval mode.
+    """Keypoints and scores of every person. Moves the model to `device` and puts it into eval mode.
 
-    Raises ValueError where the model's joints are not the people's, naming the first that differs.
+    workers: number of loader processes. dark: decode heatmaps with DARK. Raises ValueError, with the first
+    joint that differs, if the model and the dataset have different joints.
     """
-    if fault := joint_difference(model.skeleton.keypoints, dataset.skeleton.keypoints):
+    if difference := joint_difference(model.skeleton.keypoints, dataset.skeleton.keypoints):
         raise ValueError(
-            f"the model gives {model.skeleton.name} joints, {dataset.name} has {dataset.skeleton.name} "
-            f"joints: the model's {fault}"
+            f"the model predicts {model.skeleton.name} joints, {dataset.name} has {dataset.skeleton.name} "
+            f"joints: the model's {difference}"
         )
     model.to(device).eval()
-    crops = DataLoader(CropDataset(dataset, model.input_size), batch, num_workers=workers)
+    crops = DataLoader(CropDataset(dataset, model.input_size), batch_size, num_workers=workers)
     keypoints, scores, decoding = [], [], ""
     for images, matrices in tqdm(crops, desc="predict", delay=2, leave=False):
         output = forward(model, transforms.normalize(images.to(device)), flip_test)
@@ -113,16 +114,16 @@ def predict(
 
 
 def check_not_trained_on(weights: str | Path, dataset: PoseDataset) -> None:
-    """Raise ValueError where weights were trained on images of these people, as far as their file tells.
+    """Raise ValueError if a weights file says that it was trained on images of this dataset.
 
-    Images are compared by hashes of their files, which are read only where the weights carry hashes.
+    Images are compared by the hashes of their files, which are read only if the weights file contains hashes.
     """
     if trained := models.trained_images(weights):
         combined.check_overlap(trained, combined.image_hashes(dataset.instances), Path(weights).name)
 
 
-def save_predictions(path: Path, dataset: PoseDataset, predictions: Predictions, units: ImageStats) -> Path:
-    """Write PATH's predictions beside its record, as NAME.npz: hundredths of a pixel, compressed."""
+def save_predictions(path: Path, dataset: PoseDataset, predictions: Predictions, stats: ImageStats) -> Path:
+    """Write predictions beside the record `path`, as a compressed .npz file, rounded to 0.01 pixels."""
     people = dataset.instances
     arrays = {
         "person": np.array([person.id for person in people]),
@@ -131,16 +132,16 @@ def save_predictions(path: Path, dataset: PoseDataset, predictions: Predictions,
         "keypoints": np.round(predictions.keypoints, 2).astype(np.float32),  # (N, K, 2)
         "scores": predictions.scores.astype(np.float32),  # (N, K)
     }
-    arrays |= {f"units.{name}": value for name, value in asdict(units).items() if value is not None}
+    arrays |= {f"units.{name}": value for name, value in asdict(stats).items() if value is not None}
     target = Path(path).with_suffix(".npz")
     temporary = target.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(target)
+    np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # the stub mistakes it for allow_pickle
+    temporary.replace(target)  # atomic: an interrupted run leaves no truncated file
     return target
 
 
 def load_image_stats(path: Path) -> ImageStats:
-    """The units kept beside the record PATH; raises FileNotFoundError where it has none."""
+    """The image statistics saved beside the record `path`. Raises FileNotFoundError if there are none."""
     path = Path(path).with_suffix(".npz")
     if not path.is_file():
         raise FileNotFoundError(f"no predictions beside {path.with_suffix('.json').name}: evaluate it again")
