@@ -196,7 +196,7 @@ def run_lift(args: Arguments) -> None:
 
     film = predict_3d.open_frames(args.video)
     lifter = weights_io.load_weights(args.lifter_weights, args.lifter)
-    model, boxes = load_model(args), boxes_of(args, list(film.pictures))
+    model, boxes = load_model(args), boxes_of(args, list(film.images))
     tracked, path = predict_3d.lift_video(
         film,
         model,

@@ -1,4 +1,4 @@
-"""What a lifter costs for one window, exactly and as its papers print it."""
+"""Cost of a lifter for one window: exact, and as the papers count it."""
 
 import torch
 from torch import nn
@@ -7,22 +7,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from posebook.lifting.models import Lifter
 
 
-def count(lifter: Lifter) -> dict:
-    """{"params", "macs", "flops"} of one window of lifter.frames frames; the lifter stays as it was.
+def count(lifter: Lifter) -> dict[str, int]:
+    """{"params", "macs", "flops"} for one window of lifter.frames frames; does not change the lifter.
 
-    macs: every multiply-add of linear layers and matrix products, attention's among them; flops: twice the
-    multiply-adds of linear layers alone (there is no convolution), which is what HoT's and KTPFormer's
-    tables print.
+    macs: all multiply-adds of linear layers and matrix products, including attention. flops: twice the
+    multiply-adds of linear layers alone, which is what HoT's and KTPFormer's tables print. Lifters have no
+    convolutions.
     """
     tensors = (*lifter.named_parameters(), *lifter.named_buffers())
     meta = {name: value.detach().to("meta") for name, value in tensors}
     training, linear = lifter.training, []
     lifter.eval()
 
-    def look(module: nn.Linear, inputs: tuple, output: torch.Tensor) -> None:
+    def count_linear(module: nn.Linear, _: tuple, output: torch.Tensor) -> None:
         linear.append(output.numel() * module.in_features)
 
-    handles = [m.register_forward_hook(look) for m in lifter.modules() if isinstance(m, nn.Linear)]
+    handles = [m.register_forward_hook(count_linear) for m in lifter.modules() if isinstance(m, nn.Linear)]
     x = torch.empty(1, lifter.frames, lifter.joints, lifter.channels, device="meta")
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -31,8 +31,5 @@ def count(lifter: Lifter) -> dict:
         lifter.train(training)
         for handle in handles:
             handle.remove()
-    return {
-        "params": sum(parameter.numel() for parameter in lifter.parameters()),
-        "macs": counter.get_total_flops() // 2,
-        "flops": 2 * sum(linear),
-    }
+    params = sum(parameter.numel() for parameter in lifter.parameters())
+    return {"params": params, "macs": counter.get_total_flops() // 2, "flops": 2 * sum(linear)}
