@@ -219,7 +219,7 @@ def run_lift(args: Arguments) -> None:
 
     frames = predict_3d.open_frames(args.video)
     lifter = weights_io.load_weights(args.lifter_weights, args.lifter)
-    model, boxes = load_model(args), make_box_source(args, list(frames.pictures))
+    model, boxes = load_model(args), make_box_source(args, list(frames.images))
     weights = args.weights, args.lifter_weights
     track, path = predict_3d.lift_video(
         frames, model, lifter, boxes, not args.no_flip, args.device, args.out_dir, weights

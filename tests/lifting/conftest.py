@@ -1,4 +1,4 @@
-"""Fixtures of this folder."""
+"""Fixtures for this folder."""
 
 import pytest
 

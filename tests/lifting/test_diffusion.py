@@ -1,4 +1,4 @@
-"""StarPose: its schedule, its sampler against a denoiser that knows the truth, its energies, its history."""
+"""StarPose: noise schedule, sampling with a perfect denoiser, energies and history."""
 
 import math
 
@@ -12,7 +12,7 @@ from posebook.lifting.pruning import FramePruning, UniformPruner
 from posebook.lifting.skeleton import PARENTS
 
 FRAMES = 9
-# where each joint lies from its parent, meters: x right of the camera, y down
+# offset of each joint from its parent, meters: x right, y down
 OFFSETS = torch.tensor([
     [0, 0, 0], [-0.13, 0, 0], [0, 0.44, 0.05], [0, 0.44, -0.05], [0.13, 0, 0], [0, 0.44, 0.05],
     [0, 0.44, -0.05], [0, -0.23, 0], [0, -0.25, 0], [0, -0.1, 0.05], [0, -0.11, 0], [0.15, 0, 0],
@@ -21,8 +21,8 @@ OFFSETS = torch.tensor([
 ROOT = torch.tensor([0.3, -0.1, 4.0])
 
 
-def turning(frames: int = FRAMES, turn: float = 0.1) -> torch.Tensor:
-    """A body of equal sides that turns about its hip without bending: (1, F, 17, 3)."""
+def rotating_body(frames: int = FRAMES, turn: float = 0.1) -> torch.Tensor:
+    """A symmetric body that rotates about its hip without bending: (1, F, 17, 3)."""
     joints = []
     for offset, parent in zip(OFFSETS, PARENTS, strict=True):
         joints.append(offset if parent < 0 else joints[parent] + offset)
@@ -32,8 +32,8 @@ def turning(frames: int = FRAMES, turn: float = 0.1) -> torch.Tensor:
     return (torch.stack(joints) @ rotations.transpose(1, 2))[None]
 
 
-def seen(pose: torch.Tensor, root: torch.Tensor = ROOT) -> torch.Tensor:
-    """Its rays x/z, y/z, (..., J, 2)."""
+def rays_of(pose: torch.Tensor, root: torch.Tensor = ROOT) -> torch.Tensor:
+    """The rays x/z, y/z, (..., J, 2), of a pose at a root position."""
     return (pose + root)[..., :2] / (pose + root)[..., 2:]
 
 
@@ -51,39 +51,39 @@ def _seeded():
     torch.manual_seed(0)
 
 
-class Knows:
-    """A denoiser that has the truth, whatever it is given; remembers with what it was asked."""
+class PerfectDenoiser:
+    """A perfect denoiser: it always returns the truth, and stores its arguments."""
 
     history = HistoryEncoder(4, 8, heads=2)
 
     def __init__(self, truth):
-        self.truth, self.asked = truth, []
+        self.truth, self.calls = truth, []
 
     def __call__(self, x, t, past=None):
-        self.asked.append((x, t, past))
+        self.calls.append((x, t, past))
         return self.truth.expand(len(x), -1, -1, -1)
 
 
-def test_the_schedule_falls_from_the_pose_to_noise_alone():
+def test_the_schedule_decreases_from_the_pose_to_pure_noise():
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
     share = diffusion.alpha_bar(t)
     assert share[0] == 1
     assert share[-1] < 1e-12
     assert (share.diff() < 0).all()
-    # the cosine of Nichol & Dhariwal, equation 17
+    # the cosine schedule of Nichol & Dhariwal, equation 17
     assert share[50].item() == pytest.approx(
         (math.cos(0.508 / 1.008 * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)) ** 2
     )
 
 
-def test_noise_is_added_at_a_poses_own_size():
-    pose, noise = turning(), torch.randn(1, FRAMES, 17, 3)
+def test_noise_has_the_standard_deviation_of_poses():
+    pose, noise = rotating_body(), torch.randn(1, FRAMES, 17, 3)
     assert torch.equal(diffusion.add_noise(pose, torch.zeros(1), noise), pose)
     assert torch.allclose(diffusion.add_noise(pose, torch.ones(1), noise), 0.3 * noise, atol=1e-6)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_a_step_back_keeps_the_variance_that_diffusion_has_there(eta):
+def test_a_ddim_step_gives_the_variance_of_the_target_time(eta):
     clean, t, to = torch.zeros(1, 200, 17, 3), torch.tensor(0.8), torch.tensor(0.4)
     noisy = diffusion.add_noise(clean, t[None], torch.randn(clean.shape))
     back = diffusion.ddim_step(noisy, clean, t, to, eta, torch.randn(clean.shape))
@@ -91,179 +91,192 @@ def test_a_step_back_keeps_the_variance_that_diffusion_has_there(eta):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_a_denoiser_that_knows_the_truth_is_believed(steps):
-    truth = turning()
-    *_, (_, _, clean) = diffusion.ddim_sample(Knows(truth), seen(truth), steps=steps, generator=rng())
+def test_sampling_returns_the_prediction_of_a_perfect_denoiser(steps):
+    truth = rotating_body()
+    *_, (_, _, clean) = diffusion.ddim_sample(
+        PerfectDenoiser(truth), rays_of(truth), steps=steps, generator=rng()
+    )
     assert torch.equal(clean, truth)
 
 
-def test_the_last_noisy_poses_are_nearly_the_truth():
-    truth, net = turning(), Knows(turning())
-    noisy = [noisy for _, noisy, _ in diffusion.ddim_sample(net, seen(truth), steps=20, generator=rng())]
+def test_the_noisy_poses_approach_the_truth():
+    truth, model = rotating_body(), PerfectDenoiser(rotating_body())
+    noisy = [noisy for _, noisy, _ in diffusion.ddim_sample(model, rays_of(truth), steps=20, generator=rng())]
     off = [(x - truth).norm(dim=-1).mean() for x in noisy]
     assert off[-1] < 0.1 * off[0]
 
 
-def test_a_body_that_neither_bends_nor_stretches_has_no_energy_but_its_speed():
-    pose = turning()
-    found = diffusion.energy_terms(pose, seen(pose))
+def test_a_rigid_body_has_no_energy_except_speed():
+    pose = rotating_body()
+    terms = diffusion.energy_terms(pose, rays_of(pose))
     for name in ("reprojection", "symmetry", "lengths"):
-        assert found[name].item() == pytest.approx(0, abs=1e-10), name
-    assert found["speed"] > 0
-    still = turning(turn=0.0)
-    assert diffusion.energy(still, seen(still)).item() == pytest.approx(0, abs=1e-10)
+        assert terms[name].item() == pytest.approx(0, abs=1e-10), name
+    assert terms["speed"] > 0
+    still = rotating_body(turn=0.0)
+    assert diffusion.energy(still, rays_of(still)).item() == pytest.approx(0, abs=1e-10)
 
 
 @pytest.mark.parametrize(
     ("name", "joint", "frames", "move"),
     [
-        ("reprojection", 3, slice(None), (0.1, 0.0, 0.0)),  # an ankle aside
+        ("reprojection", 3, slice(None), (0.1, 0.0, 0.0)),  # an ankle moved sideways
         ("symmetry", 13, slice(None), (0.0, 0.1, 0.0)),  # one forearm longer
         ("lengths", 10, slice(0, 4), (0.0, -0.1, 0.0)),  # a head that grows
         ("speed", 10, slice(2, 3), (0.0, 0.0, 0.1)),
     ],
 )
-def test_each_energy_sees_what_it_is_for(name, joint, frames, move):
-    pose = turning()
+def test_each_energy_increases_with_its_own_error(name, joint, frames, move):
+    pose = rotating_body()
     bent = pose.clone()
     bent[:, frames, joint] += torch.tensor(move)
-    before, after = diffusion.energy_terms(pose, seen(pose)), diffusion.energy_terms(bent, seen(pose))
+    before, after = diffusion.energy_terms(pose, rays_of(pose)), diffusion.energy_terms(bent, rays_of(pose))
     assert after[name] > before[name] + 1e-4
 
 
-def test_energies_are_each_sequences_own():
-    pose = torch.cat([turning(), turning() + 0.05 * torch.randn(1, FRAMES, 17, 3)])
-    together = diffusion.energy(pose, seen(pose))
+def test_energies_of_a_batch_are_independent():
+    pose = torch.cat([rotating_body(), rotating_body() + 0.05 * torch.randn(1, FRAMES, 17, 3)])
+    together = diffusion.energy(pose, rays_of(pose))
     assert together.shape == (2,)
     for i in range(2):
-        assert torch.allclose(together[i : i + 1], diffusion.energy(pose[i : i + 1], seen(pose[i : i + 1])))
+        assert torch.allclose(
+            together[i : i + 1], diffusion.energy(pose[i : i + 1], rays_of(pose[i : i + 1]))
+        )
 
 
-def test_guidance_lowers_its_own_energy_round_by_round():
-    truth = turning()
+def test_guidance_lowers_the_energy_in_each_round():
+    truth = rotating_body()
     pose = truth + 0.05 * torch.randn(4, FRAMES, 17, 3)
     pose[..., 0, :] = 0
-    values = [diffusion.energy(pose, seen(truth).expand(4, -1, -1, -1))]
+    values = [diffusion.energy(pose, rays_of(truth).expand(4, -1, -1, -1))]
     for _ in range(5):
-        pose = diffusion.energy_guidance(pose, seen(truth).expand(4, -1, -1, -1))
-        values.append(diffusion.energy(pose, seen(truth).expand(4, -1, -1, -1)))
+        pose = diffusion.energy_guidance(pose, rays_of(truth).expand(4, -1, -1, -1))
+        values.append(diffusion.energy(pose, rays_of(truth).expand(4, -1, -1, -1)))
     assert (torch.stack(values).diff(dim=0) < 0).all()
     assert values[-1].max() < 0.5 * values[0].min()
     assert not pose[..., 0, :].any()
     assert not pose.requires_grad
 
 
-def test_guidance_leaves_a_plausible_pose_where_it_is():
-    still = turning(turn=0.0)
-    assert torch.allclose(diffusion.energy_guidance(still, seen(still)), still, atol=1e-6)
+def test_guidance_does_not_change_a_plausible_pose():
+    still = rotating_body(turn=0.0)
+    assert torch.allclose(diffusion.energy_guidance(still, rays_of(still)), still, atol=1e-6)
 
 
-def test_where_the_person_stands_is_solved_for_and_never_told():
-    pose, net = turning(), small()
-    # seen alike from twice as far, twice as large: nothing the sampler is given can tell
-    near, far = seen(pose, ROOT), seen(2 * pose, 2 * ROOT)
-    answers = [
-        diffusion.lift_sequences(net, rays, FRAMES, rays=rays, hypotheses=2, generator=rng())
+def test_the_root_position_is_solved_for():
+    pose, model = rotating_body(), small()
+    # at twice the distance and twice the size: the same input for the sampler
+    near, far = rays_of(pose, ROOT), rays_of(2 * pose, 2 * ROOT)
+    poses = [
+        diffusion.lift_sequences(model, rays, FRAMES, rays=rays, hypotheses=2, generator=rng())
         for rays in (near, far)
     ]
-    assert torch.allclose(*answers, atol=1e-5)
+    assert torch.allclose(*poses, atol=1e-5)
     assert diffusion.energy_terms(2 * pose, near)["reprojection"].item() == pytest.approx(0, abs=1e-9)
 
 
-def test_the_same_seed_has_the_same_answer_and_another_seed_another():
-    x, net = seen(turning(2 * FRAMES)), small().eval()
+def test_predictions_depend_only_on_the_seed():
+    x, model = rays_of(rotating_body(2 * FRAMES)), small().eval()
     first, again, other = (
-        diffusion.lift_sequences(net, x, FRAMES, generator=rng(seed)) for seed in (1, 1, 2)
+        diffusion.lift_sequences(model, x, FRAMES, generator=rng(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
 
 
-def test_hypotheses_differ_where_there_is_noise_and_agree_where_there_is_none(monkeypatch):
-    x, net = seen(turning()), small().eval()
-    answers = diffusion.lift_sequences(net, x, FRAMES, hypotheses=3, eta=0.0, generator=rng())[0]
-    assert not torch.allclose(answers[0], answers[1])  # they set out from different noise
+def test_hypotheses_differ_only_with_noise(monkeypatch):
+    x, model = rays_of(rotating_body()), small().eval()
+    poses = diffusion.lift_sequences(model, x, FRAMES, hypotheses=3, eta=0.0, generator=rng())[0]
+    assert not torch.allclose(poses[0], poses[1])  # they start from different noise
     monkeypatch.setattr(diffusion, "SPREAD", 0.0)
-    answers = diffusion.lift_sequences(net, x, FRAMES, hypotheses=3, generator=rng())[0]
-    assert torch.allclose(answers[0], answers[1])
+    poses = diffusion.lift_sequences(model, x, FRAMES, hypotheses=3, generator=rng())[0]
+    assert torch.allclose(poses[0], poses[1])
 
 
-def test_fresh_noise_changes_the_way_and_not_the_start():
-    x, net = seen(turning()), small().eval()
-    plain, drawn = (list(diffusion.ddim_sample(net, x, eta=eta, generator=rng())) for eta in (0.0, 1.0))
+def test_eta_changes_the_trajectory_but_not_its_start():
+    x, model = rays_of(rotating_body()), small().eval()
+    plain, drawn = (list(diffusion.ddim_sample(model, x, eta=eta, generator=rng())) for eta in (0.0, 1.0))
     assert torch.equal(plain[0][1], drawn[0][1])
     assert not torch.allclose(plain[1][1], drawn[1][1])
 
 
-def test_a_history_shifts_the_answer():
-    truth = turning()
-    x, net, t = seen(truth), small().eval(), torch.ones(1)
+def test_the_history_changes_the_prediction():
+    truth = rotating_body()
+    x, model, t = rays_of(truth), small().eval(), torch.ones(1)
     noisy = torch.cat([x, torch.randn(truth.shape)], -1)
     past = x[:, :4], truth[:, :4]
-    alone, told = net(noisy, t), net(noisy, t, past)
-    assert not torch.allclose(alone, told)
-    assert not torch.allclose(told, net(noisy, t, (past[0], past[1] + 0.1)))  # by what was answered
-    assert not torch.allclose(told, net(noisy, t, (past[0] + 0.1, past[1])))  # and by what was seen
+    unconditioned, conditioned = model(noisy, t), model(noisy, t, past)
+    assert not torch.allclose(unconditioned, conditioned)
+    assert not torch.allclose(
+        conditioned, model(noisy, t, (past[0], past[1] + 0.1))
+    )  # depends on the 3D history
+    assert not torch.allclose(conditioned, model(noisy, t, (past[0] + 0.1, past[1])))  # and on the 2D history
 
 
-def test_the_history_is_what_was_answered_just_before():
-    truth, x = turning(), seen(turning(24))
-    net = Knows(truth)
-    answers = diffusion.lift_sequences(net, x, FRAMES, hypotheses=2, steps=1, generator=rng())
-    assert answers.shape == (1, 2, 24, 17, 3)
+def test_the_history_is_the_prediction_before_the_window():
+    truth, x = rotating_body(), rays_of(rotating_body(24))
+    model = PerfectDenoiser(truth)
+    poses = diffusion.lift_sequences(model, x, FRAMES, hypotheses=2, steps=1, generator=rng())
+    assert poses.shape == (1, 2, 24, 17, 3)
     starts = [0, 9, 15]  # the last window is moved back
-    for start, (given, t, past) in zip(starts, net.asked, strict=True):
-        assert torch.equal(given[..., :2], x[:, start : start + FRAMES].expand(2, -1, -1, -1))
+    for start, (x_noisy, t, past) in zip(starts, model.calls, strict=True):
+        assert torch.equal(x_noisy[..., :2], x[:, start : start + FRAMES].expand(2, -1, -1, -1))
         assert t.tolist() == [1, 1]
         if start == 0:
             assert past is None
         else:
             assert torch.equal(past[0], x[:, start - 4 : start].expand(2, -1, -1, -1))
-            assert torch.equal(past[1], answers[:, :, start - 4 : start].mean(1).expand(2, -1, -1, -1))
-    # the frames that the moved window shares with the one before stay as they were
-    assert torch.equal(answers[0, 0, 15:18], truth[0, 6:9])
-    assert torch.equal(answers[0, 0, 18:], truth[0, 3:9])
+            assert torch.equal(past[1], poses[:, :, start - 4 : start].mean(1).expand(2, -1, -1, -1))
+    # the moved window does not change the frames that it shares with the one before
+    assert torch.equal(poses[0, 0, 15:18], truth[0, 6:9])
+    assert torch.equal(poses[0, 0, 18:], truth[0, 3:9])
 
 
-def test_without_history_each_window_stands_alone():
-    net = Knows(turning())
-    diffusion.lift_sequences(net, seen(turning(18)), FRAMES, history=False, steps=1, generator=rng())
-    assert [past for _, _, past in net.asked] == [None, None]
-    alone = diffusion.lift_sequences(small(history=False).eval(), seen(turning(18)), FRAMES, generator=rng())
-    assert alone.isfinite().all()
+def test_without_history_windows_are_independent():
+    model = PerfectDenoiser(rotating_body())
+    diffusion.lift_sequences(
+        model, rays_of(rotating_body(18)), FRAMES, history=False, steps=1, generator=rng()
+    )
+    assert [past for _, _, past in model.calls] == [None, None]
+    unconditioned = diffusion.lift_sequences(
+        small(history=False).eval(), rays_of(rotating_body(18)), FRAMES, generator=rng()
+    )
+    assert unconditioned.isfinite().all()
 
 
-def test_the_hip_stays_at_nought():
-    x = seen(turning())
+def test_the_hip_stays_at_zero():
+    x = rays_of(rotating_body())
     for rays in (None, x):
         assert not diffusion.lift_sequences(small(), x, FRAMES, rays=rays, generator=rng())[..., 0, :].any()
 
 
-def test_all_of_the_denoiser_learns():
-    truth, net = turning(), small()
+def test_all_parameters_of_the_denoiser_get_gradients():
+    truth, model = rotating_body(), small()
     noisy = diffusion.add_noise(truth, torch.full((1,), 0.5), torch.randn(truth.shape))
-    past = seen(truth)[:, :4], truth[:, :4]
-    answer = net(torch.cat([seen(truth), noisy], -1), torch.full((1,), 0.5), past)
-    assert answer.shape == truth.shape
-    (answer - truth).norm(dim=-1).mean().backward()
-    silent = [
+    past = rays_of(truth)[:, :4], truth[:, :4]
+    predicted = model(torch.cat([rays_of(truth), noisy], -1), torch.full((1,), 0.5), past)
+    assert predicted.shape == truth.shape
+    (predicted - truth).norm(dim=-1).mean().backward()
+    without_gradient = [
         name
-        for name, parameter in net.named_parameters()
+        for name, parameter in model.named_parameters()
         if parameter.grad is None or not parameter.grad.any()
     ]
-    assert silent == []
+    assert without_gradient == []
 
 
-def test_the_energy_can_be_a_loss_of_the_net():
-    truth, net = turning(), small()
-    answer = net(torch.cat([seen(truth), truth], -1), torch.full((1,), 0.5))
-    diffusion.energy(answer, seen(truth)).mean().backward()
-    assert all(parameter.grad.isfinite().all() for parameter in net.lifter.parameters())
+def test_the_energy_can_be_a_loss():
+    truth, model = rotating_body(), small()
+    predicted = model(torch.cat([rays_of(truth), truth], -1), torch.full((1,), 0.5))
+    diffusion.energy(predicted, rays_of(truth)).mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.lifter.parameters())
 
 
-def test_an_hourglass_of_frames_samples_too():
+def test_a_denoiser_can_prune_frames():
     lifter = FramePruning(MixSTE(FRAMES, channels=5 + 8, width=8, depth=2, heads=2), {1: UniformPruner(3)})
-    answers = diffusion.lift_sequences(
-        Denoiser(lifter, HistoryEncoder(4, 8, heads=2)).eval(), seen(turning(18)), FRAMES, generator=rng()
+    poses = diffusion.lift_sequences(
+        Denoiser(lifter, HistoryEncoder(4, 8, heads=2)).eval(),
+        rays_of(rotating_body(18)),
+        FRAMES,
+        generator=rng(),
     )
-    assert answers.shape == (1, 5, 18, 17, 3)
+    assert poses.shape == (1, 5, 18, 17, 3)

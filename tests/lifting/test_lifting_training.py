@@ -1,4 +1,4 @@
-"""Lifters, their hourglass, windows, metrics and training: parity, plain loops, and what each refuses."""
+"""Skeleton, camera, metrics, losses, recipes and training of lifters."""
 
 import dataclasses
 import re
@@ -24,16 +24,16 @@ from posebook.lifting import (
 )
 
 
-def test_cocos_joints_become_human36ms():
+def test_coco_joints_are_converted_to_human36m():
     coco = np.zeros((17, 2))
     names = skeletons.get("coco").keypoints
     for name, place in {"left_hip": (-1, 0), "right_hip": (1, 0), "left_shoulder": (-2, -4)}.items():
         coco[names.index(name)] = place
     coco[names.index("right_shoulder")], coco[names.index("nose")] = (2, -4), (0, -6)
     coco[names.index("left_eye")] = coco[names.index("right_eye")] = (0, -6.5)
-    found = dict(zip(skeleton.H36M.keypoints, skeleton.from_coco(coco).tolist(), strict=True))
-    assert found["hip"] == [0, 0] and found["thorax"] == [0, -4] and found["spine"] == [0, -2]
-    assert found["nose"] == [0, -6] and found["head"] == [0, -7.5] and found["left_hip"] == [-1, 0]
+    result = dict(zip(skeleton.H36M.keypoints, skeleton.from_coco(coco).tolist(), strict=True))
+    assert result["hip"] == [0, 0] and result["thorax"] == [0, -4] and result["spine"] == [0, -2]
+    assert result["nose"] == [0, -6] and result["head"] == [0, -7.5] and result["left_hip"] == [-1, 0]
 
 
 def test_a_mirror_is_its_own_inverse(clip):
@@ -43,7 +43,7 @@ def test_a_mirror_is_its_own_inverse(clip):
     assert skeleton.mirror(x)[0, left].tolist() == [-x[0, right, 0], *x[0, right, 1:].tolist()]
 
 
-def test_projection_is_opencvs():
+def test_projection_matches_opencv():
     points = np.random.default_rng(0).uniform(-1, 1, (20, 3)) + [0, 0, 4]
     radial, tangential = (-0.2, 0.25, -0.009), (-0.0009, -0.0014)
     view = camera.Camera(
@@ -63,120 +63,116 @@ def test_projection_is_opencvs():
         dataclasses.replace(view, focal=None).project(points)
 
 
-def test_a_root_is_solved_for_and_not_taken(clip):
+def test_the_root_position_is_recovered(clip):
     pose = torch.as_tensor(clip.pose - clip.pose[:, :1])
     rays = torch.as_tensor(clip.camera.rays(clip.camera.project(clip.pose)))
-    found = camera.solve_root(pose, rays)
-    assert torch.allclose(found, torch.as_tensor(clip.pose[:, 0]), atol=1e-6)
-    weights_ = torch.ones(len(pose), 17, dtype=pose.dtype)
-    rays[:, 3] += 0.5  # one joint seen elsewhere, and left out
-    weights_[:, 3] = 0
-    assert torch.allclose(camera.solve_root(pose, rays, weights_), found, atol=1e-6)
+    result = camera.solve_root(pose, rays)
+    assert torch.allclose(result, torch.as_tensor(clip.pose[:, 0]), atol=1e-6)
 
 
 def turned(pose: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """A pose turned, scaled and moved."""
+    """A pose after a random similarity transform."""
     rng = np.random.default_rng(seed)
     q, _ = np.linalg.qr(rng.standard_normal((3, 3)))
     q *= np.sign(np.linalg.det(q))
     return 1.7 * pose @ torch.as_tensor(q, dtype=pose.dtype) + torch.as_tensor(rng.standard_normal(3))
 
 
-def test_metrics_are_their_loops():
+def test_metrics_match_loops():
     torch.manual_seed(0)
-    found, truth = torch.randn(2, 6, 17, 3, dtype=torch.double)
+    result, truth = torch.randn(2, 6, 17, 3, dtype=torch.double)
     for frame in range(6):
-        errors = [float((found[frame, j] - truth[frame, j]).norm()) for j in range(17)]
-        assert float(metrics.mpjpe(found, truth)[frame]) == pytest.approx(1000 * np.mean(errors))
+        errors = [float((result[frame, j] - truth[frame, j]).norm()) for j in range(17)]
+        assert float(metrics.mpjpe(result, truth)[frame]) == pytest.approx(1000 * np.mean(errors))
     step = [
         np.mean(
-            [float(((found[3, j] - found[2, j]) - (truth[3, j] - truth[2, j])).norm()) for j in range(17)]
+            [float(((result[3, j] - result[2, j]) - (truth[3, j] - truth[2, j])).norm()) for j in range(17)]
         )
     ]
-    assert float(metrics.mpjve(found, truth)[2]) == pytest.approx(1000 * step[0])
-    bent = found[4] - 2 * found[3] + found[2] - (truth[4] - 2 * truth[3] + truth[2])
-    assert float(metrics.acceleration_error(found, truth)[2]) == pytest.approx(
+    assert float(metrics.mpjve(result, truth)[2]) == pytest.approx(1000 * step[0])
+    bent = result[4] - 2 * result[3] + result[2] - (truth[4] - 2 * truth[3] + truth[2])
+    assert float(metrics.acceleration_error(result, truth)[2]) == pytest.approx(
         1000 * float(bent.norm(dim=-1).mean())
     )
 
 
-def test_a_similar_pose_has_no_error_after_alignment_and_a_mirrored_one_has():
+def test_alignment_allows_similarities_but_no_reflections():
     torch.manual_seed(0)
     truth = torch.randn(5, 17, 3, dtype=torch.double)
     assert metrics.p_mpjpe(turned(truth), truth).max() < 1e-6
     assert torch.allclose(metrics.p_mpjpe(turned(truth), truth * 2), torch.zeros(5).double(), atol=1e-6)
     assert metrics.p_mpjpe(truth * torch.tensor([-1.0, 1, 1]), truth).min() > 100
-    found = truth + 0.1 * torch.randn_like(truth)
-    best = metrics.p_mpjpe(found, truth)
-    assert (best <= metrics.mpjpe(found - found.mean(1, True), truth - truth.mean(1, True)) * 1.2).all()
-    assert torch.allclose(metrics.p_mpjpe(turned(found, 3), truth), best)
+    result = truth + 0.1 * torch.randn_like(truth)
+    best = metrics.p_mpjpe(result, truth)
+    assert (best <= metrics.mpjpe(result - result.mean(1, True), truth - truth.mean(1, True)) * 1.2).all()
+    assert torch.allclose(metrics.p_mpjpe(turned(result, 3), truth), best)
 
 
 def test_errors_are_averaged_over_actions():
     truth = [torch.zeros(4, 17, 3), torch.zeros(8, 17, 3), torch.zeros(4, 17, 3)]
-    found = [truth[0] + 1.0, truth[1] + 1.0, truth[2]]
-    means, own = metrics.measure(found, truth, ["walk", "walk", "sit"])
+    result = [truth[0] + 1.0, truth[1] + 1.0, truth[2]]
+    means, own = metrics.measure(result, truth, ["walk", "walk", "sit"])
     assert own["walk"]["MPJPE"] == pytest.approx(1000 * 3**0.5) and own["sit"]["MPJPE"] == 0
     assert means["MPJPE"] == pytest.approx(own["walk"]["MPJPE"] / 2)
 
 
-def test_frames_of_an_unknown_truth_count_in_nothing():
-    truth, found = torch.zeros(7, 17, 3), torch.randn(7, 17, 3)
+def test_frames_without_ground_truth_are_ignored():
+    truth, result = torch.zeros(7, 17, 3), torch.randn(7, 17, 3)
     truth[3] = torch.nan
-    means, _ = metrics.measure([found], [truth], ["all"])
+    means, _ = metrics.measure([result], [truth], ["all"])
     known = [0, 1, 2, 4, 5, 6]
-    assert means["MPJPE"] == pytest.approx(float(metrics.mpjpe(found[known], truth[known]).mean()), rel=1e-5)
-    steps = metrics.mpjve(found, torch.zeros(7, 17, 3))[[0, 1, 4, 5]]
+    assert means["MPJPE"] == pytest.approx(float(metrics.mpjpe(result[known], truth[known]).mean()), rel=1e-5)
+    steps = metrics.mpjve(result, torch.zeros(7, 17, 3))[[0, 1, 4, 5]]
     assert means["MPJVE"] == pytest.approx(float(steps.mean()), rel=1e-5)
-    bends = metrics.acceleration_error(found, torch.zeros(7, 17, 3))[[0, 4]]
+    bends = metrics.acceleration_error(result, torch.zeros(7, 17, 3))[[0, 4]]
     assert means["ACC"] == pytest.approx(float(bends.mean()), rel=1e-5)
 
 
-def test_the_loss_is_its_loop_and_leaves_out_what_does_not_count():
+def test_the_loss_matches_a_loop_and_ignores_masked_frames():
     torch.manual_seed(0)
-    found, truth = torch.randn(2, 1, 5, 17, 3)
-    counted = torch.tensor([[False, True, True, True, False]])
+    result, truth = torch.randn(2, 1, 5, 17, 3)
+    mask = torch.tensor([[False, True, True, True, False]])
     recipe = recipes.get("demo", "mixste", scale=0.5)
     w, place, smooth, velocity, scaled = recipe.joints, [], [], [], []
     for f in (1, 2, 3):
-        best = (found[0, f] * truth[0, f]).sum() / found[0, f].square().sum()
+        best = (result[0, f] * truth[0, f]).sum() / result[0, f].square().sum()
         for j in range(17):
-            moved, true = found[0, f, j] - found[0, f - 1, j], truth[0, f, j] - truth[0, f - 1, j]
-            place.append(w[j] * (found[0, f, j] - truth[0, f, j]).norm())
+            moved, true = result[0, f, j] - result[0, f - 1, j], truth[0, f, j] - truth[0, f - 1, j]
+            place.append(w[j] * (result[0, f, j] - truth[0, f, j]).norm())
             smooth.append(w[j] * moved.square().mean())
             velocity.append((moved - true).norm())
-            scaled.append((best * found[0, f, j] - truth[0, f, j]).norm())
+            scaled.append((best * result[0, f, j] - truth[0, f, j]).norm())
     parts = [torch.stack(part).mean() for part in (place, smooth, velocity, scaled)]
     expected = parts[0] + 0.5 * parts[1] + 2 * parts[2] + 0.5 * parts[3]
-    assert float(training.lifting_loss(found, truth, counted, recipe)) == pytest.approx(
+    assert float(training.lifting_loss(result, truth, mask, recipe)) == pytest.approx(
         float(expected), rel=1e-5
     )
-    other = found.clone()
+    other = result.clone()
     other[:, 4] += 9.0
-    assert training.lifting_loss(other, truth, counted, recipe) == training.lifting_loss(
-        found, truth, counted, recipe
+    assert training.lifting_loss(other, truth, mask, recipe) == training.lifting_loss(
+        result, truth, mask, recipe
     )
 
 
 def test_squaring_scales_the_gradient_by_the_loss():
-    """The authors' loss.backward(loss.detach()) is the gradient of half the square."""
+    """The authors' loss.backward(loss.detach()) gives the gradient of half the squared loss."""
     x = torch.randn(1, 4, 17, 3, requires_grad=True)
-    truth, counted = torch.randn(1, 4, 17, 3), torch.ones(1, 4, dtype=torch.bool)
+    truth, mask = torch.randn(1, 4, 17, 3), torch.ones(1, 4, dtype=torch.bool)
     plain, squared = recipes.get("demo", "mixste"), recipes.get("demo", "mixste", squared=True)
-    value = training.lifting_loss(x, truth, counted, plain)
+    value = training.lifting_loss(x, truth, mask, plain)
     value.backward(value.detach())
     theirs = x.grad.clone()
     x.grad = None
-    training.lifting_loss(x, truth, counted, squared).backward()
+    training.lifting_loss(x, truth, mask, squared).backward()
     assert torch.allclose(x.grad, theirs, atol=1e-6)
 
 
-def test_lifting_a_clip_puts_every_frame_in_its_place(clip):
-    """A net that hands on what it is given gives the clip back, mirrored or not."""
+def test_lifted_frames_keep_their_order(clip):
+    """A lifter that returns its input reproduces the clip, with and without flip test."""
 
     class Same(models.Lifter):
         def __init__(self):
-            super().__init__(frames=9, joints=17, channels=2, width=1, depth=0)
+            super().__init__(frames=9, channels=2, width=1, depth=0)
             self.one = torch.nn.Parameter(torch.ones(1))
 
         def forward(self, x):
@@ -184,11 +180,11 @@ def test_lifting_a_clip_puts_every_frame_in_its_place(clip):
 
     x = clips.clip_inputs(clip)
     for flip in (False, True):
-        found = training.lift_sequence(Same(), x, flip)
-        assert found.shape == (len(x), 17, 3) and torch.allclose(found[..., :2], x - x[:, :1], atol=1e-6)
+        result = training.lift_sequence(Same(), x, flip)
+        assert result.shape == (len(x), 17, 3) and torch.allclose(result[..., :2], x - x[:, :1], atol=1e-6)
 
 
-def test_paper_recipes_follow_their_codes():
+def test_paper_recipes_match_the_released_code():
     assert (
         recipes.get("paper", "mixste").learning_rate == 4e-5
         and recipes.get("paper", "mixste").batch_size == 4
@@ -198,15 +194,15 @@ def test_paper_recipes_follow_their_codes():
     recipe = recipes.get("paper", "mixste", learning_rate=1e-5)
     from posebook.training import optimizer
 
-    found = [optimizer.lr_at_step(epoch * 10, 1600, recipe) for epoch in range(3)]
-    assert found == pytest.approx(rates)
+    result = [optimizer.lr_at_step(epoch * 10, 1600, recipe) for epoch in range(3)]
+    assert result == pytest.approx(rates)
     with pytest.raises(ValueError, match="unknown recipe field 'epoch'; did you mean epochs"):
         recipes.get("demo", "mixste", epoch=3)
     with pytest.raises(ValueError, match="unknown profile 'papers'; did you mean paper"):
         recipes.get("papers", "mixste")
 
 
-def test_training_a_lifter_goes_on_where_it_was_and_writes_a_record(tmp_path, monkeypatch):
+def test_training_writes_a_record_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SYNTHETIC_CLIPS", {"train": 3, "val": 2})
     some = {"epochs": 2, "batch_size": 8, "frames": 27, "evaluate_every": 1}
     record = training.train_lifter(
@@ -222,12 +218,12 @@ def test_training_a_lifter_goes_on_where_it_was_and_writes_a_record(tmp_path, mo
     assert again["metrics"] == record["metrics"]
 
 
-def test_what_training_refuses_before_any_work(tmp_path):
+def test_training_refuses_unknown_names_before_any_work(tmp_path):
     for arguments, message in (
         ({"lifter": "mixte"}, "unknown lifter 'mixte'"),
         ({"dataset": "human"}, "unknown dataset 'human'"),
         ({"profile": "quick"}, "unknown profile 'quick'"),
-        ({"recover": "keep"}, "answers for the kept frames alone"),
+        ({"recover": "keep"}, "predicts only the kept frames"),
     ):
         with pytest.raises(ValueError, match=message):
             training.train_lifter(**arguments, out_dir=tmp_path)
@@ -237,13 +233,13 @@ def test_what_training_refuses_before_any_work(tmp_path):
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "data" / "weights").glob("lifter-*.safetensors")), ids=lambda path: path.stem
 )
-def test_a_shipped_lifter_is_as_good_as_its_card_says(path):
-    """On four clips instead of forty, so within a fifth."""
+def test_shipped_lifters_match_their_cards(path):
+    """Within 20%, because only four of the forty clips are used."""
     card = path.with_suffix(".md").read_text()
     assert utils.sha256(path) in card
     stated = float(re.search(r"\| MPJPE \| ([\d.]+)", card)[1])
-    net = weights_io.load_weights(path)
-    found = training.evaluate_lifter(net, synthetic_motion.load_split("val", 4, frames=243, fps=25.0))[0][
+    model = weights_io.load_weights(path)
+    result = training.evaluate_lifter(model, synthetic_motion.load_split("val", 4, frames=243, fps=25.0))[0][
         "MPJPE"
     ]
-    assert found == pytest.approx(stated, rel=0.2)
+    assert result == pytest.approx(stated, rel=0.2)

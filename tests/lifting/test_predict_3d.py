@@ -1,4 +1,4 @@
-"""From a video to 3D: one person followed, lost and found again; files that do not fit."""
+"""From a video to 3D: tracking with lost frames, lifting, weights files, and invalid input."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ TINY = {"width": 16, "depth": 2, "heads": 2}
 
 
 @pytest.fixture(scope="module")
-def net():
+def model():
     return models.load_weights(predict.DEFAULT_WEIGHTS)
 
 
@@ -32,8 +32,8 @@ def walk():
 
 @pytest.fixture(scope="module")
 def video(walk, tmp_path_factory):
-    """The walk as a file, and the walker's boxes."""
-    return synthetic_video.save(walk, tmp_path_factory.mktemp("film"))
+    """The video as a file, and the file with the person's boxes."""
+    return synthetic_video.save(walk, tmp_path_factory.mktemp("video"))
 
 
 @pytest.fixture
@@ -50,101 +50,104 @@ def clip():
 
 
 def boxes_of(video, frames):
-    return predict.file_boxes(video[1], list(frames.pictures))
+    return predict.file_boxes(video[1], list(frames.images))
 
 
-def test_the_film_shows_one_walker_whose_joints_are_known(walk):
-    assert walk.pictures.shape == (16, 240, 320, 3) and walk.pictures.dtype == np.uint8
+def test_the_synthetic_video_matches_its_ground_truth(walk):
+    assert walk.images.shape == (16, 240, 320, 3) and walk.images.dtype == np.uint8
     pixels = walk.camera.project(walk.pose)
     low, high = walk.boxes[:, None, :2], walk.boxes[:, None, :2] + walk.boxes[:, None, 2:]
     assert ((pixels > low - 4) & (pixels < high + 4)).all()
     lengths = np.linalg.norm(walk.pose[:, 2] - walk.pose[:, 3], axis=-1)  # a shank
     assert np.ptp(lengths) < 1e-6
     steps = np.linalg.norm(np.diff(walk.pose[:, 0], axis=0), axis=-1) * synthetic_video.FPS
-    assert 0.8 < steps.mean() < 1.4  # meters a second
+    assert 0.8 < steps.mean() < 1.4  # meters per second
     feet = np.linalg.norm(np.diff(walk.pose[:, [3, 6]], axis=0), axis=-1).min(1) * synthetic_video.FPS
-    assert feet.mean() < 0.4 * steps.mean()  # one foot always stands
-    np.testing.assert_array_equal(synthetic_video.walk(2).pictures, walk.pictures[:2])
+    assert feet.mean() < 0.4 * steps.mean()  # one foot is always on the floor
+    np.testing.assert_array_equal(synthetic_video.walk(2).images, walk.images[:2])
 
 
-def test_a_video_is_read_as_it_was_written(walk, video):
-    read = predict_3d.open_frames(video[0])
-    assert read.fps == synthetic_video.FPS and len(read.pictures) == 16
-    for _ in range(2):  # more than once
-        found = [image for _, image in read]
+def test_a_written_video_is_read_back(walk, video):
+    frames = predict_3d.open_frames(video[0])
+    assert frames.fps == synthetic_video.FPS and len(frames.images) == 16
+    for _ in range(2):  # frames can be iterated repeatedly
+        found = [image for _, image in frames]
         assert len(found) == 16
-        assert np.abs(np.stack(found).astype(int) - walk.pictures).mean() < 4
+        assert np.abs(np.stack(found).astype(int) - walk.images).mean() < 4
 
 
-def test_pictures_come_in_the_order_of_their_numbers(tmp_path):
+def test_images_are_sorted_by_number(tmp_path):
     for name in ("walk10_2.png", "walk9_10.png", "walk9_2.png", "walk1_3.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((4, 4, 3), np.uint8))
     names = [path.name for path, _ in predict_3d.open_frames(tmp_path)]
     assert names == ["walk1_3.png", "walk9_2.png", "walk9_10.png", "walk10_2.png"]
 
 
-def test_the_walker_is_followed_from_video_and_from_pictures(walk, video, net, tmp_path):
-    read = predict_3d.open_frames(video[0])
-    tracked = predict_3d.track_person(read, net, boxes_of(video, read))
-    assert tracked.clip.keypoints.shape == (16, 17, 3) and not tracked.lost.any()
-    assert tracked.clip.camera.size == (240, 320) and tracked.clip.fps == synthetic_video.FPS
-    np.testing.assert_allclose(tracked.boxes, walk.boxes)
-    apart = np.linalg.norm(tracked.clip.keypoints[..., :2] - walk.camera.project(walk.pose), axis=-1)
+def test_a_person_is_tracked_in_a_video_and_in_images(walk, video, model, tmp_path):
+    frames = predict_3d.open_frames(video[0])
+    track = predict_3d.track_person(frames, model, boxes_of(video, frames))
+    assert track.clip.keypoints.shape == (16, 17, 3) and not track.lost.any()
+    assert track.clip.camera.size == (240, 320) and track.clip.fps == synthetic_video.FPS
+    np.testing.assert_allclose(track.boxes, walk.boxes)
+    apart = np.linalg.norm(track.clip.keypoints[..., :2] - walk.camera.project(walk.pose), axis=-1)
     assert np.median(apart) < 4  # pixels
-    for number, picture in enumerate(walk.pictures, 1):
-        cv2.imwrite(str(tmp_path / f"{number:06d}.png"), picture[..., ::-1])
-    pictures = predict_3d.open_frames(tmp_path)
-    same = predict_3d.track_person(pictures, net, boxes_of(video, pictures))
-    assert np.median(np.abs(same.clip.keypoints - tracked.clip.keypoints)) < 1
+    for number, image in enumerate(walk.images, 1):
+        cv2.imwrite(str(tmp_path / f"{number:06d}.png"), image[..., ::-1])
+    images = predict_3d.open_frames(tmp_path)
+    same = predict_3d.track_person(images, model, boxes_of(video, images))
+    assert np.median(np.abs(same.clip.keypoints - track.clip.keypoints)) < 1
 
 
-def test_the_nearest_box_is_followed_and_none_that_is_far_off():
+def test_the_nearest_box_is_tracked_unless_it_is_too_far():
     boxes = np.array([[0, 0, 10, 20], [100, 0, 30, 60], [110, 5, 30, 60.0]])
-    assert predict_3d.nearest_box(boxes, None) == 1  # the largest, the first of them
+    assert predict_3d.nearest_box(boxes, None) == 1  # the first of the largest
     assert predict_3d.nearest_box(boxes, boxes[2] + 1) == 2
     assert predict_3d.nearest_box(boxes[:1], boxes[1]) is None
-    assert predict_3d.nearest_box(boxes[:1], boxes[1], gone=3) == 0  # who has had the time
+    assert predict_3d.nearest_box(boxes[:1], boxes[1], gone=3) == 0  # possible within three frames
     assert predict_3d.nearest_box(np.zeros((0, 4)), boxes[1]) is None
 
 
-def test_lost_frames_lie_between_those_around_them(video, net, walk):
-    read = predict_3d.open_frames(video[0])
-    known = boxes_of(video, read)
+def test_lost_frames_are_interpolated(video, model, walk):
+    frames = predict_3d.open_frames(video[0])
+    known = boxes_of(video, frames)
 
     def boxes(path, image):
         gone = int(path.stem) in (5, 6, 7)
         return (np.zeros((0, 4)), np.zeros(0)) if gone else known(path, image)
 
-    tracked = predict_3d.track_person(read, net, boxes)
-    assert np.flatnonzero(tracked.lost).tolist() == [4, 5, 6]
-    assert np.isnan(tracked.boxes[4:7]).all() and np.isfinite(tracked.clip.keypoints).all()
-    points = tracked.clip.keypoints
+    track = predict_3d.track_person(frames, model, boxes)
+    assert np.flatnonzero(track.lost).tolist() == [4, 5, 6]
+    assert np.isnan(track.boxes[4:7]).all() and np.isfinite(track.clip.keypoints).all()
+    points = track.clip.keypoints
     assert points[5, :, :2] == pytest.approx((points[3, :, :2] + points[7, :, :2]) / 2)
     assert (points[4:7, :, 2] == 0).all()
-    shown = predict_3d.draw_frames(read, tracked, 4)
+    shown = predict_3d.draw_frames(frames, track, 4)
     assert list(shown)[::3] == [0, 15] and not set(shown) & {4, 5, 6}
-    assert all((picture != walk.pictures[number]).any() for number, picture in shown.items())
+    assert all((image != walk.images[number]).any() for number, image in shown.items())
 
 
-def test_nobody_in_any_frame(video, net, monkeypatch):
-    read = predict_3d.open_frames(video[0])
+def test_a_video_without_a_person(video, model, monkeypatch):
+    frames = predict_3d.open_frames(video[0])
     with pytest.raises(ValueError, match="walk.avi: no person was found in any of 16 frames"):
-        predict_3d.track_person(read, net, lambda *_: (np.zeros((0, 4)), np.zeros(0)))
-    unsure = lambda _, pictures, *__: [(np.zeros((1, 17, 2)), np.full((1, 17), 0.1))] * len(pictures)  # noqa: E731
+        predict_3d.track_person(frames, model, lambda *_: (np.zeros((0, 4)), np.zeros(0)))
+    unsure = lambda _, images, *__: [(np.zeros((1, 17, 2)), np.full((1, 17), 0.1))] * len(images)  # noqa: E731
     monkeypatch.setattr(predict, "predict_keypoints", unsure)
     with pytest.raises(ValueError, match="no person was found in any of 16 frames"):
-        predict_3d.track_person(read, net)
+        predict_3d.track_person(frames, model)
 
 
-def test_a_person_who_is_mostly_gone(video, net):
-    read = predict_3d.open_frames(video[0])
-    known = boxes_of(video, read)
+def test_a_person_who_is_lost_in_most_frames(video, model):
+    frames = predict_3d.open_frames(video[0])
+    known = boxes_of(video, frames)
+
+    def boxes(path, image):
+        return known(path, image) if int(path.stem) < 5 else (np.zeros((0, 4)), np.zeros(0))
+
     with pytest.raises(ValueError, match="walk.avi: 75% of its joints were not detected"):
-        predict_3d.track_person(read, net, lambda path, image: known(path, image) if int(path.stem) < 5 else
-                      (np.zeros((0, 4)), np.zeros(0)))  # fmt: skip
+        predict_3d.track_person(frames, model, boxes)
 
 
-def test_videos_that_are_none(tmp_path):
+def test_invalid_videos(tmp_path):
     with pytest.raises(FileNotFoundError, match="no video and no folder of frames at .*absent.mp4"):
         predict_3d.open_frames(tmp_path / "absent.mp4")
     (tmp_path / "text.mp4").write_text("not a video")
@@ -155,46 +158,46 @@ def test_videos_that_are_none(tmp_path):
         predict_3d.open_frames(tmp_path / "empty")
 
 
-def test_a_video_that_ends_early_and_a_picture_that_is_broken(video, walk, net, tmp_path, capsys):
-    whole = video[0].read_bytes()
-    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+def test_a_truncated_video_and_a_broken_image(video, walk, model, tmp_path, capsys):
+    complete = video[0].read_bytes()
+    (tmp_path / "cut.avi").write_bytes(complete[: len(complete) // 2])
     cut = predict_3d.open_frames(tmp_path / "cut.avi")
-    cut = predict_3d.Frames(cut.source, tuple(map(str, range(16))), cut.fps)  # what its header claimed
+    cut = predict_3d.Frames(cut.source, tuple(map(str, range(16))), cut.fps)  # as its header states
     assert 2 < len(list(cut)) < 16
-    assert "of 16 frames: it is cut off" in capsys.readouterr().out
+    assert "of 16 frames: it is truncated" in capsys.readouterr().out
     folder = tmp_path / "folder"
     folder.mkdir()
     for number in (1, 2, 4):
-        cv2.imwrite(str(folder / f"{number}.png"), walk.pictures[number - 1][..., ::-1])
+        cv2.imwrite(str(folder / f"{number}.png"), walk.images[number - 1][..., ::-1])
     (folder / "3.png").write_text("broken")
-    pictures = predict_3d.open_frames(folder)
-    tracked = predict_3d.track_person(pictures, net, boxes_of(video, pictures))
-    assert tracked.lost.tolist() == [False, False, True, False]
-    assert "left out: " in capsys.readouterr().out
+    images = predict_3d.open_frames(folder)
+    track = predict_3d.track_person(images, model, boxes_of(video, images))
+    assert track.lost.tolist() == [False, False, True, False]
+    assert "skipped: " in capsys.readouterr().out
     cv2.imwrite(str(folder / "5.png"), np.zeros((50, 60, 3), np.uint8))
     with pytest.raises(
-        ValueError, match=r"5.png is of \(50, 60\) pixels, and the frames before it of \(240, 320\)"
+        ValueError, match=r"5.png has \(50, 60\) pixels, but the frames before it \(240, 320\)"
     ):
-        predict_3d.track_person(predict_3d.open_frames(folder), net)
+        predict_3d.track_person(predict_3d.open_frames(folder), model)
 
 
-def test_nets_of_other_joints(video, monkeypatch):
-    read = predict_3d.open_frames(video[0])
-    net = models.build("starnet-pose-t", "crowdpose", (64, 32)).eval()
+def test_models_with_other_joints(video, monkeypatch):
+    frames = predict_3d.open_frames(video[0])
+    model = models.build("starnet-pose-t", "crowdpose", (64, 32)).eval()
     with pytest.raises(
-        ValueError, match="lifters take Human3.6M's joints .* joint 0 is left_shoulder, not hip"
+        ValueError, match="lifters need Human3.6M's 17 joints .* joint 0 is left_shoulder, not hip"
     ):
-        predict_3d.track_person(read, net)
+        predict_3d.track_person(frames, model)
     own = skeletons.make_skeleton("h36m", list(H36M.keypoints), [list(limb) for limb in H36M.limbs], None)
     points = np.random.default_rng(0).uniform(0, 200, (1, 17, 2))
     monkeypatch.setattr(
         predict, "predict_keypoints", lambda _, some, *__: [(points, np.full((1, 17), 0.9))] * len(some)
     )
-    tracked = predict_3d.track_person(read, models.build("starnet-pose-t", own, (64, 32)).eval())
-    assert (tracked.clip.keypoints[..., :2] == points).all()  # taken as they are
+    track = predict_3d.track_person(frames, models.build("starnet-pose-t", own, (64, 32)).eval())
+    assert (track.clip.keypoints[..., :2] == points).all()  # used without conversion
 
 
-def test_every_frame_is_lifted_and_a_mirrored_clip_to_the_mirrored_pose(lifter, clip):
+def test_all_frames_are_lifted_and_mirroring_is_equivariant(lifter, clip):
     pose = predict_3d.lift_clip(lifter, clip)
     assert pose.shape == (31, 17, 3) and np.isfinite(pose).all() and (pose[:, 0] == 0).all()
     turned = clip.keypoints.copy()
@@ -206,32 +209,30 @@ def test_every_frame_is_lifted_and_a_mirrored_clip_to_the_mirrored_pose(lifter, 
     assert predict_3d.lift_clip(lifter, clip, flip_test=False) != pytest.approx(pose, abs=1e-3)
 
 
-def test_a_clip_that_is_shorter_than_the_window(lifter, clip):
+def test_a_clip_shorter_than_the_window(lifter, clip):
     short = clips.Clip("short.mp4", "", clip.keypoints[:8], None, clip.camera)
-    with pytest.raises(
-        ValueError, match="short.mp4 has 8 frames, and the lifter's window is of 9: take a longer"
-    ):
+    with pytest.raises(ValueError, match="8 frames, fewer than the lifter's window of 9: use a longer"):
         predict_3d.lift_clip(lifter, short)
 
 
-def test_a_lifters_file_builds_it_again_or_says_why_not(lifter, clip, tmp_path):
+def test_lifter_weights_round_trip_and_errors(lifter, clip, tmp_path):
     path = tmp_path / "lifter.safetensors"
     weights_io.save_weights(lifter, path, "mixste", "motion", **TINY)
     again = weights_io.load_weights(path)
     np.testing.assert_array_equal(predict_3d.lift_clip(again, clip), predict_3d.lift_clip(lifter, clip))
-    assert weights_io.load_weights(path, "mixste", 9).frames == 9
-    with pytest.raises(ValueError, match="lifter.safetensors holds weights of mixste, not of ktpformer"):
+    assert weights_io.load_weights(path, "mixste").frames == 9
+    with pytest.raises(ValueError, match="lifter.safetensors has weights of mixste, not of ktpformer"):
         weights_io.load_weights(path, "ktpformer")
-    with pytest.raises(ValueError, match="a lifter of windows of 9 frames, not of 27"):
-        weights_io.load_weights(path, frames=27)
-    with pytest.raises(ValueError, match="holds weights of starnet-pose-t, which is no lifter"):
+    with pytest.raises(ValueError, match="has weights of starnet-pose-t, which is not a lifter"):
         weights_io.load_weights(predict.DEFAULT_WEIGHTS)
     with pytest.raises(FileNotFoundError, match="no weights at"):
         weights_io.load_weights(tmp_path / "absent.safetensors")
     torch.save(lifter.state_dict(), tmp_path / "plain.pth")
-    with pytest.raises(ValueError, match="does not say which lifter it is: name one of mixste, "):
+    with pytest.raises(ValueError, match="does not state its lifter: give one of mixste, "):
         weights_io.load_weights(tmp_path / "plain.pth")
-    with pytest.raises(ValueError, match="the weights do not fit MixSTE"):  # not of the published size
+    with pytest.raises(
+        ValueError, match="the weights do not fit MixSTE"
+    ):  # the size is not the published one
         weights_io.load_weights(tmp_path / "plain.pth", "mixste")
     pruned = pruning.build_lifter("mixste", 9, prune={1: ("uniform", 3)}, **TINY).eval()
     weights_io.save_weights(pruned, path, "mixste", prune={1: ("uniform", 3)}, **TINY)
@@ -252,13 +253,13 @@ THEIRS_AROUND = {
 
 
 def theirs(key: str, names: dict[str, str]) -> str:
-    """A tensor's name in the authors' files."""
+    """The key of a tensor in the authors' files."""
     found = next((ours for ours in names if key.startswith(ours)), "")
     return names.get(found, "") + key.removeprefix(found)
 
 
 @pytest.mark.parametrize("recover", [None, "attend"])
-def test_an_authors_file_tells_its_window_and_whether_frames_are_pruned(recover, clip, tmp_path, monkeypatch):
+def test_authors_files_determine_window_and_pruning(recover, clip, tmp_path, monkeypatch):
     monkeypatch.setitem(LIFTERS, "mixste", partial(MixSTE, width=16, depth=4, heads=2))
     options = {"prune": {3: ("cluster", 3)}, "recover": recover} if recover else {}
     lifter = pruning.build_lifter("mixste", 9, **options).eval()
@@ -275,16 +276,18 @@ def test_an_authors_file_tells_its_window_and_whether_frames_are_pruned(recover,
     np.testing.assert_array_equal(predict_3d.lift_clip(again, clip), predict_3d.lift_clip(lifter, clip))
 
 
-def test_what_is_written_can_be_read_without_pickles(lifter, clip, tmp_path):
-    tracked = predict_3d.Track(clip, np.zeros((31, 4)), np.arange(31) == 3)
+def test_written_poses_are_read_without_pickles(lifter, clip, tmp_path):
+    track = predict_3d.Track(clip, np.zeros((31, 4)), np.arange(31) == 3)
     pose = predict_3d.lift_clip(lifter, clip)
-    path = predict_3d.write_poses(tmp_path / "out", tracked, pose, {"lifter": "mixste"})
-    held = np.load(path, allow_pickle=False)
-    assert held["pose"] == pytest.approx(pose, abs=1e-3) and held["joints"].tolist() == list(H36M.keypoints)
-    told = json.loads(path.with_suffix(".json").read_text())
-    assert told["source"] == "a clip" and told["size"] == [1000, 1000] and told["lifter"] == "mixste"
-    np.testing.assert_allclose(told["pose"], held["pose"])
-    assert told["lost"] == held["lost"].tolist()
+    path = predict_3d.write_poses(tmp_path / "out", track, pose, {"lifter": "mixste"})
+    arrays = np.load(path, allow_pickle=False)
+    assert arrays["pose"] == pytest.approx(pose, abs=1e-3) and arrays["joints"].tolist() == list(
+        H36M.keypoints
+    )
+    content = json.loads(path.with_suffix(".json").read_text())
+    assert content["source"] == "a clip" and content["size"] == [1000, 1000] and content["lifter"] == "mixste"
+    np.testing.assert_allclose(content["pose"], arrays["pose"])
+    assert content["lost"] == arrays["lost"].tolist()
 
 
 def test_the_command_line_lifts_a_video(video, lifter, tmp_path):

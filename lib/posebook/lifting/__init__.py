@@ -1,8 +1,9 @@
-"""From a sequence of 2D poses to 3D: lifters, pruning of frames, diffusion, and the motion they learn from.
+"""Lifting: from a sequence of 2D poses to 3D, with frame pruning, diffusion and synthetic training motion.
 
-In the order of reading: `skeleton` (the joints as a tree), `camera`, `data` (clips and windows), `motion`
-(the embedded clips), `npz` and `pickles` (Human3.6M's and MPI-INF-3DHP's files), `models` (the lifters),
-`hourglass` (pruning), `weights` and `files` (theirs and ours on disk), `complexity`, `metrics`, `recipes`,
-`training`; `diffusion` and `starpose` (it trained and compared); `film` and `predict` (from a video to
-space); `papers` (their figures beside ours).
+In reading order: `skeleton` (the joints as a tree), `camera`, `clips` (clips and windows), `synthetic_motion`
+(the bundled synthetic clips), `h36m_3dhp` and `safe_pickle` (files of Human3.6M and MPI-INF-3DHP), `models`
+(the lifters), `pruning`, `key_mapping` and `weights_io` (the authors' weights and ours), `complexity`,
+`metrics`, `recipes`, `training`; `diffusion` and `starpose` (StarPose, and its comparison with a plain
+lifter); `synthetic_video` and `predict_3d` (from a video to 3D). `papers.lifting_tables` has the published
+numbers.
 """

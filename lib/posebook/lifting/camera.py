@@ -1,6 +1,6 @@
-"""A pinhole camera: from the world to pixels and to what a lifter is given, and back to a root in space.
+"""A pinhole camera: world to pixels, pixels to a lifter's input, and the 3D position of a lifted pose.
 
-Units are meters and pixels; camera axes are x right, y down, z forward.
+Units are meters and pixels. Camera axes are x right, y down, z forward.
 """
 
 from dataclasses import dataclass
@@ -12,63 +12,61 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Camera:
-    """One view. Rotation (3, 3) takes world to camera axes; translation (3,) is the world's origin there."""
+    """One view. Rotation (3, 3) and translation (3,) map world to camera coordinates."""
 
     rotation: np.ndarray
     translation: np.ndarray
-    size: tuple[int, int]  # (height, width) of its pictures
-    focal: np.ndarray | None = None  # (2,) pixels; None where nobody measured it
+    size: tuple[int, int]  # (height, width) of its images
+    focal: np.ndarray | None = None  # (2,) pixels; None if unknown
     center: np.ndarray | None = None  # (2,) x, y in pixels
-    radial: tuple[float, ...] = ()  # of r^2, r^4, r^6
+    radial: tuple[float, ...] = ()  # coefficients of r^2, r^4, r^6
     tangential: tuple[float, float] = (0.0, 0.0)
 
     def intrinsics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Focal lengths and center; raises ValueError where the camera has none."""
+        """Focal lengths and center; raises ValueError if the camera has none."""
         if self.focal is None or self.center is None:
             raise ValueError(
-                "this camera has no intrinsics (focal length and center): poses can be lifted, "
-                "but neither projected nor placed in the room; give Camera(focal=..., center=...)"
+                "this camera has no intrinsics (focal length and center): poses can be lifted, but neither "
+                "projected nor located in camera space; give Camera(focal=..., center=...)"
             )
         return np.asarray(self.focal), np.asarray(self.center)
 
-    def see(self, world: np.ndarray) -> np.ndarray:
+    def world_to_camera(self, world: np.ndarray) -> np.ndarray:
         """World points (..., 3) in camera axes."""
         return world @ np.asarray(self.rotation).T + self.translation
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 3) in camera axes to pixels (..., 2), lens distortion included."""
+        """Points (..., 3) in camera axes to pixels (..., 2), with lens distortion."""
         focal, center = self.intrinsics()
         xy = points[..., :2] / points[..., 2:]
         r2 = (xy**2).sum(-1, keepdims=True)
-        bend = 1 + sum(k * r2 ** (power + 1) for power, k in enumerate(self.radial))
-        p = np.array(self.tangential[::-1])  # as OpenCV counts them
-        xy = xy * (bend + 2 * (xy * p).sum(-1, keepdims=True)) + p * r2
+        radial = 1 + sum(k * r2 ** (power + 1) for power, k in enumerate(self.radial))
+        p = np.array(self.tangential[::-1])  # OpenCV's p2, p1
+        xy = xy * (radial + 2 * (xy * p).sum(-1, keepdims=True)) + p * r2
         return xy * focal + center
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
-        """The directions x/z, y/z (..., 2) that pixels (..., 2) look along, distortion left aside."""
+        """The viewing directions x/z, y/z (..., 2) of pixels (..., 2); ignores lens distortion."""
         focal, center = self.intrinsics()
         return (pixels - center) / focal
 
     def normalize(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels (..., 2) as lifters take them: x from -1 to 1 across the picture, y on the same scale."""
+        """Pixels (..., 2) as lifters take them: x from -1 to 1 across the image, y on the same scale."""
         height, width = self.size
         return pixels / width * 2 - np.array([1, height / width])
 
 
-def solve_root(pose: Tensor, rays: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Where a pose must be to be seen as it was: the root (..., 3) in camera axes, meters.
+def solve_root(pose: Tensor, rays: Tensor) -> Tensor:
+    """The root position (..., 3) in camera axes, meters, at which a pose best matches its 2D joints.
 
-    pose (..., J, 3) relative to its root; rays (..., J, 2) as `Camera.rays` gives them; weights (..., J).
-    A joint p + r is seen at u where (p + r)_xy = u (p + r)_z, which is linear in r: least squares over the
-    joints, a 3 x 3 system a frame. No ground truth is asked.
+    pose: (..., J, 3) relative to its root; rays: (..., J, 2) from `Camera.rays`. A joint p at root r projects
+    to u if (p + r)_xy = u (p + r)_z. This is linear in r: least squares over the joints gives a 3 x 3 system
+    per frame. Needs no ground truth.
     """
-    u, z = rays, pose[..., 2:]
-    weights = torch.ones_like(u[..., :1]) if weights is None else weights[..., None]
-    # rows (1, 0, -u_x) and (0, 1, -u_y) of each joint, against u z - xy
-    eye = torch.eye(2, dtype=pose.dtype, device=pose.device).expand(*u.shape[:-1], 2, 2)
-    rows = torch.cat([eye, -u[..., None]], -1)  # (..., J, 2, 3)
-    wanted = u * z - pose[..., :2]  # (..., J, 2)
-    normal = (weights[..., None, None] * rows[..., :, :, None] * rows[..., :, None, :]).sum((-4, -3))
-    right = (weights[..., None] * rows * wanted[..., None]).sum((-3, -2))  # (..., 3)
+    # rows (1, 0, -u_x) and (0, 1, -u_y) of each joint, right-hand side u z - xy
+    eye = torch.eye(2, dtype=pose.dtype, device=pose.device).expand(*rays.shape[:-1], 2, 2)
+    rows = torch.cat([eye, -rays[..., None]], -1)  # (..., J, 2, 3)
+    target = rays * pose[..., 2:] - pose[..., :2]  # (..., J, 2)
+    normal = (rows[..., :, None] * rows[..., None, :]).sum((-4, -3))  # (..., 3, 3)
+    right = (rows * target[..., None]).sum((-3, -2))  # (..., 3)
     return torch.linalg.solve(normal, right)

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a lifter for one window, exactly and as its papers print them."""
+"""Cost of a lifter for one window: exact, and as the papers count it."""
 
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -7,12 +7,12 @@ from posebook.complexity import record_calls
 from posebook.lifting.models import Lifter
 
 
-def count(lifter: Lifter) -> dict:
+def count(lifter: Lifter) -> dict[str, int]:
     """{"params", "macs", "flops"} for one window of lifter.frames frames; the lifter stays unchanged.
 
-    macs: the multiply-adds of linear layers and matrix products, including attention. flops: twice the
-    multiply-adds of linear layers alone (lifters have no convolutions), as the tables of HoT and KTPFormer
-    print them.
+    macs: all multiply-adds of linear layers and matrix products, including attention. flops: twice the
+    multiply-adds of linear layers alone, which is what HoT's and KTPFormer's tables print. Lifters have no
+    convolutions.
     """
     linear = [module for module in lifter.modules() if isinstance(module, nn.Linear)]
     with FlopCounterMode(display=False) as counter:

@@ -1,17 +1,12 @@
-"""The authors' checkpoint layouts of the lifters, under our names."""
+"""Convert the state dict keys of the authors' lifters to ours."""
 
 import re
-from pathlib import Path
 
 from torch import Tensor
 
-from posebook import models
-from posebook.lifting.models import Lifter
-from posebook.lifting.pruning import FramePruning
-
-# Patterns in their names, one after the other, and what stands here in their place.
+# Patterns in the authors' keys and their replacements, applied in this order.
 NAMES = [
-    # MixSTE's, of which KTPFormer has most
+    # MixSTE; KTPFormer has most of these too
     (r"^Spatial_patch_to_embedding", "start"),
     (r"^Spatial_pos_embed", "places"),
     (r"^Temporal_pos_embed", "times"),
@@ -33,7 +28,7 @@ NAMES = [
     (r"^(kinematic|trajectory)\.graph\.(\d)\.bn", r"\1.graph.\2.norm"),
     (r"^(kinematic|trajectory)\.attn\.norm1", r"\1.block.norm1"),
     (r"^(kinematic|trajectory)\.(attn|norm2|mlp)", r"\1.block.\2"),
-    # MotionBERT's
+    # MotionBERT
     (r"^joints_embed", "start"),
     (r"^pos_embed$", "places"),
     (r"^temp_embed", "times"),
@@ -42,31 +37,19 @@ NAMES = [
     (r"^ts_attn", "fusion"),
     (r"^pre_logits\.fc", "head.features"),
     (r"^head\.(weight|bias)$", r"head.out.\1"),
-]
-AROUND = [  # HoT's own, around either
+    # HoT, outside of the lifter that it prunes
     (r"^pos_embed_token", "positions"),
     (r"^x_token", "recover.queries"),
     (r"^cross_attention\.(?:linear_)?", "recover."),
 ]
 
 
-def remap_keys(state: dict[str, Tensor], hourglass: bool) -> dict[str, Tensor]:
-    """A lifter's tensors in its authors' layout by our names."""
-    found = {}
+def remap_keys(state: dict[str, Tensor], is_hot: bool) -> dict[str, Tensor]:
+    """A lifter's state dict with our keys instead of its authors'; is_hot: it is pruned by HoT."""
+    remapped = {}
     for key, value in state.items():
-        outer = key
-        for pattern, name in AROUND:
-            outer = re.sub(pattern, name, outer)
-        if outer != key:
-            found[outer] = value
-            continue
-        for pattern, name in NAMES:
-            key = re.sub(pattern, name, key)
-        found[f"lifter.{key}" if hourglass else key] = value
-    return found
-
-
-def load_official(lifter: Lifter, source: str | Path | dict[str, Tensor]) -> Lifter:
-    """Load an authors' checkpoint, strictly; raises ValueError as models.load_official does."""
-    state = source if isinstance(source, dict) else models.read_checkpoint(source)
-    return models.load_official(lifter, remap_keys(state, isinstance(lifter, FramePruning)))
+        for pattern, replacement in NAMES:
+            key = re.sub(pattern, replacement, key)
+        inner = is_hot and not key.startswith(("positions", "recover."))
+        remapped[f"lifter.{key}" if inner else key] = value
+    return remapped

@@ -1,12 +1,12 @@
-"""From a video to 3D: `posebook lift VIDEO --weights ... --lifter-weights ...`.
+"""Lift one person in a video to 3D: `posebook lift VIDEO --weights ... --lifter-weights ...`.
 
-A net of pictures sees one person's joints frame by frame; a lifter tells where they are in space.
+A 2D pose model detects the person's joints in each frame; a lifter predicts their 3D positions.
 
-1. One person is followed: the largest box of the first frame that has any, then the one nearest to the last.
-   Where even that is farther off than the last box is long, times the frames gone by, the person is lost.
-2. So is, in a frame, whoever has no joint that the net scores 0.2 or more. Lost joints are put between those
-   before and after, and it is said how many there were.
-3. Nothing is known of the camera but the picture's size: poses are relative to the hip, in its axes, meters.
+1. One person is tracked: the largest box of the first frame with a box, then always the nearest box. The
+   person is lost if the nearest box is farther away than the last box is long, times the frames since then.
+2. The person is also lost in a frame if the model scores no joint 0.2 or more. Missing joints are
+   interpolated over time, and the number of these frames is printed.
+3. Only the image size of the camera is known. Poses are relative to the hip, in camera axes, meters.
 """
 
 import json
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from torch import nn
 from tqdm import tqdm
 
 from posebook import paths, skeletons
@@ -29,28 +28,31 @@ from posebook.lifting.camera import Camera
 from posebook.lifting.clips import Clip, clip_inputs, fill_gaps
 from posebook.lifting.models import Lifter
 from posebook.lifting.skeleton import H36M, check_order, from_coco
+from posebook.models.layers import PoseModel
 from posebook.utils import sha256
 
 LIFTER = paths.WEIGHTS / "lifter-motion.safetensors"
-FPS = 25.0  # of a folder of frames, which does not say it
+FPS = 25.0  # of a folder of images, whose frame rate is unknown
 
 
 @dataclass(frozen=True)
 class Frames:
-    """A video's frames, or a folder's pictures in the order of their numbers; can be iterated again."""
+    """The frames of a video, or the images of a folder in numerical order. It can be iterated repeatedly."""
 
     source: Path
-    pictures: tuple[Path, ...]  # of a folder; of a video what its frames are called, as many as it claims
+    images: tuple[
+        Path, ...
+    ]  # of a folder: its files; of a video: frame numbers, as many as its header states
     fps: float
 
     def __iter__(self) -> Iterator[tuple[Path, np.ndarray | None]]:
-        """Each frame's name and RGB uint8 (H, W, 3), None where a picture cannot be read."""
+        """Each frame's name and RGB uint8 image (H, W, 3), None if it cannot be read."""
         if self.source.is_dir():
-            for path in self.pictures:
+            for path in self.images:
                 try:
                     yield path, read_image(path)
                 except ValueError as error:
-                    print(f"left out: {error}")
+                    print(f"skipped: {error}")
                     yield path, None
             return
         video, number = cv2.VideoCapture(str(self.source)), 0
@@ -58,19 +60,19 @@ class Frames:
             number += 1
             yield Path(f"{number:06d}"), cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
         video.release()
-        if number < 0.98 * len(self.pictures):
-            print(f"{self.source.name} ends after {number} of {len(self.pictures)} frames: it is cut off")
+        if number < 0.98 * len(self.images):  # headers are often wrong by a few frames
+            print(f"{self.source.name} ends after {number} of {len(self.images)} frames: it is truncated")
 
 
 def open_frames(source: str | Path) -> Frames:
-    """The frames of a video file or of a folder.
+    """The frames of a video file or of a folder of images.
 
-    Raises FileNotFoundError where there is none, ValueError for a folder without pictures and for what
+    Raises FileNotFoundError if it does not exist, ValueError for a folder without images and for a file that
     OpenCV cannot open as a video.
     """
     source = Path(source)
     if source.is_dir():
-        return Frames(source, tuple(sorted(predict.list_images([source]), key=_numbered)), FPS)
+        return Frames(source, tuple(sorted(predict.list_images([source]), key=_number_key)), FPS)
     if not source.is_file():
         raise FileNotFoundError(f"no video and no folder of frames at {source}")
     video = cv2.VideoCapture(str(source))
@@ -79,154 +81,162 @@ def open_frames(source: str | Path) -> Frames:
     video.release()
     if not opened:
         raise ValueError(
-            f"{source} cannot be opened as a video: it is none, or OpenCV does not know how it is encoded; "
-            "a folder with its frames as pictures will do as well"
+            f"{source} cannot be opened as a video: it is not a video, or OpenCV does not support its codec; "
+            "you can give a folder with its frames as images instead"
         )
     return Frames(source, tuple(Path(f"{n:06d}") for n in range(1, max(count, 1) + 1)), fps or FPS)
 
 
-def _numbered(path: Path) -> list[str | int]:
-    """A key by which frame 2 comes before frame 10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
+def _number_key(path: Path) -> list[str | int]:
+    """A sort key that puts frame 2 before frame 10."""
+    return [int(text) if text.isdecimal() else text for text in re.split(r"(\d+)", path.name)]
 
 
 def nearest_box(boxes: np.ndarray, last: np.ndarray | None, gone: int = 1) -> int | None:
-    """Which of boxes (N, 4) is the person whose box was `last` so many frames ago; None: nobody. Choice 1."""
+    """The index in boxes (N, 4) of the person with box `last`, `gone` frames ago; None if lost. Choice 1."""
     if not len(boxes):
         return None
     if last is None:
         return int((boxes[:, 2] * boxes[:, 3]).argmax())
-    apart = np.hypot(*(boxes[:, :2] + boxes[:, 2:] / 2 - last[:2] - last[2:] / 2).T)  # (N,)
-    return int(apart.argmin()) if apart.min() <= gone * last[2:].max() else None
+    distance = np.hypot(*(boxes[:, :2] + boxes[:, 2:] / 2 - last[:2] - last[2:] / 2).T)  # (N,) of centers
+    return int(distance.argmin()) if distance.min() <= gone * last[2:].max() else None
 
 
 @dataclass(frozen=True)
 class Track:
-    """One person's 2D joints through all frames."""
+    """One person's 2D joints in all frames."""
 
-    clip: Clip  # keypoints (T, 17, 3) in Human3.6M's order, none of them lost any more; pose None
-    boxes: np.ndarray  # (T, 4) x, y, w, h; NaN where no box was the person's
+    clip: Clip  # keypoints (T, 17, 3) in Human3.6M's order, gaps filled; pose None
+    boxes: np.ndarray  # (T, 4) x, y, w, h; NaN if no box is the person's
     lost: np.ndarray  # (T,) bool: frames without the person
 
 
+def _crop_person(
+    frames: Frames, boxes: predict.BoxSource, input_size: tuple[int, int]
+) -> Iterator[predict.ImageCrops | None]:
+    """For each frame the crop of the tracked person, None if lost.
+
+    Raises ValueError if the images have several sizes.
+    """
+    last, gone, size = None, 1, None
+    for path, image in tqdm(frames, "2D", len(frames.images), unit="frame"):
+        candidates, scores = np.zeros((0, 4)), np.zeros(0)
+        if image is not None:
+            size = size or image.shape[:2]
+            if image.shape[:2] != size:
+                raise ValueError(f"{path} has {image.shape[:2]} pixels, but the frames before it {size}")
+            candidates, scores = boxes(path, image)
+        chosen = nearest_box(candidates, last, gone)
+        if image is None or chosen is None:
+            gone += last is not None
+            yield None
+            continue
+        last, gone = candidates[chosen], 1
+        crops = predict.crop_boxes(path, image, candidates[[chosen]], scores[[chosen]], input_size)
+        yield replace(crops, image=np.broadcast_to(np.uint8(0), image.shape))  # keeps only the shape
+
+
 def track_person(
-    film: Frames,
-    net: nn.Module,
+    frames: Frames,
+    model: PoseModel,
     boxes: predict.BoxSource = predict.full_image_boxes,
     flip_test: bool = True,
     device: str = "cpu",
-    batch: int = 32,
+    batch_size: int = 32,
 ) -> Track:
-    """Follow one person and find its joints in every frame.
+    """Track one person and predict the 2D joints in each frame.
 
-    Raises ValueError for a net of other joints than COCO's or Human3.6M's, for frames of several sizes, where
-    nobody was found, and where too much was lost (`data.fill_gaps`).
+    Raises ValueError if the model's joints are neither COCO's nor Human3.6M's, if the images have several
+    sizes, if no person is found, and if too many joints are missing (`clips.fill_gaps`).
     """
-    names = net.skeleton.keypoints
-    if names != skeletons.get("coco").keypoints:
-        check_order(names)
-    net.to(device).eval()
-    found, where, waiting = (
-        [],
-        [],
-        [],
-    )  # keypoints (17, 3) and boxes (4,) of each frame; pictures, not yet seen
-    last, gone, size = None, 1, None
+    is_coco = model.skeleton.keypoints == skeletons.get("coco").keypoints
+    if not is_coco:
+        check_order(model.skeleton.keypoints)
+    model.to(device).eval()
+    joints: list[np.ndarray] = []  # (17, 3) for each frame
+    person_boxes: list[np.ndarray] = []  # (4,) for each frame
+    pending: list[tuple[int, predict.ImageCrops]] = []  # crops without a prediction, with their frame
 
-    def look() -> None:
-        for (number, _), (points, scores) in zip(
-            waiting,
-            predict.predict_keypoints(net, [picture for _, picture in waiting], flip_test, device),
-            strict=True,
-        ):
+    def predict_pending() -> None:
+        results = predict.predict_keypoints(model, [crops for _, crops in pending], flip_test, device)
+        for (frame, _), (points, scores) in zip(pending, results, strict=True):
             if metrics.mean_scores(scores)[0] > 0:  # choice 2
-                found[number] = np.concatenate([points[0], scores[0][:, None]], -1)
-        waiting.clear()
+                joints[frame] = np.concatenate([points[0], scores[0][:, None]], -1)
+        pending.clear()
 
-    for number, (path, image) in enumerate(tqdm(film, "2D", len(film.pictures), unit="frame")):
-        found.append(np.full((17, 3), np.nan))
-        where.append(np.full(4, np.nan))
-        size = size or (None if image is None else image.shape[:2])
-        if image is not None and image.shape[:2] != size:
-            raise ValueError(f"{path} is of {image.shape[:2]} pixels, and the frames before it of {size}")
-        seen, sure = boxes(path, image) if image is not None else (np.zeros((0, 4)), np.zeros(0))
-        chosen = nearest_box(seen, last, gone)
-        if chosen is None:
-            gone += last is not None
-            continue
-        where[-1], last, gone = seen[chosen], seen[chosen], 1
-        picture = predict.crop_boxes(path, image, seen[[chosen]], sure[[chosen]], net.input_size)
-        waiting.append((number, replace(picture, image=image[:0])))  # the whole frame is no longer wanted
-        if len(waiting) == batch:
-            look()
-    if waiting:
-        look()
-    keypoints, lost = np.stack(found), np.isnan(found).any((1, 2))
-    if lost.all():
+    size = None
+    for frame, crops in enumerate(_crop_person(frames, boxes, model.input_size)):
+        joints.append(np.full((17, 3), np.nan))
+        person_boxes.append(np.full(4, np.nan) if crops is None else crops.boxes[0])
+        if crops is not None:
+            pending.append((frame, crops))
+            size = crops.image.shape[:2]
+        if len(pending) == batch_size:
+            predict_pending()
+    if pending:
+        predict_pending()
+    keypoints, name = np.stack(joints), frames.source.name
+    lost = np.asarray(np.isnan(keypoints).any((1, 2)))
+    if lost.all() or size is None:
         raise ValueError(
-            f"{film.source.name}: no person was found in any of {len(lost)} frames; if there is one, "
-            "other boxes (a detector, a file) or weights that know such pictures may find it"
+            f"{name}: no person was found in any of {len(lost)} frames; if there is one, use other boxes (a "
+            "detector, a file) or weights that were trained on such images"
         )
-    if names == skeletons.get("coco").keypoints:
-        keypoints = from_coco(keypoints)
-    keypoints, _ = fill_gaps(keypoints, film.source.name)
-    camera = Camera(np.eye(3), np.zeros(3), size)
-    return Track(Clip(film.source.name, "", keypoints, None, camera, film.fps), np.stack(where), lost)
+    keypoints = fill_gaps(from_coco(keypoints) if is_coco else keypoints, name)
+    clip = Clip(name, "", keypoints, None, Camera(np.eye(3), np.zeros(3), size), frames.fps)
+    return Track(clip, np.stack(person_boxes), lost)
 
 
-def draw_frames(film: Frames, tracked: Track, count: int = 6) -> dict[int, np.ndarray]:
-    """The 2D joints over so many frames (H, W, 3), evenly spread among those with the person, by number."""
-    seen = np.flatnonzero(~tracked.lost)
-    wanted = set(seen[np.linspace(0, len(seen) - 1, min(count, len(seen))).round().astype(int)].tolist())
-    found = {}
-    for number, (_, image) in enumerate(film):
-        if number in wanted:
-            points = tracked.clip.keypoints[number]
-            found[number] = predict.draw_poses(image, points[None, :, :2], points[None, :, 2], H36M)
-        if len(found) == len(wanted):
+def draw_frames(frames: Frames, track: Track, count: int = 6) -> dict[int, np.ndarray]:
+    """Up to `count` frames with the person, evenly spaced, with the 2D joints: {index: (H, W, 3)}."""
+    found = np.flatnonzero(~track.lost)
+    chosen = set(found[np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)].tolist())
+    drawn: dict[int, np.ndarray] = {}
+    for index, (_, image) in enumerate(frames):
+        if index in chosen and image is not None:
+            points = track.clip.keypoints[index]
+            drawn[index] = predict.draw_poses(image, points[None, :, :2], points[None, :, 2], H36M)
+        if len(drawn) == len(chosen):
             break
-    return found
+    return drawn
 
 
 def lift_clip(lifter: Lifter, clip: Clip, flip_test: bool = True, device: str = "cpu") -> np.ndarray:
-    """Poses (T, 17, 3) of a clip, relative to the hip, in the camera's axes, meters.
+    """Lift a clip to poses (T, 17, 3) relative to the hip, in camera axes, meters.
 
-    flip_test: the mean of what is found as it is and in a mirror. Raises ValueError for a clip that is
-    shorter than the lifter's window.
+    flip_test: average with the prediction for the mirrored clip. Raises ValueError if the clip is shorter
+    than the lifter's window.
     """
-    x = clip_inputs(clip, lifter.channels)
-    if len(x) < lifter.frames:
-        raise ValueError(
-            f"{clip.name} has {len(x)} frames, and the lifter's window is of {lifter.frames}: take a longer "
-            "video, or a lifter of a shorter window"
-        )
-    return training.lift_sequence(lifter.to(device), x, flip_test).numpy()
+    return training.lift_sequence(lifter.to(device), clip_inputs(clip, lifter.channels), flip_test).numpy()
 
 
-def write_poses(out_dir: str | Path, tracked: Track, pose: np.ndarray, about: dict) -> Path:
-    """Write OUT_DIR/poses3d.npz and the same as poses3d.json, for who has no NumPy; returns the first.
+def write_poses(out_dir: str | Path, track: Track, pose: np.ndarray, facts: dict) -> Path:
+    """Write OUT_DIR/poses3d.npz, and the same as poses3d.json for use without NumPy; returns the first.
 
-    pose (T, 17, 3); about: what is to be said of the nets.
+    pose: (T, 17, 3); facts: further entries of the JSON file, such as the models.
     """
-    out_dir, clip = Path(out_dir), tracked.clip
+    out_dir, clip = Path(out_dir), track.clip
     out_dir.mkdir(parents=True, exist_ok=True)
-    arrays = {"pose": pose.round(4), "keypoints": clip.keypoints.round(3), "lost": tracked.lost}
-    np.savez_compressed(out_dir / "poses3d.npz", **arrays, joints=np.array(clip.joints), fps=clip.fps)
-    facts = {
+    pose, keypoints = pose.round(4), clip.keypoints.round(3)
+    np.savez_compressed(
+        out_dir / "poses3d.npz",
+        pose=pose, keypoints=keypoints, lost=track.lost, joints=np.array(clip.joints), fps=clip.fps,
+    )  # fmt: skip
+    content = {
         "source": clip.name,
         "fps": clip.fps,
         "size": list(clip.camera.size),
         "joints": clip.joints,
         "axes": "x right, y down, z away from the camera; meters from the hip",
-    }
-    content = facts | about | {name: values.tolist() for name, values in arrays.items()}
+    } | facts
+    content |= {"pose": pose.tolist(), "keypoints": keypoints.tolist(), "lost": track.lost.tolist()}
     (out_dir / "poses3d.json").write_text(json.dumps(content) + "\n")
     return out_dir / "poses3d.npz"
 
 
 def lift_video(
-    film: Frames,
-    model: nn.Module,
+    frames: Frames,
+    model: PoseModel,
     lifter: Lifter,
     boxes: predict.BoxSource,
     flip_test: bool,
@@ -234,19 +244,17 @@ def lift_video(
     out_dir: str | Path,
     weights: tuple[str, str],
 ) -> tuple[Track, Path]:
-    """Follow one person through a video and write the 3D poses and some frames with the 2D joints drawn
-    over them.
+    """Track one person in a video, write the 3D poses and some frames with the 2D joints drawn on them.
 
-    weights: the files of the 2D model and of the lifter, whose hashes are stored. Returns the track and
-    poses3d.npz.
+    weights: the files of the 2D model and of the lifter; their hashes are stored. Returns the track and the
+    path of poses3d.npz.
     """
-    tracked = track_person(film, model, boxes, flip_test, device)
-    pose = lift_clip(lifter, tracked.clip, flip_test, device)
-    path = write_poses(
-        out_dir, tracked, pose, {"weights": sha256(weights[0]), "lifter_weights": sha256(weights[1])}
-    )
-    for number, image in draw_frames(film, tracked).items():
-        target = Path(out_dir) / "overlays" / f"{number + 1:06d}.jpg"
+    track = track_person(frames, model, boxes, flip_test, device)
+    pose = lift_clip(lifter, track.clip, flip_test, device)
+    facts = {"weights": sha256(weights[0]), "lifter_weights": sha256(weights[1])}
+    path = write_poses(out_dir, track, pose, facts)
+    for index, image in draw_frames(frames, track).items():
+        target = Path(out_dir) / "overlays" / f"{index + 1:06d}.jpg"
         target.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(target), image[..., ::-1])
-    return tracked, path
+    return track, path

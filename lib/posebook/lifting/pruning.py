@@ -1,24 +1,27 @@
-"""Fewer frames in the middle: prune them between two layers of a lifter, recover them at its end.
+"""Frame pruning: remove frames between two layers of a lifter, and recover all frames at its end.
 
 HoT: Li et al., "Hourglass Tokenizer for Efficient Transformer-Based 3D Human Pose Estimation", CVPR 2024, and
 the authors' code. H2OT: "H2OT: Hierarchical Hourglass Tokenizer for Efficient Video Pose Transformers", TPAMI
-2025, of which there is no code: from its abstract and second-hand accounts of its modules.
+2025. H2OT has no public code: it is implemented from its abstract and second-hand descriptions of its
+   modules.
 
-What is chosen, or differs:
-1. HoT breaks near-ties among frames by random numbers; here the earlier frame wins, so that the same input
-   has the same answer. Indices may be given instead, for parity or to reuse them on a mirrored sequence.
-2. The density of a frame counts itself among its two nearest, as the authors' code does: it is exp(-d^2 / 2)
-   of the distance d to the nearest other.
-3. HoT's table of positions, added to the frames that are kept, belongs to its recovery by attention: one that
-   knows where the kept frames lie needs none. Pruned twice, it is added at the first time.
-4. H2OT's schedule is in no source: {2: F/3, 5: F/9} of MixSTE's eight layers is a default, not its figure.
-5. Attention's rank of a frame (H2OT's TPA): how much the frames' mean tokens look at it, softmax(f f' / sqrt
-   C), without weights of its own.
-6. `interpolate` works on the kept indices; frames before the first and after the last kept one repeat it.
+Our choices, and differences from the papers:
+1. HoT breaks near-ties among frames with random numbers. Here the earlier frame wins, so that the same input
+   always gives the same output. The caller can pass frame indices instead, to compare with other code or to
+   use the same frames for a mirrored sequence.
+2. The density of a frame counts the frame itself among its two nearest frames, as in the authors' code. It is
+   exp(-d^2 / 2) for the distance d to the nearest other frame.
+3. HoT adds a position embedding to the kept frames. It belongs to recovery by attention here; interpolation
+   knows the positions of the kept frames and has none. With several prunings it is added at the first one.
+4. No source has H2OT's schedule. The default {2: F/3, 5: F/9} for MixSTE's eight layers is ours.
+5. H2OT's TPA ranks a frame by the attention that it receives from the mean tokens of all frames,
+   softmax(f f' / sqrt C), without learned weights.
+6. `interpolate` is linear between kept frames. Frames before the first or after the last kept one repeat it.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,73 +30,70 @@ from posebook.lifting import models
 from posebook.lifting.models import Lifter
 from posebook.utils import unknown_name_error
 
-Pruner = Callable[[Tensor, Tensor], Tensor]  # tokens (B, F, J, C), 2D joints (B, F, J, 2) to indices (B, f)
+
+@dataclass(frozen=True)
+class Pruner:
+    """Selects `keep` frames: tokens (B, F, J, C) and 2D joints (B, F, J, 2) to sorted indices (B, keep)."""
+
+    keep: int
+
+    def __call__(self, tokens: Tensor, keypoints: Tensor, /) -> Tensor:
+        raise NotImplementedError
 
 
 def _top_frames(scores: Tensor, keep: int) -> Tensor:
-    """The frames (B, f) of the highest scores (B, F), by time; of equal ones the earlier."""
+    """The frames (B, keep) with the highest scores (B, F), in temporal order; of equal scores the earlier."""
     return scores.sort(dim=1, descending=True, stable=True)[1][:, :keep].sort(1)[0]
 
 
 @dataclass(frozen=True)
-class ClusterPruner:
-    """HoT's selection: frames of many alike (dense) that are far from denser ones, by their mean token.
+class ClusterPruner(Pruner):
+    """HoT's cluster centers: frames with a high density and a large distance to any denser frame.
 
-    center: the middle frame is always among them, for a net that answers for it alone (HoT's seq2frame).
+    center: always keep the middle frame, for a model that predicts only this frame (HoT's seq2frame).
     """
 
-    keep: int
     center: bool = False
 
     def __call__(self, tokens: Tensor, _: Tensor) -> Tensor:
         features = tokens.mean(2)  # (B, F, C)
-        apart = torch.cdist(features, features) / features.shape[-1] ** 0.5  # (B, F, F)
-        density = (-apart.topk(2, largest=False)[0].square().mean(-1)).exp()  # (B, F); choice 2
+        distances = torch.cdist(features, features) / features.shape[-1] ** 0.5  # (B, F, F)
+        density = (-distances.topk(2, largest=False)[0].square().mean(-1)).exp()  # (B, F); choice 2
         denser = density[:, None] > density[:, :, None]  # (B, F, F): whether another frame is denser
-        farthest = apart.flatten(1).amax(1)[:, None, None]
-        distance = torch.where(denser, apart, farthest).amin(-1)  # (B, F)
-        scores = density * distance
+        farthest = distances.flatten(1).amax(1)[:, None, None]  # stands for "no denser frame"
+        scores = density * torch.where(denser, distances, farthest).amin(-1)  # (B, F)
         if self.center:
             middle = torch.arange(scores.shape[1], device=scores.device) == scores.shape[1] // 2
             scores = scores.masked_fill(middle, torch.inf)
         return _top_frames(scores, self.keep)
 
 
-@dataclass(frozen=True)
-class MotionPruner:
-    """The frames before which the 2D joints have moved most (H2OT's TPMo)."""
-
-    keep: int
+class MotionPruner(Pruner):
+    """The frames with the largest motion of the 2D joints since the frame before (H2OT's TPMo)."""
 
     def __call__(self, _: Tensor, keypoints: Tensor) -> Tensor:
-        moved = keypoints.diff(dim=1).abs().sum((2, 3))  # (B, F - 1)
-        return _top_frames(nn.functional.pad(moved, (1, 0)), self.keep)
+        motion = keypoints.diff(dim=1).abs().sum((2, 3))  # (B, F - 1)
+        return _top_frames(nn.functional.pad(motion, (1, 0)), self.keep)
 
 
-@dataclass(frozen=True)
-class AttentionPruner:
-    """The frames that the others look at most (H2OT's TPA); choice 5."""
-
-    keep: int
+class AttentionPruner(Pruner):
+    """The frames that receive the most attention from all frames (H2OT's TPA); choice 5."""
 
     def __call__(self, tokens: Tensor, _: Tensor) -> Tensor:
         features = tokens.mean(2)  # (B, F, C)
-        looks = features @ features.transpose(1, 2) / features.shape[-1] ** 0.5
-        return _top_frames(looks.softmax(-1).mean(1), self.keep)
+        attention = features @ features.transpose(1, 2) / features.shape[-1] ** 0.5  # (B, F, F)
+        return _top_frames(attention.softmax(-1).mean(1), self.keep)
 
 
-@dataclass(frozen=True)
-class UniformPruner:
-    """Frames at equal steps, the first and the last among them (H2OT's TPS)."""
-
-    keep: int
+class UniformPruner(Pruner):
+    """Frames at equal steps, including the first and the last (H2OT's TPS)."""
 
     def __call__(self, tokens: Tensor, _: Tensor) -> Tensor:
         steps = torch.linspace(0, tokens.shape[1] - 1, self.keep, device=tokens.device).round().long()
         return steps.expand(len(tokens), -1)
 
 
-PRUNERS = {
+PRUNERS: dict[str, type[Pruner]] = {
     "cluster": ClusterPruner,
     "motion": MotionPruner,
     "attended": AttentionPruner,
@@ -102,7 +102,7 @@ PRUNERS = {
 
 
 class CrossAttention(nn.Module):
-    """Tokens of all frames: learned queries look at those of the kept ones, joint by joint (HoT's TRA)."""
+    """HoT's TRA: learned queries of all frames attend to the tokens of the kept frames, for each joint."""
 
     def __init__(self, frames: int, width: int, heads: int = 8):
         super().__init__()
@@ -111,35 +111,34 @@ class CrossAttention(nn.Module):
         self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
         self.proj = nn.Linear(width, width)
 
-    def look(self, x: Tensor) -> Tensor:
-        """Tokens (B, f, C) of one joint to (B, F, C)."""
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, f, J, C) to (B, F, J, C)."""
+        x = tokens.transpose(1, 2).flatten(0, 1)  # (B J, f, C)
         queries = self.queries.expand(len(x), -1, -1)
         q, k, v = (
-            part(y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part, y in ((self.q, queries), (self.k, x), (self.v, x))
-        )  # (B, heads, F or f, C / heads)
-        seen = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, F, C)
-        return queries + self.proj(seen)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.look(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1)).transpose(1, 2)
+            layer(y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer, y in ((self.q, queries), (self.k, x), (self.v, x))
+        )  # (B J, heads, F or f, C / heads)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = queries + self.proj(attended)  # (B J, F, C)
+        return x.unflatten(0, (len(tokens), -1)).transpose(1, 2)
 
 
 def interpolate(poses: Tensor, kept: Tensor, frames: int) -> Tensor:
-    """Poses (B, f, J, 3) at the frames kept (B, f) to poses (B, F, J, 3), linear between them; choice 6."""
-    kept = kept.contiguous()
+    """Interpolate poses (B, f, J, 3) at the frames `kept` (B, f) to poses (B, frames, J, 3); choice 6."""
+    kept = kept.contiguous()  # searchsorted warns otherwise
     times = torch.arange(frames, device=kept.device).expand(len(kept), -1).contiguous()  # (B, F)
-    after = torch.searchsorted(kept, times).clamp(1, max(1, kept.shape[1] - 1))
-    after = after.clamp(max=kept.shape[1] - 1)
+    last = kept.shape[1] - 1
+    after = torch.searchsorted(kept, times).clamp(min(1, last), last)
     before = (after - 1).clamp(min=0)
     start, end = kept.gather(1, before), kept.gather(1, after)
-    share = (times - start).to(poses.dtype) / (end - start).clamp(min=1)  # (B, F)
+    weight = (times - start).to(poses.dtype) / (end - start).clamp(min=1)  # (B, F)
     left, right = _select_frames(poses, before), _select_frames(poses, after)  # (B, F, J, 3)
-    return left + share.clamp(0, 1)[..., None, None] * (right - left)
+    return left + weight.clamp(0, 1)[..., None, None] * (right - left)
 
 
 def _select_frames(x: Tensor, index: Tensor) -> Tensor:
-    """The frames (B, f) of x (B, F, J, C)."""
+    """The frames `index` (B, f) of x (B, F, J, C)."""
     return x.gather(1, index[..., None, None].expand(-1, -1, *x.shape[2:]))
 
 
@@ -147,32 +146,30 @@ RECOVERIES = ("attend", "interpolate", "keep")
 
 
 class FramePruning(Lifter):
-    """A lifter whose later layers see fewer frames.
+    """A lifter whose later layers process fewer frames.
 
-    prune: which pruner before which layer, counted from 0; recover: "attend" (HoT's, before the head),
-    "interpolate" (H2OT's, after it) or "keep" (answers for the kept frames alone). Raises ValueError for a
-    layer that is not there, for frames that are not, and for another recovery.
+    prune: the pruner before a layer, counted from 0. recover: "attend" (HoT, before the head), "interpolate"
+    (H2OT, after the head) or "keep" (poses of the kept frames only). Raises ValueError for an unknown layer
+    or recovery, and if a pruner keeps more frames than there are.
     """
 
-    def __init__(self, lifter: Lifter, prune: dict[int, Pruner], recover: str = "interpolate"):
-        super().__init__(lifter.frames, lifter.joints, lifter.channels, lifter.width, lifter.depth)
+    def __init__(self, lifter: Lifter, prune: Mapping[int, Pruner], recover: str = "interpolate"):
+        super().__init__(lifter.frames, lifter.channels, lifter.width, lifter.depth)
         if recover not in RECOVERIES:
-            raise ValueError(f"frames are recovered by {', '.join(RECOVERIES)}, not {recover!r}")
+            raise ValueError(f"recover is one of {', '.join(RECOVERIES)}, not {recover!r}")
         self.prune = dict(sorted(prune.items()))
-        left = self.frames
+        frames = self.frames
         for layer, pruner in self.prune.items():
             if layer == 0 and (not isinstance(pruner, UniformPruner) or isinstance(lifter, models.KTPFormer)):
                 raise ValueError(
-                    "before layer 0, which is told each frame's time, only uniform frames can be kept, and "
-                    "none left out of KTPFormer"
+                    "layer 0 adds the temporal positions of the frames: before it only the uniform pruner is "
+                    "possible, and KTPFormer needs all frames"
                 )
             if not 0 <= layer < self.depth:
-                raise ValueError(f"there is no layer {layer} to prune before: 0 to {self.depth - 1}")
-            if not 1 <= pruner.keep <= left:
-                raise ValueError(
-                    f"cannot keep {pruner.keep} frames before layer {layer}: only {left} are left"
-                )
-            left = pruner.keep
+                raise ValueError(f"cannot prune before layer {layer}: layers are 0 to {self.depth - 1}")
+            if not 1 <= pruner.keep <= frames:
+                raise ValueError(f"cannot keep {pruner.keep} frames before layer {layer}: it gets {frames}")
+            frames = pruner.keep
         self.lifter = lifter
         self.recover = CrossAttention(self.frames, self.width) if recover == "attend" else None
         self.interpolates = recover == "interpolate"
@@ -180,24 +177,24 @@ class FramePruning(Lifter):
         self.positions = nn.Parameter(torch.zeros(1, first, self.width)) if recover == "attend" else None
 
     def middle(self, x: Tensor, given: dict[int, Tensor] | None = None) -> tuple[Tensor, dict[int, Tensor]]:
-        """Tokens (B, f, J, C) after all layers, and after each pruning which frames (B, f) are left.
+        """Tokens (B, f, J, C) after all layers, and for each pruned layer the kept frames (B, f) of x.
 
-        given: frames to keep instead of the pruner's, as their numbers among those still there, by layer.
+        given: {layer: indices among the remaining frames}, used instead of the layer's pruner.
         """
-        tokens, kept = self.lifter.embed(x), {}
-        left = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)  # (B, F)
+        tokens = self.lifter.embed(x)
+        kept: dict[int, Tensor] = {}
+        frames = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)  # (B, F)
         for i in range(self.depth):
             if i in self.prune:
-                if (given or {}).get(i) is None:
-                    with torch.no_grad():
-                        keypoints = x[..., :2].gather(1, left[..., None, None].expand(-1, -1, x.shape[2], 2))
-                        index = self.prune[i](tokens, keypoints)  # (B, f)
-                else:
+                if given and i in given:
                     index = given[i]
-                tokens, left = _select_frames(tokens, index), left.gather(1, index)
-                if self.positions is not None and not kept:
+                else:
+                    with torch.no_grad():
+                        index = self.prune[i](tokens, _select_frames(x[..., :2], frames))  # (B, f)
+                tokens, frames = _select_frames(tokens, index), frames.gather(1, index)
+                if self.positions is not None and not kept:  # choice 3
                     tokens = tokens + self.positions[:, :, None]
-                kept[i] = left
+                kept[i] = frames
             tokens = self.lifter.layer(i, tokens)
         return tokens, kept
 
@@ -206,27 +203,27 @@ class FramePruning(Lifter):
         if self.recover is not None:
             return self.lifter.head(self.recover(tokens))  # (B, F, J, 3)
         poses = self.lifter.head(tokens)  # (B, f, J, 3)
-        if not self.interpolates or not kept:
-            return poses
-        return interpolate(poses, list(kept.values())[-1], x.shape[1])
+        return (
+            interpolate(poses, list(kept.values())[-1], x.shape[1]) if self.interpolates and kept else poses
+        )
 
 
 def build_lifter(
     name: str,
     frames: int = 243,
-    prune: dict[int | str, tuple[str, int]] | None = None,
+    prune: Mapping[Any, tuple[str, int]] | None = None,
     recover: str = "interpolate",
-    **options: object,
+    **options: Any,
 ) -> Lifter:
-    """A lifter by its name, untrained, inside an Hourglass where frames are pruned.
+    """Build an untrained lifter, inside FramePruning if `prune` has any layers.
 
-    prune: a pruner's name and how many frames it keeps, by layer: {3: ("cluster", 81)} with recover="attend"
-    is HoT. Raises ValueError, with the near names, for a lifter or a pruner it does not know.
+    prune: {layer: (pruner's name, number of kept frames)}; {3: ("cluster", 81)} with recover="attend" is HoT
+    for MixSTE. Raises ValueError with suggestions for an unknown lifter or pruner.
     """
     lifter = models.build_plain(name, frames, **options)
     pruners = {}
-    for layer, (kind, keep) in (prune or {}).items():
-        if kind not in PRUNERS:
-            raise unknown_name_error(kind, PRUNERS, "pruner")
-        pruners[int(layer)] = PRUNERS[kind](keep)
+    for layer, (pruner, keep) in (prune or {}).items():
+        if pruner not in PRUNERS:
+            raise unknown_name_error(pruner, PRUNERS, "pruner")
+        pruners[int(layer)] = PRUNERS[pruner](keep)
     return FramePruning(lifter, pruners, recover) if pruners else lifter

@@ -1,49 +1,50 @@
-"""Each lifter's training recipe as data. A value's source stands beside it.
+"""The training recipe of each lifter as data, each value with its source.
 
-HoT around MixSTE, MotionBERT and KTPFormer: their authors' released code and configurations. For small nets
-on the embedded motion: ours.
+HoT with MixSTE, MotionBERT and KTPFormer: the authors' released code and configurations. The recipes for
+small models on the bundled synthetic motion are ours.
 
-1. KTPFormer's authors (and D3DP's) scale the gradient by the loss itself, `loss.backward(loss.detach())`: the
-   gradient of half its square. Here it is not, unless `squared` asks for it.
-2. A rate that falls by a factor an epoch is a `lr_gamma` at every epoch.
-3. Where H2OT is trained at all, it is by HoT's recipe: its own is in no source.
+1. KTPFormer's (and D3DP's) authors scale the gradient by the loss itself, `loss.backward(loss.detach())`,
+   which gives the gradient of half the squared loss. Here only `squared` does this.
+2. A learning rate that decays by a factor per epoch has an `lr_gamma` at every epoch.
+3. No source has a training recipe of H2OT: here it is trained by HoT's.
 """
 
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from posebook.training.recipes import BaseRecipe
 from posebook.utils import unknown_name_error
 
-# By joint, wrists and ankles most; MixSTE's code, and with it HoT's and KTPFormer's.
+# Loss weights of the joints, largest for wrists and ankles: MixSTE's code, also used by HoT and KTPFormer.
 JOINTS = (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4)
 
 
 @dataclass(frozen=True)
 class Recipe(BaseRecipe):
-    """How a lifter is trained. A batch counts windows, each of which comes plain and mirrored an epoch."""
+    """Hyperparameters of a lifter's training. A batch contains windows; an epoch has each one twice."""
 
     epochs: int = 160  # HoT
-    batch_size: int = 4  # HoT: 4 of 243 frames
-    base_batch_size: int = 4  # the rate is for this many
+    batch_size: int = 4  # HoT: 4 windows of 243 frames
+    base_batch_size: int = 4  # the batch size that the learning rate is for
     optimizer: str = "adamw"  # all
     learning_rate: float = 4e-5  # HoT
     weight_decay: float = 0.1  # HoT, KTPFormer
-    layer_decay: float = 1.0  # one rate for all layers
+    layer_decay: float = 1.0  # 1: the same learning rate in all layers
     warmup_steps: int = 0
     cosine_start: float = 0.0
     min_lr_ratio: float = 0.01
-    milestones: tuple[int, ...] = tuple(range(1, 160))
-    lr_gamma: float = 0.99  # HoT, KTPFormer: an epoch
-    max_grad_norm: float = 0.0
-    ema_momentum: float = 1.0  # no average
+    milestones: tuple[int, ...] = tuple(range(1, 160))  # choice 2
+    lr_gamma: float = 0.99  # HoT, KTPFormer
+    max_grad_norm: float = 0.0  # 0: no clipping
+    ema_momentum: float = 1.0  # 1: no moving average
     ema_warmup: float = 100.0
     frames: int = 243
     joints: tuple[float, ...] = JOINTS
-    smooth: float = 0.5  # weight of the answer's own squared velocity
-    velocity: float = 2.0  # weight of the velocity's error
-    scale: float = 0.0  # weight of the error after the best scale
+    smooth: float = 0.5  # weight of the predicted squared velocity
+    velocity: float = 2.0  # weight of the velocity error
+    scale: float = 0.0  # weight of the error after the best scaling
     squared: bool = False  # choice 1
-    evaluate_every: int = 10
+    evaluate_every: int = 10  # epochs
 
 
 HOT = Recipe()
@@ -64,7 +65,7 @@ MOTIONBERT = replace(
     scale=0.5,
 )
 PAPER = {"mixste": HOT, "ktpformer": KTPFORMER, "motionbert": MOTIONBERT}
-# A minute of a laptop: a small net on short windows, its answer averaged over the last hundred steps or so.
+# A minute on a laptop: a small model on short windows; its weights are averaged over about a hundred steps.
 DEMO = Recipe(
     epochs=1,
     batch_size=8,
@@ -77,12 +78,12 @@ DEMO = Recipe(
     frames=27,
     evaluate_every=1,
 )
-FAST = replace(DEMO, epochs=2)  # the comparison of VARIANTS
+FAST = replace(DEMO, epochs=2)  # to compare VARIANTS
 PROFILES = ("demo", "fast", "paper")
-SMALL_MODEL = {"width": 32, "depth": 4, "heads": 2}  # of the nets that the profiles demo and fast train
+SMALL_MODEL = {"width": 32, "depth": 4, "heads": 2}  # options of profiles demo and fast
 
-# Ways to prune a small net of 27 frames and 4 layers, by name: pruners by layer, and how frames come back.
-VARIANTS = {
+# Pruning variants of a small model with 27 frames and 4 layers: pruners by layer, and the frame recovery.
+VARIANTS: dict[str, tuple[dict[int, tuple[str, int]], str]] = {
     "full": ({}, "interpolate"),
     "hot": ({1: ("cluster", 9)}, "attend"),
     "h2ot-uniform": ({1: ("uniform", 9), 2: ("uniform", 3)}, "interpolate"),
@@ -90,19 +91,20 @@ VARIANTS = {
     "h2ot-motion": ({1: ("motion", 9), 2: ("motion", 3)}, "interpolate"),
     "h2ot-attended": ({1: ("attended", 9), 2: ("attended", 3)}, "interpolate"),
     "uniform": ({1: ("uniform", 9)}, "interpolate"),
-    "subsampled": ({0: ("uniform", 9)}, "interpolate"),  # the net never sees the other frames
+    "subsampled": ({0: ("uniform", 9)}, "interpolate"),  # the model never sees the other frames
 }
-# The skeleton's tree with its joints exchanged, so that no link is a bone: what no body is like.
+# A control graph for KTPFormer: the skeleton's tree with permuted joints, so that no link is a bone.
 NO_BONES = (
     (7, 11), (11, 0), (0, 10), (7, 5), (5, 8), (8, 4), (7, 15), (15, 13),
     (13, 9), (9, 16), (13, 1), (1, 12), (12, 14), (13, 2), (2, 6), (6, 3),
 )  # fmt: skip
 
 
-def get(profile: str, lifter: str, **changes: object) -> Recipe:
-    """The recipe of a profile, with some fields set otherwise; ValueError offers the near names.
+def get(profile: str, lifter: str, **changes: Any) -> Recipe:
+    """The recipe of a profile with changed fields; raises ValueError with suggestions for an unknown name.
 
-    Profile paper is the lifter's own; the others are one recipe for all, so that lifters can be compared.
+    Profile paper is the lifter's own recipe. The others are the same for all lifters, so that these can be
+    compared.
     """
     if profile not in PROFILES:
         raise unknown_name_error(profile, PROFILES, "profile")
@@ -110,5 +112,5 @@ def get(profile: str, lifter: str, **changes: object) -> Recipe:
     for name in changes:
         if name not in asdict(recipe):
             raise unknown_name_error(name, asdict(recipe), "recipe field")
-    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
-    return replace(recipe, **lists)
+    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    return replace(recipe, **changes)

@@ -1,21 +1,24 @@
-"""Human3.6M's seventeen joints as a tree: bones, mirror, graph, and how COCO's joints become these.
+"""The seventeen Human3.6M joints as a tree: bones, mirroring, graph, and conversion from COCO's joints.
 
-Ionescu et al., "Human3.6M", TPAMI 2014; which 17 of its 32 joints, in which order, as all lifters since
-Pavllo et al., "3D human pose estimation in video", CVPR 2019, have them. Axes are B, F (frames), J, C.
+Ionescu et al., "Human3.6M", TPAMI 2014. The choice and order of 17 of its 32 joints is the one that lifters
+use since Pavllo et al., "3D human pose estimation in video", CVPR 2019. Axes are B, F (frames), J, C.
 
-1. Joint 9 is the nose, called neck in some codes, and joint 10 the top of the head.
-2. COCO has no hip, spine, thorax or top of the head: the first three are means of what they lie between, the
-   last lies beyond the eyes as far as these are from the nose, twice.
+1. Joint 9 is the nose, which some codebases call neck. Joint 10 is the top of the head.
+2. COCO has no hip center, spine, thorax or top of the head. The first three are means of the joints around
+   them. The last lies beyond the midpoint of the eyes, at twice the distance from the nose to this midpoint.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from posebook.skeletons import Skeleton, joint_difference
-from posebook.skeletons import get as skeleton_of
+from posebook.skeletons import get as get_skeleton
+
+Poses = TypeVar("Poses", Tensor, np.ndarray)
 
 _JOINTS = (
     "hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "spine",
@@ -27,21 +30,21 @@ BONES = tuple((parent, joint) for joint, parent in enumerate(PARENTS) if parent 
 H36M = Skeleton("h36m", _JOINTS, BONES, (), None)
 
 
-def mirror(x: Tensor | np.ndarray) -> Tensor | np.ndarray:
-    """Poses (..., J, C) seen in a mirror: x negated, left and right joints exchanged. Its own inverse."""
+def mirror(x: Poses) -> Poses:
+    """Mirror poses (..., J, C): negate x and exchange left and right joints. Its own inverse."""
     x = x[..., H36M.flip_indices, :]
     sign = [-1.0] + [1.0] * (x.shape[-1] - 1)
     return x * (x.new_tensor(sign) if isinstance(x, Tensor) else np.array(sign, x.dtype))
 
 
 def bones(pose: Tensor) -> Tensor:
-    """The lengths (..., 16) of the bones of poses (..., J, 3), in the order of BONES."""
+    """The bone lengths (..., 16) of poses (..., J, 3), in the order of BONES."""
     parents, joints = zip(*BONES, strict=True)
     return (pose[..., joints, :] - pose[..., parents, :]).norm(dim=-1)
 
 
-def adjacency(links: Sequence[tuple[int, int]], nodes: int) -> Tensor:
-    """A graph (N, N): each node linked to itself by 1, and to its neighbors by shares of another 1."""
+def adjacency(links: Sequence[Sequence[int]], nodes: int) -> Tensor:
+    """The adjacency matrix (N, N) of an undirected graph, normalized by rows, plus the identity."""
     graph = torch.zeros(nodes, nodes)
     for a, b in links:
         graph[a, b] = graph[b, a] = 1.0
@@ -49,24 +52,22 @@ def adjacency(links: Sequence[tuple[int, int]], nodes: int) -> Tensor:
 
 
 def from_coco(keypoints: np.ndarray) -> np.ndarray:
-    """COCO's joints (..., 17, C), x and y first, as Human3.6M's (..., 17, C); choice 2."""
-    index = {name: joint for joint, name in enumerate(skeleton_of("coco").keypoints)}
-    part = {name: keypoints[..., joint, :] for name, joint in index.items()}
+    """Convert COCO joints (..., 17, C), x and y first, to Human3.6M joints (..., 17, C); choice 2."""
+    joints = {name: keypoints[..., i, :] for i, name in enumerate(get_skeleton("coco").keypoints)}
 
-    def between(name: str) -> np.ndarray:
-        return (part[f"left_{name}"] + part[f"right_{name}"]) / 2
+    def center(name: str) -> np.ndarray:
+        return (joints[f"left_{name}"] + joints[f"right_{name}"]) / 2
 
-    part["hip"], part["thorax"], eyes = between("hip"), between("shoulder"), between("eye")
-    part["spine"] = (part["hip"] + part["thorax"]) / 2
-    part["head"] = eyes.copy()
-    part["head"][..., :2] += 2 * (eyes - part["nose"])[..., :2]
-    return np.stack([part[name] for name in _JOINTS], -2)
+    joints["hip"], joints["thorax"], eyes = center("hip"), center("shoulder"), center("eye")
+    joints["spine"] = (joints["hip"] + joints["thorax"]) / 2
+    joints["head"] = eyes.copy()
+    joints["head"][..., :2] += 2 * (eyes - joints["nose"])[..., :2]  # not the score
+    return np.stack([joints[name] for name in _JOINTS], -2)
 
 
 def check_order(joints: Sequence[str]) -> None:
-    """Raise ValueError where joints do not come in Human3.6M's order; offers `from_coco` for COCO's."""
-    wrong = joint_difference(tuple(joints), _JOINTS)
-    if wrong:
-        coco = tuple(joints) == skeleton_of("coco").keypoints
-        way = "posebook.lifting.skeleton.from_coco turns COCO's joints into these" if coco else "reorder them"
-        raise ValueError(f"lifters take Human3.6M's joints in its order, and here {wrong}: {way}")
+    """Raise ValueError if joints are not in Human3.6M's order; for COCO's joints it suggests `from_coco`."""
+    if difference := joint_difference(tuple(joints), _JOINTS):
+        is_coco = tuple(joints) == get_skeleton("coco").keypoints
+        fix = "convert them with posebook.lifting.skeleton.from_coco" if is_coco else "reorder them"
+        raise ValueError(f"lifters need Human3.6M's 17 joints in its order, but {difference}: {fix}")

@@ -1,17 +1,18 @@
-"""Training and scoring of lifters, through the loop that all nets of posebook share.
+"""Train and evaluate lifters with the training loop that all models share.
 
 posebook train-lifter --lifter mixste --prune '{"1": ["uniform", 9]}'
 
-The loss is that of MixSTE's code: joints' weighted distance, the answer's own squared velocity, and the error
-of velocity; MotionBERT's adds the distance after the best scale.
+The loss is the one of MixSTE's code: the weighted distance of the joints, the squared velocity of the
+prediction, and the velocity error. MotionBERT's adds the distance after the best scaling.
 """
 
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from posebook import records
 from posebook.lifting import complexity, h36m_3dhp, metrics, pruning, recipes, synthetic_motion, weights_io
@@ -24,85 +25,99 @@ from posebook.training.config import TrainConfig
 from posebook.utils import unknown_name_error
 
 DATASETS = ("motion", *h36m_3dhp.NAMES)
-SYNTHETIC_CLIPS = {"train": 240, "val": 40}  # clips of 243 frames at 25 a second
+SYNTHETIC_CLIPS = {"train": 240, "val": 40}  # clips of 243 frames at 25 frames per second
 
 
 def load_clips(dataset: str, root: str | Path | None, split: str) -> list[Clip]:
-    """The clips of a dataset's split: motion, which is made here, or those of files."""
+    """The clips of a split of the bundled synthetic motion ("motion"), or of a dataset's files in `root`."""
     if dataset not in DATASETS:
         raise unknown_name_error(dataset, DATASETS, "dataset")
     if dataset == "motion":
         return synthetic_motion.load_split(split, SYNTHETIC_CLIPS[split], frames=243, fps=25.0)
+    if root is None:
+        raise ValueError(f"dataset {dataset} needs data_root, the folder of its npz files")
     return h36m_3dhp.load(dataset, root, split)
 
 
 def clips_hash(clips: list[Clip]) -> str:
-    """What tells these clips from others: a hash of all that nets are given and asked."""
-    found = hashlib.sha256()
+    """A SHA-256 of the 2D and 3D joints of clips."""
+    digest = hashlib.sha256()
     for clip in clips:
-        found.update(clip.keypoints.astype("float32").tobytes() + clip.pose.astype("float32").tobytes())
-    return found.hexdigest()
+        assert clip.pose is not None, f"{clip.name} has no 3D pose"
+        digest.update(clip.keypoints.astype("float32").tobytes() + clip.pose.astype("float32").tobytes())
+    return digest.hexdigest()
 
 
-def lifting_loss(found: Tensor, truth: Tensor, counted: Tensor, recipe: Recipe) -> Tensor:
-    """The recipe's loss of poses (B, F, J, 3) in meters, over the frames that count (B, F) bool."""
-    frames = counted.to(found.dtype)  # (B, F)
-    steps = frames[:, 1:]  # a velocity counts with its later frame
+def dataset_facts(name: str, split: str, clips: list[Clip]) -> dict:
+    """What a record says of a dataset."""
+    return {"name": name, "split": split, "sha256": clips_hash(clips), "clips": len(clips)}
 
-    def mean(values: Tensor, of: Tensor) -> Tensor:
-        """Of values (B, f, J) over counted frames (B, f) and joints."""
-        return (values * of[..., None]).sum() / (of.sum() * values.shape[-1]).clamp(min=1)
 
-    weights = found.new_tensor(recipe.joints)  # (J,)
-    total = mean(weights * (found - truth).norm(dim=-1), frames)
-    moved = found.diff(dim=1)  # (B, F - 1, J, 3)
+def lifting_loss(predicted: Tensor, truth: Tensor, mask: Tensor, recipe: Recipe) -> Tensor:
+    """The recipe's loss of poses (B, F, J, 3) in meters, over the frames of a mask (B, F) bool."""
+    frames = mask.to(predicted.dtype)  # (B, F)
+    steps = frames[:, 1:]  # a velocity counts if its later frame does
+
+    def mean(values: Tensor, weights: Tensor) -> Tensor:
+        """The mean of values (B, f, J) over joints and frames with weights (B, f)."""
+        return (values * weights[..., None]).sum() / (weights.sum() * values.shape[-1]).clamp(min=1)
+
+    joint_weights = predicted.new_tensor(recipe.joints)  # (J,)
+    total = mean(joint_weights * (predicted - truth).norm(dim=-1), frames)
+    velocity = predicted.diff(dim=1)  # (B, F - 1, J, 3)
     if recipe.smooth:
-        total = total + recipe.smooth * mean(weights * moved.square().mean(-1), steps)
+        total = total + recipe.smooth * mean(joint_weights * velocity.square().mean(-1), steps)
     if recipe.velocity:
-        total = total + recipe.velocity * mean((moved - truth.diff(dim=1)).norm(dim=-1), steps)
+        total = total + recipe.velocity * mean((velocity - truth.diff(dim=1)).norm(dim=-1), steps)
     if recipe.scale:
-        best = (found * truth).sum((-2, -1)) / found.square().sum((-2, -1)).clamp(min=1e-8)  # (B, F)
-        total = total + recipe.scale * mean((best[..., None, None] * found - truth).norm(dim=-1), frames)
+        scale = (predicted * truth).sum((-2, -1)) / predicted.square().sum((-2, -1)).clamp(min=1e-8)  # (B, F)
+        total = total + recipe.scale * mean((scale[..., None, None] * predicted - truth).norm(dim=-1), frames)
     return total.square() / 2 if recipe.squared else total
 
 
-def lifter_objective(net: Callable, batch: list[Tensor], recipe: Recipe) -> Tensor:
-    """`loss` of a net on inputs (B, F, J, C), targets (B, F, J, 3) and counted frames (B, F)."""
-    x, truth, counted = batch
-    return lifting_loss(net(x).float(), truth, counted, recipe)
+def lifter_objective(model: Callable, batch: list[Tensor], recipe: Recipe) -> Tensor:
+    """`lifting_loss` of a model on inputs (B, F, J, C), targets (B, F, J, 3) and masks (B, F)."""
+    x, truth, mask = batch
+    return lifting_loss(model(x).float(), truth, mask, recipe)
 
 
 @torch.no_grad()
-def lift_sequence(
-    net: Lifter, x: Tensor, flip_test: bool = True, pad: bool = False, batch: int = 64
-) -> Tensor:
-    """A whole sequence (T, J, C) to poses (T, J, 3), meters relative to the hip, every frame once.
+def lift_sequence(lifter: Lifter, x: Tensor, flip_test: bool = True, batch_size: int = 64) -> Tensor:
+    """Lift a sequence (T, J, C) of any length, window by window, to (T, J, 3): meters relative to the hip.
 
-    flip_test: averaged with the answer for the mirrored sequence; pad: a sequence shorter than the net's
-    window repeats its last frame. Raises ValueError for one, without it.
+    flip_test: average with the prediction for the mirrored sequence. Raises ValueError if the sequence is
+    shorter than the lifter's window.
     """
-    device, places = next(net.parameters()).device, window_starts(len(x), net.frames, pad)
-    x, length = x.to(device), len(x)
-    if length < net.frames:
-        x = torch.cat([x, x[-1:].expand(net.frames - length, -1, -1)])
+    device, windows = next(lifter.parameters()).device, window_starts(len(x), lifter.frames)
+    x = x.to(device)
     poses = x.new_zeros(len(x), x.shape[1], 3)
-    net.eval()
-    for first in range(0, len(places), batch):
-        some = places[first : first + batch]
-        chunk = torch.stack([x[start : start + net.frames] for start, _ in some])  # (B, F, J, C)
-        found = net(chunk)
+    lifter.eval()
+    for first in range(0, len(windows), batch_size):
+        chunk = windows[first : first + batch_size]
+        inputs = torch.stack([x[start : start + lifter.frames] for start, _ in chunk])  # (B, F, J, C)
+        predicted = lifter(inputs)
         if flip_test:
-            found = (found + mirror(net(mirror(chunk)))) / 2
-        for (start, counted), pose in zip(some, found - found[:, :, :1], strict=True):
-            mine = torch.from_numpy(counted).to(device)
-            poses[start : start + net.frames][mine] = pose[mine]
-    return poses[:length].cpu()
+            predicted = (predicted + mirror(lifter(mirror(inputs)))) / 2
+        for (start, mask), pose in zip(chunk, predicted - predicted[:, :, :1], strict=True):
+            frames = torch.from_numpy(mask).to(device)
+            poses[start : start + lifter.frames][frames] = pose[frames]
+    return poses.cpu()
 
 
-def evaluate_lifter(net: Lifter, clips: list[Clip], flip_test: bool = True) -> tuple[dict, dict]:
-    """Metrics in mm of a net on clips: the mean over actions, and by action."""
-    found = [lift_sequence(net, clip_inputs(clip, net.channels), flip_test) for clip in clips]
-    return metrics.measure(found, [clip_targets(clip) for clip in clips], [clip.action for clip in clips])
+def evaluate_lifter(lifter: Lifter, clips: list[Clip], flip_test: bool = True) -> tuple[dict, dict]:
+    """Metrics in mm of a lifter on clips: the mean over actions, and by action."""
+    predicted = [lift_sequence(lifter, clip_inputs(clip, lifter.channels), flip_test) for clip in clips]
+    return metrics.measure(predicted, [clip_targets(clip) for clip in clips], [clip.action for clip in clips])
+
+
+def _builder_options(lifter: str, profile: str, prune: dict | None, recover: str, options: dict) -> dict:
+    """Keyword arguments of `pruning.build_lifter`; raises ValueError for a lifter that cannot be trained."""
+    if lifter not in LIFTERS:
+        raise unknown_name_error(lifter, LIFTERS, "lifter")
+    if recover == "keep":
+        raise ValueError("a lifter that predicts only the kept frames cannot be trained: recover all frames")
+    options = ({} if profile == "paper" else recipes.SMALL_MODEL) | options
+    return options | {"prune": prune, "recover": recover} if prune else options
 
 
 def train_lifter(
@@ -112,80 +127,77 @@ def train_lifter(
     profile: str = "demo",
     device: str = "cpu",
     seed: int = 0,
-    out_dir: str = "reports",
+    out_dir: str | Path = "reports",
     prune: dict | None = None,
     recover: str = "interpolate",
     options: dict | None = None,
     name: str | None = None,
-    **changes: object,
+    **changes: Any,
 ) -> dict:
-    """Train a lifter, with frames pruned where `prune` says so, evaluate it, and return the record.
+    """Train a lifter, evaluate it, and return the record; {} in all processes but the first.
 
-    prune and recover as hourglass.build takes them; options: the lifter's keyword arguments, on top of a
-    small net's in the profiles demo and fast; changes: fields of the recipe. Weights and checkpoints go to
-    OUT_DIR/runs/NAME-HASH; the same call goes on from there. Raises ValueError before any work for what it
-    does not know, and as posebook.training.train does.
+    Its many parameters are the options of `posebook train-lifter`. prune, recover: see
+    `pruning.build_lifter`. options: keyword arguments of the lifter, added to `recipes.SMALL_MODEL` in the
+    profiles demo and fast. changes: fields of the recipe. Weights and checkpoints go to
+    OUT_DIR/runs/NAME-HASH, where the same call continues. Raises ValueError for unknown names before any
+    work, and as posebook.training.train does.
     """
-    if lifter not in LIFTERS:
-        raise unknown_name_error(lifter, LIFTERS, "lifter")
-    if recover == "keep":
-        raise ValueError("a net that answers for the kept frames alone is not trained here: recover them")
+    options = _builder_options(lifter, profile, prune, recover, options or {})
     recipe = recipes.get(profile, lifter, **changes)
-    options = ({} if profile == "paper" else recipes.SMALL_MODEL) | (options or {})
-    if prune:
-        options |= {"prune": prune, "recover": recover}
-    way = runtime.make_runtime(TrainConfig(device=device))
-    watch = records.RunMetadata(way.device)
+    runtime_config = runtime.make_runtime(TrainConfig(device=device))
+    metadata = records.RunMetadata(runtime_config.device)
     torch.manual_seed(seed)
-    net = pruning.build_lifter(lifter, recipe.frames, **options)
+    model = pruning.build_lifter(lifter, recipe.frames, **options)
     train_clips, val_clips = (load_clips(dataset, data_root, split) for split in ("train", "val"))
     name = name or f"lift-{lifter}-{dataset}-{profile}-seed{seed}"
     identity = {"lifter": lifter, "options": options, "data": clips_hash(train_clips), "seed": seed}
 
-    def people(_: bool) -> WindowDataset:
-        return WindowDataset(train_clips, recipe, seed, recipe.frames, net.channels)
+    def make_dataset(_: bool) -> WindowDataset:
+        return WindowDataset(train_clips, recipe, seed, model.channels)
 
-    def score(ema: Lifter) -> dict:
-        return evaluate_lifter(ema, val_clips, flip_test=False)[0]
+    def score(ema: nn.Module) -> dict:
+        return evaluate_lifter(as_lifter(ema), val_clips, flip_test=False)[0]
 
     spec = loop.RunSpec(name, Path(out_dir), identity)
-    run, folder = loop.fit(net, people, recipe, way, spec, score, lifter_objective)
-    if way.rank > 0:  # the first process writes the record
+    run, folder = loop.fit(model, make_dataset, recipe, runtime_config, spec, score, lifter_objective)
+    if runtime_config.rank > 0:  # the first process writes the record
         return {}
-    means, actions = evaluate_lifter(run.ema, val_clips)
-    plain = evaluate_lifter(run.ema, val_clips, flip_test=False)[0]
-    run.curve[-1] |= plain
-    weights = folder / "weights.safetensors"
-    sha256 = weights_io.save_weights(run.ema.cpu(), weights, lifter, dataset, **options)
+    evaluation = evaluation_fields(as_lifter(run.ema), dataset, val_clips)
+    run.curve[-1] |= evaluation["metrics_without_flip"]
+    path = folder / "weights.safetensors"
+    digest = weights_io.save_weights(as_lifter(run.ema.cpu()), path, lifter, dataset, **options)
     fields = {
         "model": lifter,
         "options": options,
-        "dataset": {
-            "name": dataset,
-            "split": "train",
-            "sha256": clips_hash(train_clips),
-            "clips": len(train_clips),
-        },
+        "dataset": dataset_facts(dataset, "train", train_clips),
         "profile": profile,
-        "parameters": run.identity["recipe"] | {"dataset": dataset, "device": way.device},
+        "parameters": run.identity["recipe"] | {"dataset": dataset, "device": runtime_config.device},
+        **evaluation,
+        "curve": run.curve,
+        "weights": records.weights_facts(path, digest, "scratch", dataset),
+    }
+    return records.build("lift", name, metadata, run.seconds, **fields, seed=seed)
+
+
+def as_lifter(model: nn.Module) -> Lifter:
+    """The model that the training loop returns, with its type."""
+    assert isinstance(model, Lifter)
+    return model
+
+
+def evaluation_fields(lifter: Lifter, dataset: str, clips: list[Clip]) -> dict:
+    """The fields of a record that describe a lifter's evaluation."""
+    means, actions = evaluate_lifter(lifter, clips)
+    frames = sum(len(clip.keypoints) for clip in clips)
+    return {
         "protocol": {
             "input": "2D joints with a detector's errors" if dataset == "motion" else "2D joints of the file",
             "flip_test": True,
             "metric": "mm, hip at 0, every frame once, mean over actions",
         },
-        "evaluated": {
-            "name": dataset,
-            "split": "val",
-            "sha256": clips_hash(val_clips),
-            "clips": len(val_clips),
-            "frames": sum(len(clip.pose) for clip in val_clips),
-        },
+        "evaluated": dataset_facts(dataset, "val", clips) | {"frames": frames},
         "metrics": means,
-        "metrics_without_flip": plain,
+        "metrics_without_flip": evaluate_lifter(lifter, clips, flip_test=False)[0],
         "actions": actions,
-        "complexity": complexity.count(run.ema),
-        "curve": run.curve,
-        "weights": records.weights_facts(weights, sha256, "scratch", dataset),
-        "seed": seed,
+        "complexity": complexity.count(lifter),
     }
-    return records.build("lift", name, watch, run.seconds, **fields)

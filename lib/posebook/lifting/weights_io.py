@@ -1,8 +1,9 @@
-"""Lifters' weights as files: written with what builds the lifter again, and read, the authors' too."""
+"""Read and write lifters' weights: our files, which also store how to build the lifter, and the authors'."""
 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 
@@ -11,46 +12,46 @@ from posebook.lifting import key_mapping, pruning
 from posebook.lifting.models import LIFTERS, Lifter
 from posebook.utils import sha256
 
-# Before which layer HoT's authors prune the frames of each lifter.
+# The layer before which HoT's authors prune the frames of each lifter.
 HOT = {"mixste": 3, "motionbert": 1}
-WINDOWED = re.compile(r"(lifter\.)?(times|trajectory\.positions)")  # tables with a row a frame
+PER_FRAME = re.compile(r"(lifter\.)?(times|trajectory\.positions)")  # embeddings (1, frames, ...)
 
 
 def save_weights(
-    lifter: Lifter, path: str | Path, name: str, trained_on: str | None = None, **options: object
+    lifter: Lifter, path: str | Path, name: str, trained_on: str | None = None, **options: Any
 ) -> str:
-    """Write a lifter that `hourglass.build(name, frames, **options)` built; returns the file's SHA-256."""
+    """Write a lifter from `pruning.build_lifter(name, frames, **options)`; returns the file's SHA-256."""
     facts = {"model": name, "frames": lifter.frames, "options": options, "trained_on": trained_on}
     state = {key: value.detach().cpu().contiguous() for key, value in lifter.state_dict().items()}
     safetensors.torch.save_file(state, path, {"posebook": json.dumps(facts)})
     return sha256(path)
 
 
-def load_weights(path: str | Path, name: str | None = None, frames: int | None = None) -> Lifter:
-    """The lifter of a weights file, in eval mode: built as the file says, or, for an authors' file, as `name`
-    of its published size, with the window that its tables have, inside HoT where it has HoT's.
+def load_weights(path: str | Path, name: str | None = None) -> Lifter:
+    """The lifter of a weights file, in eval mode.
 
-    frames: the window it must have; None: any. Raises FileNotFoundError, and ValueError for a file of no
-    lifter, of another lifter than `name`, of another window, or that does not say which lifter it is.
+    Our files state which lifter it is. For an authors' file give `name`; the lifter gets its published size,
+    the window length of the file's embeddings, and HoT's pruning if the file has HoT's tensors.
+
+    Raises FileNotFoundError, and ValueError if the file has no lifter or another one than `name`, or does not
+    state its lifter.
     """
     path, state = Path(path), models.read_checkpoint(path)
-    told = models.describe_weights(path)
-    if told and told["model"] not in LIFTERS:
-        raise ValueError(f"{path.name} holds weights of {told['model']}, which is no lifter")
-    if not told and name is None:
-        raise ValueError(f"{path.name} does not say which lifter it is: name one of {', '.join(LIFTERS)}")
-    if name and told.get("model", name) != name:
-        raise ValueError(f"{path.name} holds weights of {told['model']}, not of {name}")
-    if told:
+    facts = models.describe_weights(path)
+    if facts and facts["model"] not in LIFTERS:
+        raise ValueError(f"{path.name} has weights of {facts['model']}, which is not a lifter")
+    if name and facts and facts["model"] != name:
+        raise ValueError(f"{path.name} has weights of {facts['model']}, not of {name}")
+    if facts:
         state = migration.migrate_keys(state)
-        lifter = pruning.build_lifter(told["model"], told["frames"], **told["options"])
+        lifter = pruning.build_lifter(facts["model"], facts["frames"], **facts["options"])
+    elif name is None:
+        raise ValueError(f"{path.name} does not state its lifter: give one of {', '.join(LIFTERS)}")
     else:
-        hot = "x_token" in state and name in HOT
-        state = key_mapping.remap_keys(state, hot)
-        tables = [value.shape[1] for key, value in state.items() if WINDOWED.fullmatch(key)]
-        around = {"prune": {HOT[name]: ("cluster", state["positions"].shape[1])}} if hot else {}
-        lifter = pruning.build_lifter(name, *tables[:1], **around, recover="attend")
+        is_hot = "x_token" in state and name in HOT
+        state = key_mapping.remap_keys(state, is_hot)
+        window = next((value.shape[1] for key, value in state.items() if PER_FRAME.fullmatch(key)), 243)
+        prune = {HOT[name]: ("cluster", state["positions"].shape[1])} if is_hot else None
+        lifter = pruning.build_lifter(name, window, prune, recover="attend")
     models.load_official(lifter, state)
-    if frames not in (None, lifter.frames):
-        raise ValueError(f"{path.name} is a lifter of windows of {lifter.frames} frames, not of {frames}")
     return lifter.eval()
