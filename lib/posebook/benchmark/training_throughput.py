@@ -249,7 +249,7 @@ def _step_function(
 
     def step() -> None:
         # train_step only calls its model
-        loop.train_step(state, forward, batch, batch_size, recipe, config, 1)  # type: ignore[arg-type]
+        loop.train_step(state, forward, batch, batch_size, recipe, config, 1)
         update_ema(ema, model, state.step, recipe)
 
     step()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from posebook import complexity, models, records
+from posebook import complexity, models, paths, records
 from posebook.datasets import PoseDataset
 from posebook.evaluation import bootstrap, metrics
 from posebook.evaluation.metrics import ImageStats, Predictions
@@ -45,6 +45,18 @@ def protocol(dataset: PoseDataset, input_size: tuple[int, int], flip_test: bool,
         "nms": f"OKS {metrics.NMS_THRESHOLD}" if uses_oks and dataset.boxes != "ground truth" else None,
         "rescoring": f"mean of joint scores above {metrics.JOINT_THRESHOLD}" if uses_oks else None,
         "evaluated_on": dataset.split,
+    }
+
+
+def weights_file_facts(path: str | Path, trained_on: str | None) -> dict:
+    """The `weights` field of an evaluation's record."""
+    path = Path(path)
+    return {
+        "sha256": sha256(path),
+        "trained_on": trained_on,
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "bundled": path.resolve().parent == paths.WEIGHTS,
     }
 
 
@@ -95,7 +107,7 @@ def evaluate_weights(
         interval=bootstrap.interval(stats),
         metrics_without_flip=without_flip,
         complexity=complexity.count(model, model.input_size),
-        weights={"sha256": sha256(weights), "trained_on": facts.get("trained_on", trained_on)},
+        weights=weights_file_facts(weights, facts.get("trained_on", trained_on)),
         seed=seed,
     )
     return record, predictions, stats

@@ -199,6 +199,7 @@ def train(
         states.append(state)
         merged += plain_models(state.ema.cpu(), val_sets[own])
         weights = folder / "weights.safetensors"
+        assert isinstance(state.ema, PoseModel)
         digest = models.save_weights(state.ema, weights, MODEL, DATASETS[0], **options)
     return records.build(
         "several",
