@@ -10,8 +10,8 @@ fvcore     (also mmengine, thus mmpose 1.x) as exact, without fused attention; p
            (nearest) or 4 (bilinear) for each output element of upsampling
 thop       by module type: convolutions and linear layers without bias, batch norm and layer norm 4 for each
            element, transposed convolutions on the output grid, softmax, average pooling, and bilinear
-           upsampling 11 for each output element; no products outside of layers. Its number
-           of parameters omits bare parameters, which belong to no counted layer
+           upsampling 11 for each output element; no products outside of layers. Its number of parameters
+           omits bare parameters, which belong to no counted layer
 mmcv       (1.x, thus mmpose 0.x) by module type: convolutions with bias, norms 2 for each element, ReLU and
            its variants, pooling and upsampling 1
 hrnet      get_model_summary of the HRNet code: convolutions and linear layers; transposed convolutions on the

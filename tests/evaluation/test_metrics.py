@@ -180,7 +180,7 @@ def test_oks_nms_against_a_loop(tmp_path):
     assert sorted(best) == np.flatnonzero(remains).tolist() and 100 < len(best) < 200
     assert (
         len(metrics.coco_results(replace(twice, boxes="ground truth"), both)) == 200
-    )  # one pose per person: no NMS
+    )  # annotated boxes: no NMS
 
 
 def test_crowdpose_agrees_with_another_evaluator(test_data, tmp_path):

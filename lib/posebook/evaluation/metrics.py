@@ -66,17 +66,13 @@ class ImageStats:
 
 
 def metric_type(dataset: PoseDataset) -> str:
-    """The metric that scores a dataset: 'oks', 'crowd', 'pckh' or 'pck'.
-
-    'crowd' and 'pckh' are for CrowdPose and MPII only. Other data with the same joints is scored by 'oks',
-    because it has no crowd index and no head sizes.
-    """
+    """The metric that scores a dataset: 'oks', 'crowd' (CrowdPose), 'pckh' (MPII) or 'pck'."""
     return dataset.metric_type
 
 
 def check_dependencies(dataset: PoseDataset) -> None:
     """Raise ModuleNotFoundError if the dataset's metric needs a package that is not installed."""
-    if metric_type(dataset) in ("oks", "crowd") and importlib.util.find_spec("pycocotools") is None:
+    if dataset.metric_type in ("oks", "crowd") and importlib.util.find_spec("pycocotools") is None:
         raise ModuleNotFoundError(
             f"{dataset.name} is scored by pycocotools, which is not installed: pip install pycocotools, or "
             "train on a dataset that does not need it (lspet, mpii)"
