@@ -83,4 +83,4 @@ format: setup ## put the code into ruff's form
 
 clean: ## remove what was made here: reports and the embedded dataset; .venv stays
 	find reports -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
-	rm -rf data/synthetic .snakemake .pytest_cache .ruff_cache
+	rm -rf data/synthetic .snakemake .pytest_cache .ruff_cache .mypy_cache .coverage

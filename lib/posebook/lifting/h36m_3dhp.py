@@ -82,7 +82,7 @@ def cameras(subject: str) -> dict[str, Camera]:
 
 @cache
 def _camera_parameters() -> dict:
-    return json.loads(CAMERAS.read_text(encoding="utf-8"))
+    return json.loads(paths.require(CAMERAS).read_text(encoding="utf-8"))
 
 
 def _read(root: Path, file: str, names: tuple[str, ...], dataset: str, layout: str) -> list[dict]:

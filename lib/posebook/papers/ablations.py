@@ -78,7 +78,7 @@ def rows(path: Path = FILE) -> dict[str, GridRow]:
     a paper's recipe on that dataset, and for a duplicate id.
     """
     rows_by_id: dict[str, GridRow] = {}
-    with open(path, newline="", encoding="utf8") as file:
+    with open(paths.require(path), newline="", encoding="utf8") as file:
         for line, cells in enumerate(csv.DictReader(file), 2):  # line 1 is the header
             try:
                 parsed = {name: json.loads(cells[name]) for name in ("options", "changes", "seed")}

@@ -20,7 +20,8 @@ NO_FLIP_TEST = "test-time augmentation: no"  # part of the `setting` of a row
 def load_cells(folder: str | Path = FOLDER) -> pd.DataFrame:
     """Every published cell of all papers in the folder, one row for each cell, all columns as text."""
     frames = [
-        pd.read_csv(path, dtype=str, keep_default_na=False) for path in sorted(Path(folder).glob("*.csv"))
+        pd.read_csv(path, dtype=str, keep_default_na=False)
+        for path in sorted(paths.require(Path(folder)).glob("*.csv"))
     ]
     if not frames:
         raise FileNotFoundError(f"no published results in {folder}: expected one CSV file for each paper")

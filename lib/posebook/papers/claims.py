@@ -53,7 +53,7 @@ def load_claims(paper: str, path: Path = CLAIMS) -> dict[str, Claim]:
 
     Raises ValueError for an unknown paper or a duplicate id.
     """
-    lines = pd.read_csv(path, dtype=str, keep_default_na=False)
+    lines = pd.read_csv(paths.require(path), dtype=str, keep_default_na=False)
     if paper not in set(lines["paper"]):
         raise unknown_name_error(paper, lines["paper"].unique(), "paper")
     lines = lines[lines["paper"] == paper]

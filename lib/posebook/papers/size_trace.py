@@ -93,7 +93,7 @@ def _errata() -> list[dict[str, Any]]:
 
     The column `builds` is 'label: model options size dataset | ...', with '-' for no options.
     """
-    lines = pd.read_csv(ERRATA, dtype=str, keep_default_na=False).to_dict("records")
+    lines = pd.read_csv(paths.require(ERRATA), dtype=str, keep_default_na=False).to_dict("records")
     for line in lines:
         line["cells"] = []
         for text in filter(None, map(str.strip, line["builds"].split("|"))):
