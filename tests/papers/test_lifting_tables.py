@@ -192,7 +192,7 @@ def test_frames_per_layer():
 
 
 def test_guidance_table_groups_by_options():
-    rows = [{"model": "plain", "guided": False}, {"model": "starpose", "history": True, "guided": True}]
+    rows = [{"net": "plain", "guided": False}, {"net": "starpose", "history": True, "guided": True}]
     results = [[row | dict.fromkeys(metrics.METRICS, 1.0 + seed) for row in rows] for seed in range(2)]
     made = [{"kind": "starpose", "name": f"s{seed}", "metrics": each} for seed, each in enumerate(results)]
     table = lifting_tables.guidance_table(made)

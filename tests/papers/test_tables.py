@@ -194,7 +194,7 @@ def test_training_command_has_cost():
     run = record(dataset__name="synthetic", evaluated__name="synthetic", wall_seconds=3600.0)
     run |= {"name": "train-made", "complexity": {"macs": {"exact": 432_300_000}}}
     run["parameters"] |= {"epochs": 10}
-    run["dataset"]["persons"] = 36_000  # 100 dataset/s
+    run["dataset"]["persons"] = 36_000  # 100 people/s
     run["complexity"]["macs"]["exact"] = size_trace.count(
         {"model": "lapx", "options": "", "input_size": "256x256", "dataset": "mpii"}, []
     )["macs"]["exact"]
@@ -203,7 +203,7 @@ def test_training_command_has_cost():
     run["complexity"]["macs"]["exact"] = 432_300_000
     found = cell(tables.build_table(PAPER, "main_results", [run]), "StarNet-Pose-T", "AP")
     hours = 210 * 149_813 / 100 / 3600
-    assert f"about {hours:.0f} hours at the speed of train-made: 100 dataset/s" in found["cost"]
+    assert f"about {hours:.0f} hours at the speed of train-made: 100 people/s" in found["cost"]
     assert ap()["cost"] == ""
 
 

@@ -28,9 +28,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     outputs so far is then saved beside `out` with `.failed` in its name; its page shows where it stopped.
     Exit with status 2 for a parameter that the notebook does not have.
     """
-    os.environ.setdefault(
-        "JUPYTER_PREFER_ENV_PATH", "1"
-    )  # this environment's kernel, not a kernel of the user
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # not a kernel of the user
     os.environ["POSEBOOK_STILL"] = "1"  # pages cannot show widgets
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds; keeps log files short
