@@ -50,6 +50,11 @@ RECIPE: dict[str, Any] = {  # changes to profile demo
     "ema_warmup": 200.0,
 }
 PCK_THRESHOLD = 0.1  # of a box's longer side
+PROTOCOL = {
+    "boxes": "ground truth",
+    "flip_test": False,
+    "metric": f"joints within {PCK_THRESHOLD} of the box's longer side; OKS AP by pycocotools",
+}
 
 
 def split_by_image(sets: Sequence[PoseDataset]) -> list[PoseDataset]:
@@ -149,6 +154,7 @@ def fit_model(
     spec: loop.RunSpec,
 ) -> tuple[TrainState, Path, dict[str, float]]:
     """Train a model on its sets. Return the run's state, its folder, and metrics on the validation sets."""
+    spec = replace(spec, identity=spec.identity | {"data": [one.sha256 for one in train_sets]})
 
     def make_dataset(_: bool) -> EpochDataset:
         samples = [TrainDataset(one, recipe, spec.identity["seed"]) for one in train_sets]
@@ -174,8 +180,7 @@ def train(
 ) -> dict:
     """Train one method's models on both sets, evaluate the merged plain models, and return the record.
 
-    changes: changed recipe fields, such as epochs. The same call resumes an interrupted run. Raises
-    ValueError before any work for an unknown name.
+    changes: recipe fields. The same call resumes an interrupted run. Raises ValueError for unknown names.
     """
     recipe = recipes.get("demo", MODEL, DATASETS[0], **RECIPE | changes)
     if method not in METHODS:
@@ -191,9 +196,7 @@ def train(
     for number, model in enumerate(trained):
         own = slice(None) if len(trained) == 1 else slice(number, number + 1)
         name = "-".join(["several", method, *(one.name for one in train_sets[own]), f"seed{seed}"])
-        identity = {"way": method, "net": MODEL_OPTIONS, "seed": seed}
-        identity["data"] = [one.sha256 for one in train_sets[own]]
-        spec = loop.RunSpec(name, Path(out_dir), identity)
+        spec = loop.RunSpec(name, Path(out_dir), {"way": method, "net": MODEL_OPTIONS, "seed": seed})
         state, folder, own_scores = fit_model(model, train_sets[own], val_sets[own], recipe, settings, spec)
         scores |= own_scores
         states.append(state)
@@ -201,6 +204,10 @@ def train(
         weights = folder / "weights.safetensors"
         assert isinstance(state.ema, PoseModel)
         digest = models.save_weights(state.ema, weights, MODEL, DATASETS[0], **options)
+    guess = {
+        metric_name("PCK@0.1", val_set): pck(val_set, median_baseline(train_set, val_set))
+        for train_set, val_set in zip(train_sets, val_sets, strict=True)
+    }
     return records.build(
         "several",
         f"several-{method}-seed{seed}",
@@ -212,18 +219,10 @@ def train(
         datasets=[one.describe() for one in train_sets],
         profile="demo",
         parameters=states[0].identity["recipe"] | {"way": method, "device": device},
-        protocol={
-            "input_size": list(recipe.input_size),
-            "boxes": "ground truth",
-            "flip_test": False,
-            "metric": f"joints within {PCK_THRESHOLD} of the box's longer side; OKS AP by pycocotools",
-        },
+        protocol=PROTOCOL | {"input_size": list(recipe.input_size)},
         evaluated=val_sets[0].describe(),
         metrics=scores,
-        guess={
-            metric_name("PCK@0.1", val_set): pck(val_set, median_baseline(train_set, val_set))
-            for train_set, val_set in zip(train_sets, val_sets, strict=True)
-        },
+        guess=guess,
         complexity={
             "trained": [complexity.count(model, recipe.input_size) for model in trained],
             "merged": [complexity.count(model, recipe.input_size) for model in merged],
