@@ -14,7 +14,7 @@ SHARED = "codecs complexity import_graph losses migration paths records skeleton
 
 # (module, function or class, what it does); consecutive steps hand their result on
 TRAINING_SAMPLE = [
-    ("datasets.coco_json", "load_people", "annotation file to people with joints and boxes"),
+    ("datasets.coco_json", "make_dataset", "annotation file to people with joints and boxes"),
     (
         "datasets.canvas_cache",
         "cut_canvas",

@@ -12,7 +12,7 @@ from posebook.report import browser
 
 HTML = ROOT / "reports" / "html"
 PAGES = sorted(HTML.rglob("*.html"))
-CHROMIUM = next(filter(None, map(shutil.which, browser.NAMES)), None)
+CHROMIUM = next(filter(None, map(shutil.which, browser.BROWSERS)), None)
 pytestmark = [
     pytest.mark.pages,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (on Debian: apt-get install chromium)"),

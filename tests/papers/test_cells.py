@@ -66,6 +66,7 @@ def test_commands_train_the_recipe_of_the_cell(everything, tmp_path):
     assert asked == (3 + 5 + 6 + 14) + (2 + 2 + 2) + (3 + 1) + (2 + 4) + 8
 
 
+@pytest.mark.slow
 def test_scorecard_counts():
     card = tables.scorecard([])
     ours = card["paper"] == PAPER
@@ -94,11 +95,13 @@ def test_accuracies_state_their_data():
     assert table.loc[0, "measured on"] == "lspet val2017, 6,352 people"
 
 
-def test_unknown_table_raises_with_known_ones():
+def test_unknown_table_raises_with_known_ones(tmp_path):
     with pytest.raises(ValueError, match=r"StarNet-Pose/speed"):
         tables.build_table(PAPER, "spede", [])
     with pytest.raises(FileNotFoundError, match="one CSV file for each paper"):
-        load_cells("no/such/folder")
+        load_cells(tmp_path)
+    with pytest.raises(FileNotFoundError, match="part of the posebook repository"):
+        load_cells(tmp_path / "missing")
 
 
 def test_ablation_sizes_use_options_and_skeleton():

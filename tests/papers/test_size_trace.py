@@ -7,6 +7,9 @@ from posebook.papers import size_trace
 from posebook.papers.cells import load_cells
 
 
+pytestmark = pytest.mark.slow  # counts every model of the papers
+
+
 @pytest.fixture(scope="module")
 def record() -> dict:
     """A record like that of the complexity page, with every model counted once."""

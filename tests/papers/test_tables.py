@@ -172,6 +172,7 @@ def test_measured_rows_are_paired_if_predictions_are_archived(tmp_path):
     assert tables.paired_differences(tables.build_table(PAPER, "main_results", runs)).empty
 
 
+@pytest.mark.slow
 def test_rows_without_flip_test_are_paired_by_archived_predictions(tmp_path):
     dataset, hits = PoseDataset("made", "val", skeletons.get("mpii"), "", (), None), np.ones((2, 50))
     hits[1, :10] = 0

@@ -111,12 +111,6 @@ def test_course_lists_all_lessons_after_their_prerequisites():
         assert row["about"]
 
 
-def test_readme_lists_course_in_order():
-    section = re.search(r"^## Learn$(.+?)^## ", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    linked = re.findall(r"notebooks/learn/(\w+)\.ipynb", section[1])
-    assert linked == ["index", *(row["lesson"] for row in COURSE)]
-
-
 def test_lesson_states_its_content_early(lesson):
     assert "**What you will see.**" in "\n".join(prose(lesson)[:2])
 
