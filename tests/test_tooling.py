@@ -1,5 +1,6 @@
 """Configuration of continuous integration, pre-commit and packaging agrees with the repository."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -89,3 +90,14 @@ def test_wheel_names_what_needs_the_repository(wheel):
     refused = posebook(wheel, "grid")
     assert refused.returncode == 2
     assert re.fullmatch(r".*grid\.csv is part of the posebook repository.*\n", refused.stderr), refused.stderr
+
+
+def test_listed_constructions_are_found_with_line_and_advice():
+    specification = importlib.util.spec_from_file_location("check", ROOT / "workflow" / "check_english.py")
+    check = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(check)
+    assert check.find("Each joint has one weight.\nRaises Value" + "Error where the file is damaged.") == [
+        (2, "ValueError " + "where", "use 'if'")
+    ]
+    assert check.find("It stands" + " beside the record. Each image an hour.") != []
+    assert check.find("We keep one image per person, which is not large.") == []

@@ -177,11 +177,13 @@ def run_notebook(name: str, monkeypatch, **parameters: object) -> None:
 
 
 def test_notebook_raises_without_a_person(small, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"nobody to explain: no person \[999\] in synthetic val"):
+    with pytest.raises(ValueError, match=r"no person to explain: no \[999\] in synthetic val"):
         run_notebook("attribution", monkeypatch, data_root=str(small), people=[999])
     empty_image = tmp_path / "wall.png"
     cv2.imwrite(str(empty_image), np.random.default_rng(0).integers(90, 120, (200, 120, 3)).astype(np.uint8))
-    with pytest.raises(ValueError, match="nobody to explain: over .*wall.png the net is about as unsure as"):
+    with pytest.raises(
+        ValueError, match="no person to explain: over .*wall.png the net is about as unsure as"
+    ):
         run_notebook("attribution", monkeypatch, data_root=str(small), image=str(empty_image))
 
 

@@ -6,7 +6,6 @@ from posebook import complexity
 from posebook.papers import size_trace
 from posebook.papers.cells import load_cells
 
-
 pytestmark = pytest.mark.slow  # counts every model of the papers
 
 

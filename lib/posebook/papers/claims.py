@@ -129,7 +129,7 @@ def check_margin(first: Mapping, second: Mapping, evidence: str, note: str = "")
 
 
 def _missing_commands(cells: Sequence[Mapping]) -> str:
-    """The commands that would measure these cells, then what is missing for cells without a command."""
+    """The commands that would measure these cells; for a cell without one, its missing weights or recipe."""
     commands = [f"`{cell['command']}` {cell['cost']}".strip() for cell in cells if cell["command"]]
     missing = [f"weights or a recipe for {cell['row']}" for cell in cells if not cell["command"]]
     return "; ".join(dict.fromkeys(commands + missing))

@@ -10,7 +10,7 @@ from posebook.papers.size_trace import count
 from posebook.training import recipes
 
 COCO_BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
-# Person instances to train on. COCO: instances with a labeled joint that are no crowds. The others are
+# Person instances to train on. COCO: instances with a labeled joint, without crowds. The others are
 # estimated: COCO-mini has 5000 of COCO's 118,287 images; CrowdPose's trainval is assumed to have as many
 # instances per image as its val split (7,074 instances in 2,000 images).
 TRAINING_INSTANCES = {
