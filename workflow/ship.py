@@ -3,7 +3,9 @@
     python workflow/ship.py RECORD.json reports/runs/NAME-HASH/weights.safetensors [NAME [EARLIER...]]
 
 NAME is MODEL-synthetic by default. EARLIER are the records of the runs that this one started from, oldest
-first. All facts on the card come from the records. Only runs on the bundled synthetic data may be shipped.
+first. All facts on the card come from the records. Runs on the bundled synthetic data and on the combination
+PHOTOGRAPHS may be shipped. The card of the latter takes its results from the archived evaluations of the
+shipped file: ship it, evaluate it, archive the records, and ship it again.
 """
 
 import json
@@ -13,23 +15,30 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from posebook import codecs, migration, models, paths, utils
+from posebook import codecs, migration, models, paths, records, utils
+
+PHOTOGRAPHS = "coco-sample+lspet+synthetic"
 
 
 def ship(record_path: Path, weights: Path, name: str = "", *earlier: str) -> None:
     """Write NAME.safetensors, NAME.golden.safetensors and NAME.md to data/weights."""
     record = read_record(record_path)
-    if record["dataset"]["name"] != "synthetic":
-        raise SystemExit(f"weights trained on {record['dataset']['name']} are not shipped")
+    trained_on = record["dataset"]["name"]
+    if trained_on not in ("synthetic", PHOTOGRAPHS):
+        raise SystemExit(f"weights trained on {trained_on} are not shipped")
     if utils.sha256(weights) != record["weights"]["sha256"]:
         raise SystemExit(f"{weights} is not the file that the record describes")
     name = name or f"{record['model']}-synthetic"
     target = paths.WEIGHTS / f"{name}.safetensors"
+    images = models.trained_images(weights)
+    model = models.load_weights(weights)
     digest = models.save_weights(
-        models.load_weights(weights), target, record["model"], "synthetic", torch.float16, **record["options"]
+        model, target, record["model"], trained_on, torch.float16, images, **record["options"]
     )
     safetensors.torch.save_file(golden_tensors(target), target.with_name(f"{name}.golden.safetensors"))
-    target.with_name(f"{name}.md").write_text(card(record, name, digest, [read_record(p) for p in earlier]))
+    write_card = card if trained_on == "synthetic" else photographs_card
+    text = write_card(record, name, digest, [read_record(path) for path in earlier])
+    target.with_name(f"{name}.md").write_text(text)
 
 
 def read_record(path: str | Path) -> dict:
@@ -116,6 +125,95 @@ AP without flip test, of the averaged weights.
 | --- | --- | --- | --- | --- |
 {curve}
 """
+
+
+def photographs_card(record: dict, name: str, digest: str, earlier: list[dict]) -> str:
+    """Return the model card of weights trained on photographs."""
+    height, width = record["parameters"]["input_size"]
+    runs = [*earlier, record]
+    hours = sum(run["wall_seconds"] for run in runs) / 3600
+    shares = ", ".join(f"{one['share']:.2f} {one['name']}" for one in record["dataset"]["sources"])
+    people = {one["name"]: one["persons"] for one in record["dataset"]["sources"]}
+    evaluations = [r for r in records.load(records.ARCHIVE) if r.get("weights", {}).get("sha256") == digest]
+    return f"""# {name}
+
+`{record["model"]}` for real photographs. `posebook predict` uses these weights by default.
+
+- Input {height} x {width} (height, width), 17 COCO joints; float16 safetensors,
+  SHA-256 `{digest}`.
+- Started from {runs[0]["weights"]["initialization"]}.
+- {len(runs)} runs, each from the weights of the previous one: {hours:.1f} hours on
+  {record["machine"]["device"]}, last commit `{record["code"]["commit"][:12]}`, seed {record["seed"]}.
+- Golden tensors: `{name}.golden.safetensors`, an input and this model's output, checked at 1e-3 by the tests.
+
+## Data and terms
+
+| source | people | terms |
+| --- | --- | --- |
+| COCO: 702 photographs of val2017 | {people["coco-sample"]:,} | annotations CC BY 4.0; image licenses vary |
+| Leeds Sports Pose Extended (CVPR 2011) | {people["lspet"]:,} | for research |
+| rendered by posebook | {people["synthetic"]:,} | Apache-2.0 |
+
+The images belong to their authors. Shares of an epoch in the last run: {shares}.
+LSPET has 12 of the 17 joints. Predictions of MoveNet Lightning (Apache-2.0) were added as labels of missing
+joints for the people on whom it agreed with LSPET's annotations. A tenth of the images was held out to select
+settings.
+
+**Intended use:** research, teaching, and poses on your own photographs. Do not use it to identify or judge
+people. The file contains no photograph. **Do not report results on COCO val2017:** 702 of its images were
+used in training. The file contains hashes of all training photographs; `posebook evaluate` refuses these images.
+
+## Results
+
+{results(evaluations)}
+
+## Learning curves
+
+On held-out training images, without flip test: PCK@0.2 for LSPET, AP for the others.
+
+| run | epoch | samples | loss | COCO | LSPET | rendered |
+| --- | --- | --- | --- | --- | --- | --- |
+{source_curves(runs)}
+
+LAPX and AMFACPose were not trained on photographs: a CPU core trains them with about 5 people per second.
+"""
+
+
+def results(evaluations: list[dict]) -> str:
+    """Return tables of the archived evaluations of the shipped file."""
+    blocks = []
+    for run in evaluations:
+        (low, high), single, dataset = run["interval"], run["metrics_without_flip"], run["dataset"]
+        people = f"{dataset['persons']:,} people of {dataset['split']}"
+        lines = [f"**{dataset['name']}**: {people}, annotated boxes.",
+                 f"The 95 % interval of the first metric is {low:.3f} to {high:.3f}.", "",
+                 "| metric | flip test | without |", "| --- | --- | --- |"]  # fmt: skip
+        metrics = {key: value for key, value in run["metrics"].items() if isinstance(value, float)}
+        lines += [f"| {key} | {value:.3f} | {single[key]:.3f} |" for key, value in metrics.items()]
+        if breakdown := run.get("breakdown"):
+            groups = breakdown["by_visibility"] | breakdown["by_occlusion"]
+            lines += ["", "| joints or people | AP | people |", "| --- | --- | --- |"]
+            lines += [f"| {key} | {ap:.3f} | {people} |" for key, (ap, people) in groups.items()]
+            lines += ["", "How often a pose fails (OKS below 0.5), by condition:", "",
+                      "| condition | people | failed |", "| --- | --- | --- |"]  # fmt: skip
+            failures = breakdown["failures"].items()
+            lines += [f"| {key} | {row['people']} | {row['failed']:.0%} |" for key, row in failures]
+            rates = ", ".join(f"{key} {rate:.0%}" for key, rate in breakdown["error_types"].items())
+            lines += ["", f"Labeled joints by type of error (Ronchi and Perona, ICCV 2017): {rates}."]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) or "Not evaluated yet."
+
+
+def source_curves(runs: list[dict]) -> str:
+    """Return table rows of the learning curves of each source over consecutive runs."""
+    rows, samples = [], 0
+    for number, run in enumerate(runs, 1):
+        for point in run["curve"]:
+            samples += run["dataset"]["persons"]
+            values = [point.get(key) for key in ("coco-sample AP", "lspet PCK@0.2", "synthetic AP")]
+            cells = " | ".join("" if value is None else f"{value:.3f}" for value in values)
+            rows.append(f"| {number} | {point['epoch']} | {samples:,} | {point['loss']:.5f} | {cells} |")
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":

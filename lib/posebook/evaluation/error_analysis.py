@@ -12,6 +12,7 @@ annotated person.
 3. AP by visibility counts either the visible or the hidden joints; the scorer sees the others as unlabeled.
    AP by occlusion groups people by their share of hidden joints. Both exclude the people outside of the
    group together with their predictions, which would otherwise count as false positives.
+4. The conditions of `failure_rates` and their limits are ours.
 """
 
 from dataclasses import replace
@@ -25,9 +26,11 @@ from posebook.evaluation.metrics import (
     check_predictions,
     coco_ground_truth,
     group_by_image,
+    oks,
 )
 
 GOOD, CLOSE = 0.85, 0.5
+FAILED = 0.5  # OKS of a pose
 ERROR_TYPES = ("good", "jitter", "inversion", "swap", "miss")
 # Shares of hidden joints: above the first number, up to and including the second.
 OCCLUSION_GROUPS = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 1.0))
@@ -148,3 +151,78 @@ def by_occlusion(dataset: PoseDataset, predictions: Predictions) -> dict[str, tu
         members = (share > low) & (share <= high) if high else share == 0
         groups[name] = members, labeled
     return _group_ap(dataset, predictions, groups)
+
+
+def failure_rates(dataset: PoseDataset, predictions: Predictions) -> dict[str, dict[str, float]]:
+    """How often the pose of a person fails: OKS below FAILED over the labeled joints.
+
+    Returns {condition: {"people", "failed"}}: the number of people under a condition and the share of them
+    that failed, first for all people, then for the six conditions of `_conditions`. A condition without
+    people is left out. Raises ValueError as `classify_errors` does.
+    """
+    _check_inputs(dataset, predictions)
+    sigmas = np.array(dataset.skeleton.sigmas)
+    similarity = []
+    for person, points in zip(dataset.instances, predictions.keypoints, strict=True):
+        labeled = person.keypoints[:, 2] > 0
+        annotated = person.keypoints[None, labeled, :2]  # (1, L, 2)
+        similarity.append(oks(points[labeled], annotated, np.array([person.area]), sigmas[labeled])[0])
+    failed = np.array(similarity) < FAILED  # (N,)
+    groups = {"all": np.ones(len(failed), bool)} | _conditions(dataset)
+    return {
+        name: {"people": int(members.sum()), "failed": float(failed[members].mean())}
+        for name, members in groups.items()
+        if members.any()
+    }
+
+
+def _conditions(dataset: PoseDataset) -> dict[str, np.ndarray]:
+    """Conditions under which poses are hard to predict, as boolean arrays (N,)."""
+    visibility = _visibility(dataset)  # (N, K)
+    labeled = (visibility > 0).sum(1)
+    boxes = np.array([person.bbox for person in dataset.instances])  # (N, 4)
+    crowded = np.zeros(len(boxes), bool)
+    for group in group_by_image(dataset):
+        for index in group:
+            others = boxes[group[group != index]]
+            crowded[index] = bool((_iou(boxes[index], others) > 0.1).any())
+    return {
+        "small (area below 64 x 64 pixels)": np.array([p.area for p in dataset.instances]) < 64**2,
+        "overlaps another person (IoU above 0.1)": crowded,
+        "over a quarter of the joints hidden": (visibility == 1).sum(1) > labeled / 4,
+        "at most eight joints labeled": labeled <= 8,
+        "torso tilted by more than 45 degrees": _tilted(dataset),
+        "box wider than high": boxes[:, 2] > boxes[:, 3],
+    }
+
+
+def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union (M,) of a box (4,) with others (M, 4), all x, y, w, h."""
+    low = np.maximum(box[:2], others[:, :2])  # (M, 2)
+    high = np.minimum(box[:2] + box[2:], others[:, :2] + others[:, 2:])
+    intersection = (high - low).clip(0).prod(1)  # (M,)
+    return intersection / (box[2:].prod() + others[:, 2:].prod(1) - intersection)
+
+
+def _tilted(dataset: PoseDataset) -> np.ndarray:
+    """Whether the torso is over 45 degrees from upright (N,); False if its joints are not all labeled."""
+    names = dataset.skeleton.keypoints
+    sides = [[f"{side}_{part}" for side in ("left", "right")] for part in ("shoulder", "hip")]
+    if not {name for pair in sides for name in pair} <= set(names):
+        return np.zeros(len(dataset.instances), bool)
+    result = []
+    for person in dataset.instances:
+        torso = person.keypoints[[[names.index(name) for name in pair] for pair in sides]]  # (2, 2, 3)
+        x, y = (torso[0] - torso[1]).mean(0)[:2]  # from the middle of the hips to that of the shoulders
+        result.append(bool((torso[..., 2] > 0).all() and -y < abs(x)))
+    return np.array(result)
+
+
+def breakdown(dataset: PoseDataset, predictions: Predictions) -> dict[str, dict]:
+    """Everything of this module that a record stores."""
+    return {
+        "error_types": error_rates(classify_errors(dataset, predictions)),
+        "by_visibility": by_visibility(dataset, predictions),
+        "by_occlusion": by_occlusion(dataset, predictions),
+        "failures": failure_rates(dataset, predictions),
+    }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from posebook import complexity, models, paths, records
 from posebook.datasets import PoseDataset
-from posebook.evaluation import bootstrap, metrics
+from posebook.evaluation import bootstrap, error_analysis, metrics
 from posebook.evaluation.metrics import ImageStats, Predictions
 from posebook.evaluation.predictions import check_not_trained_on, predict
 from posebook.models.layers import PoseModel
@@ -110,4 +110,6 @@ def evaluate_weights(
         weights=weights_file_facts(weights, facts.get("trained_on", trained_on)),
         seed=seed,
     )
+    if dataset.skeleton.sigmas and dataset.boxes == "ground truth":
+        record["breakdown"] = error_analysis.breakdown(dataset, predictions)
     return record, predictions, stats
