@@ -161,7 +161,7 @@ settings.
 
 **Intended use:** research, teaching, and poses on your own photographs. Do not use it to identify or judge
 people. The file contains no photograph. **Do not report results on COCO val2017:** 702 of its images were
-used in training. The file contains hashes of all training photographs; `posebook evaluate` refuses these images.
+used in training. The file contains hashes of all training photographs; `posebook evaluate` refuses them.
 
 ## Results
 

@@ -62,7 +62,7 @@ def test_command_line_writes_record_and_predictions(test_data, tmp_path):
         if not e["iscrowd"]
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes + boxes[:5]))  # five people are detected twice
-    command = [sys.executable, "-m", "posebook.evaluation", "--weights", str(predict.DEFAULT_WEIGHTS)]
+    command = [sys.executable, "-m", "posebook.evaluation", "--weights", str(predict.SYNTHETIC_WEIGHTS)]
     command += ["--dataset", "coco", "--data-root", str(root), "--out-dir", str(tmp_path)]
     for options in ([], ["--boxes", str(tmp_path / "boxes.json")]):
         done = subprocess.run([*command, *options], capture_output=True, text=True)

@@ -18,7 +18,7 @@ COMMAND = [sys.executable, "-m", "posebook", "predict"]
 
 @pytest.fixture(scope="module")
 def model():
-    return models.load_weights(predict.DEFAULT_WEIGHTS)
+    return models.load_weights(predict.SYNTHETIC_WEIGHTS)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ TINY = {"width": 16, "depth": 2, "heads": 2}
 
 @pytest.fixture(scope="module")
 def model():
-    return models.load_weights(predict.DEFAULT_WEIGHTS)
+    return models.load_weights(predict.SYNTHETIC_WEIGHTS)
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_lifter_weights_round_trip_and_errors(lifter, clip, tmp_path):
     with pytest.raises(ValueError, match="lifter.safetensors has weights of mixste, not of ktpformer"):
         weights_io.load_weights(path, "ktpformer")
     with pytest.raises(ValueError, match="has weights of starnet-pose-t, which is not a lifter"):
-        weights_io.load_weights(predict.DEFAULT_WEIGHTS)
+        weights_io.load_weights(predict.SYNTHETIC_WEIGHTS)
     with pytest.raises(FileNotFoundError, match="no weights at"):
         weights_io.load_weights(tmp_path / "absent.safetensors")
     torch.save(lifter.state_dict(), tmp_path / "plain.pth")

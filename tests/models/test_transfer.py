@@ -153,10 +153,10 @@ def test_bins_are_interpolated_along_their_side_even_if_a_grid_has_as_many_cells
 
 def test_starnet_pose_at_twice_the_size_peaks_at_twice_the_coordinates(test_data, tmp_path):
     """Test of the head on enlarged maps: the backbone's maps of a larger image would differ."""
-    old = models.load_weights(predict.DEFAULT_WEIGHTS)
+    old = models.load_weights(predict.SYNTHETIC_WEIGHTS)
     height, width = old.input_size
     new = models.build("starnet-pose-t", old.skeleton, (2 * height, 2 * width)).eval()
-    report = transfer.transfer_weights(new, predict.DEFAULT_WEIGHTS, "starnet-pose-t")
+    report = transfer.transfer_weights(new, predict.SYNTHETIC_WEIGHTS, "starnet-pose-t")
     assert set(report.interpolated) == {"head.mlp.1.weight", "head.cls_x.weight", "head.cls_y.weight"}
     assert not report.mapped and not report.initialized
     instances = coco.load(test_data / "coco_sample", "val2017").instances[:12]

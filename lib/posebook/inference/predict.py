@@ -29,7 +29,8 @@ from posebook.models.layers import PoseModel
 from posebook.skeletons import Skeleton
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-DEFAULT_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-synthetic.safetensors"
+DEFAULT_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-photographs.safetensors"
+SYNTHETIC_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-synthetic.safetensors"  # better on rendered images
 
 # from the path and the RGB pixels (H, W, 3) of an image to boxes (N, 4) as x, y, w, h and scores (N,)
 BoxSource = Callable[[Path, np.ndarray], tuple[np.ndarray, np.ndarray]]
