@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from posebook import codecs, datasets, models, skeletons, transforms
+from posebook import cli, codecs, datasets, models, skeletons, transforms
 from posebook.datasets import Person, PoseDataset
 from posebook.evaluation import metrics, predictions
 from posebook.inference import predict
@@ -82,3 +82,18 @@ def test_command_line_writes_record_and_predictions(test_data, tmp_path):
         assert ap == pytest.approx(record["metrics"]["AP"])
         assert record["interval"][0] <= ap <= record["interval"][1]
     assert annotated["dataset"]["sha256"] == detected["dataset"]["sha256"]
+
+
+def test_evaluation_on_the_joints_that_two_sets_share(own, tmp_path):
+    """`own` has 16 of COCO's joints in another order."""
+    model = models.build("starnet-pose-t", input_size=(64, 64))
+    models.save_weights(model, tmp_path / "coco.safetensors", "starnet-pose-t")
+    command = ["evaluate", "--weights", str(tmp_path / "coco.safetensors"), "--dataset", "own"]
+    command += ["--data-root", str(own), "--split", "val", "--out-dir", str(tmp_path)]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(command)
+    assert stopped.value.code == 2
+    cli.main([*command, "--map-joints", "coco", "--name", "shared"])
+    record = json.loads((tmp_path / "records" / "shared.json").read_text())
+    assert record["dataset"]["persons"] == 24 and record["protocol"]["sigmas"] == "coco"
+    assert record["breakdown"]["failures"]["all"]["people"] == 24

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from posebook import skeletons
+from posebook import cli, records, skeletons
 from posebook.datasets import Person, PoseDataset, coco
-from posebook.evaluation import metrics
+from posebook.evaluation import bootstrap, metrics, predictions
 from posebook.inference import peers
 
 
@@ -111,3 +111,19 @@ def test_published_files_predict_real_people(test_data, name, min_ap):
     result = peers.predict(peers.load_peer(path), dataset)
     assert min_ap < metrics.score(dataset, result)["AP"] < 0.8
     assert (0 <= result.scores).all() and (result.scores <= 1).all()
+
+
+def test_evaluate_command_writes_a_record_of_a_published_file(test_data, tmp_path):
+    path = test_data / "peers" / "movenet_lightning_int8.tflite"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    root = str(test_data / "coco_sample")
+    options = ["--dataset", "coco", "--data-root", root, "--profile", "photographs", "--name", "movenet"]
+    cli.main(["evaluate", "--weights", str(path), *options, "--out-dir", str(tmp_path)])
+    (record,) = records.load(tmp_path / "records")
+    assert record["name"] == "movenet" and record["metrics"]["AP"] > 0.2
+    assert record["protocol"]["flip_test"] is False and record["protocol"]["input_size"] == [192, 192]
+    assert record["weights"]["file"] == path.name and record["weights"]["bytes"] == path.stat().st_size
+    assert record["weights"]["bundled"] is False and record["weights"]["trained_on"] == "not published"
+    stats = predictions.load_image_stats(tmp_path / "records" / "movenet.json")
+    assert bootstrap.paired_difference(stats, stats)[0] == 0

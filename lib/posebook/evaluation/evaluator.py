@@ -110,6 +110,6 @@ def evaluate_weights(
         weights=weights_file_facts(weights, facts.get("trained_on", trained_on)),
         seed=seed,
     )
-    if dataset.skeleton.sigmas and dataset.boxes == "ground truth":
+    if dataset.metric_type == "oks" and dataset.boxes == "ground truth":
         record["breakdown"] = error_analysis.breakdown(dataset, predictions)
     return record, predictions, stats
