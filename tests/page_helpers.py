@@ -18,9 +18,15 @@ class Messages:
     def __init__(self, tab):
         self.console: list[str] = []
         self.requests: list[str] = []
-        tab.on("console", lambda message: self.console.append(message.text) if is_ours(message) else None)
+        tab.on(
+            "console", lambda message: self.console.append(message.text) if is_from_page(message) else None
+        )
         tab.on("pageerror", lambda error: self.console.append(str(error)))
         tab.on("request", lambda request: self.requests.append(request.url))
+
+    def _add(self, message) -> None:
+        if is_from_page(message):
+            self.console.append(message.text)
 
     def foreign_requests(self, root: Path, page: Path) -> list[str]:
         """Requested addresses other than the page itself, data in the page, and the 3D library beside it."""
@@ -28,7 +34,7 @@ class Messages:
         return [url for url in self.requests if url not in allowed and not url.startswith("data:")]
 
 
-def is_ours(message) -> bool:
+def is_from_page(message) -> bool:
     """Whether a console message comes from our page, not from plotly or the graphics driver below it."""
     return not message.location["url"].endswith(html.LIBRARY) and "WebGL" not in message.text
 

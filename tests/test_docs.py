@@ -1,6 +1,7 @@
 """The commands and programs of README.md and docs/ run as they are printed, or say why they are not run."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -86,3 +87,15 @@ def test_architecture_page_is_up_to_date():
     architecture = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(architecture)
     assert (ROOT / "docs" / "architecture.md").read_text() == architecture.page(), "run docs/architecture.py"
+
+
+def test_readme_shows_the_archived_results_on_photographs():
+    shown = re.findall(
+        r"^   \| (\S+).*? \| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    files = {"MoveNet": "movenet_lightning_int8", "BlazePose": "pose_landmark_full"}
+    assert len(shown) == 4
+    for name, *values in shown:
+        file = files.get(name, name.strip("`"))
+        record = json.loads((ROOT / "data" / "measured" / f"photographs-coco-{file}.json").read_text())
+        assert values == [f"{value:.3f}" for value in (record["metrics"]["AP"], *record["interval"])]

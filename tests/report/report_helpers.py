@@ -6,15 +6,12 @@ import re
 import subprocess
 import sys
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from urllib.parse import unquote
 
 import cv2
 import nbformat
 import numpy as np
 import pytest
-from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers import ROOT
@@ -110,25 +107,6 @@ def with_a_scene() -> nbformat.NotebookNode:
     shown = new_output("display_data", {"text/html": made, "text/plain": "<HTML>"})
     notebook.cells.insert(1, new_code_cell("scene()", outputs=[shown], execution_count=9))
     return notebook
-
-
-def broken(root: Path, links: list[str], page: Path) -> list[str]:
-    """The links of a page to a file or element that does not exist under `root`."""
-    lost = []
-    for link in links:
-        path, _, fragment = link.partition("#")
-        if "://" in path or path.startswith(("mailto:", "data:")):
-            continue
-        target = (page.parent / unquote(path)).resolve() if path else page
-        known = ids(target) if target.is_relative_to(root) and target.exists() else None
-        if known is None or (fragment and unquote(fragment) not in known):
-            lost.append(f"{page.name}: {link}")
-    return lost
-
-
-@cache
-def ids(page: Path) -> set[str]:
-    return {element["id"] for element in BeautifulSoup(page.read_text(), "html.parser").select("[id]")}
 
 
 def snakemake(folder: Path, *arguments: str, target: str = "report") -> str:

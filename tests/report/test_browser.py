@@ -12,16 +12,13 @@ from pathlib import Path
 import cv2
 import nbformat
 import pytest
-from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from report_helpers import broken, execute, executed_notebook, with_a_scene
+from report_helpers import executed_notebook, with_a_scene
 
-from helpers import ROOT
+from page_helpers import CHROMIUM_FLAGS, is_from_page
 from posebook.report import browser, html, notebooks
 
 CHROMIUM = next(filter(None, map(shutil.which, browser.BROWSERS)), None)
-QUIET = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync""".split()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (on Debian: apt-get install chromium)"),
@@ -33,7 +30,7 @@ def chromium():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        window = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        window = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         yield window
         window.close()
 
@@ -47,81 +44,6 @@ def report(tmp_path_factory) -> Path:
         nbformat.write(executed_notebook(), folder / f"{name}.ipynb")
     html.export([folder / "index.ipynb", folder / "tables/speed.ipynb"], folder / "html")
     return folder / "html"
-
-
-@pytest.fixture(scope="module")
-def built(report, tmp_path_factory) -> list[Path]:
-    """Pages to test: two small ones, two executed now, two as committed, and those in reports/html."""
-    folder = tmp_path_factory.mktemp("built")
-    names = ["index", "tables/main_results", "attribution", "learn/start_here"]
-    for name in names:
-        path = folder / "executed" / f"{name}.ipynb"
-        if names.index(name) < 2:
-            done = execute(ROOT / "notebooks" / f"{name}.ipynb", path)
-            assert done.returncode == 0, done.stderr[-3000:]
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", path)
-    html.export([folder / "executed" / f"{name}.ipynb" for name in names], folder / "html")
-    roots = (report, folder / "html", ROOT / "reports" / "html")
-    return [path for root in roots for path in sorted(root.rglob("*.html"))]
-
-
-def from_page(message) -> bool:
-    """Whether a console message is from the page, not from plotly or the graphics driver."""
-    return not message.location["url"].endswith(html.LIBRARY) and "WebGL" not in message.text
-
-
-@pytest.mark.parametrize("width", [1280, 400])
-def test_pages_in_a_browser(width, built, chromium):
-    assert len(built) >= 6
-    for path in built:
-        tab = chromium.new_page(viewport={"width": width, "height": 900})
-        messages, requests = [], []
-        tab.on(
-            "console",
-            lambda message, messages=messages: messages.append(message.text) if from_page(message) else None,
-        )
-        tab.on("pageerror", lambda error, messages=messages: messages.append(str(error)))
-        tab.on("request", lambda request, requests=requests: requests.append(request.url))
-        tab.goto(path.as_uri())
-        tab.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
-        assert not messages, f"{path}: {messages}"
-        root = next(parent for parent in path.parents if parent.name == "html")
-        beside = {path.as_uri(), (root / html.LIBRARY).as_uri()}  # the latter if a scene came into view
-        assert (
-            path.as_uri() in requests and {url for url in requests if not url.startswith("data:")} <= beside
-        )
-        empty = tab.evaluate(
-            "[...document.images].filter(image => !image.naturalWidth).map(image => image.alt)"
-        )
-        assert not empty, f"{path}: not drawn: {empty}"
-        without_alt = tab.evaluate("[...document.images].filter(image => !image.alt).length")
-        assert not without_alt, f"{path}: {without_alt} images without text alternative"
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width, f"{path} at {width} px"
-        tab.close()
-
-
-def test_links_are_valid(built):
-    for path in built:
-        root = next(parent for parent in path.parents if parent.name == "html")
-        links = [link["href"] for link in BeautifulSoup(path.read_text(), "html.parser").select("a[href]")]
-        assert broken(root, links, path) == []
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_violations(scheme, built, chromium):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-playwright-python here")
-    wanted = {"index", "main_results", "attribution", "start_here", "lapx_coco"}
-    for path in (path for path in built if path.stem in wanted):
-        tab = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
-        tab.goto(path.as_uri())
-        found = [
-            (one["id"], len(one["nodes"]), one["nodes"][0]["html"][:200])
-            for one in axe.Axe().run(tab).response["violations"]
-        ]
-        assert not found, f"{path}, {scheme}: {found}"
-        tab.close()
 
 
 def test_search_by_keyboard(report, chromium):
@@ -222,7 +144,7 @@ def scene_page(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def webgl_chromium(chromium):
     """Chromium with software WebGL."""
-    args = [*(flag for flag in QUIET if flag != "--disable-gpu"), "--use-angle=swiftshader"]
+    args = [*(flag for flag in CHROMIUM_FLAGS if flag != "--disable-gpu"), "--use-angle=swiftshader"]
     window = chromium.browser_type.launch(
         executable_path=CHROMIUM, args=[*args, "--enable-unsafe-swiftshader"]
     )
@@ -234,7 +156,7 @@ def webgl_chromium(chromium):
 def test_3d_skeleton_rotates_and_plays_by_keyboard(scheme, scene_page, webgl_chromium):
     tab = webgl_chromium.new_page(viewport={"width": 1000, "height": 900}, color_scheme=scheme)
     messages, requests = [], []
-    tab.on("console", lambda message: messages.append(message.text) if from_page(message) else None)
+    tab.on("console", lambda message: messages.append(message.text) if is_from_page(message) else None)
     tab.on("pageerror", lambda error: messages.append(str(error)))
     tab.on("request", lambda request: requests.append(request.url))
     tab.goto(scene_page.as_uri())

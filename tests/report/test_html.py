@@ -9,7 +9,6 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from report_helpers import (
-    broken,
     changed,
     executed_notebook,
     rules,
@@ -17,6 +16,7 @@ from report_helpers import (
 )
 
 from helpers import ROOT
+from page_helpers import broken_links
 from posebook.report import browser, html, notebooks
 
 
@@ -139,7 +139,7 @@ def test_search_index_has_every_passage_with_valid_link(report):
         ("A page: with a title", "Loss", "index.html#Loss"),
     ]
     assert "not symmetric" in found[1]["text"] and len(found) == 4
-    assert broken(report, [one["href"] for one in found], report / "index.html") == []
+    assert broken_links(report, [one["href"] for one in found], report / "index.html") == []
 
 
 # a notebook that stopped
