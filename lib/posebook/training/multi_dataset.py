@@ -15,7 +15,7 @@ each feed-forward layer belongs to one set.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -202,8 +202,7 @@ def train(
         states.append(state)
         merged += plain_models(state.ema.cpu(), val_sets[own])
         weights = folder / "weights.safetensors"
-        assert isinstance(state.ema, PoseModel)
-        digest = models.save_weights(state.ema, weights, MODEL, DATASETS[0], **options)
+        digest = models.save_weights(cast(PoseModel, state.ema), weights, MODEL, DATASETS[0], **options)
     guess = {
         metric_name("PCK@0.1", val_set): pck(val_set, median_baseline(train_set, val_set))
         for train_set, val_set in zip(train_sets, val_sets, strict=True)
