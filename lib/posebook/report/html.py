@@ -335,7 +335,8 @@ def style_table(table: Any, soup: BeautifulSoup) -> None:
             if len(table.select("thead tr")) > 1:  # another line of the head names the column
                 cell.name = "td"
             else:
-                cell["aria-label"] = "name"
+                cell.clear()
+                cell.append(soup.new_tag("span", attrs={"class": "unseen"}, string="name"))
     rows = [row.find_all(["th", "td"]) for row in table.select("tr")]
     if rows and rows[-1] and rows[-1][0].get_text().strip() == "all":
         foot = soup.new_tag("tfoot")

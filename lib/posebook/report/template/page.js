@@ -62,7 +62,7 @@
     headers.forEach((header, column) => {
       const button = Object.assign(document.createElement("button"), { type: "button" });
       if (textOf(header)) button.append(...header.childNodes);
-      else button.ariaLabel = header.ariaLabel;
+      else button.ariaLabel = "name";
       header.replaceChildren(button);
       button.addEventListener("click", () => {
         const was = header.ariaSort, next = !was ? "ascending" : was === "ascending" ? "descending" : null;
