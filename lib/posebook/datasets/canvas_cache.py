@@ -41,7 +41,7 @@ from tqdm import tqdm
 from posebook import skeletons
 from posebook.datasets import Person, PoseDataset, combined, read_image
 from posebook.transforms import PADDING, Augmentation
-from posebook.utils import sha256
+from posebook.utils import atomic_write, sha256
 
 VERSION = 2  # version 1 did not store people
 MAGIC = b"posepack"
@@ -201,29 +201,20 @@ def _write_cache(path: Path, dataset: PoseDataset, facts: dict) -> None:
     """Write a canvas cache. The index is written last, because it contains the offsets of all canvases."""
     index = np.zeros(len(dataset.instances), ENTRY)
     text, people = json.dumps(facts).encode() + b"\n", _encode_people(dataset)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.seek(HEADER_SIZE + len(text) + index.nbytes + len(people))
-            progress = enumerate(tqdm(dataset.instances, desc=f"packing {path.name}", unit="person"))
-            # Neighbors often share an image, which is then decoded once.
-            for image_path, group in itertools.groupby(progress, lambda pair: pair[1].image):
-                image = read_image(image_path)
-                for i, person in group:
-                    canvas, matrix = cut_canvas(
-                        image, person, facts["input_size"], facts["reach"], facts["side"]
-                    )
-                    entry = _encode_canvas(canvas, facts["format"])
-                    index[i] = (file.tell(), len(entry), zlib.crc32(entry), len(canvas), matrix)
-                    file.write(entry)
-            body = text + index.tobytes() + people
-            file.seek(0)
-            file.write(MAGIC + len(body).to_bytes(8, "little") + hashlib.sha256(body).digest() + body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        file.seek(HEADER_SIZE + len(text) + index.nbytes + len(people))
+        progress = enumerate(tqdm(dataset.instances, desc=f"packing {path.name}", unit="person"))
+        # Neighbors often share an image, which is then decoded once.
+        for image_path, group in itertools.groupby(progress, lambda pair: pair[1].image):
+            image = read_image(image_path)
+            for i, person in group:
+                canvas, matrix = cut_canvas(image, person, facts["input_size"], facts["reach"], facts["side"])
+                entry = _encode_canvas(canvas, facts["format"])
+                index[i] = (file.tell(), len(entry), zlib.crc32(entry), len(canvas), matrix)
+                file.write(entry)
+        body = text + index.tobytes() + people
+        file.seek(0)
+        file.write(MAGIC + len(body).to_bytes(8, "little") + hashlib.sha256(body).digest() + body)
 
 
 def _encode_canvas(canvas: np.ndarray, format: str) -> bytes:

@@ -21,6 +21,7 @@ from posebook.datasets import Person, PoseDataset, combined, read_image
 from posebook.evaluation.metrics import ImageStats, Predictions
 from posebook.models.layers import PoseModel
 from posebook.skeletons import joint_difference
+from posebook.utils import atomic_write
 
 
 class CropDataset(Dataset):
@@ -134,9 +135,8 @@ def save_predictions(path: Path, dataset: PoseDataset, predictions: Predictions,
     }
     arrays |= {f"units.{name}": value for name, value in asdict(stats).items() if value is not None}
     target = Path(path).with_suffix(".npz")
-    temporary = target.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # the stub mistakes it for allow_pickle
-    temporary.replace(target)  # atomic: an interrupted run leaves no truncated file
+    with atomic_write(target) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # the stub mistakes it for allow_pickle
     return target
 
 

@@ -27,6 +27,7 @@ from posebook.evaluation import metrics, predictions
 from posebook.inference.detectors import Detector
 from posebook.models.layers import PoseModel
 from posebook.skeletons import Skeleton
+from posebook.utils import atomic_write
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-photographs.safetensors"
@@ -259,10 +260,8 @@ def predict_images(
             flush()
         for future in drawing:
             future.result()
-    # write and rename, so that an interrupted run leaves no incomplete file
-    temporary = out_dir / "predictions.json.tmp"
-    temporary.write_text(json.dumps(entries) + "\n")
-    temporary.replace(out_dir / "predictions.json")
+    with atomic_write(out_dir / "predictions.json") as temporary:
+        temporary.write_text(json.dumps(entries) + "\n")
     return entries, failed
 
 

@@ -24,6 +24,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from posebook.utils import atomic_write
+
 KEEP_LAST = 2  # checkpoints per run
 LOCK_TIMEOUT = 10  # seconds
 
@@ -77,14 +79,10 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
         }
         path = folder / f"checkpoint-{self.step:08d}.safetensors"
-        temporary = path.with_suffix(".tmp")
         try:
-            safetensors.torch.save_file(self.tensors(), temporary, {"run": json.dumps(facts)})
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            with atomic_write(path) as temporary:
+                safetensors.torch.save_file(self.tensors(), temporary, {"run": json.dumps(facts)})
         except (OSError, safetensors.SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
             saved = list_checkpoints(folder)
             previous = f"the last checkpoint is {saved[-1].name}" if saved else "there is no checkpoint yet"
             raise OSError(
