@@ -11,8 +11,8 @@ section 3.2.
    count in a loss.
 3. mmpose moves a joint with a score of 0 or less to (-1, -1). We keep its position, so that it can be drawn,
    and so that the sign of the logits has no effect for a model without a bias.
-4. DARK smooths with OpenCV's Gaussian for the given kernel size, as the authors' code does: sigma 2 for size
-   11. A peak within two cells of the border is not refined, because its second differences are undefined.
+4. DARK smooths with OpenCV's Gaussian of 11 cells, whose sigma is 2, as the authors' code does. A peak within
+   two cells of the border is not refined, because its second differences are undefined.
 """
 
 from typing import NamedTuple
@@ -31,6 +31,7 @@ class SimCC(NamedTuple):
 def inside(keypoints: Tensor, input_size: tuple[int, int]) -> Tensor:
     """Whether keypoints (..., K, 2) are inside the input's pixels, boolean (..., K). input_size: (H, W)."""
     height, width = input_size
+    # A pixel extends half a pixel from its center, and the first center is (0, 0).
     limit = keypoints.new_tensor([width - 0.5, height - 0.5])
     return ((keypoints >= -0.5) & (keypoints < limit)).all(-1)
 
@@ -43,25 +44,26 @@ def encode_simcc(
 ) -> SimCC:
     """One Gaussian per joint and axis, with peak 1 at the nearest bin (SimCC, equation 5, not normalized).
 
-    keypoints: (..., K, 2) as (x, y) in input pixels. input_size: (H, W). sigma: (x, y) in bins.
-    Returns x (..., K, W * split_ratio) and y (..., K, H * split_ratio).
+    keypoints: (..., K, 2) as (x, y) in input pixels. input_size: (H, W). sigma: (x, y) in bins; the default
+    is StarNet-Pose's for 256x192. Returns x (..., K, W * split_ratio) and y (..., K, H * split_ratio).
     """
     axes = []
     for axis, size in enumerate((input_size[1], input_size[0])):
         bins = round(size * split_ratio)
-        # Each joint's row is a section of one long Gaussian. This is much faster than an exp per bin.
+        # Each joint's target is a window of one long Gaussian. This is much faster than an exp per bin.
         distance = torch.arange(-2 * bins, 2 * bins, device=keypoints.device, dtype=keypoints.dtype)
-        # (4 * bins,); exp of less than -87 is not a normal float32
-        gaussian = (-(distance**2) / (2 * sigma[axis] ** 2)).clamp(min=-87).exp()
+        # Below exp(-87), float32 numbers are denormal, and exp takes ten times as long on a CPU.
+        gaussian = (-(distance**2) / (2 * sigma[axis] ** 2)).clamp(min=-87).exp()  # (4 * bins,)
         center = (keypoints[..., axis] * split_ratio).round().clamp(-bins, 2 * bins)  # (..., K)
-        axes.append(gaussian.unfold(0, bins, 1)[2 * bins - center.long()])  # (..., K, bins)
+        windows = gaussian.unfold(0, bins, 1)  # (3 * bins + 1, bins); window s has its peak at 2 * bins - s
+        axes.append(windows[2 * bins - center.long()])  # (..., K, bins)
     return SimCC(*axes)
 
 
 def decode_simcc(simcc: SimCC, split_ratio: float = 2.0) -> tuple[Tensor, Tensor]:
     """The highest bin of each axis: keypoints (B, K, 2) in input pixels, and scores (B, K).
 
-    The score is the smaller of the two maxima of the raw outputs, as in mmpose.
+    The score is the smaller of the maxima of the raw outputs of both axes, as in mmpose.
     """
     (score_x, x), (score_y, y) = simcc.x.max(-1), simcc.y.max(-1)  # each (B, K)
     return torch.stack([x, y], -1) / split_ratio, torch.minimum(score_x, score_y)
@@ -79,10 +81,11 @@ def flip_simcc(simcc: SimCC, flip_indices: list[int]) -> SimCC:
 def encode_heatmap(
     keypoints: Tensor, input_size: tuple[int, int], stride: int = 4, sigma: float = 2.0
 ) -> Tensor:
-    """One Gaussian per joint on a grid of input_size / stride, (..., K, H / stride, W / stride).
+    """Heatmaps (..., K, h, w) with one Gaussian per joint; h and w are H / stride and W / stride.
 
     keypoints: (..., K, 2) as (x, y) in input pixels. sigma: in cells. The peak, 1, is at the nearest cell.
-    Cell (i, j) represents the input pixel (stride * j, stride * i), as in the HRNet code.
+    The cell in row i and column j represents the input pixel (x, y) = (stride * j, stride * i), as in the
+    HRNet code.
     """
     height, width = input_size[0] // stride, input_size[1] // stride
     center = (keypoints / stride).round()  # (..., K, 2)
@@ -130,27 +133,26 @@ def _at(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return heatmaps.flatten(-2).gather(-1, cell[..., None]).squeeze(-1)  # (B, K)
 
 
-def decode_dark(heatmaps: Tensor, stride: int = 4, kernel_size: int = 11) -> tuple[Tensor, Tensor]:
+def decode_dark(heatmaps: Tensor, stride: int = 4) -> tuple[Tensor, Tensor]:
     """The highest cell, moved to the peak of a Gaussian fitted to the smoothed map (DARK, equation 9).
 
-    heatmaps: (B, K, h, w). kernel_size: of the smoothing, in cells. Returns keypoints (B, K, 2) in input
-    pixels, and scores (B, K), the peak's value before smoothing.
+    heatmaps: (B, K, h, w). Returns keypoints (B, K, 2) in input pixels, and scores (B, K), the peak's value
+    before smoothing.
     """
     height, width = heatmaps.shape[-2:]
     scores, x, y = _peak(heatmaps)  # each (B, K)
-    sigma = 0.3 * ((kernel_size - 1) * 0.5 - 1) + 0.8  # OpenCV's default for this kernel size
-    pad = kernel_size // 2
-    offsets = torch.arange(kernel_size, dtype=heatmaps.dtype, device=heatmaps.device) - pad
-    weights = torch.softmax(-(offsets**2) / (2 * sigma**2), 0)  # (kernel_size,), a normalized Gaussian
+    offsets = torch.arange(-5, 6, dtype=heatmaps.dtype, device=heatmaps.device)
+    weights = torch.softmax(-(offsets**2) / (2 * 2.0**2), 0)  # (11,), a normalized Gaussian; choice 4
     maps = heatmaps.reshape(-1, 1, height, width)  # (B * K, 1, h, w)
-    maps = nn.functional.conv2d(maps, weights[None, None, :, None], padding=(pad, 0))
-    maps = nn.functional.conv2d(maps, weights[None, None, None, :], padding=(0, pad))
+    maps = nn.functional.conv2d(maps, weights[None, None, :, None], padding=(5, 0))
+    maps = nn.functional.conv2d(maps, weights[None, None, None, :], padding=(0, 5))
     log_maps = maps.reshape(heatmaps.shape).clamp(min=1e-10).log()  # (B, K, h, w)
 
     def at(dx: int, dy: int) -> Tensor:
         return _at(log_maps, x + dx, y + dy)
 
-    # First and second derivatives at the peak. Newton's step for the log of a Gaussian leads to its center.
+    # First and second derivatives at the peak, by the differences of DARK's code, which reach two cells in xx
+    # and yy. Newton's step for the log of a Gaussian leads to its center.
     first_x, first_y = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
     xx = (at(2, 0) - 2 * at(0, 0) + at(-2, 0)) / 4
     yy = (at(0, 2) - 2 * at(0, 0) + at(0, -2)) / 4

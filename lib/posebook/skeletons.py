@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from posebook.utils import unknown_name_error
 
-LEFT, RIGHT, MIDDLE = "#d1603d", "#2f6690", "#0b7a75"
+LEFT, RIGHT, MIDDLE = "#d1603d", "#2f6690", "#0b7a75"  # drawing colors of the person's sides
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Skeleton:
 
     name: str
     keypoints: tuple[str, ...]  # K names
-    limbs: tuple[tuple[int, int], ...]  # pairs of joints that are connected in drawings
-    upper_body: tuple[int, ...]
+    limbs: tuple[tuple[int, int], ...]  # pairs of joint indices that are connected in drawings
+    upper_body: tuple[int, ...]  # joint indices (choice 2); empty if unknown
     sigmas: tuple[float, ...] | None  # K standard deviations for OKS; None if the set has none
 
     @property
     def flip_pairs(self) -> tuple[tuple[int, int], ...]:
         """Index pairs (left, right) that are swapped in a mirrored image, found by name."""
-        pairs = enumerate(self.flip_indices)
-        return tuple((i, j) for i, j in pairs if side(self.keypoints[i]) == "left")
+        counterparts = enumerate(self.flip_indices)
+        return tuple((i, j) for i, j in counterparts if side(self.keypoints[i]) == "left")
 
     @property
     def flip_indices(self) -> list[int]:
@@ -42,7 +42,7 @@ class Skeleton:
 
     @property
     def colors(self) -> tuple[str, ...]:
-        """One color per joint, for the person's left side, right side and middle."""
+        """One color per joint: LEFT, RIGHT or MIDDLE."""
         colors = {"left": LEFT, "right": RIGHT, "": MIDDLE}
         return tuple(colors[side(name)] for name in self.keypoints)
 
@@ -68,16 +68,19 @@ def mirrored(name: str) -> str:
     return _SIDE.sub(swap, name, count=1)
 
 
-def _known(
+def _from_names(
     name: str,
     keypoints: tuple[str, ...],
     limbs: str,
     upper_body: Iterable[int],
     sigmas: tuple[float, ...] | None,
 ) -> Skeleton:
-    """Create a skeleton with arms, legs and the limbs 'a-b c-d'. 'l.' adds a limb for both sides."""
+    """Create a skeleton from joint names. limbs: 'a-b c-d ...', in addition to _ARMS_AND_LEGS.
+
+    The prefix 'l.' stands for both sides: 'nose-l.eye' is 'nose-left_eye nose-right_eye'.
+    """
     pairs: list[tuple[int, int]] = []
-    for limb in (_ARMS_AND_LEGS + limbs).split():
+    for limb in f"{_ARMS_AND_LEGS} {limbs}".split():
         for prefix in ("left_", "right_") if "l." in limb else ("",):
             start, end = limb.replace("l.", prefix).split("-")
             pairs.append((keypoints.index(start), keypoints.index(end)))
@@ -106,12 +109,12 @@ _MPII_SIGMAS = (
     0.062,
 )  # fmt: skip
 
-_ARMS_AND_LEGS = "l.shoulder-l.elbow l.elbow-l.wrist l.hip-l.knee l.knee-l.ankle "
+_ARMS_AND_LEGS = "l.shoulder-l.elbow l.elbow-l.wrist l.hip-l.knee l.knee-l.ankle"
 
 SKELETONS = {
     skeleton.name: skeleton
     for skeleton in (
-        _known(
+        _from_names(
             "coco",
             _COCO,
             "left_hip-right_hip left_shoulder-right_shoulder l.shoulder-l.hip left_eye-right_eye nose-l.eye "
@@ -119,21 +122,21 @@ SKELETONS = {
             range(11),
             _COCO_SIGMAS,
         ),
-        _known(
+        _from_names(
             "crowdpose",
             _CROWDPOSE,
             "head-neck neck-l.shoulder l.shoulder-l.hip left_hip-right_hip",
             (0, 1, 2, 3, 4, 5, 12, 13),
             (*_COCO_SIGMAS[5:], 0.079, 0.079),
         ),
-        _known(
+        _from_names(
             "mpii",
             _MPII,
             "pelvis-l.hip pelvis-thorax thorax-l.shoulder thorax-upper_neck upper_neck-head_top",
             range(7, 16),
             _MPII_SIGMAS,
         ),
-        _known(
+        _from_names(
             "lspet",
             _LSPET,
             "head_top-neck neck-l.shoulder l.shoulder-l.hip left_hip-right_hip",
@@ -154,7 +157,7 @@ def get(name: str) -> Skeleton:
 def make_skeleton(
     name: str, keypoints: list[str], limbs: list[list[int]], sigmas: list[float] | None
 ) -> Skeleton:
-    """Create and check a skeleton. limbs: pairs of indices from 0. sigmas: None for the default.
+    """Create and check a skeleton. limbs: pairs of indices from 0. sigmas: None for 0.067 (choice 3).
 
     Raises ValueError for duplicate names, a left or right joint without its counterpart, and limbs or sigmas
     that do not match the joints.
@@ -189,7 +192,7 @@ def describe(skeleton: Skeleton) -> str | dict:
 
 
 def from_description(facts: str | dict) -> Skeleton:
-    """The inverse of `describe`."""
+    """The inverse of `describe`, for known skeletons and those of `make_skeleton`. Raises their errors."""
     if isinstance(facts, str):
         return get(facts)
     return make_skeleton(facts["name"], facts["keypoints"], facts["limbs"], facts["sigmas"])

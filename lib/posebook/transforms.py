@@ -6,7 +6,7 @@ input pixels; pixel centers have integer coordinates. The same matrix transforms
 1. The crop equals mmpose's TopdownAffine without UDP, and the HRNet code: the center of the box is mapped to
    (W / 2, H / 2) of the input, half a pixel from the input's center.
 2. Random values are drawn as in mmpose: normal, truncated at one standard deviation, times the range.
-3. Half body, shift and the HSV ranges have mmpose's defaults, which the paper's config does not change.
+3. Half body, shift and HSV jitter have mmpose's defaults, which StarNet-Pose's config does not change.
 4. On a CPU, OpenCV processes the samples one by one. On a GPU, the `*_batch` functions process a batch. Both
    use the same matrices and the same `Jitter`. These are drawn on the CPU, so that they are the same for all
    devices.
@@ -28,29 +28,29 @@ from posebook.skeletons import Skeleton
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The augmentation of training samples. Probabilities are from 0 to 1, rotation is in degrees.
+    """The augmentation of training samples.
 
-    Comments name the source of a value: the config of StarNet-Pose, or mmpose's default.
+    The defaults are those of stage 1 of StarNet-Pose's training: from its config, or mmpose's defaults.
     """
 
-    flip: float = 0.5  # config: RandomFlip, horizontal
-    half_body: float = 0.3  # mmpose's default probability
-    scale: tuple[float, float] = (0.6, 1.4)  # config, stage 1
-    rotation: float = 80.0  # config, stage 1
+    flip: float = 0.5  # probability; config: RandomFlip, horizontal
+    half_body: float = 0.3  # probability; mmpose's default
+    scale: tuple[float, float] = (0.6, 1.4)  # range of the factor on the box's size; config
+    rotation: float = 80.0  # largest angle in degrees; config
     rotation_probability: float = 0.6  # mmpose's default
-    shift: float = 0.16  # fraction of the box; mmpose's default, stage 1
+    shift: float = 0.16  # largest shift on each axis, as a fraction of the box; mmpose's default
     shift_probability: float = 0.3  # mmpose's default
-    hsv: tuple[float, float, float] = (5, 30, 30)  # YOLOX's hue, saturation and value ranges
-    blur: float = 0.1  # config
-    median_blur: float = 0.1  # config
-    dropout: float = 1.0  # config: CoarseDropout, one hole, stage 1
-    dropout_size: tuple[float, float] = (0.2, 0.4)  # config: fraction of each side
+    hsv: tuple[float, float, float] = (5, 30, 30)  # largest changes; YOLOXHSVRandomAug's defaults
+    blur: float = 0.1  # probability of a mean filter; config
+    median_blur: float = 0.1  # probability; config
+    dropout: float = 1.0  # probability of one hole; config: CoarseDropout
+    dropout_size: tuple[float, float] = (0.2, 0.4)  # sides of the hole, as fractions of the input's; config
 
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)  # both of ImageNet, RGB on 0-255
 PADDING = 1.25  # factor that enlarges a box
-SMALL_IMAGE = 150_000  # in pixels; up to it, warping with a fourth channel is faster, see `warp`
+SMALL_IMAGE = 150_000  # pixels: up to this size `warp` is faster with a fourth channel
 TAIL = ndtr(-1)  # probability that a normal value is below minus one standard deviation
 
 
@@ -110,7 +110,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, input_size: tuple[int, int]) -> 
 
 
 def warp_batch(canvases: Tensor, matrices: Tensor, input_size: tuple[int, int]) -> Tensor:
-    """`warp` for a batch on its device: canvases (B, S, S, 3) uint8, matrices (B, 2, 3); (B, H, W, 3)."""
+    """`warp` for canvases (B, S, S, 3) uint8 on their device and matrices (B, 2, 3): (B, H, W, 3) uint8."""
     count, side, device = len(canvases), canvases.shape[1], canvases.device
     matrices = matrices.double()  # invert in float64; float32 is sufficient for pixel coordinates
     linear = torch.linalg.inv(matrices[:, :, :2])  # (B, 2, 2)
@@ -123,7 +123,7 @@ def warp_batch(canvases: Tensor, matrices: Tensor, input_size: tuple[int, int]) 
     pixels = canvases.reshape(count, side * side, 3)  # (B, S * S, 3)
     sample = torch.arange(count, device=device)[:, None, None]  # (B, 1, 1)
     out = torch.zeros(*x.shape, 3, device=device)  # (B, H, W, 3)
-    for dy in (0, 1):
+    for dy in (0, 1):  # each of the four neighbors of a position adds its bilinear share
         for dx in (0, 1):
             column, row = x.floor() + dx, y.floor() + dy
             weight = (1 - (x - column).abs()) * (1 - (y - row).abs())  # (B, H, W)
@@ -153,7 +153,7 @@ def half_body_box(
 
     If both halves are possible, the upper body is chosen with probability 0.7. Returns None if the person has
     fewer than 9 labeled joints, if the upper body has fewer than 2 and the lower body fewer than 3, or if the
-    skeleton defines no upper body.
+    skeleton defines no upper body. All numbers are mmpose's defaults.
     """
     if not skeleton.upper_body:
         return None
@@ -182,9 +182,8 @@ def random_affine(
     """Draw one training crop: the image-to-input matrix (2, 3), and whether it is mirrored."""
     flip = rng.random() < augmentation.flip
     padding = PADDING
-    if rng.random() < augmentation.half_body:
-        half = half_body_box(keypoints, skeleton, rng)
-        bbox, padding = (half, 1.0) if half else (bbox, padding)
+    if rng.random() < augmentation.half_body and (half := half_body_box(keypoints, skeleton, rng)):
+        bbox, padding = half, 1.0  # a half-body box is already enlarged
     shift = (0.0, 0.0)
     if rng.random() < augmentation.shift_probability:
         shift = (augmentation.shift * truncated_normal(rng), augmentation.shift * truncated_normal(rng))
@@ -208,8 +207,7 @@ def random_affine_batch(
 
     The distribution is the same, but the random numbers are drawn in another order.
     """
-    count = len(boxes)
-    draws = rng.random((count, 9))
+    draws = rng.random((len(boxes), 9))  # uniform; columns 0 to 3: shift x and y, scale, rotation
     normal = ndtri(TAIL + (1 - 2 * TAIL) * draws[:, :4])  # (B, 4), truncated at one standard deviation
     halves, valid = half_body_boxes(keypoints, skeleton, draws[:, 4] < 0.7)
     half = valid & (draws[:, 5] < augmentation.half_body)  # (B,)
@@ -219,7 +217,7 @@ def random_affine_batch(
     scale = (low + high) / 2 + normal[:, 2] * (high - low) / 2
     rotation = augmentation.rotation * normal[:, 3] * (draws[:, 7] < augmentation.rotation_probability)
     flip = draws[:, 8] < augmentation.flip
-    padding = np.where(half, 1.0, PADDING)  # a half-body box is already enlarged
+    padding = np.where(half, 1.0, PADDING)
     return crop_affine_batch(boxes, input_size, padding, scale, rotation, shift, flip), flip
 
 
@@ -304,8 +302,9 @@ def draw_jitter(
 ) -> Jitter:
     """Draw the photometric augmentation of `count` inputs of input_size (H, W)."""
     draws = rng.random((count, 15))  # one call, because calls take more time than the numbers
+    # As in YOLOXHSVRandomAug, each channel changes with probability 0.5.
     hsv_offsets = np.trunc((2 * draws[:, :3] - 1) * augmentation.hsv * (draws[:, 3:6] < 0.5))  # (B, 3)
-    kernel_sizes = 3 + 2 * (3 * draws[:, 6:8]).astype(int)  # (B, 2)
+    kernel_sizes = 3 + 2 * (3 * draws[:, 6:8]).astype(int)  # (B, 2): 3, 5 or 7
     blur, median = (kernel_sizes * (draws[:, 8:10] < (augmentation.blur, augmentation.median_blur))).T
     low, high = augmentation.dropout_size
     sides = np.round((low + (high - low) * draws[:, 10:12]) * input_size)  # (B, 2)
@@ -315,18 +314,18 @@ def draw_jitter(
 
 
 def apply_photometric(image: np.ndarray, jitter: Jitter, i: int = 0) -> np.ndarray:
-    """Apply HSV jitter, blur, median blur and coarse dropout, in this order, to the input (H, W, 3) number i.
+    """Apply HSV jitter, blur, median blur and dropout, in this order, to an image (H, W, 3) uint8.
 
-    The input may be modified in place.
+    i: index of the image in `jitter`. The image may be modified in place.
     """
     hue, saturation, value = jitter.hsv_offsets[i]
     blur, median = int(jitter.blur[i]), int(jitter.median[i])
     if hue or saturation or value:
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        if hue:  # hue is an angle, so it is modulo 180
+        if hue:  # an angle in steps of two degrees, so it is modulo 180
             table = ((np.arange(256) + hue) % 180).astype(np.uint8)
             cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, 0), table), hsv, 0)
-        # Entire rows are faster than pixels.
+        # NumPy is faster on entire rows than on pixels of three channels.
         offsets = np.tile([0, saturation, value], image.shape[1])  # (W * 3,)
         rows = hsv.reshape(len(image), -1)  # (H, W * 3)
         # Clip before adding, because a sum of bytes would wrap around instead of stopping at 0 and 255.
@@ -344,14 +343,16 @@ def apply_photometric(image: np.ndarray, jitter: Jitter, i: int = 0) -> np.ndarr
 
 
 def apply_photometric_batch(images: Tensor, jitter: Jitter) -> Tensor:
-    """`apply_photometric` for a batch on its device: images (B, H, W, 3) uint8 to the same shape."""
+    """`apply_photometric` for images (B, H, W, 3) uint8 on their device; the same shape."""
 
     def on_device(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(images.device)
 
     if jitter.hsv_offsets.any():
         offsets = on_device(jitter.hsv_offsets)[:, :, None, None]  # (B, 3, 1, 1)
-        images = torch.where(offsets[:, :, None].any(1), _shift_hsv(images, offsets), images)
+        # An image without a change stays as it is, because HSV and back is not exact.
+        changed = offsets.any(1)[..., None]  # (B, 1, 1, 1)
+        images = torch.where(changed, _shift_hsv(images, offsets), images)
     for sizes, filtered in ((jitter.blur, _mean), (jitter.median, _median)):
         for size in sorted(set(sizes[sizes > 0].tolist())):
             chosen = on_device(np.flatnonzero(sizes == size))  # computed on the CPU to avoid a GPU sync
@@ -363,7 +364,10 @@ def apply_photometric_batch(images: Tensor, jitter: Jitter) -> Tensor:
 
 
 def _shift_hsv(images: Tensor, offsets: Tensor) -> Tensor:
-    """Add offsets (B, 3, 1, 1) to hue, saturation and value of images (B, H, W, 3), in OpenCV's ranges."""
+    """Add offsets (B, 3, 1, 1) to hue, saturation and value of images (B, H, W, 3) uint8.
+
+    The ranges are OpenCV's: hue 0 to 180, so a sector of the color circle (60 degrees) is 30.
+    """
     red, green, blue = images.float().unbind(-1)  # each (B, H, W)
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
@@ -374,7 +378,7 @@ def _shift_hsv(images: Tensor, offsets: Tensor) -> Tensor:
     value = (value + offsets[:, 2]).clamp(0, 255)
     channels = []
     # Red, green and blue are each at the maximum in two of the six sectors of the color circle.
-    for sector in (5, 3, 1):
+    for sector in (5, 3, 1):  # of red, green and blue
         position = (hue / 30 + sector) % 6
         reduction = torch.minimum(position, 4 - position).clamp(0, 1)
         channels.append(value - value * saturation / 255 * reduction)
