@@ -2,24 +2,24 @@
 
 A canvas is a square of the image around a person's box. It contains nearly all augmented crops of the person.
 
-1. Extent: that of the crop at the largest scale and the least favorable rotation. Pixels beyond it are black,
-   like pixels outside the image. A crop contains such pixels if a shift is added to both, or if it is a
-   half-body crop, which has another center.
+1. Extent: that of a crop around the box's center, at the largest scale and the least favorable rotation.
+   Pixels beyond it are black, like pixels outside the image. A shifted crop or a half-body crop, which have
+   another center, can contain such pixels.
 2. Resolution: at most `DENSITY` canvas pixels per input pixel at scale 1. A person with fewer pixels is
    copied without resampling, so a crop from the canvas equals the crop from the image except for rounding. A
    person with more pixels is reduced with area averaging, which avoids aliasing, to the largest canvas side.
 3. Smaller canvases are stored with their own side. In a tensor, each is in the upper left corner of a square.
 
     MAGIC | length of the index (8 bytes) | SHA-256 of the index | index | canvases
-    index = one line of JSON (settings and source) | one ENTRY per person | people, from `_encode_people`
+    index = one line of JSON (settings and source facts) | one ENTRY per person | `_encode_people`
 
-A file is written under a temporary name and then renamed. If its settings or its source differ from the
-requested ones, it is written again. A damaged or foreign file raises an error and is never overwritten.
+If the settings or the source of a file differ from the requested ones, it is written again. A damaged or
+foreign file raises an error and is never overwritten.
 
 The people in the file are sufficient for training without annotations and images (`CanvasCache.dataset`). If
-only 64 MiB can be copied to a machine, about 1,350 people fit as JPEG canvases for inputs of 256x192 with the
-augmentation of STARNET_POSE, and about 1,590 with the weaker one of profile demo (49.5 and 42.1 kB per
-person, measured on 1,242 people of COCO's photographs).
+only 64 MiB can be copied to a machine, about 1,350 people fit as JPEG canvases for inputs of 256x192 with
+StarNet-Pose's augmentation, and about 1,590 with the weaker one of profile demo (49.5 and 42.1 kB per person,
+measured on 1,242 people of COCO's photographs).
 """
 
 import hashlib
@@ -46,7 +46,7 @@ from posebook.utils import atomic_write, sha256
 VERSION = 2  # version 1 did not store people
 MAGIC = b"posepack"
 HEADER_SIZE = len(MAGIC) + 8 + 32
-ENTRY = np.dtype(
+ENTRY = np.dtype(  # position of a canvas in the file, CRC-32 of these bytes, side n, image-to-canvas matrix
     [("offset", "<u8"), ("length", "<u8"), ("crc", "<u4"), ("side", "<u4"), ("matrix", "<f8", (2, 3))]
 )
 DENSITY = 1.25  # canvas pixels per input pixel at scale 1
@@ -63,7 +63,7 @@ def canvas_reach(input_size: tuple[int, int], augmentations: tuple[Augmentation,
     height, width = input_size
     extents = []
     for augmentation in augmentations:
-        angles = np.radians(np.linspace(0, min(augmentation.rotation, 90), 91))
+        angles = np.radians(np.linspace(0, min(augmentation.rotation, 90), 91))  # symmetric beyond 90 degrees
         horizontal = width * np.cos(angles) + height * np.sin(angles)  # bounding box of the rotated crop
         vertical = height * np.cos(angles) + width * np.sin(angles)
         extents.append(max(augmentation.scale) * max(horizontal.max(), vertical.max()) / 2)
@@ -73,7 +73,7 @@ def canvas_reach(input_size: tuple[int, int], augmentations: tuple[Augmentation,
 def cut_canvas(
     image: np.ndarray, person: Person, input_size: tuple[int, int], reach: float, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a person's canvas from an image (H', W', 3).
+    """Cut a person's canvas from an image (H', W', 3) uint8.
 
     reach: from `canvas_reach`. side: the largest side. Returns the canvas (n, n, 3) with n <= side, and the
     matrix (2, 3) from image pixels to canvas pixels.
@@ -85,7 +85,7 @@ def cut_canvas(
     left, top = round(x + w / 2 - square / 2), round(y + h / 2 - square / 2)
     visible = image[max(top, 0) : max(top + square, 0), max(left, 0) : max(left + square, 0)]
     canvas: np.ndarray = np.zeros((square, square, 3), np.uint8)
-    if visible.size:
+    if visible.size:  # a box outside the image has a black canvas
         row, column = max(-top, 0), max(-left, 0)
         canvas[row : row + visible.shape[0], column : column + visible.shape[1]] = visible
     if square > side:
@@ -133,7 +133,7 @@ def open_or_create(
 
 
 def _source_facts(dataset: PoseDataset) -> dict:
-    """The facts that change if the people or their images change."""
+    """The facts by which `open_or_create` notices that the people or their images have changed."""
     boxes = np.array([person.bbox for person in dataset.instances], "<f8")  # (N, 4)
     keypoints = np.array([person.keypoints for person in dataset.instances], "<f8")  # (N, K, 3)
     numbers = _number_images(dataset)
@@ -157,9 +157,9 @@ def _number_images(dataset: PoseDataset) -> dict[Path, int]:
 
 
 def _encode_people(dataset: PoseDataset) -> bytes:
-    """The people as a compressed .npz: one array per field, and JSON with the images and the dataset's facts.
+    """The people as a compressed .npz: one array per field of Person, and JSON with images and datasets.
 
-    Images are stored as names and hashes (`combined.image_hashes`). Boxes and keypoints are exact.
+    Images are stored as names and hashes, as in `combined.image_hashes`.
     """
     numbers = _number_images(dataset)
     facts = {
@@ -199,22 +199,22 @@ def _restore_dataset(
 
 def _write_cache(path: Path, dataset: PoseDataset, facts: dict) -> None:
     """Write a canvas cache. The index is written last, because it contains the offsets of all canvases."""
-    index = np.zeros(len(dataset.instances), ENTRY)
-    text, people = json.dumps(facts).encode() + b"\n", _encode_people(dataset)
+    entries = np.zeros(len(dataset.instances), ENTRY)
+    line, people = json.dumps(facts).encode() + b"\n", _encode_people(dataset)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        file.seek(HEADER_SIZE + len(text) + index.nbytes + len(people))
+        file.seek(HEADER_SIZE + len(line) + entries.nbytes + len(people))
         progress = enumerate(tqdm(dataset.instances, desc=f"packing {path.name}", unit="person"))
         # Neighbors often share an image, which is then decoded once.
         for image_path, group in itertools.groupby(progress, lambda pair: pair[1].image):
             image = read_image(image_path)
             for i, person in group:
                 canvas, matrix = cut_canvas(image, person, facts["input_size"], facts["reach"], facts["side"])
-                entry = _encode_canvas(canvas, facts["format"])
-                index[i] = (file.tell(), len(entry), zlib.crc32(entry), len(canvas), matrix)
-                file.write(entry)
-        body = text + index.tobytes() + people
+                encoded = _encode_canvas(canvas, facts["format"])
+                entries[i] = (file.tell(), len(encoded), zlib.crc32(encoded), len(canvas), matrix)
+                file.write(encoded)
+        index = line + entries.tobytes() + people
         file.seek(0)
-        file.write(MAGIC + len(body).to_bytes(8, "little") + hashlib.sha256(body).digest() + body)
+        file.write(MAGIC + len(index).to_bytes(8, "little") + hashlib.sha256(index).digest() + index)
 
 
 def _encode_canvas(canvas: np.ndarray, format: str) -> bytes:
@@ -239,18 +239,18 @@ class CanvasCache:
                 raise ValueError(f"{path} is not a canvas cache")
             length, digest = int.from_bytes(file.read(8), "little"), file.read(32)
             size = os.fstat(file.fileno()).st_size
-            body = file.read(min(length, size))  # a damaged length must not allocate more than the file
-        if hashlib.sha256(body).digest() != digest:
+            index = file.read(min(length, size))  # a damaged length must not allocate more than the file
+        if hashlib.sha256(index).digest() != digest:
             raise ValueError(f"{path} is damaged: the hash of its index is wrong; delete it to pack again")
-        text, rest = body.split(b"\n", 1)
-        self.facts = json.loads(text)
+        line, rest = index.split(b"\n", 1)
+        self.facts = json.loads(line)
         self.digest = digest.hex()
         nbytes = self.facts["persons"] * ENTRY.itemsize
-        self._index, self._people = np.frombuffer(rest[:nbytes], ENTRY), rest[nbytes:]
-        end = HEADER_SIZE + length + int(self._index["length"].sum())
+        self._entries, self._people = np.frombuffer(rest[:nbytes], ENTRY), rest[nbytes:]
+        end = HEADER_SIZE + length + int(self._entries["length"].sum())
         if size != end:
             raise ValueError(f"{path} is damaged: it has {size} bytes, not {end}; delete it to pack again")
-        self.side, self.matrices = self.facts["side"], self._index["matrix"]
+        self.side, self.matrices = self.facts["side"], self._entries["matrix"]
         # Mode "c" (copy on write): torch requires writable memory, although nothing is written.
         self._bytes = np.memmap(self.path, np.uint8, "c")
         self._checked = np.zeros(len(self), bool)
@@ -260,7 +260,7 @@ class CanvasCache:
         return CanvasCache, (self.path,)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._entries)
 
     def check_compatible(self, input_size: tuple[int, int], augmentations: tuple[Augmentation, ...]) -> None:
         """Raise ValueError if the canvases are for another input size or too small for the augmentations."""
@@ -271,14 +271,17 @@ class CanvasCache:
                 f"{input_size[0]}x{input_size[1]}: pack them for that size"
             )
         needed = canvas_reach(input_size, augmentations)
-        if self.facts["reach"] < needed - 1e-6:
+        if self.facts["reach"] < needed - 1e-6:  # machines may round the last digit differently
             raise ValueError(
                 f"{self.path.name} holds canvases that reach {self.facts['reach']:.1f} pixels; this recipe's "
                 f"augmentation needs {needed:.1f}: pack them for it"
             )
 
     def _decode_people(self) -> tuple[dict[str, np.ndarray], dict]:
-        """The inverse of `_encode_people`: arrays by field name, and the facts."""
+        """The inverse of `_encode_people`: arrays by field name, and the JSON.
+
+        Raises ValueError for a file of version 1.
+        """
         if self.facts["version"] != VERSION:
             raise ValueError(
                 f"{self.path.name} was packed by an earlier version and holds no people: pack it again"
@@ -293,10 +296,10 @@ class CanvasCache:
         return {digest: name for name, digest in self._decode_people()[1]["images"]}
 
     def dataset(self) -> PoseDataset:
-        """The packed people with their sources and shares.
+        """The packed people with their sources and shares, for training only.
 
-        Their images are file names without a folder, because only the canvases are available. The dataset is
-        for training, not for evaluation. Raises ValueError for a file of a version that stored no people.
+        Their images are file names without a folder, because only the canvases are available. Raises
+        ValueError for a file of version 1.
         """
         arrays, facts = self._decode_people()
         names = [Path(name) for name, _ in facts["images"]]
@@ -321,20 +324,20 @@ class CanvasCache:
 
         Raises ValueError if the canvas is damaged.
         """
-        offset, length, crc, n, _ = self._index[i]
-        entry = self._bytes[offset : offset + length]
+        offset, length, crc, n, _ = self._entries[i]
+        encoded = self._bytes[offset : offset + length]
         if not self._checked[i]:  # once per process: the check takes a third of the time of the warp
-            if zlib.crc32(entry.data) != crc:
+            if zlib.crc32(encoded.data) != crc:
                 raise ValueError(f"{self.path} is damaged: the hash of canvas {i} is wrong; delete it")
             self._checked[i] = True
         if self.facts["format"] == "raw":
-            return entry.reshape(n, n, 3)
-        canvas = cv2.imdecode(entry, cv2.IMREAD_COLOR_RGB)  # (n, n, 3)
+            return encoded.reshape(n, n, 3)
+        canvas = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)  # (n, n, 3)
         assert canvas is not None  # its CRC is correct
         return canvas
 
     def tensor(self, device: str) -> Tensor:
-        """All canvases on a device, (N, S, S, 3) uint8, N * S * S * 3 bytes."""
+        """All canvases on a device, (N, S, S, 3) uint8, black beyond their own sides."""
         squares = torch.zeros(len(self), self.side, self.side, 3, dtype=torch.uint8, device=device)
         for i, square in enumerate(tqdm(squares, desc=f"loading {self.path.name}", unit="person")):
             canvas = torch.from_numpy(np.asarray(self[i]))

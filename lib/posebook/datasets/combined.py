@@ -40,9 +40,8 @@ class Source:
 def load_combined(sources: Sequence[Source], skeleton: str | Skeleton = "coco") -> PoseDataset:
     """Load several datasets as one and map their joints to `skeleton`.
 
-    Raises ValueError for a source without any joint of the skeleton, a joint that no source annotates, and
-    shares that are negative, all zero, or given for some sources only. Raises DatasetMissing for missing
-    files.
+    Raises ValueError as `check_shares`, `map_joints`, `read_labels` and `combine` do, and DatasetMissing for
+    missing files.
     """
     skeleton = skeleton if isinstance(skeleton, Skeleton) else skeletons.get(skeleton)
     check_shares([source.share for source in sources], [source.name for source in sources])
@@ -54,7 +53,7 @@ def load_combined(sources: Sequence[Source], skeleton: str | Skeleton = "coco") 
 
 
 def check_shares(shares: Sequence[float | None], names: Sequence[str]) -> None:
-    """Raise ValueError if the shares of the sources `names` are invalid."""
+    """Raise ValueError for shares that are negative, not finite, all zero, or given for some sources only."""
     given = [share for share in shares if share is not None]
     if given and len(given) < len(shares):
         missing = [name for name, share in zip(names, shares, strict=True) if share is None]
@@ -66,7 +65,10 @@ def check_shares(shares: Sequence[float | None], names: Sequence[str]) -> None:
 
 
 def combine(datasets: Sequence[PoseDataset], shares: Sequence[float | None]) -> PoseDataset:
-    """Join datasets that have the same skeleton. shares: as in `Source`, checked by `check_shares`."""
+    """Join datasets that have the same skeleton. shares: as in `Source`, checked by `check_shares`.
+
+    Raises ValueError for a joint that no source with a share annotates.
+    """
     skeleton = datasets[0].skeleton
     used = [dataset for dataset, share in zip(datasets, shares, strict=True) if share != 0]
     keypoints = np.concatenate([[person.keypoints for person in dataset.instances] for dataset in used])
@@ -110,7 +112,7 @@ def map_joints(dataset: PoseDataset, skeleton: Skeleton) -> PoseDataset:
         )
     instances = []
     for person in dataset.instances:
-        keypoints = person.keypoints[list(joint_map)]  # (K, 3)
+        keypoints = person.keypoints[list(joint_map)]  # (K, 3); -1 selects the last joint, which is wrong
         keypoints[np.array(joint_map) < 0] = 0
         instances.append(replace(person, keypoints=keypoints))
     return replace(
@@ -124,9 +126,9 @@ def map_joints(dataset: PoseDataset, skeleton: Skeleton) -> PoseDataset:
 
 
 def read_labels(path: str | Path) -> dict[str, dict[str, list[float]]]:
-    """Additional joints by image file name: {"im00001.jpg": {"nose": [x, y, score], ...}, ...}.
+    """Additional joints by image file name, from JSON: {"labels": {FILE: {JOINT: [x, y, score], ...}, ...}}.
 
-    x and y are image pixels. Only for datasets with one person per image.
+    x and y are image pixels. Only for datasets with one person per image. Raises ValueError for another file.
     """
     content = json.loads(Path(path).read_text())
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
@@ -162,6 +164,7 @@ def epoch_instances(dataset: PoseDataset, seed: int, epoch: int) -> np.ndarray:
         size = len(source.instances)
         positions = np.arange(epoch * count, (epoch + 1) * count)  # in the sequence of all permutations
         permutations = {
+            # 2: TrainDataset.draw and epoch_batches use (seed, epoch, 1) and (seed, epoch).
             turn: np.random.default_rng((seed, turn, 2, number)).permutation(size)
             for turn in np.unique(positions // size).tolist()
         }
@@ -179,9 +182,10 @@ def split_epoch(shares: Sequence[float], total: int) -> list[int]:
 
 
 def hold_out(dataset: PoseDataset, share: float) -> tuple[PoseDataset, PoseDataset]:
-    """Split by images into the rest and about `share` of the images, selected by a hash of the file name.
+    """Split a dataset by images: return the rest, and about `share` of the images, which are held out.
 
-    Raises ValueError if one side would have no people.
+    A hash of the file name decides, so that the split is the same in every run. Raises ValueError if one side
+    would have no people.
     """
     if dataset.sources:
         pairs = [hold_out(source, share) for source in dataset.sources]
@@ -189,7 +193,7 @@ def hold_out(dataset: PoseDataset, share: float) -> tuple[PoseDataset, PoseDatas
         return combine(rest, dataset.shares), combine(held_out, dataset.shares)
 
     def is_held_out(name: str) -> bool:
-        return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < share * 16**8
+        return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < share * 16**8  # 8 hexadecimal digits
 
     sides = []
     for side in (False, True):
@@ -211,9 +215,9 @@ def image_hashes(persons: Iterable[Person]) -> dict[str, str]:
 
 
 def check_overlap(train: Iterable[str], val: dict[str, str], trained: str) -> None:
-    """Raise ValueError if images for evaluation ({hash: name}) are among the training images (hashes).
+    """Raise ValueError if one of the evaluation images `val` ({hash: name}) is in `train` (hashes).
 
-    trained: what was trained on the training images, for the message.
+    trained: what was trained on the images `train`, for the message.
     """
     common = sorted(val[digest] for digest in set(train) & set(val))
     if common:
