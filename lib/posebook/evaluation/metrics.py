@@ -30,8 +30,8 @@ from posebook import transforms
 from posebook.datasets import Person, PoseDataset
 from posebook.datasets.crowdpose import AREA as CROWD_AREA
 
-JOINT_THRESHOLD = 0.2
-NMS_THRESHOLD = 0.9
+JOINT_THRESHOLD = 0.2  # choice 1
+NMS_THRESHOLD = 0.9  # choice 2
 PCK_THRESHOLD = 0.2  # of the torso diagonal
 PRIMARY_METRICS = ("AP", "PCKh@0.5", "PCK@0.2")  # a learning curve shows the one that the dataset has
 COCO_METRICS = {"AP": 0, "AP50": 1, "AP75": 2, "AP_M": 3, "AP_L": 4, "AR": 5}  # indices in COCOeval.stats
@@ -52,16 +52,14 @@ class Predictions:
 class ImageStats:
     """The contribution of each image to a metric, so that a bootstrap can resample images.
 
-    For AP: `score`, `hit` and `counts` of each detection at each OKS threshold, and the number of people to
-    find in each image. For PCKh and PCK: the number of correct joints (`hit`) and of counted joints
-    (`people`) in each image.
+    I images; for AP also T OKS thresholds and D detections. Files of predictions contain the field names.
     """
 
     images: np.ndarray  # (I,) ids
-    people: np.ndarray  # (I,)
-    hit: np.ndarray  # AP: (T, D) bool; PCKh and PCK: (I,)
+    people: np.ndarray  # (I,) AP: number of people to find; PCKh and PCK: number of counted joints
+    hit: np.ndarray  # AP: (T, D) bool, matched to a person; PCKh and PCK: (I,) number of correct joints
     counts: np.ndarray | None = None  # (T, D) bool: neither ignored nor matched to an ignored person
-    score: np.ndarray | None = None  # (D,)
+    score: np.ndarray | None = None  # (D,) score of a detection
     place: np.ndarray | None = None  # (D,) index of a detection's image in `images`
 
 
@@ -123,19 +121,19 @@ def person_scores(dataset: PoseDataset, scores: np.ndarray) -> np.ndarray:
 
 def mean_scores(scores: np.ndarray) -> np.ndarray:
     """The mean of each person's joint scores (N, K) above JOINT_THRESHOLD, (N,); 0 if no score is above."""
-    counts = scores > JOINT_THRESHOLD  # (N, K)
-    return np.where(counts, scores, 0).sum(1) / np.maximum(counts.sum(1), 1)
+    above = scores > JOINT_THRESHOLD  # (N, K)
+    return np.where(above, scores, 0).sum(1) / np.maximum(above.sum(1), 1)
 
 
 def oks(points: np.ndarray, others: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
     """OKS (M,) of one pose (K, 2) with other poses (M, K, 2) over all joints; areas (M,) in square pixels."""
     squares = ((others - points) ** 2).sum(-1)  # (M, K)
-    # 8 sigma^2 is 2 (2 sigma)^2: pycocotools doubles the sigmas
+    # As in pycocotools: 8 sigma^2 is 2 (2 sigma)^2, with doubled sigmas; spacing avoids a division by zero.
     return np.exp(-squares / (8 * sigmas**2 * areas[:, None] + np.spacing(1))).mean(1)
 
 
 def oks_nms(dataset: PoseDataset, predictions: Predictions, person_score: np.ndarray) -> np.ndarray:
-    """OKS-NMS: which people (N,) remain, boolean.
+    """OKS-NMS: which people remain, boolean (N,). person_score: (N,), from `person_scores`.
 
     In each image the person with the highest score remains, and removes the others whose OKS with it is above
     NMS_THRESHOLD; this repeats with the rest.
@@ -200,12 +198,10 @@ def coco_ground_truth(dataset: PoseDataset) -> dict:
     return content | {"annotations": entries, "categories": [{"id": 1, "name": "person"}]}
 
 
-def _numbers_or_zeros(values: object, count: int) -> list[float]:
+def _numbers_or_zeros(values: Any, count: int) -> list[float]:
     """The values if they are a list of `count` numbers, else `count` zeros."""
-    if isinstance(values, list) and len(values) == count:
-        if all(isinstance(value, int | float) for value in values):
-            return values
-    return [0] * count
+    valid = isinstance(values, list) and all(isinstance(value, int | float) for value in values)
+    return values if valid and len(values) == count else [0] * count
 
 
 def coco_results(dataset: PoseDataset, predictions: Predictions) -> list[dict]:
@@ -229,10 +225,10 @@ def coco_results(dataset: PoseDataset, predictions: Predictions) -> list[dict]:
 def average_precision(
     dataset: PoseDataset, predictions: Predictions, content: dict | None = None
 ) -> tuple[dict[str, float], ImageStats]:
-    """AP by COCO's or CrowdPose's rules, as fractions.
+    """COCO's or CrowdPose's AP and AR, as fractions, and the contribution of each image.
 
-    content: the ground truth, if it is not that of the annotation file. Raises ValueError for a skeleton
-    without sigmas, and for CrowdPose without crowd indices.
+    content: the ground truth, if it is not `coco_ground_truth`. Raises ValueError for a skeleton without
+    sigmas, and for CrowdPose without crowd indices.
     """
     content = content or coco_ground_truth(dataset)
     crowd = dataset.metric_type == "crowd"
@@ -241,7 +237,7 @@ def average_precision(
     if not crowd:
         metrics = {name: float(scorer.stats[index]) for name, index in COCO_METRICS.items()}
         return {name: value for name, value in metrics.items() if value >= 0}, stats
-    precision = scorer.eval["precision"][:, :, 0, 0, 0]  # (T, R)
+    precision = scorer.eval["precision"][:, :, 0, 0, 0]  # (T, 101 recalls)
     metrics = {"AP": precision.mean(), "AP50": precision[0].mean(), "AP75": precision[5].mean()}
     metrics["AR"] = scorer.eval["recall"][:, 0, 0, 0].mean()
     crowd_index = {image["id"]: image.get("crowdIndex") for image in content["images"]}
@@ -273,6 +269,7 @@ def run_cocoeval(dataset: PoseDataset, content: dict, results: list[dict], crowd
         truth.createIndex()
         scorer = COCOeval(truth, truth.loadRes(results), "keypoints")
         scorer.params.kpt_oks_sigmas = np.array(dataset.skeleton.sigmas)
+        # Without unusable images: nothing can be predicted there. A dataset may not list its images.
         scorer.params.imgIds = sorted(dataset.images) or sorted(truth.imgs)
         if crowd:
             scorer.params.areaRng, scorer.params.areaRngLbl = [[0, 1e10]], ["all"]
@@ -315,23 +312,23 @@ def weighted_metric(stats: ImageStats, weights: np.ndarray) -> np.ndarray:
             return (weights @ stats.hit) / people
         assert stats.counts is not None and stats.place is not None
         order = np.argsort(-stats.score, kind="mergesort")  # stable, so that ties rank as in pycocotools
-        times = weights[:, stats.place[order]]  # (R, D)
+        repeats = weights[:, stats.place[order]]  # (R, D): how often a detection's image is drawn
         recall_levels = np.linspace(0, 1, 101)
         result = np.zeros(len(weights))
         for hit, counts in zip(stats.hit[:, order], stats.counts[:, order], strict=True):  # (D,) each
-            true_positives = np.cumsum(times * (hit & counts), 1)  # (R, D)
-            false_positives = np.cumsum(times * (~hit & counts), 1)  # (R, D)
+            true_positives = np.cumsum(repeats * (hit & counts), 1)  # (R, D)
+            false_positives = np.cumsum(repeats * (~hit & counts), 1)  # (R, D)
             precision = true_positives / np.maximum(true_positives + false_positives, np.spacing(1))
             envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]  # (R, D), not increasing
             recalls = true_positives / people[:, None]  # (R, D)
-            for row, (recall, height) in enumerate(zip(recalls, envelope, strict=True)):
-                index = np.searchsorted(recall, recall_levels)
-                result[row] += height[index[index < len(height)]].sum() / len(recall_levels)
+            for row, (recall, precisions) in enumerate(zip(recalls, envelope, strict=True)):
+                index = np.searchsorted(recall, recall_levels)  # (101,); D if a level is not reached
+                result[row] += precisions[index[index < len(precisions)]].sum() / len(recall_levels)
         return np.where(people > 0, result / len(stats.hit), np.nan)
 
 
 def _joint_stats(dataset: PoseDataset, correct: np.ndarray, counted: np.ndarray) -> ImageStats:
-    """The numbers of correct and of counted joints (N, K) in each image."""
+    """The numbers of correct and of counted joints in each image; both arguments are boolean (N, K)."""
     images, index = np.unique([person.image_id for person in dataset.instances], return_inverse=True)
     hits, joints = (
         np.bincount(index, weights=mask.sum(1), minlength=len(images)) for mask in (correct, counted)
@@ -342,8 +339,8 @@ def _joint_stats(dataset: PoseDataset, correct: np.ndarray, counted: np.ndarray)
 def pckh(dataset: PoseDataset, predictions: Predictions) -> tuple[dict[str, float], ImageStats]:
     """PCKh@0.5 and PCKh@0.1: the share of labeled joints within 0.5 or 0.1 head sizes of their location.
 
-    Returns both totals over joints and PCKh@0.5 of each body part (the mean of left and right). Raises
-    ValueError if people have no head sizes.
+    Returns both totals over joints (choice 4) and PCKh@0.5 of each body part (the mean of left and right).
+    Raises ValueError if people have no head sizes.
     """
     truth = np.stack([person.keypoints for person in dataset.instances])  # (N, K, 3)
     heads = np.array([person.head for person in dataset.instances])  # (N,)
@@ -376,17 +373,18 @@ def pck(dataset: PoseDataset, predictions: Predictions) -> tuple[dict[str, float
     """
     names = dataset.skeleton.keypoints
     truth = np.stack([person.keypoints for person in dataset.instances])  # (N, K, 3)
-    torso = np.full(len(truth), np.nan)
+    torso = np.full(len(truth), np.nan)  # (N,) pixels
     # the first choice comes last, so that it overwrites the second
     for shoulder, hip in (("right_shoulder", "left_hip"), ("left_shoulder", "right_hip")):
         a, b = truth[:, names.index(shoulder)], truth[:, names.index(hip)]  # (N, 3)
         both = (a[:, 2] > 0) & (b[:, 2] > 0)
         torso[both] = np.linalg.norm(a[both, :2] - b[both, :2], axis=1)
-    counted = (truth[..., 2] > 0) & (torso > 0)[:, None]  # (N, K); a comparison with NaN is false
+    scored = torso > 0  # (N,); false for NaN
+    counted = (truth[..., 2] > 0) & scored[:, None]  # (N, K)
     distance = np.linalg.norm(predictions.keypoints - truth[..., :2], axis=2)  # (N, K)
     correct = counted & (distance <= PCK_THRESHOLD * np.nan_to_num(torso)[:, None])
     metric = f"PCK@{PCK_THRESHOLD:g}"
-    result = {metric: float(correct.sum() / counted.sum()), "not_scored": int((~(torso > 0)).sum())}
+    result = {metric: float(correct.sum() / counted.sum()), "not_scored": int((~scored).sum())}
     for joint, name in enumerate(names):
         if counted[:, joint].any():
             result[f"{metric} {name}"] = float(correct[:, joint].sum() / counted[:, joint].sum())
