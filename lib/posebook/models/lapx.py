@@ -32,7 +32,9 @@ HOURGLASS_DEPTH = 4  # how often an hourglass halves its map
 
 
 class Bottleneck(nn.Module):
-    """Pre-activated 1x1, depthwise 3x3 and 1x1 convolution with a shortcut; 2 * neck output channels.
+    """Pre-activated 1x1, depthwise 3x3 and 1x1 convolution with a shortcut; `neck` are its inner channels.
+
+    Maps (B, in_channels, H, W) to (B, 2 neck, H, W).
 
     soft_gate: multiply the shortcut by a learned weight for each channel.
     """
@@ -58,7 +60,10 @@ class Bottleneck(nn.Module):
 
 
 class ECA(nn.Module):
-    """Channel gates from a 1D convolution along the channels of mean plus maximum (section 3.3)."""
+    """Channel gates from a 1D convolution along the channels of mean plus maximum (section 3.3).
+
+    ECA is the efficient channel attention of Wang et al., CVPR 2020, which pools by the mean alone.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -91,13 +96,13 @@ class ECACBAM(nn.Module):
 class CBAM(nn.Module):
     """LAP's attention: channel gates, then spatial gates (choice 5 of the module's docstring)."""
 
-    def __init__(self, channels: int, reduction: int = 16):
+    def __init__(self, channels: int):
         super().__init__()
         self.max_pool, self.avg_pool = nn.AdaptiveMaxPool2d(1), nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Sequential(
-            nn.Linear(channels, channels // reduction, bias=False),
+            nn.Linear(channels, channels // 16, bias=False),
             nn.ReLU(),
-            nn.Linear(channels // reduction, channels, bias=False),
+            nn.Linear(channels // 16, channels, bias=False),
             nn.Sigmoid(),
         )
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
@@ -154,7 +159,7 @@ class Hourglass(nn.Module):
     """Hourglass over a map (B, C, H, W) with attention in its neck, the smallest map.
 
     The map is halved four times and enlarged again, with bottlenecks on the way down, on the way up and on
-    each shortcut.
+    each shortcut. `forward` processes one level and calls itself for the next smaller one.
     """
 
     def __init__(self, width: int, soft_gate: bool, attention: type[nn.Module] | None):

@@ -5,10 +5,10 @@ et al. (ICML 2022). Choices that the text does not specify or that differ from t
 1. The gated attention unit has no positional bias, no dropout and no drop path.
 2. Its gamma and beta are initialized uniformly in (0, 0.05), not in (0, 1) as in RTMPose's code. With (0, 1),
    every joint initially attends to all joints about equally and strongly, and its own token has almost no
-   effect. For training from scratch the difference is large: after 25 epochs on 86 people the loss
-   was 0.002 instead of 0.009 (one run each, 128 x 96).
-3. As in that code, the first layer of the unit uses Xavier initialization. The other linear layers of the
-   head use a normal distribution with standard deviation 0.01, and its convolution one with 0.001.
+   effect. After 25 epochs of training from scratch on 86 people, the loss was 0.002 instead of 0.009 (one run
+   each, 128 x 96).
+3. As in RTMPose's code, the first layer of the unit uses Xavier initialization. The other linear layers of
+   the head use a normal distribution with standard deviation 0.01, and its convolution one with 0.001.
 """
 
 from typing import Protocol
@@ -26,16 +26,13 @@ class PoseModel(nn.Module):
     skeleton: the K joints that the model predicts, in output order. input_size: (height, width) in pixels.
     """
 
-    skeleton: Skeleton
-    input_size: tuple[int, int]
-
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int]):
         super().__init__()
         self.skeleton, self.input_size = skeleton, (int(input_size[0]), int(input_size[1]))
 
 
 class ConvBN(nn.Sequential):
-    """Convolution with bias, followed by batch norm if `norm` is True."""
+    """Convolution with bias, followed by batch norm if `norm` is True, as in StarNet's code."""
 
     def __init__(
         self,
@@ -86,9 +83,9 @@ class CoordinateAttention(nn.Module):
     sigmoid(0) = 0.5 and their product at 0.25.
     """
 
-    def __init__(self, channels: int, reduction: int = 32):
+    def __init__(self, channels: int):
         super().__init__()
-        hidden_dim = max(8, channels // reduction)
+        hidden_dim = max(8, channels // 32)
         self.conv_reduce = nn.Conv2d(channels, hidden_dim, 1, bias=False)
         self.bn = nn.BatchNorm2d(hidden_dim)
         self.conv_h = nn.Conv2d(hidden_dim, channels, 1)
@@ -99,8 +96,8 @@ class CoordinateAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        # Pool with the same modules as the authors: after twelve saturated gates, another summation order
-        # changes the output visibly.
+        # Pool with the same modules as the authors: another order of summation rounds differently, and after
+        # twelve saturated gates this changes the output visibly.
         rows = self.pool_h(x)  # (B, C, H, 1)
         columns = self.pool_w(x).transpose(2, 3)  # (B, C, W, 1)
         y = torch.relu(self.bn(self.conv_reduce(torch.cat([rows, columns], 2))))  # (B, hidden_dim, H + W, 1)
@@ -116,15 +113,15 @@ class CBAM(nn.Module):
     Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, section 3.
     """
 
-    def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7):
+    def __init__(self, channels: int):
         super().__init__()
-        hidden_dim = max(8, channels // reduction)
+        hidden_dim = max(8, channels // 16)
         self.mlp = nn.Sequential(
             nn.Conv2d(channels, hidden_dim, 1, bias=False),
             nn.ReLU(),
             nn.Conv2d(hidden_dim, channels, 1, bias=False),
         )
-        self.spatial = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         mean, maximum = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)  # each (B, C, 1, 1)
@@ -160,12 +157,13 @@ class Scale(nn.Module):
 class GatedAttention(nn.Module):
     """Gated attention unit over the K joint tokens (B, K, width) (RTMPose, section 3.3).
 
-    The attention weights are squared ReLUs instead of a softmax.
+    The attention weights are squared ReLUs instead of a softmax. s is the dimension of queries and keys, e
+    that of gates and values.
     """
 
-    def __init__(self, width: int, s: int = 128, expansion: int = 2):
+    def __init__(self, width: int, s: int = 128):
         super().__init__()
-        self.s, self.e = s, expansion * width
+        self.s, self.e = s, 2 * width
         self.gamma = nn.Parameter(0.05 * torch.rand(2, s))
         self.beta = nn.Parameter(0.05 * torch.rand(2, s))
         self.o = nn.Linear(self.e, width, bias=False)
@@ -175,41 +173,38 @@ class GatedAttention(nn.Module):
         self.res_scale = Scale(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        u, v, base = nn.functional.silu(self.uv(self.ln(x))).split(
-            [self.e, self.e, self.s], -1
-        )  # (B, K, e), (B, K, e), (B, K, s)
+        mixed = nn.functional.silu(self.uv(self.ln(x)))  # (B, K, 2 e + s)
+        u, v, base = mixed.split([self.e, self.e, self.s], -1)  # gates, values, base of queries and keys
         q, k = (base[:, :, None] * self.gamma + self.beta).unbind(2)  # each (B, K, s)
         attention = torch.relu(q @ k.transpose(1, 2) / self.s**0.5).square()  # (B, K, K)
         return self.res_scale(x) + self.o(u * (attention @ v))  # (B, K, width)
 
 
 class RTMCCHead(nn.Module):
-    """Features (B, C, H/32, W/32) to SimCC logits x (B, K, W * split_ratio) and y (B, K, H * split_ratio).
+    """Features (B, C, H/32, W/32) to SimCC logits x (B, K, 2W) and y (B, K, 2H).
 
-    A 7x7 convolution makes one token for each joint, a gated attention unit mixes the tokens, and one linear
-    layer for each axis classifies them. `width` is the number of channels of a token.
+    A 7x7 convolution makes one map for each joint, a linear layer turns each map into a token of 256 numbers,
+    a gated attention unit mixes the tokens, and one linear layer for each axis classifies them.
     """
 
-    def __init__(
-        self, channels: int, joints: int, input_size: tuple[int, int], split_ratio: int = 2, width: int = 256
-    ):
+    def __init__(self, channels: int, joints: int, input_size: tuple[int, int]):
         super().__init__()
         input_height, input_width = input_size
-        cells = (input_height // 32) * (input_width // 32)
+        cells, width = (input_height // 32) * (input_width // 32), 256
         self.final_layer = nn.Conv2d(channels, joints, 7, padding=3)
         embedding = nn.Linear(cells, width, bias=False)
         self.mlp = nn.Sequential(ScaleNorm(cells), embedding)
         self.gau = GatedAttention(width)
-        self.cls_x = nn.Linear(width, input_width * split_ratio, bias=False)
-        self.cls_y = nn.Linear(width, input_height * split_ratio, bias=False)
+        self.cls_x = nn.Linear(width, 2 * input_width, bias=False)
+        self.cls_y = nn.Linear(width, 2 * input_height, bias=False)
         init_weights(self.final_layer)
         for linear in (embedding, self.gau.o, self.cls_x, self.cls_y):
             nn.init.normal_(linear.weight, std=0.01)
 
     def forward(self, x: Tensor) -> SimCC:
         x = self.final_layer(x).flatten(2)  # (B, K, H/32 * W/32)
-        x = self.gau(self.mlp(x))  # (B, K, width)
-        return SimCC(self.cls_x(x), self.cls_y(x))  # (B, K, Wx), (B, K, Wy)
+        x = self.gau(self.mlp(x))  # (B, K, 256)
+        return SimCC(self.cls_x(x), self.cls_y(x))  # (B, K, 2W), (B, K, 2H)
 
 
 class ResidualBlock(Protocol):
@@ -276,12 +271,12 @@ def residual_blocks(
     return nn.Sequential(first, *(block(out_channels, width) for _ in range(number - 1)))
 
 
-def deconvolutions(in_channels: int, number: int, width: int = 256) -> nn.Sequential:
-    """`number` 4x4 transposed convolutions that double the size, each with batch norm and ReLU."""
+def deconvolutions(in_channels: int, number: int) -> nn.Sequential:
+    """`number` 4x4 transposed convolutions to 256 channels that double the size, with batch norm and ReLU."""
     layers: list[nn.Module] = []
-    for channels in (in_channels, *[width] * (number - 1)):
-        up = nn.ConvTranspose2d(channels, width, 4, 2, 1, bias=False)
-        layers += [up, nn.BatchNorm2d(width), nn.ReLU()]
+    for channels in (in_channels, *[256] * (number - 1)):
+        up = nn.ConvTranspose2d(channels, 256, 4, 2, 1, bias=False)
+        layers += [up, nn.BatchNorm2d(256), nn.ReLU()]
     return nn.Sequential(*layers)
 
 

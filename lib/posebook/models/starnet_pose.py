@@ -16,14 +16,7 @@ Choices that the text does not specify or that follow the published weights inst
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import (
-    CBAM,
-    ConvBN,
-    CoordinateAttention,
-    PoseModel,
-    RTMCCHead,
-    check_sides,
-)
+from posebook.models.layers import CBAM, ConvBN, CoordinateAttention, PoseModel, RTMCCHead, check_sides
 from posebook.skeletons import Skeleton
 
 ATTENTION: dict[str, type[nn.Module] | None] = {"none": None, "coordinate": CoordinateAttention, "cbam": CBAM}
@@ -52,10 +45,9 @@ class StarBlock(nn.Module):
 
 
 class StarNet(nn.Module):
-    """Images (B, 3, H, W) to features (B, 8 width, H/32, W/32).
+    """Images (B, 3, H, W) to features (B, 8 width, H/32, W/32). Arguments as in StarNetPose.
 
-    A stem and four stages, each with a strided 3x3 convolution and star blocks. depths: number of blocks of
-    each stage. attention: a key of ATTENTION, used in the stages `attention_stages`, which count from 1.
+    A stem and four stages, each with a strided 3x3 convolution and star blocks.
     """
 
     def __init__(
@@ -76,7 +68,7 @@ class StarNet(nn.Module):
             # StarNet's initialization. Attention modules (`ca`) keep their own.
             if isinstance(module, nn.Conv2d) and ".ca." not in name:
                 nn.init.trunc_normal_(module.weight, std=0.02)
-                assert module.bias is not None
+                assert module.bias is not None  # choice 2
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,9 +81,9 @@ class StarNet(nn.Module):
 class StarNetPose(PoseModel):
     """Images (B, 3, H, W), normalized, to SimCC logits x (B, K, 2W) and y (B, K, 2H).
 
-    width, depths: channels of the first stage and numbers of blocks. attention: 'none', 'coordinate' or
-    'cbam', used in the stages `attention_stages`, which count from 1. Raises ValueError if a side is not a
-    multiple of 32 and for an unknown attention.
+    width: channels of the first stage; they double at each stage. depths: number of blocks of each stage.
+    attention: 'none', 'coordinate' or 'cbam', used in the stages `attention_stages`, which count from 1.
+    Raises ValueError if a side is not a multiple of 32 and for an unknown attention.
     """
 
     def __init__(
