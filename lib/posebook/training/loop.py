@@ -36,7 +36,7 @@ from posebook.training.optimizer import lr_at_step, parameter_groups, update_ema
 from posebook.training.recipes import BaseRecipe, Recipe
 from posebook.training.runtime import RuntimeConfig, SigtermGuard, move_model
 
-CHECK_EVERY = 20  # steps between two checks of the loss for NaN; each check waits for the device
+CHECK_EVERY = 20  # steps between two checks that losses are finite; each check waits for the device
 MAX_LOADER_RESTARTS = 3
 
 
@@ -92,7 +92,7 @@ def fit(
     make_dataset: returns the training samples; its argument is False if the training is already complete.
     score: returns metrics of the averaged weights for the learning curve; it is called every `evaluate_every`
     epochs, except after the last one. Returns the run's state and its folder, OUT_DIR/runs/NAME-HASH. Raises
-    the errors of trainer.train.
+    RuntimeError if another process trains in this folder, and the errors of `train_epochs`.
     """
     move_model(model, runtime.device)
     torch.backends.cudnn.benchmark = True  # all batches have one shape, except the last of an epoch
@@ -168,10 +168,10 @@ def run_steps(
     pending: list[Tensor] = []  # losses that have not been copied from the device yet
     for batch in batch_iterator(context.dataset, state.step, runtime):
         epoch, step_in_epoch = divmod(state.step, steps_per_epoch)
-        if model is None or step_in_epoch == 0:
+        if model is None or step_in_epoch == 0:  # the first step after resuming can be within an epoch
             model = wrap_model(state, recipe, epoch, runtime)
             state.model.train()
-        for group in state.optimizer.param_groups:
+        for group in state.optimizer.param_groups:  # "rate": a layer's factor, from `parameter_groups`
             group["lr"] = group["rate"] * lr_at_step(state.step, context.total_steps, recipe)
         batch_size = min(recipe.batch_size, len(context.dataset) - step_in_epoch * recipe.batch_size)
         # If there are fewer samples than processes, each process gets all of them (ResumableBatchSampler).
@@ -215,7 +215,8 @@ def train_step(
 
     model: what `wrap_model` returns for state.model. batch: this process's tensors (B, ...), as the objective
     takes them. global_batch_size: number of samples in the batches of all processes. If the device runs out
-    of memory, grad_accum_steps is doubled. Returns the loss, a scalar, and the grad_accum_steps used.
+    of memory, grad_accum_steps is doubled. Returns this process's loss, a scalar whose mean over the
+    processes is the mean over all samples, and the grad_accum_steps used.
     """
     batch = [tensor.to(runtime.device, non_blocking=True) for tensor in batch]
     while True:
@@ -254,7 +255,10 @@ def accumulate_gradients(
     runtime: RuntimeConfig,
     objective: Objective,
 ) -> Tensor:
-    """Run forward and backward passes over parts of a batch. Return this process's loss, a scalar."""
+    """Run forward and backward passes over parts of a batch, of `part_size` samples. Return the loss.
+
+    The other parameters and the loss are those of `train_step`.
+    """
 
     def forward(*inputs: Tensor) -> Any:
         with runtime.autocast():
@@ -288,7 +292,7 @@ def batch_iterator(dataset: EpochDataset, first_step: int, runtime: RuntimeConfi
 def wrap_model(
     state: TrainState, recipe: BaseRecipe, epoch: int, runtime: RuntimeConfig
 ) -> Callable[..., Any]:
-    """Return the model for one epoch: LAPX's gain is set, and it is compiled and distributed if required.
+    """Set LAPX's non-local gain for an epoch, and return the model, compiled and distributed if required.
 
     Each epoch needs a new wrapper, because the gain decides which parameters are trained.
     """
@@ -303,7 +307,7 @@ def wrap_model(
 def reload_checkpoint(state: TrainState, context: LoopContext) -> None:
     """Return to the last checkpoint after an interrupted step. The time of the lost steps still counts."""
     seconds = state.seconds  # the checkpoint's value includes time since state.started, counted again later
-    state.scaler = make_scaler(context.runtime)
+    state.scaler = make_scaler(context.runtime)  # the old one may be in the middle of the step
     state.resume(context.folder)
     state.seconds = seconds
 

@@ -27,7 +27,7 @@ from posebook.training.recipes import Recipe
 from posebook.training.runtime import RuntimeConfig, make_runtime, move_model
 from posebook.utils import sha256
 
-# names of the training and validation splits; ("train", "val") for the other datasets
+# names of the training and validation splits, if they are not ("train", "val")
 SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crowdpose": ("trainval", "test")}
 # Larger training sets are complete official splits, which share no image with the other split.
 MAX_HASHED_IMAGES = 20_000
@@ -43,8 +43,8 @@ class PreparedRun:
     metadata: records.RunMetadata
     name: str
     model: PoseModel
-    initialization: str  # as the record describes it
-    transferred: dict  # record field on the tensors that came from `init`
+    initialization: str  # the initial weights, as the record describes them
+    transferred: dict  # the record's field `transfer`: tensors that come from `init`; {} without `init`
     train_set: PoseDataset
     val_set: PoseDataset | None
     curve_set: PoseDataset | None  # measures the learning curve: the held-out images, or val_set
@@ -155,8 +155,15 @@ def load_split(
     *,
     train: bool,
 ) -> PoseDataset:
-    """Load the training or validation split of one dataset, or of several joined by '+'."""
-    side = 0 if train else 1
+    """Load the training or validation split of one dataset, or of several joined by '+'.
+
+    Arguments as in TrainConfig. Raises ValueError for arguments that do not suit the number of datasets, and
+    the errors of `datasets.load` and `combined.load_combined`.
+    """
+
+    def default_split(name: str) -> str:
+        return SPLITS.get(name, ("train", "val"))[0 if train else 1]
+
     if "+" not in dataset:
         if shares or labels:
             raise ValueError(
@@ -164,17 +171,14 @@ def load_split(
             )
         if isinstance(data_root, dict):
             raise ValueError(f"data_root of one dataset must be a path, not {data_root}")
-        return datasets.load(dataset, data_root, split or SPLITS.get(dataset, ("train", "val"))[side])
+        return datasets.load(dataset, data_root, split or default_split(dataset))
     if split:
         raise ValueError(
             f"{dataset} has several sources, which are evaluated on their own validation splits: "
             "leave out val_split"
         )
     sources = combined.parse_sources(dataset, data_root, shares, labels)
-    splits = [SPLITS.get(source.name, ("train", "val"))[side] for source in sources]
-    return combined.load_combined(
-        [replace(source, split=name) for source, name in zip(sources, splits, strict=True)], "coco"
-    )
+    return combined.load_combined([replace(source, split=default_split(source.name)) for source in sources])
 
 
 def open_canvases(config: TrainConfig, recipe: Recipe) -> CanvasCache:
@@ -213,7 +217,7 @@ def hash_training_images(
 
 
 def initialize(model: PoseModel, config: TrainConfig) -> tuple[str, dict]:
-    """Load the initial weights, if any. Return how the record describes them."""
+    """Load the initial weights, if any. Return `initialization` and `transferred` of PreparedRun."""
     if config.backbone:
         models.load_backbone(model, config.backbone)
         return f"backbone {Path(config.backbone).name} sha256 {sha256(config.backbone)}", {}
@@ -227,8 +231,8 @@ def initialize(model: PoseModel, config: TrainConfig) -> tuple[str, dict]:
 def run_name(config: TrainConfig, dataset: str, input_size: tuple[int, int]) -> str:
     """Return the default name of a run.
 
-    It contains the input size if it was changed. Initial weights are named by their file, or by the folder of
-    the run that wrote them.
+    It contains the input size if this is not the recipe's. Initial weights are named by their file, or by the
+    folder of the run that wrote them.
     """
     words = ["train", config.model, *(f"{key}={value}" for key, value in config.options.items()), dataset]
     if input_size != recipes.get(config.profile, config.model, config.dataset).input_size:
@@ -242,7 +246,8 @@ def run_name(config: TrainConfig, dataset: str, input_size: tuple[int, int]) -> 
 def make_dataset(run: PreparedRun, needed: bool) -> TrainDataset:
     """Return the training samples.
 
-    If the config asks for packing, a canvas cache is written first, unless training is already complete.
+    If the config asks for packing, a canvas cache is written first, unless the samples are not `needed`,
+    because training is already complete.
     """
     canvases, config, runtime = run.canvases, run.config, run.runtime
     if config.pack and needed and not canvases:
@@ -275,7 +280,7 @@ def run_identity(run: PreparedRun) -> dict:
         "grad_accum_steps": config.grad_accum_steps,
         "compile": config.compile,
     }
-    if config.hold_out:
+    if config.hold_out:  # absent otherwise, so that the identity of other runs does not change
         identity["hold_out"] = config.hold_out
     if run.canvases:
         identity["canvases"] = run.canvases.digest
@@ -294,7 +299,7 @@ def evaluate_before(run: PreparedRun) -> dict:
 def evaluate_after(run: PreparedRun, state: TrainState, before: dict) -> dict:
     """Return the record's fields on the averaged weights, and add the last point of the learning curve."""
     assert isinstance(state.ema, PoseModel)
-    if run.curve_set is not run.val_set:
+    if run.curve_set is not run.val_set:  # otherwise the point is taken from the evaluation below
         state.curve[-1] |= validation.primary_metrics(state.ema, run.curve_set, run.runtime)
     if not run.val_set:
         return {
@@ -304,8 +309,8 @@ def evaluate_after(run: PreparedRun, state: TrainState, before: dict) -> dict:
         }
     fields = validation.evaluate_run(state.ema, run.val_set, run.runtime, run.record_path)
     if run.curve_set is run.val_set:
-        single = fields["metrics_without_flip"].items()
-        state.curve[-1] |= {name: value for name, value in single if validation.is_primary(name)}
+        without_flip = fields["metrics_without_flip"].items()
+        state.curve[-1] |= {name: value for name, value in without_flip if validation.is_primary(name)}
     if run.config.init:
         change = validation.metric_change(run.val_set, run.before_path, run.record_path)
         fields |= {"before": before, "difference": change}
