@@ -63,7 +63,7 @@ def bins_at(points: Tensor, input_size: tuple[int, int], bins_per_pixel: float =
 def log_prob_at(output: SimCC | list[Tensor], bins: Tensor, beta: float = 10.0, axes: str = "xy") -> Tensor:
     """Log-probability (B, K) of each joint at the given bins (B, K, 2), as (x, y), summed over `axes`.
 
-    For heatmaps, the value of the last stage's heatmap at the given cell.
+    For heatmaps, the value of the last stage's heatmap at the given cell, without `beta` and `axes`.
     """
     if isinstance(output, SimCC):
         log_probs = [
@@ -79,10 +79,10 @@ class JointTarget(nn.Module):
     """The scalar that is explained: one number for each image, for one joint.
 
     model: put into eval mode, because the points of an integration path must not share batch statistics.
-    joint: its name. quantity: 'location', 'x' or 'y'. 'location' is the log-probability of the given bins
-    (SimCC) or the heatmap value at the given cell. 'x' and 'y' are the log-probability of the bin of that
-    axis (SimCC) or its soft-argmax coordinate in pixels of the input (heatmaps). Raises ValueError, with
-    close matches, for an unknown joint or quantity.
+    joint: its name. quantity: 'location' is the log-probability of the given bins (SimCC) or the heatmap
+    value at the given cell; 'x' or 'y' is the log-probability of the bin of this axis (SimCC) or the
+    soft-argmax coordinate in input pixels (heatmaps). Raises ValueError, with close matches, for an unknown
+    joint or quantity.
     """
 
     def __init__(self, model: PoseModel, joint: str, beta: float = 10.0, quantity: str = "location"):
@@ -104,7 +104,8 @@ class JointTarget(nn.Module):
             return log_prob_at(output, bins[:, None], self.beta, axes)[:, 0]
         probabilities = marginals(output, self.beta)["xy".index(self.quantity)][:, 0]  # (B, w) or (B, h)
         cells = torch.arange(probabilities.shape[1], device=images.device, dtype=probabilities.dtype)
-        return probabilities @ cells * (images.shape[-1] // output[0].shape[-1])  # (B,)
+        stride = images.shape[-1] // output[0].shape[-1]
+        return probabilities @ cells * stride  # (B,)
 
     @functools.cached_property
     def bins_per_pixel(self) -> float:
@@ -153,9 +154,9 @@ def find_layer(model: nn.Module, layer: str | None = None) -> nn.Module:
 def capture_activations(
     model: nn.Module, images: Tensor, layers: Sequence[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """The first input and the output of each named layer in one forward pass.
+    """{layer: (first input, output)} of each named layer in one forward pass on images (B, 3, H, W).
 
-    Raises ValueError, with close matches, for an unknown layer.
+    Puts the model into eval mode. Raises ValueError, with close matches, for an unknown layer.
     """
     activations = {}
     modules = {layer: find_layer(model, layer) for layer in layers}
@@ -219,8 +220,9 @@ def smooth_gradients(
 ) -> Tensor:
     """Gradient times input (B, H, W), averaged over noisy copies of the images (SmoothGrad).
 
-    noise: standard deviation in normalized units; that of an image is about 1. The noise comes from torch's
-    global generator, whose state is restored.
+    images (B, 3, H, W) normalized, bins (B, 2) as (x, y). noise: standard deviation in normalized units; that
+    of an image is about 1. samples: copies of each image. The noise comes from torch's global generator,
+    whose state is restored.
     """
     from captum.attr import InputXGradient, NoiseTunnel
 
@@ -300,9 +302,10 @@ def rollout_map(model: nn.Module, images: Tensor, points: Tensor) -> Tensor:
 def occlusion_map(
     target: JointTarget, images: Tensor, bins: Tensor, window: int = 16, batch_size: int = 32
 ) -> Tensor:
-    """How much the target decreases if a square of `window` pixels is occluded: (B, H, W).
+    """How much the target decreases if a square of `window` x `window` pixels is occluded: (B, H, W).
 
-    The square moves by half its side. The value of a pixel is the mean over the squares that cover it.
+    images (B, 3, H, W) normalized, bins (B, 2) as (x, y). The square moves by half its side. The value of a
+    pixel is the mean over the squares that cover it.
     """
     from captum.attr import Occlusion
 
@@ -324,9 +327,9 @@ def occlusion_map(
 def part_ablation(model: nn.Module, images: Tensor, bins: Tensor, part_map: Tensor) -> Tensor:
     """How much the target of each joint decreases if a body part is removed: (B, K, len(PARTS)).
 
-    bins (B, K, 2): the location of each joint. part_map (B, H, W): an index into PARTS for each pixel, from
-    `body_part_masks`. A part that is not in the image gives NaN. captum's FeatureAblation does the same for
-    one joint; here all joints share the forward passes.
+    images (B, 3, H, W) normalized, bins (B, K, 2): the location of each joint. part_map (B, H, W): an index
+    into PARTS for each pixel, from `body_part_masks`. A part that is not in the image gives NaN. captum's
+    FeatureAblation does the same for one joint; here all joints share the forward passes.
     """
     full, decreases = log_prob_at(model(images), bins), []
     for part in range(len(PARTS)):

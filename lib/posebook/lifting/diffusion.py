@@ -3,7 +3,7 @@
 Yang et al., "StarPose: 3D Human Pose Estimation via Spatial-Temporal Autoregressive Diffusion", TCSVT 2025.
 There is no public code. [2nd] marks what we know of the paper at second hand, [ours] marks our own choices.
 Axes are B, F (frames), J, C; L frames of history; H hypotheses. Poses are in meters, camera axes, relative to
-the hip.
+the hip. Rays are x / z and y / z of the 2D joints in camera space.
 
 1. Diffusion time t runs from 0 (the pose) to 1 (pure noise) with Nichol & Dhariwal's cosine schedule, ICML
    2021, as in Shan et al., "D3DP", ICCV 2023. It is continuous, so that a sampler can use any number of steps
@@ -52,18 +52,17 @@ from posebook.models.transformer import Attention, Block
 
 History = tuple[Tensor, Tensor]  # 2D joints (B, L, J, 2) and predicted poses (B, L, J, 3)
 
-SPREAD = 0.3  # meters: standard deviation of the noise
-WEIGHTS = {"reprojection": 1.0, "symmetry": 1.0, "lengths": 0.01, "speed": 0.01}
+SPREAD = 0.3  # meters: standard deviation of the noise, choice 3
+WEIGHTS = {"reprojection": 1.0, "symmetry": 1.0, "lengths": 0.01, "speed": 0.01}  # of the energy, choice 9
 RATE = 0.1  # step size of guidance: one step removes a fifth of a joint's reprojection error
 NEAREST = 0.5  # meters: smallest distance to the camera, to keep the reprojection finite
 _MIRRORED = [tuple(H36M.flip_indices[joint] for joint in bone) for bone in BONES]
-PAIRS = [
-    (i, BONES.index(bone)) for i, bone in enumerate(_MIRRORED) if BONES.index(bone) > i
-]  # 6, right and left
+# Index pairs of a right bone and its left counterpart in BONES: 6.
+PAIRS = [(i, BONES.index(bone)) for i, bone in enumerate(_MIRRORED) if BONES.index(bone) > i]
 
 
 def alpha_bar(t: Tensor) -> Tensor:
-    """The share of the pose's variance at times t, from 1 at t = 0 to 0 at t = 1; choice 1."""
+    """The pose's share of the variance at times t, from 1 at t = 0 to 0 at t = 1: choice 1's schedule."""
     angle = (t + 0.008) / 1.008 * math.pi / 2
     return (angle.cos() / math.cos(0.008 / 1.008 * math.pi / 2)) ** 2
 
@@ -75,9 +74,10 @@ def add_noise(pose: Tensor, t: Tensor, noise: Tensor) -> Tensor:
 
 
 def ddim_step(noisy: Tensor, clean: Tensor, t: Tensor, to: Tensor, eta: float, noise: Tensor) -> Tensor:
-    """From time t to an earlier one, given a predicted clean pose (Song et al., "DDIM", ICLR 2021).
+    """From noisy poses at time t to those at an earlier time `to` (Song et al., "DDIM", ICLR 2021).
 
-    eta: share of the noise that is drawn anew, from 0 (deterministic) to 1 (as in DDPM).
+    noisy, clean (the prediction) and unit noise: (B, F, J, 3); t, to: scalars. eta: from 0 (deterministic) to
+    1 (as much new noise as in DDPM).
     """
     signal, next_signal = alpha_bar(t), alpha_bar(to)
     residual = (noisy - signal.sqrt() * clean) / (1 - signal).sqrt()  # the noise that `clean` implies, meters
@@ -89,7 +89,7 @@ def ddim_step(noisy: Tensor, clean: Tensor, t: Tensor, to: Tensor, eta: float, n
 def time_embedding(t: Tensor, width: int) -> Tensor:
     """The sinusoidal embedding (B, C) of times (B,) from 0 to 1, as in D3DP."""
     rates = torch.exp(torch.arange(width // 2, device=t.device) * (-math.log(10000) / (width // 2)))
-    angles = 1000 * t[:, None] * rates
+    angles = 1000 * t[:, None] * rates  # (B, C / 2); D3DP has 1000 time steps
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
@@ -114,7 +114,10 @@ class GraphAttentionBlock(nn.Module):
 
 
 class HistoryEncoder(nn.Module):
-    """Embeds the last L poses, 2D (B, L, J, 2) and predicted 3D (B, L, J, 3), as (B, 1, J, C); HPIM."""
+    """The paper's HPIM: the last L poses, 2D (B, L, J, 2) and predicted 3D (B, L, J, 3), to (B, 1, J, C).
+
+    length: L; width: C. See choices 5 and 6.
+    """
 
     def __init__(self, length: int, width: int, heads: int = 4):
         super().__init__()
@@ -161,9 +164,9 @@ class Denoiser(nn.Module):
 
 
 def energy_terms(pose: Tensor, rays: Tensor) -> dict[str, Tensor]:
-    """The energies (B,) of poses (B, F, J, 3) with rays (B, F, J, 2), in m^2 per frame; choice 9."""
+    """The energies (B,) of poses (B, F, J, 3) with rays (B, F, J, 2), in m^2 per frame; choices 9 and 10."""
     root = solve_root(pose, rays)[..., None, :]  # (B, F, 1, 3)
-    depth = (pose + root)[..., 2:].clamp(min=NEAREST)
+    depth = (pose + root)[..., 2:].clamp(min=NEAREST)  # (B, F, J, 1)
     # detached: otherwise moving the person closer would lower the energy
     error = ((pose + root)[..., :2] / depth - rays) * root[..., 2:].detach().clamp(min=NEAREST)
     lengths = bones(pose)  # (B, F, 16)
@@ -234,8 +237,8 @@ def lift_sequences(
 ) -> Tensor:
     """Lift sequences (B, T, J, 2) in windows of `frames` to hypotheses (B, H, T, J, 3); use their mean.
 
-    rays: (B, T, J, 2) for guidance. history: condition each window on the poses before it. The last three of
-    the nine parameters are passed on to `ddim_sample`.
+    rays: (B, T, J, 2) for guidance. history: condition each window on the poses before it, if the model has a
+    HistoryEncoder. The last three of the nine parameters are passed on to `ddim_sample`.
     """
     poses = x.new_zeros(len(x), hypotheses, *x.shape[1:-1], 3)
 

@@ -2,8 +2,8 @@
 
 HoT: Li et al., "Hourglass Tokenizer for Efficient Transformer-Based 3D Human Pose Estimation", CVPR 2024, and
 the authors' code. H2OT: "H2OT: Hierarchical Hourglass Tokenizer for Efficient Video Pose Transformers", TPAMI
-2025. H2OT has no public code: it is implemented from its abstract and second-hand descriptions of its
-   modules.
+2025. It has no public code and is implemented from its abstract and second-hand descriptions of its modules.
+Axes are B, F (frames of a sequence), f (kept frames), J, C.
 
 Our choices, and differences from the papers:
 1. HoT breaks near-ties among frames with random numbers. Here the earlier frame wins, so that the same input
@@ -60,10 +60,10 @@ class ClusterPruner(Pruner):
         distances = torch.cdist(features, features) / features.shape[-1] ** 0.5  # (B, F, F)
         density = (-distances.topk(2, largest=False)[0].square().mean(-1)).exp()  # (B, F); choice 2
         denser = density[:, None] > density[:, :, None]  # (B, F, F): whether another frame is denser
-        farthest = distances.flatten(1).amax(1)[:, None, None]  # stands for "no denser frame"
+        farthest = distances.flatten(1).amax(1)[:, None, None]  # (B, 1, 1); stands for "no denser frame"
         scores = density * torch.where(denser, distances, farthest).amin(-1)  # (B, F)
         if self.center:
-            middle = torch.arange(scores.shape[1], device=scores.device) == scores.shape[1] // 2
+            middle = torch.arange(scores.shape[1], device=scores.device) == scores.shape[1] // 2  # (F,)
             scores = scores.masked_fill(middle, torch.inf)
         return _top_frames(scores, self.keep)
 
@@ -81,8 +81,8 @@ class AttentionPruner(Pruner):
 
     def __call__(self, tokens: Tensor, _: Tensor) -> Tensor:
         features = tokens.mean(2)  # (B, F, C)
-        attention = features @ features.transpose(1, 2) / features.shape[-1] ** 0.5  # (B, F, F)
-        return _top_frames(attention.softmax(-1).mean(1), self.keep)
+        logits = features @ features.transpose(1, 2) / features.shape[-1] ** 0.5  # (B, F, F)
+        return _top_frames(logits.softmax(-1).mean(1), self.keep)
 
 
 class UniformPruner(Pruner):
@@ -104,9 +104,8 @@ PRUNERS: dict[str, type[Pruner]] = {
 class CrossAttention(nn.Module):
     """HoT's TRA: learned queries of all frames attend to the tokens of the kept frames, for each joint."""
 
-    def __init__(self, frames: int, width: int, heads: int = 8):
+    def __init__(self, frames: int, width: int):
         super().__init__()
-        self.heads = heads
         self.queries = nn.Parameter(torch.zeros(1, frames, width))
         self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
         self.proj = nn.Linear(width, width)
@@ -116,9 +115,9 @@ class CrossAttention(nn.Module):
         x = tokens.transpose(1, 2).flatten(0, 1)  # (B J, f, C)
         queries = self.queries.expand(len(x), -1, -1)
         q, k, v = (
-            layer(y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            layer(y).unflatten(-1, (8, -1)).transpose(1, 2)  # 8 heads
             for layer, y in ((self.q, queries), (self.k, x), (self.v, x))
-        )  # (B J, heads, F or f, C / heads)
+        )  # (B J, 8, F or f, C / 8)
         attended = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = queries + self.proj(attended)  # (B J, F, C)
         return x.unflatten(0, (len(tokens), -1)).transpose(1, 2)
@@ -129,9 +128,10 @@ def interpolate(poses: Tensor, kept: Tensor, frames: int) -> Tensor:
     kept = kept.contiguous()  # searchsorted warns otherwise
     times = torch.arange(frames, device=kept.device).expand(len(kept), -1).contiguous()  # (B, F)
     last = kept.shape[1] - 1
-    after = torch.searchsorted(kept, times).clamp(min(1, last), last)
+    # Positions in `kept` of the two frames around each frame. With one kept frame, both are 0.
+    after = torch.searchsorted(kept, times).clamp(min(1, last), last)  # (B, F)
     before = (after - 1).clamp(min=0)
-    start, end = kept.gather(1, before), kept.gather(1, after)
+    start, end = kept.gather(1, before), kept.gather(1, after)  # frame numbers (B, F)
     weight = (times - start).to(poses.dtype) / (end - start).clamp(min=1)  # (B, F)
     left, right = _select_frames(poses, before), _select_frames(poses, after)  # (B, F, J, 3)
     return left + weight.clamp(0, 1)[..., None, None] * (right - left)
@@ -173,15 +173,16 @@ class FramePruning(Lifter):
         self.lifter = lifter
         self.recover = CrossAttention(self.frames, self.width) if recover == "attend" else None
         self.interpolates = recover == "interpolate"
-        first = next(iter(self.prune.values())).keep if self.prune else self.frames
+        first = next(iter(self.prune.values())).keep if self.prune else self.frames  # after the first pruning
         self.positions = nn.Parameter(torch.zeros(1, first, self.width)) if recover == "attend" else None
 
     def middle(self, x: Tensor, given: dict[int, Tensor] | None = None) -> tuple[Tensor, dict[int, Tensor]]:
-        """Tokens (B, f, J, C) after all layers, and for each pruned layer the kept frames (B, f) of x.
+        """All layers of the lifter, between `embed` and `head`.
 
+        Returns tokens (B, f, J, C), and for each pruned layer the kept frames (B, f), numbered as in x.
         given: {layer: indices among the remaining frames}, used instead of the layer's pruner.
         """
-        tokens = self.lifter.embed(x)
+        tokens = self.lifter.embed(x)  # (B, F, J, C)
         kept: dict[int, Tensor] = {}
         frames = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)  # (B, F)
         for i in range(self.depth):
@@ -203,9 +204,9 @@ class FramePruning(Lifter):
         if self.recover is not None:
             return self.lifter.head(self.recover(tokens))  # (B, F, J, 3)
         poses = self.lifter.head(tokens)  # (B, f, J, 3)
-        return (
-            interpolate(poses, list(kept.values())[-1], x.shape[1]) if self.interpolates and kept else poses
-        )
+        if self.interpolates and kept:
+            return interpolate(poses, list(kept.values())[-1], x.shape[1])  # (B, F, J, 3)
+        return poses
 
 
 def build_lifter(
