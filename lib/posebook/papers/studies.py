@@ -201,7 +201,7 @@ def sentence(study: str, label: str, arm: str, found: SeedDifference) -> str:
     outcome = next(outcome for outcome in STUDIES[study].outcomes if outcome.label == label)
 
     def number(value: float, sign: str = "+") -> str:
-        return f"{value:{sign}.{outcome.decimals}f}"
+        return f"{round(value, outcome.decimals) + 0.0:{sign}.{outcome.decimals}f}"  # + 0.0: no -0.0
 
     measured = (
         f"{number(found.value)} {outcome.unit} (95 % interval {number(found.low)} to {number(found.high)}, "

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from posebook.datasets import read_image
 from posebook.utils import atomic_write
 
 SPLIT = "val_occluded"
@@ -33,15 +34,15 @@ def write_occluded(root: str | Path, seed: int = 0) -> Path:
     (root / SPLIT).mkdir()
     rng = np.random.default_rng(seed)
     for position, entry in enumerate(content["images"]):
-        image = cv2.imread(str(root / "val" / entry["file_name"]))  # (H, W, 3)
-        texture = cv2.imread(str(root / "val" / names[(position + 1) % len(names)]))  # (H, W, 3)
+        image = read_image(root / "val" / entry["file_name"])  # (H, W, 3)
+        texture = read_image(root / "val" / names[(position + 1) % len(names)])  # (H, W, 3)
         people = [person for person in content["annotations"] if person["image_id"] == entry["id"]]
         for person in people:
             rectangle = sample_rectangle(rng, person["bbox"], image.shape[:2])
             cover(image, texture, rectangle, rng)
             for other in people:  # a rectangle may also cover a neighbor
                 hide_joints(other, rectangle)
-        cv2.imwrite(str(root / SPLIT / entry["file_name"]), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        cv2.imwrite(str(root / SPLIT / entry["file_name"]), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
     content["info"] |= {"split": SPLIT, "occlusion_seed": seed, "occlusion_sides": list(SIDES)}
     target = root / "annotations" / f"person_keypoints_{SPLIT}.json"
     with atomic_write(target) as temporary:
