@@ -7,6 +7,8 @@ VENV    ?= .venv
 TORCH_INDEX ?=
 # make grid: rows of data/grid.csv, as globs separated by commas
 ROWS    ?=
+# make study: names of studies in data/studies.csv, separated by commas; all by default
+STUDY   ?=
 # make benchmark: cpu, cuda, cuda:1, ...
 DEVICE  ?= cpu
 
@@ -21,7 +23,7 @@ HEADLINE = $(BIN)/python -m posebook.report headline reports/executed reports/ht
 # process because they share expensive fixtures.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup reproduce site grid compare benchmark test test-slow test-pages lab lint format clean
+.PHONY: help setup reproduce site grid compare study benchmark test test-slow test-pages lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -62,6 +64,9 @@ grid: setup ## the papers' ablations: make grid ROWS='lapx-*,amfacpose-3' PROFIL
 compare: setup ## StarNet-Pose-T on photographs (data/lspet) from scratch and from synthetic weights, three seeds each
 	@$(SNAKEMAKE) compare --keep-going --rerun-triggers mtime --config compare=1
 
+study: setup ## small studies of the papers' claims, several seeds each: make study STUDY=dropout,pruning,priors
+	@$(SNAKEMAKE) study --keep-going --rerun-triggers mtime --config study='$(STUDY)'
+
 benchmark: setup ## every model in every runtime, size, batch and number of threads: many hours, can be resumed
 	@mkdir -p reports/executed
 	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-full.ipynb -k python3 -y '{model: all, \
@@ -84,4 +89,4 @@ format: setup ## format the code with ruff
 
 clean: ## remove reports and the synthetic dataset; .venv stays
 	find reports -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
-	rm -rf data/synthetic .snakemake .pytest_cache .ruff_cache .mypy_cache .coverage
+	rm -rf data/synthetic data/study .snakemake .pytest_cache .ruff_cache .mypy_cache .coverage

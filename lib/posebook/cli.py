@@ -358,18 +358,41 @@ def run_grid(args: Arguments) -> None:
         )
 
 
+def add_study(parser: argparse.ArgumentParser) -> None:
+    from posebook.papers import studies
+
+    parser.add_argument("run", nargs="?", help="name of the run to train; default: list all runs")
+    text = "the synthetic people, made by posebook synthesize --train-images 8000 --occluded --root FOLDER"
+    parser.add_argument("--data-root", default=str(studies.DATA_ROOT), help=text)
+    parser.add_argument("--out-dir", default="reports", help="folder of records, checkpoints and weights")
+
+
+def run_study(args: Arguments) -> None:
+    """Train one run of a study, or list all runs."""
+    from posebook.papers import studies
+
+    if args.run:
+        print(*studies.train(studies.get_run(args.run), args.data_root, args.out_dir), sep="\n")
+    else:
+        print(*studies.runs(), sep="\n")
+
+
 def add_synthesize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", default="data/synthetic", help="the dataset's folder")
     parser.add_argument("--train-images", type=int, default=2000, help="number of training images")
     parser.add_argument("--val-images", type=int, default=400, help="number of validation images")
     parser.add_argument("--seed", type=int, default=0, help="seed of all random draws")
     parser.add_argument("--workers", type=int, help="number of processes; default: one for each core")
+    text = "also write the split val_occluded: each person of val behind a rectangle of another image"
+    parser.add_argument("--occluded", action="store_true", help=text)
 
 
 def run_synthesize(args: Arguments) -> None:
-    from posebook.datasets.synthetic.writing import generate
+    from posebook.datasets.synthetic import occlusion, writing
 
-    generate(args.root, args.train_images, args.val_images, args.seed, args.workers)
+    writing.generate(args.root, args.train_images, args.val_images, args.seed, args.workers)
+    if args.occluded:
+        occlusion.write_occluded(args.root, args.seed)
 
 
 def add_train_lifter(parser: argparse.ArgumentParser) -> None:
@@ -479,6 +502,9 @@ COMMANDS = {
     "models": Command("list models, or count one", add_models, run_models, "lapx --input-size 256 256"),
     "records": Command("archive, list or migrate records", add_records, run_records, "list"),
     "grid": Command("list the runs of the papers' ablations", add_grid, run_grid, "'lapx-*'"),
+    "study": Command(
+        "train a run of a study with several seeds", add_study, run_study, "study-priors-skeleton-seed0"
+    ),
     "train-lifter": Command(
         "train a 2D-to-3D lifter", add_train_lifter, run_train_lifter, "--variant hot --profile fast"
     ),

@@ -48,7 +48,8 @@ def load_mini(root: Path, split: str = "val2017") -> PoseDataset:
 
 def load_synthetic(root: Path, split: str = "val") -> PoseDataset:
     """Load the bundled synthetic data, which synthetic.generate writes in COCO's format."""
-    return _load_rendered("synthetic", root, split, "coco", f"person_keypoints_{split}.json")
+    splits = ("train", "val", "val_occluded")
+    return _load_rendered("synthetic", root, split, "coco", f"person_keypoints_{split}.json", splits)
 
 
 def load_synthetic_14(root: Path, split: str = "val") -> PoseDataset:
@@ -56,11 +57,14 @@ def load_synthetic_14(root: Path, split: str = "val") -> PoseDataset:
     return _load_rendered("synthetic-14", root, split, "crowdpose", f"person_keypoints_14_{split}.json")
 
 
-def _load_rendered(name: str, root: Path, split: str, skeleton: str, file: str) -> PoseDataset:
+def _load_rendered(
+    name: str, root: Path, split: str, skeleton: str, file: str, splits: tuple[str, ...] = ("train", "val")
+) -> PoseDataset:
     """Load one of the two keypoint sets of the bundled synthetic data."""
-    if split not in ("train", "val"):
-        raise unknown_name_error(split, ["train", "val"], f"split of {name}")
-    instructions, path = f"posebook synthesize --root {root}", root / "annotations" / file
+    if split not in splits:
+        raise unknown_name_error(split, splits, f"split of {name}")
+    occluded = " --occluded" if split == "val_occluded" else ""
+    instructions, path = f"posebook synthesize --root {root}{occluded}", root / "annotations" / file
     return read(name, root, split, instructions, path=path, skeleton=skeleton)
 
 

@@ -1,0 +1,56 @@
+"""How papers, models and lifters are written on pages: the authors' spelling instead of the names in code."""
+
+PAPERS = {  # key in data/published and data/claims.csv -> the authors' spelling
+    "StarNet-Pose": "StarNet-Pose",
+    "AMFACPose": "AMFACPose",
+    "LAPX": "LAPX",
+    "ViTPose": "ViTPose++",
+    "HoT": "HoT",
+    "H2OT": "H₂OT",
+    "KTPFormer": "KTPFormer",
+    "StarPose": "StarPose",
+}
+FAMILIES = {  # the part of a model name before its size -> the authors' spelling
+    "starnet-pose": "StarNet-Pose",
+    "amfacpose": "AMFACPose",
+    "lapx": "LAPX",
+    "lap": "LAP",
+    "rtmpose": "RTMPose",
+    "lpn": "LPN",
+    "simplebaseline": "SimpleBaseline",
+    "simcc": "SimCC",
+    "hrnet": "HRNet",
+    "lite-hrnet": "Lite-HRNet",
+    "hrformer": "HRFormer",
+    "hf-hrnet": "HF-HRNet",
+    "vitpose": "ViTPose",
+    "vitpose-plus": "ViTPose++",
+    "mixste": "MixSTE",
+    "motionbert": "MotionBERT",
+    "ktpformer": "KTPFormer",
+    "starpose": "StarPose",
+}
+BACKBONES = {"resnet": "ResNet-", "hrnet-w": "HRNet-W"}  # the part after "simcc-"
+
+
+def display_name(name: str) -> str:
+    """A model name as its authors write it: 'starnet-pose-t' becomes 'StarNet-Pose-T'.
+
+    Raises ValueError for a name that belongs to no family in FAMILIES.
+    """
+    family = max(
+        (key for key in FAMILIES if name == key or name.startswith(f"{key}-")), key=len, default=None
+    )
+    if family is None:
+        raise ValueError(f"no display name for {name!r}: add its family to posebook.papers.names.FAMILIES")
+    size = name[len(family) :].removeprefix("-")
+    for backbone, label in BACKBONES.items():
+        size = size.replace(backbone, label)
+    if family != "rtmpose":  # its authors write RTMPose-t
+        size = size[:1].upper() + size[1:]
+    return f"{FAMILIES[family]}-{size}" if size else FAMILIES[family]
+
+
+def display_size(size: tuple[int, int] | list[int]) -> str:
+    """An input size (height, width) as text: (256, 192) becomes '256×192'."""
+    return "×".join(map(str, size))

@@ -1,0 +1,216 @@
+"""Small studies that test a claim of a paper at a scale that one CPU can repeat with several seeds.
+
+data/studies.csv has one line for each arm of a study: the model, its options, the data, the changes to the
+recipe of the study (SETTINGS), and the number of seeds. All arms of a study start from scratch and have the
+same data, steps and schedule. A run is named study-STUDY-ARM-seedN, and so is its record.
+
+1. The studies use the bundled synthetic data and small inputs. They show whether an effect exists here, not
+   how large it is on the paper's dataset.
+2. An arm is compared with the baseline by the interval over seeds (posebook.evaluation.seeds). The sentence
+   on a page follows from the interval. If the interval contains 0, the sentence states the effect that would
+   have been found with a probability of 80 %.
+"""
+
+import csv
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from posebook import models, paths, records
+from posebook.datasets.synthetic.occlusion import SPLIT as OCCLUDED
+from posebook.evaluation.seeds import SeedDifference, difference
+from posebook.lifting.models import LIFTERS
+from posebook.utils import unknown_name_error
+
+FILE = paths.DATA / "studies.csv"
+DATA_ROOT = paths.DATA / "study"  # posebook synthesize --root data/study --train-images 8000 --occluded
+SETTINGS: dict[str, dict] = {
+    "dropout": {"epochs": 8, "stage2_epochs": 3, "input_size": [96, 64], "evaluate_every": 8},
+    "pruning": {"epochs": 10},
+    "priors": {"epochs": 10},
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A result that a study compares: where it is recorded and how it is read."""
+
+    label: str
+    suffix: str  # of the record's name
+    metric: str
+    scale: float  # from the record's unit to `unit`
+    unit: str
+    decimals: int
+
+
+AP_CLEAN = Outcome("AP on the validation images", "", "AP", 100, "points", 1)
+AP_OCCLUDED = Outcome("AP on the occluded validation images", "-occluded", "AP", 100, "points", 1)
+MPJPE = Outcome("MPJPE", "", "MPJPE", 1, "mm", 1)
+
+
+@dataclass(frozen=True)
+class Study:
+    """The question of a study, its baseline, and what it compares."""
+
+    paper: str
+    question: str
+    baseline: str  # arm that the others are compared with
+    outcomes: tuple[Outcome, ...]
+
+
+STUDIES = {
+    "dropout": Study(
+        "StarNet-Pose",
+        "Does CoarseDropout make StarNet-Pose-T more accurate, on people who are hidden and on all people?",
+        "none",
+        (AP_CLEAN, AP_OCCLUDED),
+    ),
+    "pruning": Study(
+        "H2OT",
+        "How much accuracy does pruning frames cost a small MixSTE, and does the choice of frames matter?",
+        "full",
+        (MPJPE,),
+    ),
+    "priors": Study(
+        "KTPFormer",
+        "Does the graph of the skeleton make a small KTPFormer more accurate than other graphs?",
+        "skeleton",
+        (MPJPE,),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One training of a study."""
+
+    study: str
+    arm: str
+    model: str
+    options: dict
+    dataset: str
+    changes: dict  # changed fields of the recipe of profile fast
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of the record."""
+        return f"study-{self.study}-{self.arm}-seed{self.seed}"
+
+    @property
+    def records(self) -> list[str]:
+        """The names of all records that the run writes."""
+        return [self.name + outcome.suffix for outcome in STUDIES[self.study].outcomes]
+
+
+@functools.cache
+def runs(path: Path = FILE) -> dict[str, StudyRun]:
+    """Every run by its name, all arms of the first seed first.
+
+    Raises ValueError, with the line number, for an unknown study, model or option.
+    """
+    found: list[StudyRun] = []
+    with open(paths.require(path), newline="", encoding="utf8") as file:
+        for line, cells in enumerate(csv.DictReader(file), 2):  # line 1 is the header
+            try:
+                if cells["study"] not in STUDIES:
+                    raise unknown_name_error(cells["study"], STUDIES, "study")
+                options, changes, seeds = (json.loads(cells[key]) for key in ("options", "changes", "seeds"))
+                if cells["model"] not in LIFTERS:
+                    models.check_options(cells["model"], options)
+            except ValueError as error:
+                raise ValueError(f"{path.name}, line {line}: {error}") from error
+            changes = SETTINGS[cells["study"]] | changes
+            arm = cells["study"], cells["arm"], cells["model"], options, cells["dataset"], changes
+            found += [StudyRun(*arm, seed) for seed in range(seeds)]
+    return {run.name: run for run in sorted(found, key=lambda run: run.seed)}
+
+
+def get_run(name: str) -> StudyRun:
+    """The run with this name; raises ValueError with close matches if there is none."""
+    if name not in runs():
+        raise unknown_name_error(name, runs(), "study run")
+    return runs()[name]
+
+
+def train(run: StudyRun, data_root: str | Path = DATA_ROOT, out_dir: str | Path = "reports") -> list[Path]:
+    """Train and evaluate one run, and return the paths of its records. The same call continues a stopped run.
+
+    data_root: the folder of the synthetic people, with the split val_occluded. Raises ValueError and
+    FileNotFoundError before any work if these are missing.
+    """
+    from posebook import datasets
+    from posebook.evaluation import evaluator, predictions
+    from posebook.lifting import training
+    from posebook.training import trainer
+    from posebook.training.config import TrainConfig
+
+    if run.model in LIFTERS:
+        record = training.train_lifter(
+            run.model, run.dataset, profile="fast", seed=run.seed, out_dir=out_dir, name=run.name,
+            prune=run.options.get("prune"),
+            options={key: value for key, value in run.options.items() if key != "prune"},
+            **run.changes,
+        )  # fmt: skip
+        return [records.write(record, out_dir)]
+    occluded = datasets.load(run.dataset, data_root, OCCLUDED)
+    config = TrainConfig(
+        model=run.model, options=run.options, dataset=run.dataset, data_root=str(data_root), profile="fast",
+        seed=run.seed, out_dir=str(out_dir), name=run.name, recipe=run.changes,
+    )  # fmt: skip
+    record = trainer.train(config)
+    weights = Path(out_dir, record["weights"]["file"])
+    evaluation, predicted, stats = evaluator.evaluate_weights(
+        models.load_weights(weights), occluded, weights, profile="fast", seed=run.seed
+    )
+    evaluation["name"] = f"{run.name}{AP_OCCLUDED.suffix}"
+    path = records.write(evaluation, out_dir)
+    predictions.save_predictions(path, occluded, predicted, stats)
+    return [records.write(record, out_dir), path]  # the training's record last: it marks the run as done
+
+
+def results(study: str, ledger: list[dict]) -> pd.DataFrame:
+    """The recorded results of a study, one row each: outcome (its label), arm, seed, value (in its unit)."""
+    by_name = {record["name"]: record for record in ledger}
+    lines = [
+        [outcome.label, run.arm, run.seed, outcome.scale * by_name[name]["metrics"][outcome.metric]]
+        for run in runs().values()
+        if run.study == study
+        for outcome, name in zip(STUDIES[study].outcomes, run.records, strict=True)
+        if name in by_name
+    ]
+    return pd.DataFrame(lines, columns=["outcome", "arm", "seed", "value"])
+
+
+def differences(study: str, ledger: list[dict]) -> dict[tuple[str, str], SeedDifference]:
+    """Each arm minus the baseline, by (outcome label, arm); arms with fewer than two runs are missing."""
+    table, baseline = results(study, ledger), STUDIES[study].baseline
+    by_arm = {key: group["value"].tolist() for key, group in table.groupby(["outcome", "arm"], sort=False)}
+    return {
+        (label, arm): difference(values, by_arm[label, baseline])
+        for (label, arm), values in by_arm.items()
+        if arm != baseline and len(values) > 1 and len(by_arm.get((label, baseline), [])) > 1
+    }
+
+
+def sentence(study: str, label: str, arm: str, found: SeedDifference) -> str:
+    """One comparison in words. Which words is decided by the interval over seeds."""
+    outcome = next(outcome for outcome in STUDIES[study].outcomes if outcome.label == label)
+
+    def number(value: float, sign: str = "+") -> str:
+        return f"{round(value, outcome.decimals) + 0.0:{sign}.{outcome.decimals}f}"  # + 0.0: no -0.0
+
+    measured = (
+        f"{number(found.value)} {outcome.unit} (95 % interval {number(found.low)} to {number(found.high)}, "
+        f"{found.seeds[0]} and {found.seeds[1]} seeds)"
+    )
+    names = f"{outcome.label}: {arm} minus {STUDIES[study].baseline}"
+    if found.low > 0 or found.high < 0:
+        return f"{names} is {measured}, a difference."
+    return (
+        f"{names} is {measured}, no difference found. A true difference of "
+        f"{number(found.detectable, '')} {outcome.unit} would be found in 80 % of such studies."
+    )
