@@ -79,6 +79,14 @@ def test_pck_against_a_loop():
     assert 0.1 < result["PCK@0.2"] < 0.9
 
 
+def test_pck_without_any_torso_is_an_error():
+    truth = random_keypoints(14, 3)
+    truth[:, 2:4, 2] = 0  # the hips
+    points = Predictions(truth[..., :2], np.ones((3, 14)))
+    with pytest.raises(ValueError, match="PCK needs a person with a labeled shoulder and hip"):
+        metrics.score(make_dataset("lspet", truth), points)
+
+
 def test_annotated_joints_mapped_to_the_crop_and_back_have_ap_one(test_data):
     """Annotated people of COCO: encode in the crop, decode, map back, score with pycocotools."""
     dataset = datasets.load("coco", test_data / "coco_sample", "train2017")

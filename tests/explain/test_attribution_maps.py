@@ -163,6 +163,12 @@ def test_unknown_names_suggest_close_matches(model, images):
         attribution.JointTarget(model, "nose", quantity="locaton")
 
 
+def test_model_without_default_layer_is_an_error():
+    model = models.build("hrnet-w32", input_size=(64, 64))
+    with pytest.raises(ValueError, match="HRNet has no default layer: name one, such as "):
+        attribution.find_layer(model)
+
+
 def run_notebook(name: str, monkeypatch, **parameters: object) -> None:
     """Run the code of a notebook in this process, up to its first error, with these parameters."""
     monkeypatch.chdir(ROOT)

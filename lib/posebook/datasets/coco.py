@@ -13,7 +13,7 @@ from pathlib import Path
 
 from posebook import skeletons
 from posebook.datasets import PoseDataset, coco_json, missing_dataset
-from posebook.utils import unknown_name_error
+from posebook.utils import atomic_write, unknown_name_error
 
 IMAGES = {"train2017": 118287, "val2017": 5000}  # in the official files
 MINI = {"train2017": 5000, "val2017": 500}  # in COCO-mini of the StarNet-Pose authors
@@ -40,9 +40,8 @@ def load_mini(root: Path, split: str = "val2017") -> PoseDataset:
         content["images"] = content["images"][: MINI[split]]
         chosen = {image["id"] for image in content["images"]}
         content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in chosen]
-        temporary = reduced.with_suffix(".tmp")  # an interrupted write must not leave a partial file
-        temporary.write_text(json.dumps(content))
-        temporary.replace(reduced)
+        with atomic_write(reduced) as temporary:
+            temporary.write_text(json.dumps(content))
     return read("coco-mini", root, split, INSTRUCTIONS, num_images=MINI[split], path=reduced)
 
 

@@ -370,6 +370,7 @@ def pck(dataset: PoseDataset, predictions: Predictions) -> tuple[dict[str, float
 
     The torso diagonal is from left shoulder to right hip. If one of them is not labeled, it is from right
     shoulder to left hip. If that is not labeled either, the person is not scored; `not_scored` counts these.
+    Raises ValueError if no joint of any person can be scored.
     """
     names = dataset.skeleton.keypoints
     truth = np.stack([person.keypoints for person in dataset.instances])  # (N, K, 3)
@@ -381,6 +382,10 @@ def pck(dataset: PoseDataset, predictions: Predictions) -> tuple[dict[str, float
         torso[both] = np.linalg.norm(a[both, :2] - b[both, :2], axis=1)
     scored = torso > 0  # (N,); false for NaN
     counted = (truth[..., 2] > 0) & scored[:, None]  # (N, K)
+    if not counted.any():
+        raise ValueError(
+            f"{dataset.name} {dataset.split}: PCK needs a person with a labeled shoulder and hip"
+        )
     distance = np.linalg.norm(predictions.keypoints - truth[..., :2], axis=2)  # (N, K)
     correct = counted & (distance <= PCK_THRESHOLD * np.nan_to_num(torso)[:, None])
     metric = f"PCK@{PCK_THRESHOLD:g}"

@@ -141,10 +141,12 @@ def entropy(output: SimCC | list[Tensor], beta: float = 10.0) -> Tensor:
 def find_layer(model: nn.Module, layer: str | None = None) -> nn.Module:
     """The submodule with this dotted name, or the default in LAYERS.
 
-    Raises ValueError, with close matches, for an unknown name.
+    Raises ValueError, with close matches, for an unknown name, and for a model without a default layer.
     """
     modules = {name: module for name, module in model.named_modules() if name}
-    layer = layer or LAYERS.get(type(model).__name__, "")
+    layer = layer or LAYERS.get(type(model).__name__)
+    if layer is None:
+        raise ValueError(f"{type(model).__name__} has no default layer: name one, such as {[*modules][-1]}")
     if layer not in modules:
         raise unknown_name_error(layer, modules, f"layer of {type(model).__name__}")
     return modules[layer]
