@@ -113,7 +113,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--trained-on",
         help="training dataset, if the weights file does not contain it; coco for the authors' weights",
     )
-    parser.add_argument("--dataset", default="synthetic", help=", ".join(datasets.NAMES))
+    parser.add_argument("--dataset", default="synthetic", help=", ".join(datasets.names()))
     parser.add_argument("--data-root", help="the dataset's folder; default: $POSEBOOK_DATA/NAME or data/NAME")
     parser.add_argument("--split", help="default: the evaluation split of the dataset")
     parser.add_argument("--boxes", help="a file of detected boxes; default: the annotated boxes")

@@ -26,7 +26,7 @@ class TrainConfig:
     model: str = option("starnet-pose-t", "one of posebook.models.names()")
     dataset: str = option(
         "synthetic",
-        "one of datasets.NAMES, or several such as coco+lspet+synthetic, mapped to the COCO joints",
+        "one of datasets.names(), or several such as coco+lspet+synthetic, mapped to the COCO joints",
     )
     data_root: str | dict | None = option(
         None,
