@@ -406,6 +406,8 @@ def run_train_lifter(args: Arguments) -> None:
             raise unknown_name_error(args.variant, recipes.VARIANTS, "variant")
         settings["prune"], settings["recover"] = recipes.VARIANTS[args.variant]
         settings["name"] = f"lift-{args.lifter}-{args.variant}-{args.profile}-seed{args.seed}"
+    if own := sorted(settings.keys() & args.set.keys()):
+        raise ValueError(f"--set changes fields of the recipe; {own[0]} has its own option")
     if record := training.train_lifter(**settings | args.set):
         print_record(record, records.write(record, args.out_dir))
 
