@@ -1,7 +1,9 @@
 """Loaders on real files, and their error messages for invalid files."""
 
+import importlib
 import json
 import math
+import pkgutil
 import re
 import shutil
 from pathlib import Path
@@ -50,6 +52,13 @@ FILES = {  # of annotations
     "synthetic-14": "person_keypoints_14_val.json",
     "own": "annotations/val.json",
 }
+
+
+def test_every_loader_has_a_name():
+    """Modules that `loaders` does not import are found too."""
+    modules = [f"posebook.datasets.{module.name}" for module in pkgutil.iter_modules(datasets.__path__)]
+    written = {getattr(importlib.import_module(name), "load", datasets.load) for name in modules}
+    assert written - {datasets.load} <= set(datasets.loaders().values())
 
 
 @pytest.mark.parametrize("name", datasets.names())
