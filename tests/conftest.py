@@ -1,4 +1,4 @@
-"""What the tests share: one thread each, a small dataset, and the way to real data where there is any."""
+"""What the tests share: one thread each, a browser, a small dataset, and real samples if there are any."""
 
 import json
 import os
@@ -23,6 +23,21 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"POSEBOOK_TEST_DATA names {folder}, which is not there")
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium; skips if there is none."""
+    from playwright.sync_api import sync_playwright
+
+    from page_helpers import CHROMIUM, CHROMIUM_FLAGS
+
+    if CHROMIUM is None:
+        pytest.skip("no chromium here (on Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        window = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        yield window
+        window.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
 """Helpers for tests that open pages in a browser."""
 
+import shutil
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
 from bs4 import BeautifulSoup
 
-from posebook.report import html
+from posebook.report import browser, html
 
+CHROMIUM = next(filter(None, map(shutil.which, browser.BROWSERS)), None)
 CHROMIUM_FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync""".split()
 

@@ -75,6 +75,10 @@ def test_predict_fails_without_a_readable_image(capsys, tmp_path):
         (["grid", "lapxx-*"], "unknown grid row"),
         (["records", "archive", "gone.json"], "no record at gone.json"),
         (["lift", "gone.mp4"], "gone.mp4"),
+        (
+            ["train-lifter", "--set", '{"seed": 1}'],
+            "--set changes fields of the recipe; seed has its own option",
+        ),
     ],
 )
 def test_errors_are_one_line(words, message, capsys, monkeypatch, tmp_path):

@@ -13,6 +13,8 @@ import cv2
 import pytest
 
 from helpers import ROOT
+from posebook import datasets, models
+from posebook.report import browser
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -43,6 +45,17 @@ def test_links_and_images_exist(page):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_every_screenshot_is_shown():
+    shown = "".join(page.read_text() for page in PAGES)
+    assert [name for name in browser.SCREENSHOTS if f"{name}.webp)" not in shown] == []
+
+
+@pytest.mark.parametrize("page, names", [("models", models.names()), ("datasets", datasets.names())])
+def test_tables_list_every_model_and_dataset(page, names):
+    rows = re.findall(r"^\|.*", (ROOT / "docs" / f"{page}.md").read_text(), re.MULTILINE)
+    assert [name for name in names if f"`{name}`" not in "".join(rows)] == []
 
 
 @pytest.fixture(scope="module")

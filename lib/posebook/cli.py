@@ -113,7 +113,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--trained-on",
         help="training dataset, if the weights file does not contain it; coco for the authors' weights",
     )
-    parser.add_argument("--dataset", default="synthetic", help=", ".join(datasets.NAMES))
+    parser.add_argument("--dataset", default="synthetic", help=", ".join(datasets.names()))
     parser.add_argument("--data-root", help="the dataset's folder; default: $POSEBOOK_DATA/NAME or data/NAME")
     parser.add_argument("--split", help="default: the evaluation split of the dataset")
     parser.add_argument("--boxes", help="a file of detected boxes; default: the annotated boxes")
@@ -429,6 +429,8 @@ def run_train_lifter(args: Arguments) -> None:
             raise unknown_name_error(args.variant, recipes.VARIANTS, "variant")
         settings["prune"], settings["recover"] = recipes.VARIANTS[args.variant]
         settings["name"] = f"lift-{args.lifter}-{args.variant}-{args.profile}-seed{args.seed}"
+    if own := sorted(settings.keys() & args.set.keys()):
+        raise ValueError(f"--set changes fields of the recipe; {own[0]} has its own option")
     if record := training.train_lifter(**settings | args.set):
         print_record(record, records.write(record, args.out_dir))
 

@@ -40,6 +40,10 @@ def test_boxes_without_area_are_skipped_and_reported(made, tmp_path, capsys):
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     assert len(detector_boxes.load_boxes(dataset, tmp_path / "boxes.json").instances) == 1
     assert "skipping 1 boxes without area in boxes.json" in capsys.readouterr().out
+    for threshold in (0.9, 0.95):  # of the same images: the message does not blame the file
+        message = f"boxes.json has no box of a person with an area and a score above {threshold}"
+        with pytest.raises(ValueError, match=message):
+            detector_boxes.load_boxes(dataset, tmp_path / "boxes.json", threshold)
 
 
 @pytest.mark.parametrize(

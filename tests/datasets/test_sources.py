@@ -1,7 +1,10 @@
 """Loaders on real files, and their error messages for invalid files."""
 
+import importlib
 import json
 import math
+import pkgutil
+import re
 import shutil
 from pathlib import Path
 
@@ -39,27 +42,32 @@ def test_load_lspet(test_data):
         assert (seen.min(0) == (x, y)).all() and seen.max(0) == pytest.approx([x + w, y + h])
 
 
-@pytest.mark.parametrize(
-    "name, words",
-    [
-        ("coco", "person_keypoints_val2017.json"),
-        ("coco-mini", "person_keypoints_val2017.json"),
-        ("crowdpose", "crowdpose_test.json"),
-        ("mpii", "mpii_val.json"),
-        ("lspet", "joints.mat"),
-        ("synthetic", "person_keypoints_val.json"),
-        ("synthetic-14", "person_keypoints_14_val.json"),
-    ],
-)
-def test_error_for_a_missing_dataset_states_folder_file_and_source(tmp_path, name, words):
+FILES = {  # of annotations
+    "coco": "person_keypoints_val2017.json",
+    "coco-mini": "person_keypoints_val2017.json",
+    "crowdpose": "crowdpose_test.json",
+    "mpii": "mpii_val.json",
+    "lspet": "joints.mat",
+    "synthetic": "person_keypoints_val.json",
+    "synthetic-14": "person_keypoints_14_val.json",
+    "own": "annotations/val.json",
+}
+
+
+def test_every_loader_has_a_name():
+    """Modules that `loaders` does not import are found too."""
+    modules = [f"posebook.datasets.{module.name}" for module in pkgutil.iter_modules(datasets.__path__)]
+    written = {getattr(importlib.import_module(name), "load", datasets.load) for name in modules}
+    assert written - {datasets.load} <= set(datasets.loaders().values())
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_error_for_a_missing_dataset_states_folder_file_and_source(tmp_path, name):
     with pytest.raises(datasets.DatasetMissing) as error:
         datasets.load(name, tmp_path)
     text = str(error.value)
-    assert (
-        str(tmp_path) in text
-        and words in text
-        and ("https://" in text or "http://" in text or "posebook " in text)
-    )
+    assert str(tmp_path) in text and FILES[name] in text
+    assert re.search(r"https?://|posebook |\.ipynb", text)
 
 
 def test_unknown_names_suggest_close_matches(tmp_path):
@@ -187,6 +195,17 @@ def test_load_crowdpose(test_data, tmp_path):
         assert person.area == pytest.approx(0.53 * person.bbox[2] * person.bbox[3])
     (root / "annotations" / "mmpose_crowdpose_test.json").rename(root / "annotations/crowdpose_test.json")
     assert datasets.load("crowdpose", root).sha256 == dataset.sha256  # the authors' name of the file
+
+
+def test_crowdpose_without_crowd_index_is_rejected_before_any_work(test_data, tmp_path):
+    root = copy_samples(test_data, "crowdpose", "crowdpose_test.json", tmp_path / "crowdpose")
+    path = root / "annotations" / "crowdpose_test.json"
+    content = json.loads(path.read_text())
+    number = content["images"][1]["id"]
+    del content["images"][1]["crowdIndex"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"crowdpose_test.json, image {number}: no crowdIndex, by which"):
+        datasets.load("crowdpose", root)
 
 
 def test_load_mpii(test_data, tmp_path):

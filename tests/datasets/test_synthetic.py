@@ -181,7 +181,11 @@ def test_area_box_and_polygons_match_the_mask():
 
 
 def test_generate_writes_coco_files_once_and_independently_of_the_workers(tmp_path):
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
     writing.generate(tmp_path / "one", 3, 2, seed=7, workers=1)
+    assert cv2.getNumThreads() == 2  # the caller's setting
+    cv2.setNumThreads(before)
     writing.generate(tmp_path / "two", 3, 2, seed=7, workers=2)
     for split, count in (("train", 3), ("val", 2)):
         files = [tmp_path / run / "annotations" / f"person_keypoints_{split}.json" for run in ("one", "two")]

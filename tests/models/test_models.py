@@ -1,6 +1,8 @@
 """Models against the authors' layouts and outputs, and the errors of building and loading."""
 
+import importlib
 import json
+import pkgutil
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from helpers import ROOT, apart, drawn
 from posebook import complexity, models, utils
-from posebook.models.layers import CBAM, CoordinateAttention
+from posebook.models.layers import CBAM, CoordinateAttention, PoseModel
 
 PARITY = ROOT / "tests" / "parity"
 WEIGHTS = ROOT / "data" / "weights"
@@ -168,6 +170,14 @@ def test_cbam_gates_are_between_zero_and_one():
     x = torch.rand(2, 16, 6, 5) + 0.1
     ratio = CBAM(16)(x) / x
     assert ratio.min() > 0 and ratio.max() < 1
+
+
+def test_every_model_class_has_a_name():
+    """Modules that no other module imports are found too."""
+    for module in pkgutil.iter_modules(models.__path__):
+        importlib.import_module(f"posebook.models.{module.name}")
+    named = {getattr(builder, "func", builder) for builder in models.MODELS.values()}
+    assert {cls for cls in PoseModel.__subclasses__() if cls.__module__.startswith("posebook.")} == named
 
 
 LARGE = ("101", "152", "w48", "resnet50", "vitpose-b", "vitpose-l", "vitpose-h", "plus")

@@ -1,36 +1,20 @@
 """The pages that `make reproduce` or `make site` built, opened in headless Chromium."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
 
 from helpers import ROOT
-from page_helpers import CHROMIUM_FLAGS, Messages, broken_links
-from posebook.report import browser
+from page_helpers import Messages, broken_links
 
 HTML = ROOT / "reports" / "html"
 PAGES = sorted(HTML.rglob("*.html"))
-CHROMIUM = next(filter(None, map(shutil.which, browser.BROWSERS)), None)
-pytestmark = [
-    pytest.mark.pages,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (on Debian: apt-get install chromium)"),
-]
+pytestmark = pytest.mark.pages
 
 
 def page_name(path: Path) -> str:
     return str(path.relative_to(HTML))
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        window = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        yield window
-        window.close()
 
 
 def test_there_is_a_report():

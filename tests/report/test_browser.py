@@ -15,24 +15,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from report_helpers import executed_notebook, with_a_scene
 
-from page_helpers import CHROMIUM_FLAGS, is_from_page
+from page_helpers import CHROMIUM, CHROMIUM_FLAGS, is_from_page
 from posebook.report import browser, html, notebooks
 
-CHROMIUM = next(filter(None, map(shutil.which, browser.BROWSERS)), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (on Debian: apt-get install chromium)"),
-]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        window = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        yield window
-        window.close()
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +203,7 @@ def test_static_image_remains_without_webgl_or_library(scene_page, chromium, tmp
     tab.close()
 
 
+@pytest.mark.usefixtures("chromium")
 def test_readme_screenshots(report, tmp_path, monkeypatch):
     monkeypatch.setattr(browser, "SCREENSHOTS", {"front": ("index.html", 100)})
     notebooks.main(["screenshots", str(report), str(tmp_path)])

@@ -12,7 +12,7 @@ import pytest
 
 from posebook import skeletons
 from posebook.papers import tables
-from posebook.report import colors, figures, html_tables
+from posebook.report import colors, figures, html, html_tables
 
 COCO = skeletons.get("coco")
 
@@ -145,6 +145,20 @@ def test_comparison_shows_both_values_status_and_command():
     assert "posebook train --model starnet-pose-t" in page and "RTX 5090" in page
     assert "ground truth" in page and "Main Results on COCO val2017" in page
     assert "http" not in page and "<script" not in page  # nothing is loaded
+
+
+def test_note_marks_are_letters_and_distinct():
+    marks = [html_tables._letters(number) for number in range(60)]
+    assert marks[:2] == ["a", "b"] and marks[25:28] == ["z", "aa", "bb"]
+    assert len(set(marks)) == 60 and "".join(marks).isalpha()
+
+
+def test_every_color_of_a_plot_differs_between_light_and_dark_pages():
+    """The exporter replaces each of them by a variable of the style sheet."""
+    named = {colors.INK, colors.MUTED, colors.GRID, colors.TEAL, colors.ORANGE, colors.GOLD, colors.BLUE}
+    drawn = {skeletons.LEFT, skeletons.RIGHT, skeletons.MIDDLE, *colors.STATUS_COLORS.values()}
+    assert named | drawn <= html.PALETTE.keys()
+    assert html.themed_css(f"color: {colors.TEAL.upper()}") == "color: var(--accent)"
 
 
 def test_row_of_model_that_is_not_built_has_no_second_line():

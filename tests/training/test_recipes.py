@@ -1,15 +1,28 @@
 """The papers' recipes: values from the texts, and the schedules that follow from them."""
 
+from dataclasses import fields
+
 import pytest
 
 from posebook import skeletons
 from posebook.training import optimizer, recipes
+from posebook.training.config import TrainConfig, make_config
 
 
 def rates(recipe, num_samples, *epochs):
     """Return the learning rate at the beginning of these epochs."""
     steps = -(-num_samples // recipe.batch_size)
     return [optimizer.lr_at_step(epoch * steps, steps * recipe.epochs, recipe) for epoch in epochs]
+
+
+def test_make_config_accepts_each_setting_once():
+    assert make_config("lapx", epochs=2) == TrainConfig(model="lapx", recipe={"epochs": 2})
+    values = [getattr(TrainConfig(), field.name) for field in fields(TrainConfig)]
+    assert make_config(*values) == TrainConfig()
+    with pytest.raises(ValueError, match=f"takes at most {len(values)} values .*, not {len(values) + 1}"):
+        make_config(*values, "more")
+    with pytest.raises(ValueError, match="dataset, model is given twice: by position and by name"):
+        make_config("lapx", "mpii", model="lap", dataset="coco")
 
 
 def test_starnet_pose_recipe():

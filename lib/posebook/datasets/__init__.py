@@ -13,7 +13,6 @@ from posebook import paths
 from posebook.skeletons import Skeleton
 from posebook.utils import unknown_name_error
 
-NAMES = ("coco", "coco-mini", "crowdpose", "mpii", "lspet", "synthetic", "synthetic-14", "own")  # for `load`
 SAME_FOLDER = {"coco-mini": "coco", "synthetic-14": "synthetic"}  # datasets in the folder of another dataset
 
 
@@ -153,18 +152,11 @@ def default_root(name: str) -> Path:
     return Path(os.environ.get("POSEBOOK_DATA", paths.DATA)) / name
 
 
-def load(name: str, root: str | Path | None = None, split: str | None = None) -> PoseDataset:
-    """Load one split of a dataset.
-
-    root: the folder with the annotations; default: `default_root(name)`. split: train2017 or val2017 for coco
-    and coco-mini; train, val, trainval or test for crowdpose; train or val for mpii, lspet, synthetic, and
-    synthetic-14 (the images of synthetic with CrowdPose's joints); any annotation file's name for own (a file
-    in COCO format). The default is the split for evaluation. Raises ValueError for an unknown name or split,
-    and DatasetMissing if files are missing.
-    """
+def loaders() -> dict[str, Callable[..., PoseDataset]]:
+    """The function that loads each dataset, by name. To add a dataset, add a line."""
     from posebook.datasets import coco, crowdpose, custom, lspet, mpii
 
-    loaders: dict[str, Callable[..., PoseDataset]] = {
+    return {
         "coco": coco.load,
         "coco-mini": coco.load_mini,
         "crowdpose": crowdpose.load,
@@ -174,10 +166,26 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
         "synthetic-14": coco.load_synthetic_14,
         "own": custom.load,
     }
-    if name not in loaders:
-        raise unknown_name_error(name, loaders, "dataset")
+
+
+def names() -> list[str]:
+    """The names of all datasets, in the order of `loaders`."""
+    return list(loaders())
+
+
+def load(name: str, root: str | Path | None = None, split: str | None = None) -> PoseDataset:
+    """Load one split of a dataset.
+
+    root: the folder with the annotations; default: `default_root(name)`. split: train2017 or val2017 for coco
+    and coco-mini; train, val, trainval or test for crowdpose; train or val for mpii, lspet, synthetic, and
+    synthetic-14 (the images of synthetic with CrowdPose's joints); any annotation file's name for own (a file
+    in COCO format). The default is the split for evaluation. Raises ValueError for an unknown name or split,
+    and DatasetMissing if files are missing.
+    """
+    if name not in loaders():
+        raise unknown_name_error(name, names(), "dataset")
     root = Path(root) if root else default_root(SAME_FOLDER.get(name, name))
-    return loaders[name](root, split) if split else loaders[name](root)
+    return loaders()[name](root, split) if split else loaders()[name](root)
 
 
 def load_combined(sources: Sequence, skeleton: str | Skeleton = "coco") -> PoseDataset:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from posebook import skeletons
-from posebook.datasets import NAMES, Person, PoseDataset, load
+from posebook.datasets import Person, PoseDataset, load, loaders
 from posebook.skeletons import Skeleton
 from posebook.utils import sha256, unknown_name_error
 
@@ -241,8 +241,8 @@ def parse_sources(
     """
     names = dataset.split("+")
     for name in names:
-        if name not in NAMES:
-            raise unknown_name_error(name, NAMES, "dataset")
+        if name not in loaders():
+            raise unknown_name_error(name, loaders(), "dataset")
     if len(set(names)) < len(names):
         raise ValueError(f"{dataset} names a source twice")
     if isinstance(shares, str):

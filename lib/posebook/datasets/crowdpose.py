@@ -29,6 +29,9 @@ def load(root: Path, split: str = "test") -> PoseDataset:
         layout = f"annotations/{' or '.join(names)} and the folder images/"
         raise missing_dataset(root, f"crowdpose {split}", layout, INSTRUCTIONS)
     content, skeleton = coco_json.read_annotations(path), skeletons.get("crowdpose")
+    for number, image in content.images.items():
+        if not isinstance(image.get("crowdIndex"), int | float):
+            raise ValueError(f"{path}, image {number}: no crowdIndex, by which images are grouped")
     return coco_json.make_dataset(
         content, "crowdpose", split, root / "images", skeleton, num_images=IMAGES[split], area_ratio=AREA
     )

@@ -18,7 +18,8 @@ from posebook.utils import sha256
 def load_boxes(dataset: PoseDataset, path: str | Path, threshold: float = 0.0) -> PoseDataset:
     """Replace the people of a split by the boxes of a results file with a score above `threshold`.
 
-    Raises FileNotFoundError, and ValueError for an invalid entry or a file that belongs to other images.
+    Raises FileNotFoundError, and ValueError for an invalid entry, a file that belongs to other images, or no
+    usable box.
     """
     path = Path(path)
     if not path.is_file():
@@ -45,7 +46,9 @@ def load_boxes(dataset: PoseDataset, path: str | Path, threshold: float = 0.0) -
         else:
             keypoints = np.zeros((num_joints, 3))  # (K, 3), none labeled
             instances.append(Person(images[image_id], image_id, index, (x, y, w, h), w * h, keypoints, score))
-    if not instances or len(unknown_ids) > len(instances):
+    if not instances and not unknown_ids:
+        raise ValueError(f"{path} has no box of a person with an area and a score above {threshold}")
+    if len(unknown_ids) > len(instances):
         theirs, ours = (", ".join(map(str, ids[:3])) for ids in (unknown_ids, sorted(images)))
         raise ValueError(
             f"{path} belongs to other images: {len(unknown_ids)} of its boxes have image ids ({theirs}, ...) "

@@ -228,7 +228,7 @@ def average_precision(
     """COCO's or CrowdPose's AP and AR, as fractions, and the contribution of each image.
 
     content: the ground truth, if it is not `coco_ground_truth`. Raises ValueError for a skeleton without
-    sigmas, and for CrowdPose without crowd indices.
+    sigmas.
     """
     content = content or coco_ground_truth(dataset)
     crowd = dataset.metric_type == "crowd"
@@ -240,11 +240,7 @@ def average_precision(
     precision = scorer.eval["precision"][:, :, 0, 0, 0]  # (T, 101 recalls)
     metrics = {"AP": precision.mean(), "AP50": precision[0].mean(), "AP75": precision[5].mean()}
     metrics["AR"] = scorer.eval["recall"][:, 0, 0, 0].mean()
-    crowd_index = {image["id"]: image.get("crowdIndex") for image in content["images"]}
-    if None in crowd_index.values():
-        raise ValueError(
-            f"{dataset.annotations} has images without crowdIndex, which AP easy, medium and hard need"
-        )
+    crowd_index = {image["id"]: image["crowdIndex"] for image in content["images"]}
     crowdedness = np.array([crowd_index[image] for image in stats.images])  # (I,)
     for name, (low, high) in CROWD_GROUPS.items():
         members = (crowdedness >= low) & (crowdedness < high)  # (I,)

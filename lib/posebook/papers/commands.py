@@ -30,7 +30,7 @@ def measuring_command(cell: dict) -> str:
     authors' weights are evaluated.
     """
     dataset = cell["dataset"]
-    if dataset not in datasets.NAMES:
+    if dataset not in datasets.names():
         return ""
     if runs := ablation_runs(cell):
         return f"make grid PROFILE=paper ROWS={','.join(runs)}"

@@ -1,4 +1,4 @@
-"""Print pages to PDF, and take the README's screenshots, with a headless Chromium."""
+"""Print pages to PDF, and take the screenshots of README.md and docs/, with a headless Chromium."""
 
 import os
 import shutil
@@ -14,7 +14,6 @@ BROWSERS += ["/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "ms
 # Name of the image -> its page, and the top edge of the image on the page, in pixels.
 SCREENSHOTS = {
     "front": ("index.html", 0),
-    "table": ("tables/lapx_mpii.html", 0),
     "attribution": ("attribution.html", 4890),
 }
 WIDTH, HEIGHT = 1280, 800  # of a screenshot, in pixels
@@ -44,7 +43,7 @@ def pdf(page: Path, out: Path) -> None:
 
 
 def screenshots(html: Path, folder: Path) -> None:
-    """Write the README's screenshots of the pages under `html` to `folder`, as WebP."""
+    """Write the screenshots of the pages under `html` to `folder`, as WebP."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (page, top) in SCREENSHOTS.items():
         with tempfile.TemporaryDirectory() as temporary:

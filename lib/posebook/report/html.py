@@ -30,7 +30,7 @@ GROUPS = {"audit": "Audits", "attribution": "Attribution by model", "tables": "T
 TEX_SUBSTITUTES = {r"\operatorname*": r"\mathrm", r"\arg": r"\mathrm{arg}\,", "{aligned}": "{align*}"}
 LOADS = "img[src], script[src], link[href], iframe[src], source[src], video[src], audio[src], object[data]"
 LIBRARY = "plotly.min.js"
-# Colors of posebook.report.colors -> their names in style.css.
+# Colors of posebook.report.colors -> their names in style.css. Importing that module would import torch.
 PALETTE = {
     "#1f2933": "ink",
     "#66737f": "muted",

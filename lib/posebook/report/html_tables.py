@@ -99,6 +99,11 @@ def _html(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
 
 
+def _letters(number: int) -> str:
+    """The mark of note `number`: a, b, ..., z, aa, bb, ..."""
+    return chr(ord("a") + number % 26) * (number // 26 + 1)
+
+
 def _varies(values: pd.Series) -> bool:
     """Whether the texts that are not empty differ."""
     return values[values != ""].nunique() > 1
@@ -113,7 +118,7 @@ def _marked(cell: dict, marks: dict[str, str]) -> str:
     """The measured value with the letter of the note on its origin, or the status."""
     if not cell["measured"]:
         return cell["status"]
-    mark = marks.setdefault(cell["where"], chr(ord("a") + len(marks)))
+    mark = marks.setdefault(cell["where"], _letters(len(marks)))
     spread = cell["spread"] or cell["interval"]
     below = f"<br><small>{spread}</small>" if spread else ""
     return f"{html.escape(cell['measured'])}<sup>{mark}</sup>{below}"

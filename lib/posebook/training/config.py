@@ -26,7 +26,7 @@ class TrainConfig:
     model: str = option("starnet-pose-t", "one of posebook.models.names()")
     dataset: str = option(
         "synthetic",
-        "one of datasets.NAMES, or several such as coco+lspet+synthetic, mapped to the COCO joints",
+        "one of datasets.names(), or several such as coco+lspet+synthetic, mapped to the COCO joints",
     )
     data_root: str | dict | None = option(
         None,
@@ -71,14 +71,19 @@ class TrainConfig:
 def make_config(*values: object, **settings: Any) -> TrainConfig:
     """Create a TrainConfig from its own fields and from recipe fields.
 
-    make_config("lapx", epochs=2) is TrainConfig(model="lapx", recipe={"epochs": 2}). Raises ValueError with
-    close matches for a name that is a field of neither.
+    make_config("lapx", epochs=2) is TrainConfig(model="lapx", recipe={"epochs": 2}). Raises ValueError for
+    too many values, for a setting that is given twice, and, with close matches, for an unknown name.
     """
     from posebook.training.recipes import Recipe
 
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     recipe_names = [field.name for field in dataclasses.fields(Recipe)]
-    settings = dict(zip(names, values, strict=False)) | settings
+    if len(values) > len(names):
+        raise ValueError(f"make_config takes at most {len(names)} values without a name, not {len(values)}")
+    positional = dict(zip(names, values, strict=False))
+    if twice := positional.keys() & settings.keys():
+        raise ValueError(f"{', '.join(sorted(twice))} is given twice: by position and by name")
+    settings = positional | settings
     if unknown := [name for name in settings if name not in names + recipe_names]:
         raise unknown_name_error(unknown[0], names + recipe_names, "setting")
     own: dict[str, Any] = {name: value for name, value in settings.items() if name in names}

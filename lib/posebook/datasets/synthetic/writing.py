@@ -118,7 +118,6 @@ def write_image(task: tuple[str, str, int, int]) -> tuple[dict[str, Any], list[d
     stream, so it does not depend on the number of processes. Raise OSError if OpenCV cannot encode it.
     """
     root, split, number, seed = task
-    cv2.setNumThreads(1)
     image, annotations = render(np.random.SeedSequence((seed, SPLITS.index(split), number)), JOINTS)
     name = f"{number:06d}.jpg"
     ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -164,10 +163,15 @@ def generate(
     workers = min(workers or multiprocessing.cpu_count(), max(len(tasks), 1))
     progress = partial(tqdm, total=len(tasks), desc="rendering images", unit="image")
     if workers == 1:
-        results = list(progress(map(write_image, tasks)))
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            results = list(progress(map(write_image, tasks)))
+        finally:
+            cv2.setNumThreads(threads)  # of the caller
     else:
         # Spawned, not forked: forking is unsafe if the parent runs threads (a notebook, PyTorch).
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
             results = list(progress(pool.imap(write_image, tasks, chunksize=8)))
     by_split = {"train": results[:train_images], "val": results[train_images:]}
     for (split, name), path in files.items():
