@@ -46,9 +46,15 @@ def lift(**changes) -> dict:
     return record
 
 
-def hot(*records: dict, row: str = "HoT w. MixSTE", column: str = "MPJPE") -> pd.Series:
-    table = tables.build_table("HoT", "h36m_results", list(records))
-    return table[(table["row"] == row) & (table["column"] == column)].iloc[0]
+def ktpformer(**changes) -> dict:
+    """The record of a training of KTPFormer on Human3.6M."""
+    parameters = json.loads(json.dumps(asdict(recipes.get("paper", "ktpformer")))) | {"device": "cuda"}
+    return lift(model="ktpformer", options={}, parameters=parameters, **changes)
+
+
+def ktpformer_cell(*records: dict) -> pd.Series:
+    table = tables.build_table("KTPFormer", "h36m_results", list(records))
+    return table[(table["row"] == "KTPFormer") & (table["column"] == "MPJPE")].iloc[0]
 
 
 # printed cells
@@ -70,14 +76,14 @@ def test_paper_models_agree_with_published_rows():
 
 
 def test_training_fills_cell_of_its_dataset():
-    found = hot(lift())
+    found = ktpformer_cell(lift(), ktpformer())
     assert (found["measured"], found["status"], found["spread"]) == ("41.2", "measured here", "")
     assert found["where"].startswith("cuda: made-up, 2026-01-01, with flip test, seed 0")
-    older = lift(metrics__MPJPE=90.0, started="2025-01-01T00:00:00Z")
-    several = hot(older, lift(), lift(seed=1, metrics__MPJPE=41.63))
+    older = ktpformer(metrics__MPJPE=90.0, started="2025-01-01T00:00:00Z")
+    several = ktpformer_cell(older, ktpformer(), ktpformer(seed=1, metrics__MPJPE=41.63))
     assert (several["measured"], several["spread"]) == ("41.4", "± 0.3, 2 runs")
-    page = html_tables.comparison_table(tables.build_table("HoT", "h36m_results", [lift()])).data
-    assert "41.2" in page and "--lifter mixste --dataset h36m" in page
+    page = html_tables.comparison_table(tables.build_table("KTPFormer", "h36m_results", [ktpformer()])).data
+    assert "41.2" in page and "--lifter ktpformer --dataset h36m-gt" in page
 
 
 @pytest.mark.parametrize(
@@ -107,7 +113,7 @@ def test_command_trains_the_options_of_the_cell():
     made = {"prune": json.loads(given["--prune"]), "recover": given["--recover"]}
     assert made == lift()["options"] and given["--dataset"] in training.DATASETS
     assert words[:2] == ["posebook", "train-lifter"]
-    assert hot()["command"] == lifting_tables.training_command(CELL)
+    assert ktpformer_cell()["command"] == lifting_tables.h36m_command("KTPFormer")
 
 
 # runs for the comparison of methods

@@ -15,8 +15,16 @@ the model: about 36,000 plausible choices match equally well. Chosen:
    multiplies features by themselves (`modulate='refined'`); 'mask' uses only the refined ones. Without the
    pyramid, a 1x1 convolution of stage 4 replaces it.
 4. Eight channels per joint. The mean over one axis gives the input of the classifier for the other axis,
-   which has two hidden layers of 256.
-5. CoordConv's four scalars are a gain and a shift for each grid, initialized to 1 and 0.
+   which has two hidden layers of 256. All joints share the two classifiers.
+5. CoordConv's four scalars are a gain and a shift for each grid, initialized to 1 and 0. Section 3.1 says
+   that the stem's convolutions are "interleaved with CoordConv2d", section 1 that they are "a series of 3 x 3
+   CoordConv2d layers". Here all three are coordinate convolutions.
+6. The copy has lost the number of bins per pixel: "we adopt [...], following the design choice" of SimCC. Its
+   usual k = 2 is chosen (`split_ratio`).
+7. DGCB adds "only two small 1x1 convolutions per scale" by the text. Its equations describe two branches with
+   ReLU and sigmoid. Here each branch has two convolutions, four per scale, because a mask that ends with a
+   ReLU can vanish. With one convolution per branch, all published sizes are also met.
+8. Batch norm and Mish follow the 1x1 convolutions that project the pyramid's scales. The text has neither.
 """
 
 import torch

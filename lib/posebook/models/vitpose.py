@@ -17,6 +17,9 @@ Choices that the texts do not specify, or where this code differs:
    beyond the joints of a sample's dataset are zero.
 7. For training from scratch, linear layers and positions are initialized from a normal distribution with
    standard deviation 0.02, truncated at two standard deviations.
+8. Only the top-down models are built. The abstract also reports bottom-up results, but the repository of the
+   authors (ViTAE-Transformer/ViTPose) has only top-down configurations, weights and results, and the abstract
+   does not describe the bottom-up decoder.
 """
 
 import torch

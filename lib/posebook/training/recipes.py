@@ -12,12 +12,16 @@ Choices where the texts give no value, or where our copy of a text has lost it:
 2. AMFACPose: our copy has lost learning rate, weight decay, milestones, label smoothing, temperature, joint
    weights and label width. Chosen: SimCC's learning rate and milestones (1e-3, a tenth at epochs 90 and 120
    of the same 140 epochs with batch size 32), AdamW's usual decay, smoothing 0.1, temperature 0.5
-   ("moderately sharpened"), SimCC's width of 6 bins and its limb weights ("more weight on hands and feet").
+   ("moderately sharpened"), SimCC's limb weights (the text weights "harder-to-detect keypoints, such as hands
+   or feet") and its label width of 6 bins at 384 x 288. `sigma_for` scales the width to 5.66 (x) and 4.9 (y)
+   bins at 256 x 256, our size for ResNet-18. The text does not specify a recipe for CrowdPose: it is trained
+   by COCO's, on trainval, as other papers do.
 3. LAPX: the text gives no scale range. HRNet's code, whose loss and protocol LAPX uses, has 0.65 to 1.35
    (MPII 0.75 to 1.25). The text also does not say how long the warm-up is during which the non-local
    branches are frozen (10 epochs here), nor whether there is weight decay (none here).
 4. AMFACPose, LAPX and ViTPose are trained without a moving average of the weights.
-5. The authors train ViTPose++ on six datasets at once. This file has no recipe for it. ViTPose's boxes are
+5. AMFACPose and LAPX give ranges of rotation without a probability. Every sample is rotated.
+6. The authors train ViTPose++ on six datasets at once. This file has no recipe for it. ViTPose's boxes are
    warped without UDP, see transforms.py. Our heatmap loss is half of the authors', and therefore so is
    ViTPose's max_grad_norm.
 """
