@@ -162,7 +162,7 @@ def quiet_timing(
 
     start, load_before, attempts, best = now(), load_average(), 0, None
     while True:
-        while now() - start < max_wait and (watch(lambda: sleep(1.0))[1] or 0.0) > QUIET_SHARE:
+        while now() - start < max_wait and (watch(lambda: sleep(0.25))[1] or 0.0) > QUIET_SHARE:
             pass
         samples, share, seconds = watch(measure)
         attempts += 1

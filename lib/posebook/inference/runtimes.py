@@ -149,7 +149,7 @@ def model_hash(model: PoseModel) -> str:
     digest = hashlib.sha256(repr((layers, torch.__version__)).encode())
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -219,11 +219,17 @@ def openvino_int8(
         raise Unavailable("int8 needs calibration images")
     source = _read_openvino(model, device, images, folder)
     import nncf
+    import openvino
 
-    # the file has a fixed batch size, so an incomplete last batch is dropped
-    batches = [batch.numpy() for batch in calibration.split(len(images)) if len(batch) == len(images)]
-    with contextlib.redirect_stdout(io.StringIO()):  # nncf prints one progress bar for each step
-        return _compile_openvino(nncf.quantize(source, nncf.Dataset(batches), subset_size=len(batches)))
+    digest = hashlib.sha256(calibration.numpy().data).hexdigest()[:16]
+    path = onnx_file(model, images, folder).with_suffix(f".int8-{digest}.xml")
+    if not path.exists():
+        # the file has a fixed batch size, so an incomplete last batch is dropped
+        batches = [batch.numpy() for batch in calibration.split(len(images)) if len(batch) == len(images)]
+        with contextlib.redirect_stdout(io.StringIO()):  # nncf prints one progress bar for each step
+            quantized = nncf.quantize(source, nncf.Dataset(batches), subset_size=len(batches))
+        openvino.save_model(quantized, path, compress_to_fp16=False)
+    return _compile_openvino(openvino.Core().read_model(path))
 
 
 RUNTIMES: dict[str, Callable[..., InferenceFn]] = {
