@@ -21,7 +21,7 @@ HEADLINE = $(BIN)/python -m posebook.report headline reports/executed reports/ht
 # process because they share expensive fixtures.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup reproduce site grid compare benchmark test test-slow test-pages lab lint format clean
+.PHONY: help setup reproduce site grid compare benchmark benchmark-archive test test-slow test-pages lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -67,6 +67,15 @@ benchmark: setup ## every model in every runtime, size, batch and number of thre
 	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-full.ipynb -k python3 -y '{model: all, \
 	  profile: full, device: $(DEVICE), input_sizes: [[256, 192], [256, 256], [384, 288]], wanted: all, \
 	  batches: [1, 8, 32], threads: [1, 0], seconds: 4}'
+
+benchmark-archive: setup ## measure data/measured/benchmark-cpu.json again: idle machine, clean commit, about 12 minutes, can be resumed
+	@test -z "$$(git status --porcelain -- lib notebooks)" || { echo "commit or undo the changes in lib/ and notebooks/ first"; exit 1; }
+	@mkdir -p reports/executed
+	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-cpu.ipynb -k python3 -y '{profile: cpu, \
+	  model: "starnet-pose-t,starnet-pose-s,lapx,rtmpose-t,rtmpose-s,amfacpose-r18,amfacpose-r34", published: true, \
+	  wanted: [eager bf16, folded fp32, "folded fp32, channels last", ONNX Runtime fp32, OpenVINO fp32, OpenVINO int8], \
+	  batches: [1, 8], threads: [1, 2], seconds: 0.4, max_wait: 120}'
+	$(BIN)/posebook records archive reports/records/benchmark-cpu.json
 
 # Kernels run in the repository's root, as under papermill, so that data/ and reports/ are the same folders for both.
 lab: setup ## JupyterLab on the notebooks
