@@ -177,7 +177,7 @@ def _speed_cell(cell: dict, records: list[dict]) -> dict[str, str]:
     )
     where += "resident memory" if speeds.quantity(cell) == "RAM (MB)" else spread
     where += ", two forward passes" * (result["forwards"] == 2)
-    where += ", other programs disturbed the measurement" * (not is_quiet(row))
+    where += ", not from a quiet measurement" * (not is_quiet(row))
     return _measured(result["value"], where)
 
 
