@@ -107,7 +107,6 @@ def test_listed_constructions_are_found_with_line_and_advice():
 
 @pytest.mark.parametrize("target", ["benchmark", "benchmark-archive"])
 def test_make_passes_parameters_that_the_benchmark_has(target):
-    yaml = pytest.importorskip("yaml")
     printed = subprocess.run(
         ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
