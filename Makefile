@@ -23,7 +23,7 @@ HEADLINE = $(BIN)/python -m posebook.report headline reports/executed reports/ht
 # process because they share expensive fixtures.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup reproduce site grid compare study benchmark test test-slow test-pages lab lint format clean
+.PHONY: help setup reproduce site grid compare study benchmark benchmark-archive test test-slow test-pages lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -67,11 +67,22 @@ compare: setup ## StarNet-Pose-T on photographs (data/lspet) from scratch and fr
 study: setup ## small studies of the papers' claims, several seeds each: make study STUDY=dropout,pruning,priors
 	@$(SNAKEMAKE) study --keep-going --rerun-triggers mtime --config study='$(STUDY)'
 
+# In variables, because a backslash at the end of a line inside quotes in a recipe would become part of the parameters.
+BENCHMARK_FULL = {model: all, profile: full, device: $(DEVICE), input_sizes: [[256, 192], [256, 256], [384, 288]], wanted: all, \
+  batches: [1, 8, 32], threads: [1, 0], seconds: 4}
+BENCHMARK_ARCHIVE = {profile: cpu, published: true, batches: [1, 8], threads: [1, 2], seconds: 0.4, max_wait: 120, \
+  model: "starnet-pose-t,starnet-pose-s,lapx,rtmpose-t,rtmpose-s,amfacpose-r18,amfacpose-r34", \
+  wanted: [eager bf16, folded fp32, "folded fp32, channels last", ONNX Runtime fp32, OpenVINO fp32, OpenVINO int8]}
+
 benchmark: setup ## every model in every runtime, size, batch and number of threads: many hours, can be resumed
 	@mkdir -p reports/executed
-	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-full.ipynb -k python3 -y '{model: all, \
-	  profile: full, device: $(DEVICE), input_sizes: [[256, 192], [256, 256], [384, 288]], wanted: all, \
-	  batches: [1, 8, 32], threads: [1, 0], seconds: 4}'
+	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-full.ipynb -k python3 -y '$(BENCHMARK_FULL)'
+
+benchmark-archive: setup ## measure data/measured/benchmark-cpu.json again: idle machine, clean commit, about 12 minutes, can be resumed
+	@test -z "$$(git status --porcelain -- lib notebooks)" || { echo "commit or undo the changes in lib/ and notebooks/ first"; exit 1; }
+	@mkdir -p reports/executed
+	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-cpu.ipynb -k python3 -y '$(BENCHMARK_ARCHIVE)'
+	$(BIN)/posebook records archive reports/records/benchmark-cpu.json
 
 # Kernels run in the repository's root, as under papermill, so that data/ and reports/ are the same folders for both.
 lab: setup ## JupyterLab on the notebooks

@@ -1,6 +1,7 @@
 """Configuration of continuous integration, pre-commit and packaging agrees with the repository."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from helpers import ROOT
+from posebook.inference import runtimes
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -101,3 +103,15 @@ def test_listed_constructions_are_found_with_line_and_advice():
     ]
     assert check.find("It stands" + " beside the record. Each image an hour.") != []
     assert check.find("We keep one image per person, which is not large.") == []
+
+
+@pytest.mark.parametrize("target", ["benchmark", "benchmark-archive"])
+def test_make_passes_parameters_that_the_benchmark_has(target):
+    printed = subprocess.run(
+        ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    given = yaml.safe_load(re.search(r"-y '(\{.*?\})'", printed, re.DOTALL)[1])
+    cells = json.loads((ROOT / "notebooks/benchmark.ipynb").read_text())["cells"]
+    declared = next("".join(c["source"]) for c in cells if c["metadata"].get("tags") == ["parameters"])
+    assert given.keys() <= set(re.findall(r"^(\w+) =", declared, re.MULTILINE))
+    assert given["wanted"] == "all" or set(given["wanted"]) <= runtimes.RUNTIMES.keys()

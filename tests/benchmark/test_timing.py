@@ -1,6 +1,8 @@
-"""Benchmarks: interleaved timing, statistics, memory, energy, and the sweep with its skipped rows."""
+"""Benchmarks: interleaved timing, statistics, waiting for a quiet machine, memory and energy."""
 
 import functools
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -9,10 +11,9 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from helpers import ROOT
 from posebook import complexity, models
-from posebook.benchmark import energy, memory, roofline, sweep, timing
-from posebook.inference import export, runtimes
+from posebook.benchmark import energy, memory, roofline, timing
+from posebook.inference import runtimes
 
 
 def test_rounds_interleave_and_record_every_sample():
@@ -46,7 +47,7 @@ def test_seconds_bound_the_number_of_forwards():
 def test_summary_and_speedup_are_computed_correctly():
     summary = timing.summarize([[1.0, 3.0], [2.0, 10.0]])
     assert summary["median"] == 2.5 and summary["mean"] == 4.0 and summary["rounds"] == [2.0, 6.0]
-    assert summary["spread"] == 4 / 2.5
+    assert summary["spread"] == (5 - 3) / 2.5  # the quartiles of two rounds
     assert summary["p99"] == pytest.approx(np.percentile([1, 2, 3, 10], 99))
     rising = {"rounds": [1.0, 2.0, 4.0, 8.0]}
     assert timing.speedup({"rounds": [2.0, 4.0, 8.0, 16.0]}, rising) == (2.0, True)
@@ -112,15 +113,6 @@ def test_unavailable_runtime_states_the_reason(tmp_path, monkeypatch):
         runtimes.openvino_int8(model, **settings)
 
 
-def make_rows(**rounds):
-    """Benchmark rows of one model: for each runtime, the medians of its rounds."""
-    return [
-        {"model": "a", "input_size": [64, 64], "batch": 1, "threads": 2, "form": runtime, "difference": 0.0}
-        | {"latency_ms": timing.summarize([[value] for value in medians])}
-        for runtime, medians in rounds.items()
-    ]
-
-
 def test_model_is_compiled_for_every_size(monkeypatch):
     """Dynamo compiles at most eight sizes. A ninth would run eagerly and be reported as compiled."""
 
@@ -146,109 +138,93 @@ def test_energy_is_per_person():
     assert energy.joules_per_person(run, torch.zeros(3, 1), lambda: sum(joules), seconds=0.05) == 2.0
 
 
-def test_warnings_name_noisy_rows_and_insignificant_differences():
-    steady, other = [10.0, 10.1, 10.0, 10.1], [10.1, 10.0, 10.1, 10.0]
-    lines = sweep.noise_warnings(make_rows(a=steady, b=other, c=[20, 30, 20, 30]))
-    assert any("a and b do not differ" in line or "b and a do not differ" in line for line in lines)
-    assert any("c varies by" in line for line in lines) and len(lines) == 2
-    assert sweep.noise_warnings(make_rows(a=steady, b=[20.0, 20.1, 20.0, 20.1])) == []
+class Machine:
+    """A simulated machine: its clock advances only by sleeping and measuring; `loads` is what others use.
+
+    loads: the share of all cores that other processes use in each second.
+    """
+
+    def __init__(self, loads):
+        self.loads, self.time, self.used, self.measured = loads, 0.0, 0.0, []
+
+    def load(self):
+        return self.loads[min(int(self.time), len(self.loads) - 1)]
+
+    def sleep(self, seconds):
+        self.used += seconds * self.load() * timing.os.cpu_count()
+        self.time += seconds
+
+    def measure(self):
+        """Four rounds in two seconds. The time of a forward pass is 10 ms, and 20 ms on a loaded machine."""
+        samples = []
+        for _ in range(4):
+            samples.append([20.0 if self.load() > 0.5 else 10.0])
+            self.sleep(0.5)
+        self.measured.append(samples)
+        return {"a": samples}
+
+    def run(self, max_wait):
+        return timing.quiet_timing(self.measure, max_wait, lambda: self.time, self.sleep, lambda: self.used)
 
 
-def test_inexact_runtime_is_not_the_fastest_exact_one():
-    rows = make_rows(plain=[10.0], int8=[1.0])
-    rows[1]["difference"] = 0.3
-    assert [row["form"] for row in sweep.fastest_rows(rows)] == ["plain"]
-    assert [row["form"] for row in sweep.fastest_rows(rows, exact=False)] == ["int8"]
+def test_quiet_machine_is_measured_at_once():
+    machine = Machine([0.0])
+    samples, conditions = machine.run(max_wait=60)
+    assert samples == {"a": [[10.0]] * 4} and conditions["quiet"]
+    assert conditions["attempts"] == 1 and conditions["others_share"] == 0
+    assert conditions["waited_seconds"] <= 0.5
 
 
-def test_other_runtimes_are_measured_if_one_fails(tmp_path, monkeypatch):
-    def broken(model, **_):
-        raise RuntimeError("no such operator\nand much more")
-
-    def full(model, device, images, **_):
-        if len(images) > 1:
-            raise MemoryError
-        return runtimes.eager(model, device)
-
-    monkeypatch.setitem(runtimes.RUNTIMES, "broken", broken)
-    monkeypatch.setitem(runtimes.RUNTIMES, "full", full)
-    rows, _ = sweep.run_sweep(["rtmpose-t"], [(64, 64)], ["broken", "full"], [1, 2], [1], seconds=5)
-    by_runtime = {(row["form"], row["batch"]): row for row in rows}
-    assert by_runtime["broken", 1]["why"] == "RuntimeError: no such operator"
-    assert by_runtime["full", 2]["why"] == "no memory for a batch of 2"
-    assert "latency_ms" in by_runtime["full", 1]
-    assert "latency_ms" in by_runtime["eager fp32", 2] and by_runtime["eager fp32", 1]["times"] == 1.0
-    assert by_runtime["full", 1]["difference"] <= export.TOLERANCE
+def test_measurement_waits_for_the_end_of_other_work():
+    machine = Machine([1.0] * 7 + [0.0])
+    samples, conditions = machine.run(max_wait=60)
+    assert samples == {"a": [[10.0]] * 4} and conditions["quiet"] and conditions["attempts"] == 1
+    assert 7 <= conditions["waited_seconds"] <= 8
 
 
-def test_too_large_or_too_slow_combinations_are_skipped_with_a_reason():
-    model = models.build("rtmpose-t", input_size=(64, 64)).eval()
-    images = torch.zeros(2, 3, 64, 64)
-    assert sweep.skip_reason(model, images, 3, "cpu", 60.0) is None
-    reason = sweep.skip_reason(model, images, 10**9, "cpu", 60.0)
-    assert reason.startswith("no memory for a batch of 2: ") and reason.endswith(" are free")
-    slow = "a batch of 2 takes"
-    assert sweep.skip_reason(model, images, 3, "cpu", 0.0).startswith(slow)
-    assert sweep.skip_reason(model, images[:1], 3, "cpu", 0.0) is None  # latency is always measured
-    rows, _ = sweep.run_sweep(["rtmpose-t"], [(64, 64)], ["folded fp32"], [2], [1], seconds=0.0)
-    assert [row["form"] for row in rows] == [sweep.BASELINE, "folded fp32"]
-    assert all(row["why"].startswith(slow) and "latency_ms" not in row for row in rows)
+def test_measurement_is_repeated_if_other_work_begins_meanwhile():
+    machine = Machine([0.0, 1.0, 1.0, 0.0])  # the first measurement is disturbed in its second half
+    samples, conditions = machine.run(max_wait=60)
+    assert machine.measured[0] == [[10.0], [10.0], [20.0], [20.0]]
+    assert samples == {"a": [[10.0]] * 4} and conditions["quiet"] and conditions["attempts"] == 2
 
 
-def test_interrupted_sweep_resumes(tmp_path, monkeypatch):
-    settings, measured = dict(runtime_names=[], batches=[1], threads=[1], seconds=0.1), []
-
-    def measure_model(model, *_):
-        measured.append(model.input_size)
-        if model.input_size == (96, 96) and len(measured) == 2:
-            raise KeyboardInterrupt
-        return [{"form": sweep.BASELINE}]
-
-    monkeypatch.setattr(sweep, "measure_model", measure_model)
-    sizes, folder = [(64, 64), (96, 96)], tmp_path / "unfinished"
-    with pytest.raises(KeyboardInterrupt):
-        sweep.run_sweep(["rtmpose-t"], sizes, unfinished=folder, **settings)
-    rows, earlier = sweep.run_sweep(["rtmpose-t"], sizes, unfinished=folder, **settings)
-    assert measured == [(64, 64), (96, 96), (96, 96)] and earlier > 0
-    assert [row["input_size"] for row in rows] == [[64, 64], [96, 96]]
-    again, _ = sweep.run_sweep(["rtmpose-t"], sizes, unfinished=folder, **settings)
-    assert again == rows and len(measured) == 3
-    sweep.run_sweep(["rtmpose-t"], sizes[:1], unfinished=folder, **settings | {"seconds": 0.2})
-    assert len(measured) == 4  # other settings are another sweep
-    assert not list(folder.glob("*.part"))
+@pytest.mark.parametrize("max_wait", [0, 5, 30])
+def test_waiting_ends_and_the_run_is_not_quiet(max_wait):
+    machine = Machine([1.0])
+    samples, conditions = machine.run(max_wait)
+    assert samples == {"a": [[20.0]] * 4}  # its rounds agree, but others used the processor
+    assert not conditions["quiet"] and conditions["others_share"] == 1.0
+    assert max_wait <= conditions["waited_seconds"] <= max_wait + 2.5  # one attempt, or one look
 
 
-@pytest.mark.slow
-def test_runtimes_have_the_outputs_of_the_model_and_int8_is_close():
-    for module in ("onnxscript", "onnxruntime", "openvino", "nncf"):
-        pytest.importorskip(module)
-    names = [
-        "folded fp32",
-        "folded fp32, channels last",
-        "ONNX Runtime fp32",
-        "OpenVINO fp32",
-        "OpenVINO int8",
-    ]
-    rows, _ = sweep.run_sweep(["starnet-pose-t"], [(64, 64)], names, [1], [1], seconds=0.2, num_calibration=8)
-    by_runtime = {row["form"]: row for row in rows}
-    assert all("latency_ms" in by_runtime[name] for name in names)
-    assert all(by_runtime[name]["difference"] <= export.TOLERANCE for name in names[:-1])
-    assert export.TOLERANCE < by_runtime["OpenVINO int8"]["difference"] < 0.5
-    for name in memory.RUNTIME_SCRIPTS:
-        mib = by_runtime[name]["resident_mib"]
-        assert mib is None or mib > 5  # at least its weights
+def test_best_attempt_is_kept_if_none_is_quiet():
+    machine = Machine([0.0, 1.0, 1.0, 0.3])
+    samples, conditions = machine.run(max_wait=4)
+    assert len(machine.measured) > 1 and samples == {"a": [[10.0]] * 4}
+    assert not conditions["quiet"] and conditions["attempts"] == len(machine.measured)
 
 
-@pytest.mark.slow
-def test_int8_accuracy_is_close_to_float32(tmp_path):
-    """With shipped weights, on the rendered people of 40 images."""
-    for module in ("openvino", "nncf", "pycocotools"):
-        pytest.importorskip(module)
-    from posebook import datasets
-    from posebook.datasets.synthetic import writing
+def test_rounds_that_differ_are_not_quiet_without_information_on_load(monkeypatch):
+    rounds = iter([[[10.0], [20.0], [10.0], [20.0]], [[10.0]] * 4])
+    samples, conditions = timing.quiet_timing(lambda: {"a": next(rounds)}, 60, others=lambda: None)
+    assert samples == {"a": [[10.0]] * 4}
+    assert conditions["quiet"] and conditions["others_share"] is None and conditions["attempts"] == 2
 
-    writing.generate(tmp_path, train_images=20, val_images=40, workers=1)
-    model = models.load_weights(ROOT / "data/weights/starnet-pose-t-synthetic.safetensors")
-    train, val = (datasets.load("synthetic", tmp_path, split) for split in ("train", "val"))
-    ap = sweep.int8_accuracy(model, train, val, num_images=32)
-    assert ap["fp32"] > 0.2 and abs(ap["fp32"] - ap["int8"]) < 0.1
+
+def test_processor_time_of_others_is_read_from_the_system(tmp_path):
+    assert timing.others_cpu_seconds(tmp_path / "missing") is None
+    ticks = timing.os.sysconf("SC_CLK_TCK")
+    (tmp_path / "stat").write_text(
+        f"cpu  {1000 * ticks} {20 * ticks} 0 {9999 * ticks} 77 0 0 {3 * ticks} 5 5\n"
+    )
+    own = sum(timing.os.times()[:2])
+    assert timing.others_cpu_seconds(tmp_path / "stat") == pytest.approx(1023 - own, abs=0.5)
+
+
+@pytest.mark.skipif(timing.others_cpu_seconds() is None, reason="this system has no /proc/stat")
+def test_processor_time_of_another_process_is_seen():
+    code = "import time\nwhile time.process_time() < 0.5: pass"
+    before = timing.others_cpu_seconds()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert timing.others_cpu_seconds() - before > 0.4

@@ -112,9 +112,33 @@ def test_file_with_other_outputs_is_rejected_and_removed(tmp_path, monkeypatch):
             return [output + 1 for output in super().run(*args)]
 
     monkeypatch.setattr(ort, "InferenceSession", WrongSession)
-    with pytest.raises(ValueError, match="the outputs of model.onnx differ from the model's by"):
-        posebook.export(calibrated_model("rtmpose-t"), tmp_path / "model.onnx")
-    assert not (tmp_path / "model.onnx").exists()
+    model = calibrated_model("rtmpose-t")
+    with pytest.raises(export.OutputMismatch, match="the outputs of model.onnx differ from the model's by"):
+        posebook.export(model, tmp_path / "model.onnx")
+    with pytest.raises(export.OutputMismatch, match="model.onnx locates 34 of 34 joints elsewhere"):
+        posebook.export(model, tmp_path / "model.onnx", batch=2, end_to_end=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_exported_mish_is_the_same_function():
+    x = torch.cat([torch.linspace(-100, 100, 200_001), torch.tensor([0.0, -1e-30, 1e-30])])
+    expected = nn.functional.mish(x.double())
+    error = (export.SigmoidMish()(x) - expected).abs()
+    assert (error <= 4e-6 * expected.abs() + 1e-35).all()  # as exact as torch's function in float32
+
+
+def test_exported_mish_has_no_softplus(tmp_path):
+    """ONNX Runtime's Softplus is slow. The exported file has the outputs of the model with nn.Mish."""
+    onnx = pytest.importorskip("onnx")
+    ort = pytest.importorskip("onnxruntime")
+    model, images = calibrated_model("amfacpose-r18"), torch.randn(1, 3, *SIZE)
+    path = posebook.export(model, tmp_path / "model.onnx")
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert "Sigmoid" in operators and not operators & {"Mish", "Softplus"}
+    actual = ort.InferenceSession(str(path)).run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        assert export.max_difference(list(model(images)), actual) <= 1e-5
+    assert any(isinstance(module, nn.Mish) for module in model.modules())
 
 
 QUICK = ("starnet-pose-t", "rtmpose-t", "lpn-50", "simplebaseline-50", "simcc-resnet50")

@@ -57,6 +57,14 @@ def record(**changes) -> dict:
     return fields
 
 
+def benchmark(model: str = "starnet-pose-t", median: float = 20.0, **changes) -> dict:
+    """A benchmark record with one row, on a machine that was not quiet; changes replace fields of the row."""
+    run = {"model": model, "input_size": [256, 192], "batch": 1, "form": "eager fp32", "threads": 2}
+    run |= {"difference": 0.0}
+    run |= {"latency_ms": {"median": median, "p10": 19.0, "p90": 25.0, "mean": 21.0}} | changes
+    return record(kind="benchmark", model="all", metrics=[run], machine={"device": "cpu: made-up"})
+
+
 def cell(table: pd.DataFrame, row: str, column: str) -> pd.Series:
     found = table[(table["row"] == row) & (table["column"] == column)]
     assert len(found) == 1

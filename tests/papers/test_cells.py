@@ -1,32 +1,17 @@
-"""Published cells: commands, matching records, sizes and speeds."""
+"""Published cells: commands, matching records and sizes."""
 
 import json
 import shlex
 
 import pandas as pd
 import pytest
-from tables_helpers import CELLS, PAPER, ap, cell, lapx, record, run_of
+from tables_helpers import CELLS, PAPER, ap, benchmark, cell, lapx, record, run_of
 
 from posebook import complexity, datasets, models
 from posebook.papers import ablations, commands, matching, size_trace, tables
 from posebook.papers.cells import load_cells, parse_size
 from posebook.report import html_tables
 from posebook.training import recipes
-
-
-def benchmark(model: str = "starnet-pose-t", median: float = 20.0, **changes) -> dict:
-    run = {"model": model, "input_size": [256, 192], "batch": 1, "form": "eager fp32", "threads": 2}
-    run |= {"latency_ms": {"median": median, "p10": 19.0, "p90": 25.0, "mean": 21.0}} | changes
-    return record(kind="benchmark", model="all", metrics=[run], machine={"device": "cpu: made-up"})
-
-
-def test_latency_is_read_from_benchmark_with_machine():
-    found = ap(benchmark(), name="speed", column="Latency (ms)")
-    assert (found["measured"], found["status"]) == ("20.00", "measured here")
-    assert "cpu: made-up" in found["where"] and "19.00 to 25.00" in found["where"]
-    assert ap(benchmark(), name="speed", column="FPS")["measured"] == "50.0"
-    for other in (benchmark(batch=8), benchmark(input_size=[128, 96]), benchmark(form="compiled fp32")):
-        assert ap(other, name="speed", column="FPS")["status"] == "not measured"
 
 
 def test_status_and_command_depend_on_whether_model_is_built():

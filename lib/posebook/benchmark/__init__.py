@@ -6,10 +6,10 @@ __getattr__ = lazy_attributes(
     "posebook.benchmark",
     {
         "run_sweep": "sweep",
-        "fastest_rows": "sweep",
+        "SweepConfig": "sweep",
+        "fastest_rows": "rows",
     },
     {
-        "measure": "benchmark.sweep:run_sweep",
-        "best": "benchmark.sweep:fastest_rows",
+        "best": "benchmark.rows:fastest_rows",
     },
 )

@@ -81,7 +81,7 @@ def peak_activation_bytes(model: nn.Module, images: Tensor) -> int:
 
 
 def resident_mib(runtime: str, onnx: str | Path, threads: int) -> float | None:
-    """MiB that one ONNX file adds to a new process with the runtime loaded (timing.py, choice 4).
+    """MiB that one ONNX file adds to a new process with the runtime loaded (timing.py, choice 5).
 
     None on systems without /proc.
     """

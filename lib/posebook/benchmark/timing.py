@@ -10,7 +10,10 @@
 3. The own time of a layer is its module's time minus its children's time, measured from the host in eager
    mode. Its multiply-adds and bytes (input, output and weights, each once) give its position under a roofline
    (Williams et al., CACM 2009). The two roofs are measured with a large matrix product and a large copy.
-4. Memory is measured in a new process: the resident size after some forward passes minus the resident size
+4. A measurement is quiet if the rounds of each runtime agree and the other processes use little of the
+   processor meanwhile. Rounds agree if the middle half of their medians lies within ROUND_SPREAD of the
+   overall median. On a loaded machine, `quiet_timing` waits, and repeats a measurement that is not quiet.
+5. Memory is measured in a new process: the resident size after some forward passes minus the resident size
    after the import of the runtime. The "RAM" of the LAPX document also excludes the interpreter and includes
    the session's buffers.
 """
@@ -19,12 +22,15 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 WARMUP, GROUP = 50, 5  # forward passes
+ROUND_SPREAD = 0.1  # the largest interquartile range of rounds that agree, relative to the median
+QUIET_SHARE = 0.05  # the largest share of all cores that other processes use on a quiet machine
 
 
 def clock(device: str = "cpu") -> Callable[[], float]:
@@ -87,12 +93,13 @@ def interleaved_timing(
 def summarize(samples: list[list[float]]) -> dict:
     """Summarize one function's rounds: median, mean, p10, p90, p99, medians of the rounds, and their spread.
 
-    The spread is the difference between the largest and the smallest median of a round, divided by the
-    median of all samples. The summary also contains the samples.
+    The spread is the interquartile range of the medians of the rounds, divided by the median of all samples.
+    The summary also contains the samples.
     """
     flat = np.concatenate([np.asarray(times) for times in samples])
     p10, median, p90, p99 = np.percentile(flat, [10, 50, 90, 99])
     medians = [float(np.median(times)) for times in samples]
+    lower, upper = np.percentile(medians, [25, 75])
     return {
         "median": float(median),
         "mean": float(flat.mean()),
@@ -100,7 +107,7 @@ def summarize(samples: list[list[float]]) -> dict:
         "p90": float(p90),
         "p99": float(p99),
         "rounds": medians,
-        "spread": (max(medians) - min(medians)) / float(median),
+        "spread": float((upper - lower) / median),
         "samples": samples,
     }
 
@@ -117,6 +124,70 @@ def speedup(slow: dict, fast: dict) -> tuple[float, bool]:
     return float(np.median(ratios)), bool(same_sign >= len(ratios) - 1)
 
 
+def others_cpu_seconds(stat: Path = Path("/proc/stat")) -> float | None:
+    """Seconds of processor time, over all cores, that other processes have used; None if unavailable.
+
+    The time includes that of other virtual machines ("steal"). Only the difference of two readings has a
+    meaning.
+    """
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, stat.read_text().split()[1:9])
+    own = os.times()
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - own.user - own.system
+
+
+def quiet_timing(
+    measure: Callable[[], dict[str, list[list[float]]]],
+    max_wait: float,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    others: Callable[[], float | None] = others_cpu_seconds,
+) -> tuple[dict[str, list[list[float]]], dict]:
+    """Wait until the machine is quiet, measure, and repeat until the measurement is quiet (choice 4).
+
+    Of several attempts, the one is kept whose rounds agree best. Waiting and repeating end after max_wait
+    seconds; a started attempt is completed. Returns the samples and the conditions: `attempts`,
+    `waited_seconds` (all but the kept attempt), `load_before` and `load_after` (the system's load average),
+    `others_share` (of all cores, used by other processes during the kept attempt), and `quiet`.
+    """
+
+    def watch(action: Callable) -> tuple[Any, float | None, float]:
+        """The result, the share of the cores that others used meanwhile, and the seconds."""
+        begin, used = now(), others()
+        result = action()
+        seconds = now() - begin
+        share = None if used is None else ((others() or 0.0) - used) / (seconds * (os.cpu_count() or 1))
+        return result, share and round(max(0.0, share), 3), seconds
+
+    start, load_before, attempts, best = now(), load_average(), 0, None
+    while True:
+        while now() - start < max_wait and (watch(lambda: sleep(0.25))[1] or 0.0) > QUIET_SHARE:
+            pass
+        samples, share, seconds = watch(measure)
+        attempts += 1
+        spread = max((summarize(times)["spread"] for times in samples.values()), default=0.0)
+        quiet = spread <= ROUND_SPREAD and (share or 0.0) <= QUIET_SHARE
+        if best is None or (not quiet, spread) < best[0]:
+            best = (not quiet, spread), samples, share, seconds
+        if quiet or now() - start - seconds >= max_wait:
+            break
+    (not_quiet, _), samples, share, seconds = best
+    return samples, {
+        "attempts": attempts,
+        "waited_seconds": round(now() - start - seconds, 1),
+        "load_before": load_before,
+        "load_after": load_average(),
+        "others_share": share,
+        "quiet": not not_quiet,
+    }
+
+
+def load_average() -> float | None:
+    """The system's load average over one minute; None if unavailable."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def machine_state() -> dict:
     """State of the machine that affects timings: load, governor, clock rates; None if unavailable."""
     folder = Path("/sys/devices/system/cpu/cpu0/cpufreq")
@@ -131,7 +202,7 @@ def machine_state() -> dict:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     megahertz = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
     return {
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load": load_average(),
         "cores": os.cpu_count(),
         "governor": read("scaling_governor"),
         "mhz": megahertz or None,

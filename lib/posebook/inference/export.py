@@ -8,6 +8,9 @@
    branches of the star block into one was slower (6.0 against 4.6 ms in ONNX Runtime), so it is not done.
 3. torch's own exporter (dynamo) writes the ONNX file. onnxruntime then checks the file on random images, with
    the batch size that it was made for. If the batch size is free, it checks two batch sizes.
+4. Files contain Mish as x * p / (2 - p), where p = s * (2 - s) and s = sigmoid(x). This is the same function.
+   ONNX Runtime has no kernel for Mish. It computes tanh(softplus(x)), and its Softplus is not vectorized: it
+   took nine tenths of the time of AMFACPose (docs/experiments.md).
 """
 
 import copy
@@ -30,12 +33,16 @@ from posebook.models.layers import PoseModel
 TOLERANCE = 1e-4  # largest accepted difference between a folded or exported model and its source
 
 
+class OutputMismatch(ValueError):
+    """A model prepared for inference does not compute the outputs of its source."""
+
+
 @torch.no_grad()
 def fold(model: PoseModel) -> PoseModel:
     """Return a copy for inference: batch norms merged into convolutions, constants precomputed.
 
-    Constants hold for the model's input size. Outputs change by rounding only. Raises ValueError if they
-    change by more than TOLERANCE.
+    Constants hold for the model's input size. Outputs change by rounding only. Raises OutputMismatch, a
+    ValueError, if they change by more than TOLERANCE.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     images = torch.randn(1, 3, *model.input_size, generator=torch.Generator().manual_seed(0))
@@ -76,7 +83,7 @@ def fold(model: PoseModel) -> PoseModel:
         _replace(folded, module, make())
     difference = max_difference(expected, [output.cpu() for output in folded(images)])
     if not difference <= TOLERANCE:
-        raise ValueError(
+        raise OutputMismatch(
             f"folding changed an output by {difference:.1e}: the model has a module that fold cannot merge"
         )
     return folded
@@ -101,6 +108,15 @@ def max_difference(expected: list, actual: list) -> float:
     peak = max(np.abs(a).max() for a, _ in pairs)
     difference = max(np.abs(a - b).max() for a, b in pairs) / min(1.0, peak)
     return float(difference) if np.isfinite(difference) else float("inf")
+
+
+class SigmoidMish(nn.Module):
+    """Mish with operators that ONNX Runtime has fast kernels for (choice 4)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = torch.sigmoid(x)
+        p = s * (2 - s)
+        return x * (p / (2 - p))
 
 
 class EndToEnd(nn.Module):
@@ -129,9 +145,10 @@ def export(model: PoseModel, path: str | Path, batch: int | None = 1, end_to_end
     the outputs are `keypoints` (B, K, 2) in crop pixels and `scores` (B, K). The file's metadata contains
     the skeleton, the joint names and the input size.
 
-    Raises ValueError for another file suffix, or if the outputs of onnxruntime and of the model differ by
-    more than TOLERANCE. With end_to_end, the scores must agree, and the keypoints of at least 90 % of the
-    joints: others can have two equal maxima. Raises ImportError without onnxscript or onnxruntime.
+    Raises ValueError for another file suffix. Raises OutputMismatch, and removes the file, if the outputs of
+    onnxruntime and of the model differ by more than TOLERANCE. With end_to_end, the scores must agree, and
+    the keypoints of at least 90 % of the joints: others can have two equal maxima. Raises ImportError without
+    onnxscript or onnxruntime.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -141,7 +158,10 @@ def export(model: PoseModel, path: str | Path, batch: int | None = 1, end_to_end
     device = next(model.parameters()).device
     folded = fold(model.cpu())
     model.to(device)
-    exported = EndToEnd(folded).eval() if end_to_end else folded
+    source: PoseModel | EndToEnd = EndToEnd(folded).eval() if end_to_end else folded
+    exported = copy.deepcopy(source)
+    for module in [module for module in exported.modules() if isinstance(module, nn.Mish)]:
+        _replace(exported, module, SigmoidMish())
     input_name = "crops" if end_to_end else "images"
     images = _example_images(exported, batch or 2)  # a batch of 1 would be exported as a constant
     with torch.no_grad():
@@ -161,12 +181,17 @@ def export(model: PoseModel, path: str | Path, batch: int | None = 1, end_to_end
     program.model.metadata_props.update(skeleton | {"input_size": json.dumps(model.input_size)})
     path.parent.mkdir(parents=True, exist_ok=True)
     program.save(path)
-    _check_file(path, exported, (batch,) if batch else (1, 3))
+    try:
+        _check_file(path, source, (batch,) if batch else (1, 3))
+    except Exception:
+        for file in (path, path.with_name(f"{path.name}.data")):  # weights over 2 GB are in the second file
+            file.unlink(missing_ok=True)
+        raise
     return path
 
 
 def _check_file(path: Path, model: PoseModel | EndToEnd, batches: tuple[int, ...]) -> None:
-    """Raise ValueError if onnxruntime and the model disagree on random images."""
+    """Raise OutputMismatch if onnxruntime and the model disagree on random images."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -178,14 +203,13 @@ def _check_file(path: Path, model: PoseModel | EndToEnd, batches: tuple[int, ...
         if isinstance(model, EndToEnd):  # if two bins are equal up to rounding, either one is correct
             moved = np.abs(actual[0] - expected[0].numpy()).max(-1) > TOLERANCE  # (B, K)
             if moved.mean() > 0.1:
-                raise ValueError(
+                raise OutputMismatch(
                     f"{path.name} locates {moved.sum()} of {moved.size} joints elsewhere than the model"
                 )
             expected, actual = expected[1:], actual[1:]
         difference = max_difference(expected, actual)
         if not difference <= TOLERANCE:
-            path.unlink()
-            raise ValueError(f"the outputs of {path.name} differ from the model's by {difference:.1e}")
+            raise OutputMismatch(f"the outputs of {path.name} differ from the model's by {difference:.1e}")
 
 
 def _example_images(model: PoseModel | EndToEnd, count: int) -> Tensor:

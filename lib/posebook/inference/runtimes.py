@@ -14,8 +14,10 @@ number of threads that `use_threads` has set.
 
 import contextlib
 import copy
+import hashlib
 import importlib.util
 import io
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 
 from posebook.inference import export
 from posebook.models.layers import PoseModel
+from posebook.skeletons import Skeleton
 
 InferenceFn = Callable[[Tensor], list]  # from images (B, 3, H, W), normalized, to a list of outputs
 
@@ -38,6 +41,11 @@ def require(module: str, package: str) -> None:
     """Raise Unavailable if a module is not installed, with the command that installs it."""
     if importlib.util.find_spec(module) is None:
         raise Unavailable(f"{module} is not installed: pip install {package}")
+
+
+def is_float32(name: str) -> bool:
+    """Whether a runtime computes in float32, so that its outputs must be the model's up to rounding."""
+    return "fp32" in name
 
 
 def use_threads(threads: int) -> None:
@@ -128,11 +136,32 @@ def cuda_graph(model: PoseModel, device: str, images: Tensor, **_: object) -> In
     return replay
 
 
+def model_hash(model: PoseModel) -> str:
+    """SHA-256 over what a model's ONNX file depends on: its layers with their settings, and its weights."""
+    plain = (bool, int, float, str, tuple, type(None), Skeleton)
+    layers = [
+        (
+            type(layer).__qualname__,
+            {k: v for k, v in vars(layer).items() if k != "training" and isinstance(v, plain)},
+        )
+        for layer in model.modules()
+    ]
+    digest = hashlib.sha256(repr((layers, torch.__version__)).encode())
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def onnx_file(model: PoseModel, images: Tensor, folder: Path) -> Path:
-    """Return the model's ONNX file for this batch size. Export it to the model's folder at the first call."""
+    """Return the ONNX file of this model, with these weights, for this batch size. Export it if necessary.
+
+    The file's name is a hash: with a name that does not depend on the weights, a model with other weights
+    would get the outputs of the first one.
+    """
     require("onnxscript", "onnxscript")
     require("onnxruntime", "onnxruntime")
-    path = folder / f"batch{len(images)}.onnx"
+    path = folder / f"{model_hash(model)[:16]}-batch{len(images)}.onnx"
     return path if path.exists() else export.export(model, path, len(images))
 
 
@@ -142,12 +171,14 @@ def onnxruntime(model: PoseModel, device: str, images: Tensor, folder: Path, **_
     import onnxruntime as ort
 
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[torch.device(device).type]
+    # by default, CUDA's convolutions and matrix products use TF32, which has fewer digits than float32
+    settings = {"use_tf32": "0"} if provider == "CUDAExecutionProvider" else {}
     if provider not in ort.get_available_providers():
         raise Unavailable(f"this onnxruntime has no {provider}: pip install onnxruntime-gpu")
     path = onnx_file(model, images, folder)
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = ort.InferenceSession(str(path), options, providers=[provider])
+    session = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
     return lambda images: session.run(None, {"images": images.cpu().numpy()})
 
 
@@ -188,11 +219,17 @@ def openvino_int8(
         raise Unavailable("int8 needs calibration images")
     source = _read_openvino(model, device, images, folder)
     import nncf
+    import openvino
 
-    # the file has a fixed batch size, so an incomplete last batch is dropped
-    batches = [batch.numpy() for batch in calibration.split(len(images)) if len(batch) == len(images)]
-    with contextlib.redirect_stdout(io.StringIO()):  # nncf prints one progress bar for each step
-        return _compile_openvino(nncf.quantize(source, nncf.Dataset(batches), subset_size=len(batches)))
+    digest = hashlib.sha256(calibration.numpy().data).hexdigest()[:16]
+    path = onnx_file(model, images, folder).with_suffix(f".int8-{digest}.xml")
+    if not path.exists():
+        # the file has a fixed batch size, so an incomplete last batch is dropped
+        batches = [batch.numpy() for batch in calibration.split(len(images)) if len(batch) == len(images)]
+        with contextlib.redirect_stdout(io.StringIO()):  # nncf prints one progress bar for each step
+            quantized = nncf.quantize(source, nncf.Dataset(batches), subset_size=len(batches))
+        openvino.save_model(quantized, path, compress_to_fp16=False)
+    return _compile_openvino(openvino.Core().read_model(path))
 
 
 RUNTIMES: dict[str, Callable[..., InferenceFn]] = {

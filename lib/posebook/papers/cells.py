@@ -13,7 +13,6 @@ SIZE_COLUMNS = {
     "Params (M)": "parameters of the built model",
     "GFLOPs": "multiply-adds of convolutions, linear layers and matrix products, excluding norms and pooling",
 }
-SPEED_COLUMNS = ("Latency (ms)", "FPS")
 NO_FLIP_TEST = "test-time augmentation: no"  # part of the `setting` of a row
 
 

@@ -20,7 +20,7 @@ TRAINING_INSTANCES = {
     "crowdpose": 7074 * 12000 // 2000,
 }
 NO_PUBLIC_WEIGHTS = ("lap",)
-BENCHMARK_COMMAND = "papermill notebooks/benchmark.ipynb reports/executed/benchmark.ipynb -p model all"
+BENCHMARK_COMMAND = "posebook benchmark --published"
 
 
 def measuring_command(cell: dict) -> str:

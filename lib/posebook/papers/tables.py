@@ -14,7 +14,7 @@ measures it. Whether posebook builds that model is looked up in posebook.models.
 3. Parameters, multiply-adds and the architecture are read from the built model, or from the record of the
    complexity page. The model has the joints of the cell's dataset.
 4. A row printed without test-time augmentation takes the result without flip test.
-5. Latency is the median of the newest benchmark, whatever machine it ran on; `where` names the machine.
+5. Speeds and memory come from benchmark records (posebook.papers.speeds); `where` names the machine.
 6. The cost of a lifter is counted at the size of its paper. Its errors are in millimeters in records and
    papers. They come from trainings as in point 1, except that boxes do not matter: the input is 2D joints.
 """
@@ -31,15 +31,14 @@ import torch
 from torch import nn
 
 from posebook import models
+from posebook.benchmark.rows import is_quiet
 from posebook.evaluation import bootstrap, metrics, predictions
 from posebook.lifting.models import LIFTERS
 from posebook.models.layers import CoordinateAttention, PoseModel
-from posebook.papers import ablations, lifting_tables
+from posebook.papers import ablations, lifting_tables, speeds
 from posebook.papers.cells import (
-    FOLDER,
     NO_FLIP_TEST,
     SIZE_COLUMNS,
-    SPEED_COLUMNS,
     box_source,
     format_like,
     load_cells,
@@ -53,7 +52,8 @@ from posebook.papers.size_trace import count
 STATUSES = ("measured here", "not measured", "published")
 # The columns that build_table adds to the printed ones.
 EMPTY_CELL = dict.fromkeys(
-    "measured status measured_boxes where interval spread other other_boxes record command cost".split(), ""
+    "measured status measured_boxes where interval spread other other_boxes record command cost why".split(),
+    "",
 )
 
 
@@ -64,7 +64,8 @@ def build_table(paper: str, name: str, records: list[dict]) -> pd.DataFrame:
     (one of STATUSES), boxes, boxes_basis, measured_boxes, where (device, date and seeds of the measurement),
     interval (95 %, only for the main metric of a single run), spread (over several runs), other and
     other_boxes (the result with the other source of boxes), record (its path), command (that measures the
-    cell), cost (of the command, estimated from a recorded training), source.
+    cell), cost (of the command, estimated from a recorded training), why (nothing is measured: the reason),
+    source.
     Raises ValueError for an unknown paper or table.
     """
     cells = load_cells()
@@ -122,8 +123,10 @@ def _measure_cell(cell: dict, records: list[dict]) -> dict[str, str]:
     """The columns that build_table adds for one cell; columns left out are empty."""
     if cell["model"] in LIFTERS:
         return _lifter_cell(cell, records)
+    if speeds.quantity(cell):
+        return _speed_cell(cell, records)
     if cell["model"] not in models.names():
-        return {"status": "published"}
+        return {"status": "published", "why": "posebook does not build this model"}
     size = parse_size(cell["input_size"])
     if cell["unit"] == "text":
         return _measured(_built_architecture(cell["model"], size)[cell["row"]], "read from the built model")
@@ -131,8 +134,6 @@ def _measure_cell(cell: dict, records: list[dict]) -> dict[str, str]:
         counted = count(cell, records)
         value = counted["params"] / 1e6 if cell["column"] == "Params (M)" else counted["macs"]["exact"] / 1e9
         return _measured(format_like(value, cell["value"]), SIZE_COLUMNS[cell["column"]])
-    if cell["column"] in SPEED_COLUMNS:
-        return _speed_cell(cell, size, records)
     return _accuracy_cell(cell, size, records)
 
 
@@ -162,23 +163,22 @@ def _spread(values: Collection[float], printed: str) -> dict[str, str]:
     return {"spread": f"± {format_like(statistics.stdev(values), printed)}, {len(values)} runs"}
 
 
-def _speed_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
-    runs = [
-        (record, run)
-        for record in records
-        if record["kind"] == "benchmark"
-        for run in record["metrics"]
-        if run["model"] == cell["model"] and tuple(run["input_size"]) == size and run["batch"] == 1
-        if run["form"] == "eager fp32" and "latency_ms" in run
-    ]
-    if not runs:
-        return {"status": "not measured", "command": BENCHMARK_COMMAND}
-    record, run = max(runs, key=lambda pair: (pair[0].get("started", ""), pair[1]["threads"]))
-    latency = run["latency_ms"]
-    value = latency["median"] if cell["column"] == "Latency (ms)" else 1000 / latency["median"]
+def _speed_cell(cell: dict, records: list[dict]) -> dict[str, str]:
+    """`_measure_cell` for a speed or the memory (posebook.papers.speeds)."""
+    result = speeds.measure_cell(cell, records)
+    if "value" not in result:
+        command = BENCHMARK_COMMAND if result["can_measure"] else ""
+        status = "not measured" if result["can_measure"] else "published"
+        return {"status": status, "command": command, "why": result["why"]}
+    row, latency = result["row"], result["row"]["latency_ms"]
     spread = f"median, 10th to 90th percentile {latency['p10']:.2f} to {latency['p90']:.2f} ms"
-    where = f"{cell['model']} on {where_measured(record)}: {run['form']}, {run['threads']} threads, {spread}"
-    return _measured(format_like(value, cell["value"]), where)
+    where = (
+        f"{cell['model']} on {where_measured(result['record'])}: {row['form']}, {row['threads']} threads, "
+    )
+    where += "resident memory" if speeds.quantity(cell) == "RAM (MB)" else spread
+    where += ", two forward passes" * (result["forwards"] == 2)
+    where += ", not from a quiet measurement" * (not is_quiet(row))
+    return _measured(result["value"], where)
 
 
 def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
@@ -243,31 +243,6 @@ def paired_differences(table: pd.DataFrame) -> pd.DataFrame:
             continue
         lines.append([first["row"], second["row"], first["column"], *points])
     return pd.DataFrame(lines, columns=["row", "less", "column", "difference", "low", "high"])
-
-
-def published_speeds(folder: str | Path = FOLDER) -> pd.DataFrame:
-    """The papers' own speeds: paper, row, model, input_size, device, fps, Params (M), GFLOPs and AP.
-
-    The name of a column states the device, except in the StarNet-Pose document, which has a single one.
-    `forwards` is 2 if a row includes a flip test, which takes two forward passes. Values that a document does
-    not give for a row are missing.
-    """
-    cells, rows = load_cells(folder), []
-    timed = cells[(cells["table"] == "speed") & cells["column"].str.startswith("FPS")]
-    for cell in timed.to_dict("records"):
-        names = cell["row"], f"{cell['paper']}, {cell['row']}"
-        same = cells[(cells["paper"] == cell["paper"]) & cells["row"].isin(names)]
-        row = {"paper": cell["paper"], "row": cell["row"], "model": "", "input_size": cell["input_size"]}
-        built = same.loc[same["model"] != "", ["model", "input_size"]]
-        if len(built):
-            row |= built.iloc[0].to_dict()
-        row |= {"device": cell["column"].partition(", ")[2] or "RTX 5090", "fps": float(cell["value"])}
-        row["forwards"] = 1 + int(same["setting"].str.contains("test-time augmentation: yes").any())
-        for column in ("Params (M)", "GFLOPs", "AP"):
-            if len(values := same.loc[same["column"] == column, "value"]):
-                row[column] = float(values.iloc[0])
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def occlusion_sweep(records: list[dict]) -> pd.DataFrame:

@@ -1,0 +1,173 @@
+"""The papers' published speeds and memory, and the rows of benchmark records that measure them.
+
+1. A cell is measured by a row of its model and input size with batch size 1, in ONNX Runtime if the paper
+   used this runtime, otherwise in eager PyTorch. Rows measured on a quiet machine are preferred, then newer
+   records, then more threads. The machine can be any; it is always named beside the value.
+2. A float32 row whose outputs differ from the model's measures nothing.
+3. The LAPX document counts two forward passes, one with the flipped image, in the speeds that its authors
+   measured for rows with test-time augmentation. The value measured here then counts two as well. Speeds that
+   the document takes from other papers are counted as one.
+4. RAM is what one model adds to a process with ONNX Runtime loaded (benchmark/timing.py, choice 5), in MB of
+   10^6 bytes. The document excludes the interpreter in the same way.
+"""
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from posebook import models
+from posebook.benchmark.rows import BASELINE, is_quiet
+from posebook.inference import export, runtimes
+from posebook.papers.cells import FOLDER, format_like, load_cells, parse_size, where_measured
+
+QUANTITIES = ("Latency (ms)", "FPS", "RAM (MB)")
+ONNX_RUNTIME = "ONNX Runtime fp32"
+AUGMENTED = "test-time augmentation: yes"
+TABLE_COLUMNS = ["paper", "row", "input", "quantity", "published", "published device", "measured", "device"]
+TABLE_COLUMNS += ["runtime", "threads", "forwards", "quiet", "why"]
+
+
+def quantity(cell: dict) -> str:
+    """The one of QUANTITIES that a cell's column holds, without its device; "" for other columns."""
+    name = cell["column"].partition(", ")[0]
+    return name if name in QUANTITIES else ""
+
+
+def cell_runtime(cell: dict) -> str:
+    """The runtime that measures a cell (choice 1)."""
+    return ONNX_RUNTIME if "RAM" in cell["column"] or "ONNX Runtime" in cell["setting"] else BASELINE
+
+
+@functools.cache
+def _augmented_rows() -> frozenset[tuple[str, str]]:
+    cells = load_cells()
+    cells = cells[cells["setting"].str.contains(AUGMENTED)]
+    return frozenset(zip(cells["paper"], cells["row"], strict=True))
+
+
+def forward_passes(cell: dict) -> int:
+    """How many forward passes a published speed stands for (choice 3)."""
+    augmented = (cell["paper"], cell["row"]) in _augmented_rows()
+    own = cell["setting"].startswith("measured by the authors")
+    return 2 if augmented and own and quantity(cell) != "RAM (MB)" else 1
+
+
+def find_rows(
+    records: Iterable[dict], model: str, size: tuple[int, int], form: str, device: str = ""
+) -> list[tuple[dict, dict]]:
+    """The benchmark records and their timed rows of one model in one runtime at batch size 1, the best first.
+
+    device: the start of the device's name. Best: choice 1 of the module's docstring. Rows with other outputs
+    than the model's are included.
+    """
+    found = [
+        (record, row)
+        for record in records
+        if record["kind"] == "benchmark" and record["machine"]["device"].startswith(device)
+        for row in record["metrics"]
+        if (row["model"], tuple(row["input_size"]), row["batch"], row["form"]) == (model, size, 1, form)
+        if "latency_ms" in row
+    ]
+
+    def priority(pair: tuple[dict, dict]) -> tuple[bool, bool, str, int]:
+        return is_correct(pair[1]), is_quiet(pair[1]), pair[0].get("started", ""), pair[1]["threads"]
+
+    return sorted(found, key=priority, reverse=True)
+
+
+def is_correct(row: dict) -> bool:
+    """Whether a row's outputs are the model's; always true for runtimes with a lower precision."""
+    return not runtimes.is_float32(row["form"]) or row["difference"] <= export.TOLERANCE
+
+
+def measure_cell(cell: dict, records: Iterable[dict]) -> dict:
+    """The measured value of a speed or memory cell.
+
+    Keys: `value` (text, in the unit of the cell), `record`, `row` and `forwards`. If there is no value: `why`
+    and `can_measure`, whether a benchmark would give one.
+    """
+    if cell["model"] not in models.names():
+        built = f"posebook does not build {cell['row'].partition(', ')[0]}"
+        unstated = "the document does not state the input size"
+        return {"why": built if cell["input_size"] else unstated, "can_measure": False}
+    form, size = cell_runtime(cell), parse_size(cell["input_size"])
+    rows = find_rows(records, cell["model"], size, form)
+    if quantity(cell) == "RAM (MB)":
+        rows = [(record, row) for record, row in rows if row.get("resident_mib") is not None]
+    if not rows:
+        return {"why": f"no benchmark of {cell['model']} at this size in {form}", "can_measure": True}
+    record, row = rows[0]
+    if not is_correct(row):
+        why = f"the recorded outputs in {form} differ from the model's by {row['difference']:.1e}"
+        return {"why": why, "can_measure": True}
+    forwards = forward_passes(cell)
+    milliseconds = forwards * row["latency_ms"]["median"]
+    values = {"Latency (ms)": milliseconds, "FPS": 1000 / milliseconds}
+    values["RAM (MB)"] = (row.get("resident_mib") or 0.0) * 2**20 / 1e6
+    # a value printed without decimals, such as 17 frames a second, is measured to one
+    text = format_like(values[quantity(cell)], cell["value"] if "." in cell["value"] else "0.0")
+    return {"value": text, "record": record, "row": row, "forwards": forwards}
+
+
+def speed_table(records: Iterable[dict]) -> pd.DataFrame:
+    """The cells of the papers' speed tables beside the measured values, one row for each cell.
+
+    Columns: paper, row, input, quantity, published, published device (with the setting), measured (text like
+    the published one), device, runtime, threads, forwards, quiet and why (the reason if nothing is measured).
+    """
+    lines = []
+    for cell in load_cells().to_dict("records"):
+        if not quantity(cell) or cell["table"] != "speed":
+            continue
+        device = cell["column"].partition(", ")[2]
+        line = {name: cell[name] for name in ("paper", "row")} | {"input": cell["input_size"]}
+        line |= {"quantity": quantity(cell), "published": cell["value"]}
+        line["published device"] = "; ".join(filter(None, (device, cell["setting"])))
+        result = measure_cell(cell, records)
+        if "value" in result:
+            row = result["row"]
+            line |= {"measured": result["value"], "runtime": row["form"]}
+            line |= {"device": where_measured(result["record"]), "threads": row["threads"]}
+            line |= {"forwards": result["forwards"], "quiet": is_quiet(row), "why": ""}
+        else:
+            line["why"] = result["why"]
+        lines.append(line)
+    return pd.DataFrame(lines, columns=TABLE_COLUMNS)
+
+
+def unmeasured_inputs(rows: list[dict]) -> dict[tuple[str, ...], list[tuple[str, tuple[int, int]]]]:
+    """Models and input sizes of published cells that no row covers, grouped by the runtimes to measure."""
+    covered = {(row["model"], tuple(row["input_size"]), row["form"]) for row in rows if row["batch"] == 1}
+    needed: dict[tuple[str, tuple[int, int]], set[str]] = {}
+    for cell in load_cells().to_dict("records"):
+        if quantity(cell) and cell["model"] in models.names():
+            key = cell["model"], parse_size(cell["input_size"])
+            if (*key, form := cell_runtime(cell)) not in covered:
+                needed.setdefault(key, set()).add(form)
+    groups: dict[tuple[str, ...], list[tuple[str, tuple[int, int]]]] = {}
+    for key, forms in needed.items():
+        groups.setdefault(tuple(sorted(forms)), []).append(key)
+    return groups
+
+
+def published_speeds(folder: str | Path = FOLDER) -> pd.DataFrame:
+    """The papers' own frames per second: paper, row, model, input_size, device, fps, forwards, and the sizes.
+
+    The name of a column states the device, except in the StarNet-Pose document, which has a single one. The
+    sizes and AP (Params (M), GFLOPs and AP) come from other tables of the paper; missing ones are NaN.
+    """
+    cells, rows = load_cells(folder), []
+    timed = cells[(cells["table"] == "speed") & cells["column"].str.startswith("FPS")]
+    for cell in timed.to_dict("records"):
+        row = {name: cell[name] for name in ("paper", "row", "model", "input_size")}
+        row |= {"device": cell["column"].partition(", ")[2] or "RTX 5090", "fps": float(cell["value"])}
+        row["forwards"] = forward_passes(cell)
+        names = cell["row"], f"{cell['paper']}, {cell['row']}"
+        same = cells[(cells["paper"] == cell["paper"]) & cells["row"].isin(names)]
+        for column in ("Params (M)", "GFLOPs", "AP"):
+            if len(values := same.loc[same["column"] == column, "value"]):
+                row[column] = float(values.iloc[0])
+        rows.append(row)
+    return pd.DataFrame(rows)
