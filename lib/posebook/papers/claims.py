@@ -148,6 +148,13 @@ def make_finding(
     return Finding(found, verdict, rule, evidence, basis, why, decide, tuple(records))
 
 
+def make_findings(
+    evidence: str, basis: str, results: Mapping[str, tuple[bool, str, str]]
+) -> dict[str, Finding]:
+    """Findings with the same evidence and basis, from (holds, found, rule) by id of the claim."""
+    return {name: make_finding(*result, evidence, basis) for name, result in results.items()}
+
+
 def rounds_to(value: float, printed: str) -> bool:
     """Whether a value equals the printed one to its last digit, i.e. within half a unit of that digit."""
     return abs(value - float(printed)) <= _half_unit(printed) + 1e-9
