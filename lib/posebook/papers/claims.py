@@ -202,7 +202,7 @@ def compare_seeds(
     the claim; the command for missing runs if an arm has fewer than two. The keywords describe the metric,
     which is why there are more than eight parameters.
     """
-    rule = f"the 95 % interval over seeds lies above {deciding:g}"
+    rule = f"the 95 % interval of the gain over seeds lies above {deciding:g}"
     runs = {arm: by_seed(records, arm) for arm in arms}
     names = [run["name"] for arm in arms for run in runs[arm].values()]
     if few := [arm for arm in arms if len(runs[arm]) < 2]:
@@ -215,7 +215,7 @@ def compare_seeds(
         holds &= result.low > deciding
         where = ", the opposite of the claim" if result.high < deciding else ""
         interval = f"95 % interval {result.low:+.1f} to {result.high:+.1f}{where}"
-        parts.append(f"{metric}: ahead by {result.value:+.1f} {unit} ({interval})")
+        parts.append(f"gain of {metric} {result.value:+.1f} {unit} ({interval})")
         detectable.append(f"{result.detectable:.1f} {unit}")
     counts = " and ".join(str(len(runs[arm])) for arm in arms)
     needed = f"{counts} seeds detect a difference of {' and '.join(detectable)}; smaller ones need more"
