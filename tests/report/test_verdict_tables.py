@@ -46,6 +46,6 @@ def test_verdict_cards_quote_the_named_claims_above_their_verdicts():
     quotes = [quote.text for quote in page.select("blockquote")]
     assert quotes == [f"{claims[name].text} {claims[name].where}" for name in ("extensive", "hourglass")]
     assert [badge.text for badge in page.select(".verdict")] == ["not tested", "reproduced"]
-    assert re.search(r"blockquote>\s*<p><b class=.verdict", shown)
+    assert re.search(r"blockquote>\s*<div><b class=.verdict", shown)
     with pytest.raises(KeyError):
         html_tables.verdict_cards("HoT", findings(), "nothing")

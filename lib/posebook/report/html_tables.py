@@ -23,7 +23,7 @@ VERDICT_STYLE = " ".join(
         f".audit small {{display: block; color: {MUTED}; overflow-wrap: anywhere}}",
         ".audit td:nth-child(1) {min-width: 9em} .audit td:nth-child(n+2) {min-width: 15em; width: 42%}",
         ".verdict {color: #fff; border-radius: 4px; padding: 1px 7px; white-space: nowrap; font-size: 0.9em}",
-        ".audit blockquote {margin: 1.2em 0 0.3em} .audit p {margin: 0}",
+        ".audit blockquote {margin: 1.2em 0 0.3em}",
         "@media (max-width: 50rem) {.audit thead {display: none}",
         "table.audit, .audit tbody {display: block}",
         f".audit tr {{display: block; padding: 8px 0; border-bottom: 1px solid {GRID}}}",
@@ -104,7 +104,7 @@ def verdict_cards(paper: str, findings: Mapping[str, Finding], ids: str) -> HTML
     claims = load_claims(paper)
     cards = [
         f"<blockquote>{_html(claims[key].text)} <small>{_html(claims[key].where)}</small></blockquote>"
-        f"<p>{_badge(findings[key].verdict)} {_result(findings[key])}</p>"
+        f"<div>{_badge(findings[key].verdict)} {_result(findings[key])}</div>"
         for key in ids.split()
     ]
     return HTML(f'<style>{VERDICT_STYLE}</style><div class="audit">{"".join(cards)}</div>')
