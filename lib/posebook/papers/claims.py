@@ -354,7 +354,7 @@ def recorded_verdicts(record: Mapping) -> list[Verdict]:
     return [Verdict(record["model"], name, _finding(line)) for name, line in record["findings"].items()]
 
 
-def _finding(line: Mapping) -> Finding:
+def _finding(line: dict[str, Any]) -> Finding:
     return Finding(**line | {"records": tuple(line["records"])})
 
 
