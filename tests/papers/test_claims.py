@@ -1,7 +1,6 @@
 """Claims, findings and verdicts; every claim has a finding on its paper's page."""
 
 import ast
-import itertools
 import re
 from pathlib import Path
 
@@ -85,7 +84,9 @@ def test_unknown_paper_and_duplicate_id_raise(tmp_path):
 # verdicts
 
 
-@pytest.mark.parametrize("holds, basis, why", itertools.product((True, False, None), BASES, ("", "no data")))
+@pytest.mark.parametrize("why", ["", "no data"])
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("holds", [True, False, None])
 def test_verdict_follows_from_holds_and_basis(holds, basis, why):
     verdict = make_finding(holds, "1.0", "equal", "#Sizes", basis, why, decide="`make it`").verdict
     if holds is None:
