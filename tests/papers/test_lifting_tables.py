@@ -11,7 +11,7 @@ import torch
 
 from posebook import cli
 from posebook.lifting import metrics, models, pruning, recipes, training
-from posebook.papers import claims, lifting_tables, tables
+from posebook.papers import lifting_tables, tables
 from posebook.papers.cells import load_cells
 from posebook.report import html_tables
 
@@ -145,34 +145,6 @@ def test_pruning_table_groups_runs_by_method():
     )
     assert more["seeds"].to_dict() == {"full": 3, "hot": 3, "ktpformer, no-bones": 1}
     assert lifting_tables.pruning_table([]).empty and lifting_tables.guidance_table([]).empty
-
-
-def test_methods_are_compared_by_larger_deviation():
-    made = runs("full", "hot", "uniform", full=100.0, hot=100.9, uniform=102.0)
-    table = lifting_tables.pruning_table(made)
-    near, far = (
-        lifting_tables.compare_methods(table, [method], "full", "#A") for method in ("hot", "uniform")
-    )
-    assert (near.verdict, far.verdict) == ("confirmed", "differs")
-    assert "3 seeds: hot: +0.9 ± 1.0 mm MPJPE" in near.found and near.basis == "run"
-    assert (
-        lifting_tables.compare_methods(table, ["full"], "uniform", "#A", better=True).verdict == "confirmed"
-    )
-    assert (
-        lifting_tables.compare_methods(table, ["full", "hot"], "uniform", "#A", better=True).verdict
-        == "confirmed"
-    )
-    assert lifting_tables.compare_methods(table, ["full"], "hot", "#A", better=True).verdict == "differs"
-
-
-def test_missing_method_states_its_command():
-    found = lifting_tables.compare_methods(
-        lifting_tables.pruning_table(runs("full", full=1.0)), ["hot"], "full", "#A"
-    )
-    assert found.verdict == claims.UNTESTED
-    assert "--lifter mixste --seed 0 --profile fast --variant hot`" in found.would
-    alone = lifting_tables.pruning_table(runs("full", "hot", seeds=1, full=1.0, hot=1.0))
-    assert lifting_tables.compare_methods(alone, ["hot"], "full", "#A").verdict == claims.UNTESTED
 
 
 def test_variant_command_gives_name_of_record(monkeypatch):

@@ -45,6 +45,7 @@ def tree(tmp_path_factory) -> Path:
         (folder / "data" / name).mkdir(parents=True)
     for name in ("claims", "errata", "figures", "grid"):
         (folder / "data" / f"{name}.csv").touch()
+    (folder / "data" / "verdicts.json").touch()
     for path in (ROOT / "data" / "weights").glob("*-synthetic.safetensors"):
         (folder / "data" / "weights" / path.name).touch()
     for name in ("dataset", "train", "evaluate", "benchmark", "attribution"):

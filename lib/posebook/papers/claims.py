@@ -1,29 +1,58 @@
-"""The audit of a paper: its claims, the finding for each claim, and the resulting verdict.
+"""The audit of a paper: its claims, a finding for each claim, and the verdict that follows.
 
 data/claims.csv has one line for each claim: paper, id, location in the text, the claim (a short quote or a
 close paraphrase) and its printed numbers, 'name=value; name=value'. A page of notebooks/audit has a finding
-for every claim of its paper.
+for every claim of its paper. data/verdicts.json stores all findings (`load_verdicts`);
+`python -m posebook.report verdicts` runs the pages and writes it.
 
-1. The verdict follows from whether the claim holds, which is computed. If this is unknown (no record, no
-   data, or part of the text is lost), the claim cannot be tested here. The finding then states the reason
-   and what would test the claim.
-2. `basis` states the evidence: a built model, a recorded run, or only the authors' own numbers. In the last
-   case, "confirmed" means that the text agrees with itself.
+A verdict is computed from the evidence by `make_finding`. It is one of five:
+
+- reproduced: computed or measured here, and the result agrees with the claim under the stated rule.
+- self-consistent: only the paper's own words and numbers were compared, and they agree. This does not mean
+  that a run would give these numbers.
+- contradicted: the authors' own code, or exact arithmetic on the printed numbers, shows otherwise.
+- inconclusive: the evidence concerns the claim but does not decide it. `decide` states what would.
+- not tested: nothing that was computed here concerns the claim. `why` states the reason, and `decide` what
+  would test it.
+
+1. A comparison of accuracies needs a 95 % interval, paired over images or over seeds. It is inconclusive if
+   the interval contains the deciding value, or lies on the wrong side of it: a run is neither the authors'
+   code nor exact arithmetic. A comparison of single printed runs is inconclusive, too.
+2. No verdict rests on a design that this project chose because the paper does not publish it. A model with
+   the layout and the output of the authors' released code counts as their code; tests check both.
+3. A small study on the bundled synthetic data tests whether a method has the claimed effect under the
+   conditions of the study. It never tests a printed number.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 from posebook import paths
-from posebook.utils import unknown_name_error
+from posebook.evaluation import seeds
+from posebook.papers import tables
+from posebook.utils import atomic_write, unknown_name_error
 
 CLAIMS = paths.DATA / "claims.csv"
-CONFIRMED, DIFFERS, UNTESTED = VERDICTS = ("confirmed", "differs", "cannot be tested here")
-BASES = {"net": "computed on the model", "run": "measured in a run", "text": "the authors' own numbers"}
+VERDICT_FILE = paths.DATA / "verdicts.json"
+VERDICTS = ("reproduced", "self-consistent", "contradicted", "inconclusive", "not tested")
+REPRODUCED, CONSISTENT, CONTRADICTED, INCONCLUSIVE, UNTESTED = VERDICTS
+BASES = {
+    "authors' code": "the authors' released code, or a model with its layout and output",
+    "exact arithmetic": "exact arithmetic on the printed numbers",
+    "own code": "code of this project",
+    "run": "runs with the paper's data and protocol",
+    "study": "a small study on the bundled synthetic data",
+    "text": "the paper's own words and numbers",
+}
+OWN_WORDS = ("exact arithmetic", "text")  # agreement shows only that the paper agrees with itself
+CAN_CONTRADICT = ("authors' code", "exact arithmetic")
 
 
 @dataclass(frozen=True)
@@ -37,15 +66,30 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """The result for one claim. `why` and `would` are set only if the claim cannot be tested."""
+    """The result for one claim."""
 
     found: str
     verdict: str  # one of VERDICTS
     rule: str  # that determines the verdict, with its tolerance
     evidence: str  # '#anchor' of the page, or another page
     basis: str  # one of BASES
-    why: str = ""  # the claim cannot be tested
-    would: str = ""  # what would test it, with commands between backticks
+    why: str = ""  # the claim is not tested
+    decide: str = ""  # what would decide or test it, with commands between backticks
+    records: tuple[str, ...] = ()  # names of the records that were used
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A stored finding with its paper and the id of its claim."""
+
+    paper: str
+    id: str
+    finding: Finding
+
+    @property
+    def verdict(self) -> str:
+        """One of VERDICTS."""
+        return self.finding.verdict
 
 
 def load_claims(paper: str, path: Path = CLAIMS) -> dict[str, Claim]:
@@ -69,9 +113,7 @@ def load_claims(paper: str, path: Path = CLAIMS) -> dict[str, Claim]:
     }
 
 
-def rounds_to(value: float, printed: str) -> bool:
-    """Whether a value equals the printed one to its last digit, i.e. within half a unit of that digit."""
-    return abs(value - float(printed)) <= 0.5 * 10.0 ** -len(printed.partition(".")[2]) + 1e-9
+# findings
 
 
 def make_finding(
@@ -79,63 +121,206 @@ def make_finding(
     found: str,
     rule: str,
     evidence: str,
-    basis: str = "net",
+    basis: str,
     why: str = "",
-    would: str = "",
+    decide: str = "",
+    records: Iterable[str] = (),
 ) -> Finding:
-    """A finding whose verdict follows from `holds`. None means unknown and requires `why` and `would`.
+    """A finding whose verdict follows from `holds` and `basis` (see the module docstring).
 
-    Raises ValueError if these are missing, or if the basis is not one of BASES.
+    True gives reproduced, or self-consistent on a basis in OWN_WORDS. False gives contradicted on a basis in
+    CAN_CONTRADICT, otherwise inconclusive. None gives not tested if `why` is stated, otherwise inconclusive.
+    It has eight parameters because a stored finding has eight fields; the verdict replaces `holds`.
+    Raises ValueError for an unknown basis, and if the verdict is inconclusive or not tested without `decide`.
     """
     if basis not in BASES:
         raise unknown_name_error(basis, BASES, "basis")
-    if holds is None and not (why and would):
-        raise ValueError(f"{found!r} cannot be tested: state the reason (`why`) and what `would` test it")
     if holds is None:
-        return Finding(found, UNTESTED, rule, evidence, basis, why, would)
-    return Finding(found, CONFIRMED if holds else DIFFERS, rule, evidence, basis)
+        verdict = UNTESTED if why else INCONCLUSIVE
+    elif holds:
+        verdict = CONSISTENT if basis in OWN_WORDS else REPRODUCED
+    else:
+        verdict = CONTRADICTED if basis in CAN_CONTRADICT else INCONCLUSIVE
+    if verdict not in (INCONCLUSIVE, UNTESTED):
+        return Finding(found, verdict, rule, evidence, basis, records=tuple(records))
+    if not decide:
+        raise ValueError(f"{found!r} is {verdict}: state what would decide the claim (`decide`)")
+    return Finding(found, verdict, rule, evidence, basis, why, decide, tuple(records))
+
+
+def make_findings(
+    evidence: str, basis: str, results: Mapping[str, tuple[bool, str, str]]
+) -> dict[str, Finding]:
+    """Findings with the same evidence and basis, from (holds, found, rule) by id of the claim."""
+    return {name: make_finding(*result, evidence, basis) for name, result in results.items()}
+
+
+def rounds_to(value: float, printed: str) -> bool:
+    """Whether a value equals the printed one to its last digit, i.e. within half a unit of that digit."""
+    return abs(value - float(printed)) <= _half_unit(printed) + 1e-9
+
+
+def _half_unit(printed: str) -> float:
+    """Half a unit of the last printed digit."""
+    return 0.5 * 10.0 ** -len(printed.partition(".")[2])
+
+
+def difference_agrees(minuend: str, subtrahend: str, printed: str) -> bool:
+    """Whether two printed numbers can have the printed difference, given the rounding of all three."""
+    tolerance = sum(map(_half_unit, (minuend, subtrahend, printed)))
+    return abs(float(minuend) - float(subtrahend) - float(printed)) <= tolerance + 1e-9
+
+
+def printed_interval(
+    difference: float, deviation: float, runs: tuple[int, int], freedom: int
+) -> tuple[float, float]:
+    """The 95 % t interval of a difference of two printed means, given the printed deviation of one run.
+
+    runs: number of runs behind either mean. freedom: runs behind the deviation, less one.
+    """
+    error = deviation * sum(1 / n for n in runs) ** 0.5
+    half = float(stats.t.ppf(0.975, freedom)) * error
+    return difference - half, difference + half
+
+
+def compare_seeds(
+    records: Sequence[dict],
+    arms: tuple[str, str],
+    metrics: Mapping[str, str],
+    evidence: str,
+    *,
+    deciding: float = 0.0,
+    sign: int = 1,
+    scale: float = 1.0,
+    decide: str = "",
+) -> Finding:
+    """Whether one arm of a small study is ahead of another, by an interval over seeds (point 1).
+
+    arms: names of the records with '*' for the number of the seed, the claimed winner first. metrics: the
+    compared metrics and their units; the claim holds if every interval lies above `deciding`. sign: -1 for
+    errors. scale: from the unit of the records to the stated one. decide: is appended to what would decide
+    the claim; the command for missing runs if an arm has fewer than two. The keywords describe the metric,
+    which is why there are more than eight parameters.
+    """
+    rule = f"the 95 % interval of the gain over seeds lies above {deciding:g}"
+    runs = {arm: by_seed(records, arm) for arm in arms}
+    names = [run["name"] for arm in arms for run in runs[arm].values()]
+    if few := [arm for arm in arms if len(runs[arm]) < 2]:
+        why = f"fewer than two archived runs of {' and '.join(few)}"
+        return make_finding(None, why, rule, evidence, "study", why, decide or "several seeds of both", names)
+    holds, parts, detectable = True, [], []
+    for metric, unit in metrics.items():
+        values = [[sign * scale * run["metrics"][metric] for run in runs[arm].values()] for arm in arms]
+        result = seeds.difference(*values)
+        holds &= result.low > deciding
+        where = ", the opposite of the claim" if result.high < deciding else ""
+        interval = f"95 % interval {result.low:+.1f} to {result.high:+.1f}{where}"
+        parts.append(f"gain of {metric} {result.value:+.1f} {unit} ({interval})")
+        detectable.append(f"{result.detectable:.1f} {unit}")
+    counts = " and ".join(str(len(runs[arm])) for arm in arms)
+    needed = f"{counts} seeds detect a difference of {' and '.join(detectable)}; smaller ones need more"
+    found = f"{'; '.join(parts)}; {counts} seeds"
+    return make_finding(
+        holds, found, rule, evidence, "study", "", f"{needed}{decide and '; ' + decide}", names
+    )
+
+
+def by_seed(records: Sequence[dict], names: str) -> dict[int, dict]:
+    """The records with these names by seed, '*' standing for its number; the last record of each seed."""
+    pattern = re.escape(names).replace(r"\*", r"\d+")
+    return {
+        r["seed"]: r for r in sorted(records, key=lambda r: r["seed"]) if re.fullmatch(pattern, r["name"])
+    }
 
 
 def check_reproduced(cells: Sequence[Mapping], within: float, evidence: str) -> Finding:
-    """Whether measured accuracies are within a tolerance of the printed ones.
+    """Whether the 95 % intervals of measured accuracies lie within a tolerance of the printed values.
 
     cells: rows of tables.build_table. within: the tolerance in percentage points.
     """
-    rule = f"within {within:.1f} points of the printed value"
+    rule = f"the 95 % interval lies within {within:.1f} points of the printed value"
     if missing := [cell for cell in cells if not cell["measured"]]:
         printed = ", ".join(f"{cell['column']} {cell['published']}" for cell in cells)
-        commands = _missing_commands(missing)
-        return make_finding(None, f"printed: {printed}", rule, evidence, "text", "not measured", commands)
-    holds = all(abs(float(cell["measured"]) - float(cell["published"])) <= within for cell in cells)
-    results = (f"{cell['row']}: {cell['measured']}, {cell['measured_boxes']} boxes" for cell in cells)
-    return make_finding(holds, "; ".join(results), rule, evidence, "run")
+        why = "no training with this data and protocol is on record"
+        return make_finding(
+            None, f"printed: {printed}", rule, evidence, "text", why, _missing_commands(missing)
+        )
+    intervals = [_interval(cell) for cell in cells]
+    results = [f"{cell['row']}: {cell['measured']}, {cell['measured_boxes']} boxes" for cell in cells]
+    names = [Path(cell["record"]).stem for cell in cells if cell["record"]]
+    decide = (
+        "archived predictions of the run, or several seeds" if None in intervals else "the authors' weights"
+    )
+    holds = all(
+        interval is not None
+        and interval[0] >= float(cell["published"]) - within
+        and interval[1] <= float(cell["published"]) + within
+        for cell, interval in zip(cells, intervals, strict=True)
+    )
+    return make_finding(holds, "; ".join(results), rule, evidence, "run", "", decide, names)
 
 
-def check_margin(first: Mapping, second: Mapping, evidence: str, note: str = "") -> Finding:
-    """Whether one cell is ahead of another by at least half of the printed difference.
+def _interval(cell: Mapping) -> tuple[float, float] | None:
+    """The 95 % interval of a measured cell: over images if it is stated, otherwise over seeds."""
+    if cell["interval"]:
+        low, high = map(float, cell["interval"].split(" to "))
+        return low, high
+    if not cell["spread"]:
+        return None
+    _, deviation, runs, _ = cell["spread"].replace(",", "").split()  # '± 0.30, 3 runs'
+    count = int(runs)
+    half = float(stats.t.ppf(0.975, count - 1)) * float(deviation) / count**0.5
+    return float(cell["measured"]) - half, float(cell["measured"]) + half
 
-    first, second: rows of tables.build_table. Only measurements with the same boxes are compared. note: is
-    appended to the printed difference while there is no such measurement.
+
+def check_margin(table: pd.DataFrame, first: str, second: str, evidence: str) -> Finding | None:
+    """Whether one row is ahead of another by at least half of the printed difference, paired over images.
+
+    table: of tables.build_table. Returns None unless both rows were measured with the same boxes and their
+    predictions are archived.
     """
-    printed = float(first["published"]) - float(second["published"])
-    rule = "at least half of the printed difference, both measured with the same boxes"
-    a, b = ({cell[f"{key}_boxes"]: cell[key] for key in ("other", "measured")} for cell in (first, second))
-    for boxes in sorted(a.keys() & b.keys() - {""}):  # the first source of boxes decides
-        gain = float(a[boxes]) - float(b[boxes])
-        result = f"{gain:+.2f} measured, {printed:+.2f} printed, {boxes} boxes"
-        return make_finding(gain >= printed / 2, result, rule, evidence, "run")
-    reason, commands = "not both measured with the same boxes", _missing_commands([first, second])
-    return make_finding(None, f"printed: {printed:+.2f}{note}", rule, evidence, "text", reason, commands)
+    rows = table[table["record"] != ""].drop_duplicates("row").set_index("row")
+    if (
+        not {first, second} <= set(rows.index)
+        or rows.at[first, "measured_boxes"] != rows.at[second, "measured_boxes"]
+    ):
+        return None
+    pairs = tables.paired_differences(table[table["row"].isin([first, second])])
+    if pairs.empty:
+        return None
+    pair = pairs.iloc[0]
+    value, low, high = (pair[key] for key in ("difference", "low", "high"))
+    if pair["row"] == second:
+        value, low, high = -value, -high, -low
+    published = table[table["column"] == pair["column"]].set_index("row")["published"].astype(float)
+    printed = published[first] - published[second]
+    found = f"{value:+.2f} measured (95 % interval {low:+.2f} to {high:+.2f}), {printed:+.2f} printed"
+    rule = "the paired 95 % interval lies above half of the printed difference"
+    names = [Path(rows.at[row, "record"]).stem for row in (first, second)]
+    boxes = rows.at[first, "measured_boxes"]
+    return make_finding(
+        low > printed / 2,
+        f"{found}, {boxes} boxes",
+        rule,
+        evidence,
+        "run",
+        "",
+        "several seeds of both",
+        names,
+    )
 
 
 def _missing_commands(cells: Sequence[Mapping]) -> str:
     """The commands that would measure these cells; for a cell without one, its missing weights or recipe."""
-    commands = [f"`{cell['command']}` {cell['cost']}".strip() for cell in cells if cell["command"]]
+    commands = [f"`{cell['command']}`" for cell in cells if cell["command"]]
     missing = [f"weights or a recipe for {cell['row']}" for cell in cells if not cell["command"]]
     return "; ".join(dict.fromkeys(commands + missing))
 
 
-def match_findings(paper: str, findings: dict[str, Finding]) -> list[tuple[Claim, Finding]]:
+# all findings of a paper, and of all papers
+
+
+def match_findings(paper: str, findings: Mapping[str, Finding]) -> list[tuple[Claim, Finding]]:
     """Each claim with its finding; raises ValueError unless the ids of claims and findings are the same."""
     claims = load_claims(paper)
     if unmatched := sorted(claims.keys() ^ findings.keys()):
@@ -143,14 +328,15 @@ def match_findings(paper: str, findings: dict[str, Finding]) -> list[tuple[Claim
     return [(claim, findings[name]) for name, claim in claims.items()]
 
 
-def tally(counts: dict[str, int]) -> list[str]:
-    """The number of claims with each verdict in words: '8 confirmed', '6 differ', ..."""
-    return [f"{n} {verdict if n == 1 or verdict != DIFFERS else 'differ'}" for verdict, n in counts.items()]
+def tally(counts: Mapping[str, int]) -> list[str]:
+    """The number of claims with each verdict in words: '8 reproduced', '2 self-consistent', ..."""
+    return [f"{number} {verdict}" for verdict, number in counts.items()]
 
 
-def audit_record(paper: str, findings: dict[str, Finding], name: str) -> dict[str, Any]:
-    """The fields of an audit page's record: the count of each verdict, and every finding."""
-    verdicts = [finding.verdict for _, finding in match_findings(paper, findings)]
+def audit_record(paper: str, findings: Mapping[str, Finding], name: str) -> dict[str, Any]:
+    """The fields of an audit page's record: the count of each verdict, and every finding in their order."""
+    match_findings(paper, findings)
+    verdicts = [finding.verdict for finding in findings.values()]
     return {
         "kind": "audit",
         "name": name,
@@ -159,5 +345,37 @@ def audit_record(paper: str, findings: dict[str, Finding], name: str) -> dict[st
         "parameters": {},
         "protocol": {},
         "metrics": {verdict: verdicts.count(verdict) for verdict in VERDICTS},
-        "findings": {key: asdict(finding) for key, finding in findings.items()},
+        "findings": {key: asdict(findings[key]) for key in load_claims(paper)},
     }
+
+
+def recorded_verdicts(record: Mapping) -> list[Verdict]:
+    """The findings of an audit page's record."""
+    return [Verdict(record["model"], name, _finding(line)) for name, line in record["findings"].items()]
+
+
+def _finding(line: dict[str, Any]) -> Finding:
+    return Finding(**line | {"records": tuple(line["records"])})
+
+
+def load_verdicts(paper: str = "", path: Path = VERDICT_FILE) -> list[Verdict]:
+    """The stored verdicts of a paper, or of all, in the order of data/claims.csv. Nothing is run."""
+    lines = json.loads(paths.require(path).read_text(encoding="utf-8"))
+    return [
+        Verdict(
+            line["paper"], line["id"], _finding({k: v for k, v in line.items() if k not in ("paper", "id")})
+        )
+        for line in lines
+        if paper in ("", line["paper"])
+    ]
+
+
+def save_verdicts(verdicts: Sequence[Verdict], path: Path = VERDICT_FILE) -> Path:
+    """Write verdicts to data/verdicts.json, in the order of data/claims.csv."""
+    lines = pd.read_csv(paths.require(CLAIMS), dtype=str, keep_default_na=False)
+    order = {key: number for number, key in enumerate(zip(lines["paper"], lines["id"], strict=True))}
+    ordered = sorted(verdicts, key=lambda verdict: order[verdict.paper, verdict.id])
+    content = [{"paper": v.paper, "id": v.id} | asdict(v.finding) for v in ordered]
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path

@@ -5,9 +5,6 @@
 2. "FLOPs" follow the papers: twice the multiply-adds of linear layers (posebook.lifting.complexity).
 3. Pruning is described by text, 'prune=2:uniform:81,5:uniform:27;recover=interpolate': before which layer, by
    which pruner, how many frames remain. An empty text means no pruning.
-4. A method is no worse than another if the means over seeds differ by at most the larger of the two sample
-   standard deviations. It is better if it leads by more than that. Three seeds are few: neither criterion is
-   a statistical test.
 """
 
 import functools
@@ -21,9 +18,7 @@ import torch
 
 from posebook.lifting import complexity, metrics, recipes
 from posebook.lifting.pruning import FramePruning, build_lifter
-from posebook.papers import claims
 from posebook.papers.cells import parse_pairs
-from posebook.papers.claims import Finding
 from posebook.papers.matching import trained_by
 
 PAPER_MODELS = {
@@ -187,39 +182,3 @@ def frames_per_layer(model: FramePruning, x: torch.Tensor) -> list[int]:
         num_frames = remaining[layer].shape[1] if layer in remaining else num_frames
         frames.append(num_frames)
     return frames
-
-
-def compare_methods(
-    table: pd.DataFrame,
-    methods: Sequence[str],
-    baseline: str,
-    evidence: str,
-    metric_names: Sequence[str] = ("MPJPE",),
-    better: bool = False,
-    command: str = "",
-) -> Finding:
-    """Whether every method is no worse than a baseline, or better, by every one of some metrics (point 4).
-
-    table: of `pruning_table` or `guidance_table`. The claim cannot be tested if the baseline or a method has
-    fewer than two seeds. command: trains a missing method; by default `variant_command`.
-    """
-    if better:
-        rule = f"better than {baseline} by more than the larger deviation over seeds"
-    else:
-        rule = f"not worse than {baseline} by more than the larger deviation over seeds"
-    if missing := [m for m in (*methods, baseline) if m not in table.index or table.loc[m, "seeds"] < 2]:
-        commands = dict.fromkeys(f"`{command or variant_command(method)}`" for method in missing)
-        why = "Human3.6M may not be redistributed, and too few runs on the bundled motion are on record"
-        result = f"fewer than two seeds on record: {'; '.join(missing)}"
-        how_to_test = f"{'; '.join(commands)}, and with more seeds"
-        return claims.make_finding(None, result, rule, evidence, "run", why, how_to_test)
-    holds, results = True, []
-    for method in methods:
-        for name in metric_names:
-            gap = table.loc[method, name] - table.loc[baseline, name]  # mm; negative is better
-            deviation = table.loc[[method, baseline], f"{name} ±"].max()
-            holds &= bool(gap < -deviation if better else gap <= deviation)
-            results.append(f"{method}: {gap:+.1f} ± {deviation:.1f} mm {name}")
-    seeds = int(table.loc[[*methods, baseline], "seeds"].min())
-    result = f"compared with {baseline} on the bundled motion, {seeds} seeds: {'; '.join(results)}"
-    return claims.make_finding(holds, result, rule, evidence, "run")

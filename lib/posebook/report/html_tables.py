@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from posebook.papers.claims import BASES, VERDICTS, Claim, Finding, tally
+from posebook.papers.claims import BASES, VERDICTS, Claim, Finding, load_claims, tally
 from posebook.papers.tables import STATUSES
 from posebook.report.colors import GRID, MUTED, STATUS_COLORS, VERDICT_COLORS
 
 if TYPE_CHECKING:
     from IPython.display import HTML
+
+VERDICT_STYLE = " ".join(
+    (
+        ".audit th, .audit td {text-align: left; vertical-align: top; background: none}",
+        ".audit th, .audit td {padding: 6px 12px 6px 0}",
+        f".audit small {{display: block; color: {MUTED}; overflow-wrap: anywhere}}",
+        ".audit td:nth-child(1) {min-width: 9em} .audit td:nth-child(n+2) {min-width: 15em; width: 42%}",
+        ".verdict {color: #fff; border-radius: 4px; padding: 1px 7px; white-space: nowrap; font-size: 0.9em}",
+        ".audit blockquote {margin: 1.2em 0 0.3em}",
+        "@media (max-width: 50rem) {.audit thead {display: none}",
+        "table.audit, .audit tbody {display: block}",
+        f".audit tr {{display: block; padding: 8px 0; border-bottom: 1px solid {GRID}}}",
+        ".audit tbody tr > td:nth-child(n) {display: block; width: auto; border: 0; padding: 1px 0}}",
+    )
+)
 
 
 def comparison_table(table: pd.DataFrame) -> HTML:
@@ -58,40 +73,57 @@ def comparison_table(table: pd.DataFrame) -> HTML:
 
 
 def verdict_table(audited: Sequence[tuple[Claim, Finding]]) -> HTML:
-    """Claims with their findings and verdicts, one row each, below the counts; as cards on narrow pages."""
+    """Claims with their verdicts and findings, one row each, below the counts; as cards on narrow pages."""
     from IPython.display import HTML
 
     verdicts = [finding.verdict for _, finding in audited]
     texts = tally({verdict: verdicts.count(verdict) for verdict in VERDICTS})
-    counts = [f'<b style="color: {VERDICT_COLORS[v]}">{t}</b>' for v, t in zip(VERDICTS, texts, strict=True)]
+    counts = " ".join(_badge(v, t) for v, t in zip(VERDICTS, texts, strict=True) if v in verdicts)
     lines = []
     for claim, finding in audited:
-        would = f"<details><summary>how to test it</summary>{_html(finding.would)}</details>"
         target = finding.evidence.rpartition("/")[2].removesuffix(".ipynb").strip("#")
+        link = f'<a href="{finding.evidence}">{re.sub("[-_]", " ", target)}</a>'
         cells = (
+            f"{_badge(finding.verdict)}<small>evidence: {link}</small>",
             f"{_html(claim.text)}<small>{_html(claim.where)}</small>",
-            f"{_html(finding.found)}<small>{_html(finding.rule)}; {BASES[finding.basis]}</small>",
-            f'<b style="color: {VERDICT_COLORS[finding.verdict]}">{finding.verdict}</b>'
-            f"<small>{_html(finding.why)}{would if finding.would else ''}</small>",
-            f'<a href="{finding.evidence}">{re.sub("[-_]", " ", target)}</a>',
+            _result(finding),
         )
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = "".join(f"<th>{head}</th>" for head in ("claim", "result here", "verdict", "evidence"))
-    rules = (
-        ".audit th, .audit td {text-align: left; vertical-align: top; background: none}",
-        ".audit th, .audit td {padding: 6px 12px 6px 0}",
-        f".audit small {{display: block; color: {MUTED}; overflow-wrap: anywhere}}",
-        ".audit td {min-width: 6em} .audit td:nth-child(-n+2) {min-width: 15em; width: 34%}",
-        ".audit td:nth-child(3) {min-width: 12em}",
-        "@media (max-width: 50rem) {.audit thead {display: none} .audit, .audit tbody {display: block}",
-        f".audit tr {{display: block; padding: 8px 0; border-bottom: 1px solid {GRID}}}",
-        ".audit tbody tr > td:nth-child(n) {display: block; width: auto; border: 0; padding: 1px 0}}",
-    )
-    table = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    heads = "".join(f"<th>{head}</th>" for head in ("verdict", "claim of the paper", "result"))
     return HTML(
-        f"<style>{' '.join(rules)}</style><p>{len(audited)} claims: {', '.join(counts)}.</p>"
-        f'<div style="overflow-x: auto"><table class="audit">{table}</table></div>'
+        f"<style>{VERDICT_STYLE}</style><p>{len(audited)} claims: {counts}</p>"
+        f'<div style="overflow-x: auto"><table class="audit"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def verdict_cards(paper: str, findings: Mapping[str, Finding], ids: str) -> HTML:
+    """Some claims of a paper, each quoted above its verdict and finding. ids: separated by spaces."""
+    from IPython.display import HTML
+
+    claims = load_claims(paper)
+    cards = [
+        f"<blockquote>{_html(claims[key].text)} <small>{_html(claims[key].where)}</small></blockquote>"
+        f"<div>{_badge(findings[key].verdict)} {_result(findings[key])}</div>"
+        for key in ids.split()
+    ]
+    return HTML(f'<style>{VERDICT_STYLE}</style><div class="audit">{"".join(cards)}</div>')
+
+
+def _badge(verdict: str, text: str = "") -> str:
+    """A verdict, or another text about it, on the color of the verdict."""
+    return f'<b class="verdict" style="background: {VERDICT_COLORS[verdict]}">{text or verdict}</b>'
+
+
+def _result(finding: Finding) -> str:
+    """What was found, by which rule, on which basis, and what would decide the claim."""
+    reason = f" Not tested, because {_html(finding.why)}." if finding.why else ""
+    records = f"; records: {', '.join(finding.records)}" if finding.records else ""
+    details = f"<small>Rule: {_html(finding.rule)}. Basis: {BASES[finding.basis]}{records}.{reason}</small>"
+    if finding.decide:
+        head = "what would test it" if finding.why else "what would decide it"
+        details += f"<details><summary>{head}</summary>{_html(finding.decide)}</details>"
+    return f"{_html(finding.found)}{details}"
 
 
 def _html(text: str) -> str:

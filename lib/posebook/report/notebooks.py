@@ -1,10 +1,11 @@
-"""Run a notebook, export executed notebooks to HTML pages, print the report's headline, print pages to PDF.
+"""Run notebooks, export them to HTML pages, print the report's headline, print pages to PDF, store verdicts.
 
     python -m posebook.report execute notebooks/train.ipynb reports/executed/train.ipynb -p profile demo
     python -m posebook.report export reports/html reports/executed/index.ipynb reports/executed/train.ipynb
     python -m posebook.report headline reports/executed reports/html/index.html
     python -m posebook.report pdf reports/html/attribution.html attribution.pdf
     python -m posebook.report screenshots reports/html docs
+    python -m posebook.report verdicts
 
 Run these commands from the root of the repository, which is the working directory of every notebook.
 """
@@ -14,11 +15,16 @@ import difflib
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from posebook import paths
+
+if TYPE_CHECKING:
+    from posebook.papers.claims import Verdict
 
 
 def execute(notebook: Path, out: Path, parameters: dict) -> None:
@@ -71,6 +77,18 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     papermill.iorw.write_ipynb(executed, str(out))
     failed.unlink(missing_ok=True)
     print(f"{notebook}: done in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+
+
+def run_audits(data_root: Path = paths.DATA / "synthetic") -> "list[Verdict]":
+    """Run all notebooks of notebooks/audit with the archived records only, and return their verdicts."""
+    from posebook import records
+    from posebook.papers import claims
+
+    with tempfile.TemporaryDirectory() as folder:
+        for page in sorted((paths.ROOT / "notebooks" / "audit").glob("*.ipynb")):
+            execute(page, Path(folder, page.name), {"out_dir": folder, "data_root": str(data_root)})
+        audits = records.load(Path(folder, "records"))
+    return [verdict for audit in audits for verdict in claims.recorded_verdicts(audit)]
 
 
 def headline(executed: Path, index: Path) -> None:
@@ -127,6 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
     command = commands.add_parser("screenshots", help="take the README's screenshots with Chromium")
     command.add_argument("html", type=Path, help="folder of the pages")
     command.add_argument("folder", type=Path, help="folder to write the images to")
+    commands.add_parser("verdicts", help="run the audits with archived records, write data/verdicts.json")
     args = parser.parse_args(arguments)
     if args.command == "execute":
         import yaml
@@ -137,6 +156,10 @@ def main(arguments: list[str] | None = None) -> None:
         from posebook.report import html
 
         html.export(args.executed, args.html)
+    elif args.command == "verdicts":
+        from posebook.papers import claims
+
+        print(claims.save_verdicts(run_audits()))
     elif args.command == "headline":
         headline(args.executed, args.index)
     else:
