@@ -128,6 +128,9 @@ def test_classification_of_each_error_type():
         error_types = error_analysis.classify_errors(dataset, Predictions(points, np.ones((2, 17))))
         assert error_analysis.ERROR_TYPES[error_types[0, 9]] == name
         assert (np.delete(error_types.ravel(), 9) == 0).all()
+        confusion = error_analysis.joint_confusion(dataset, Predictions(points, np.ones((2, 17))))
+        assert confusion[9, 10] == (0.5 if name == "inversion" else 0)  # one of two left wrists
+        assert confusion.sum() == confusion[9, 10]
     rates = error_analysis.error_rates(error_types)
     assert rates["miss"] == pytest.approx(1 / 34) and sum(rates.values()) == pytest.approx(1)
     with pytest.raises(ValueError, match="annotated boxes"):
@@ -154,6 +157,10 @@ def test_ap_by_visibility_and_by_occlusion(tmp_path):
         "50% to 100% hidden": 12,
     }
     assert groups["none hidden"][0] == 1.0 and groups["50% to 100% hidden"][0] < 0.1
+    intervals = error_analysis.intervals_by_occlusion(dataset, predicted)
+    assert {name: (row["AP"], row["people"]) for name, row in intervals.items()} == groups
+    assert all(row["low"] <= row["AP"] <= row["high"] for row in intervals.values())
+    assert intervals["none hidden"]["low"] == 1.0
 
 
 SCORE = """

@@ -124,6 +124,8 @@ def test_sensitivity_is_the_largest_relative_change(case):
         assert values[i].item() == pytest.approx(largest / images[i].sum(0).norm().item(), rel=1e-4)
     constant = torch.ones(2, *SIZE)
     assert faithfulness.sensitivity(lambda _: constant, images, constant).tolist() == [0, 0]
+    zeros = torch.zeros(2, *SIZE)
+    assert faithfulness.sensitivity(lambda inputs: inputs.sum(1), images, zeros).isnan().all()
 
 
 def test_mass_in_mask_counts_positive_values_only():

@@ -76,11 +76,13 @@ def sensitivity(
 
     explain: computes maps from images (B, 3, H, W). maps (B, H, W): those of `images`. The result is the
     largest of `samples` random changes, as in captum's sensitivity_max, which would compute `maps` again.
+    It is NaN for a map of zeros, for which a relative change is undefined.
     """
     generator = torch.Generator().manual_seed(seed)
     noises = [(2 * torch.rand(images.shape, generator=generator) - 1) * radius for _ in range(samples)]
     changes = [(explain(images + noise.to(images)) - maps).flatten(1).norm(dim=1) for noise in noises]  # (B,)
-    return torch.stack(changes).amax(0) / maps.flatten(1).norm(dim=1)
+    norm = maps.flatten(1).norm(dim=1)  # (B,)
+    return torch.where(norm > 0, torch.stack(changes).amax(0) / norm, torch.nan)
 
 
 @torch.no_grad()

@@ -112,6 +112,7 @@ def image_grid(
         ax.set_axis_off()
     for index, (ax, image) in enumerate(zip(axes, images, strict=False)):
         ax.imshow(image)
+        ax.autoscale(False)  # joints outside of the image must not change the scale
         if titles is not None:
             ax.set_title(titles[index], fontsize=8.5, fontweight="normal")
     return figure, axes[: len(images)]
@@ -134,6 +135,8 @@ def learning_curves(records: Sequence[dict]) -> Figure:
         left.plot([e["epoch"] for e in curve], [e["loss"] for e in curve], label=record["name"])
         if metric := _curve_metric(record):
             points = [(e["epoch"], e[metric]) for e in curve if e.get(metric) is not None]
+            if before := record.get("before"):  # the initial weights
+                points.insert(0, (0, before["metrics_without_flip"][metric]))
             right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=record["name"])
             metrics.append(metric)
     left.set(xlabel="epoch", ylabel="loss", title="Training loss")
@@ -228,8 +231,12 @@ def attribution_overlay(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes
     """An attribution map (H, W) over the pale gray image (H, W, 3): teal above 0, orange below.
 
     Each map is scaled to the 99th percentile of its absolute values, and smoothed with a standard deviation
-    of 1 pixel.
+    of 1 pixel. A map of zeros is labeled.
     """
+    if not values.any():
+        ax.text(
+            0.5, 0.04, "map is zero everywhere", transform=ax.transAxes, ha="center", fontsize=7.5, color=INK
+        )
     values = cv2.GaussianBlur(np.ascontiguousarray(values, np.float32), (0, 0), 1)
     values = np.clip(values / (np.quantile(np.abs(values), 0.99) or 1), -1, 1)
     ax.imshow(255 - (255 - image.mean(2)) / 2, cmap="gray", vmin=0, vmax=255)
@@ -237,44 +244,6 @@ def attribution_overlay(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
     return ax
-
-
-def deletion_insertion_curves(cases: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Figure:
-    """Deletion and insertion curves side by side: the mean of each method, and each single curve faintly.
-
-    cases: (method, deletion curves, insertion curves), the curves (B, steps + 1). A method may occur in
-    several cases.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-    texts = ("deletion: lower is better", "deleted"), ("insertion: higher is better", "inserted")
-    for index, (ax, (title, action)) in enumerate(zip(axes, texts, strict=True)):
-        for i, method in enumerate(dict.fromkeys(name for name, *_ in cases)):
-            # (number of curves, steps + 1)
-            curves = np.concatenate([pair[index] for name, *pair in cases if name == method])
-            percent = np.linspace(0, 100, curves.shape[1])
-            ax.plot(percent, curves.T, color=f"C{i}", linewidth=0.6, alpha=0.3)
-            ax.plot(percent, curves.mean(0), color=f"C{i}", label=method)
-        ax.set(title=title, xlabel=f"{action} blocks, %", ylim=(-1, 1.6))
-    axes[0].set_ylabel("target: 0 gray image, 1 full image")
-    axes[1].legend(loc="lower right")
-    return figure
-
-
-def heatmap(table: pd.DataFrame, label: str) -> Figure:
-    """A table of numbers as colored cells that contain the numbers; label: of the color bar."""
-    figure, ax = plt.subplots(figsize=(1.6 + 0.85 * table.shape[1], 0.9 + 0.27 * len(table)))
-    values = table.to_numpy(float)
-    bound = np.nanmax(np.abs(values)) or 1
-    image = ax.imshow(values, cmap=SIGNED, vmin=-bound, vmax=bound, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            color = "white" if abs(value) > 0.75 * bound else INK
-            ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7.5, color=color)
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=30, ha="right")
-    ax.set_yticks(range(len(table)), [str(name).replace("_", " ") for name in table.index])
-    ax.grid(False)
-    figure.colorbar(image, ax=ax, label=label, shrink=0.7)
-    return figure
 
 
 def printed_and_measured_scatter(table: pd.DataFrame, x: str, y: str) -> Figure:
