@@ -93,6 +93,20 @@ def test_different_images_or_annotations_cannot_be_paired(tmp_path):
         bootstrap.paired_difference(stats, replace(stats, people=stats.people + 1))
 
 
+def test_mean_interval_resamples_people():
+    rng = np.random.default_rng(0)
+    sums, counts = rng.normal(5, 1, 40), rng.integers(0, 4, 40)
+    mean, low, high = bootstrap.mean_interval(sums, counts, resamples=4000)
+    items = [(s, c) for s, c in zip(sums, counts, strict=True) if c]  # a person without items has no sum
+    assert mean == pytest.approx(sum(s for s, _ in items) / sum(c for _, c in items))
+    draws = [rng.integers(40, size=40) for _ in range(4000)]
+    means = [(sums * (counts > 0))[draw].sum() / counts[draw].sum() for draw in draws]
+    assert (low, high) == pytest.approx(np.percentile(means, (2.5, 97.5)), rel=0.03)
+    with_gap = np.array([1.0, np.nan, 3.0])
+    assert bootstrap.mean_interval(with_gap)[0] == 2.0
+    assert np.isnan(bootstrap.mean_interval(np.array([np.nan]))).all()
+
+
 def test_image_stats_are_saved_beside_the_record(tmp_path):
     dataset, predicted = noisy_predictions(tmp_path)
     result, stats = metrics.measure(dataset, predicted)

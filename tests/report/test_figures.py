@@ -239,7 +239,7 @@ def test_histogram_of_heights_counts_everyone():
 
 def test_bars_of_joints_are_sorted():
     shares = pd.Series({"nose": 0.2, "left_eye": 0.6, "hip": 0.4})
-    (ax,) = figures_statistics.joint_bars(shares, dict.fromkeys(shares.index, colors.TEAL), "hidden").axes
+    (ax,) = figures_statistics.share_bars(shares, dict.fromkeys(shares.index, colors.TEAL), "hidden").axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["left eye", "hip", "nose"]
     assert [text.get_text() for text in ax.texts] == ["60%", "40%", "20%"]
 
@@ -282,3 +282,21 @@ def test_differences_have_a_panel_for_each_kind_of_square():
     assert left.get_title(loc="left") == "square: gray" and right.get_title(loc="left") == "square: image"
     (bar,) = left.containers[0].lines[2]
     assert bar.get_segments()[0][:, 1].tolist() == [-1.0, 5.0]
+
+
+def test_found_joints_and_entropy_have_a_panel_for_each_group():
+    table = pd.DataFrame(
+        [
+            (square, side, name, joints, what, 9, side, side - 0.1, side + 0.1)
+            for square in ("gray", "another image")
+            for joints in ("covered", "free")
+            for what in ("found", "entropy")
+            for name in ("a", "b")
+            for side in (0.0, 0.5)
+        ],
+        columns=["square", "side", "network", "joints", "what", "count", "value", "low", "high"],
+    )
+    axes = figures_statistics.found_and_entropy(table).axes
+    assert len(axes) == 8 and all(len(ax.lines) == 2 for ax in axes)
+    assert axes[1].get_title(loc="left") == "free joints, gray"
+    assert axes[4].get_ylabel() == "entropy" and axes[0].lines[0].get_ydata().tolist() == [0, 0.5]

@@ -193,12 +193,10 @@ def _occlusion_groups(dataset: PoseDataset) -> dict[str, tuple[np.ndarray, np.nd
     return groups
 
 
-def failure_rates(dataset: PoseDataset, predictions: Predictions) -> dict[str, dict[str, float]]:
-    """How often the pose of a person fails: OKS below FAILED over the labeled joints.
+def person_oks(dataset: PoseDataset, predictions: Predictions) -> np.ndarray:
+    """OKS (N,) of each prediction with the person of its box, over the labeled joints.
 
-    Returns {condition: {"people", "failed"}}: the number of people under a condition and the share of them
-    that failed, first for all people, then for the six conditions of `_conditions`. A condition without
-    people is left out. Raises ValueError as `classify_errors` does.
+    Raises ValueError as `classify_errors` does.
     """
     _check_inputs(dataset, predictions)
     sigmas = np.array(dataset.skeleton.sigmas)
@@ -207,7 +205,17 @@ def failure_rates(dataset: PoseDataset, predictions: Predictions) -> dict[str, d
         labeled = person.keypoints[:, 2] > 0
         annotated = person.keypoints[None, labeled, :2]  # (1, L, 2)
         similarity.append(oks(points[labeled], annotated, np.array([person.area]), sigmas[labeled])[0])
-    failed = np.array(similarity) < FAILED  # (N,)
+    return np.array(similarity)
+
+
+def failure_rates(dataset: PoseDataset, predictions: Predictions) -> dict[str, dict[str, float]]:
+    """How often the pose of a person fails: OKS below FAILED over the labeled joints.
+
+    Returns {condition: {"people", "failed"}}: the number of people under a condition and the share of them
+    that failed, first for all people, then for the six conditions of `_conditions`. A condition without
+    people is left out. Raises ValueError as `classify_errors` does.
+    """
+    failed = person_oks(dataset, predictions) < FAILED  # (N,)
     groups = {"all": np.ones(len(failed), bool)} | _conditions(dataset)
     return {
         name: {"people": int(members.sum()), "failed": float(failed[members].mean())}

@@ -106,6 +106,7 @@ def box_heights(people: pd.DataFrame) -> Figure:
         binwidth=20,
         palette=PALETTE[: people["group"].nunique()],
         alpha=0.85,
+        edgecolor="white",
         ax=ax,
     )
     ax.get_legend().set_title(None)
@@ -113,8 +114,8 @@ def box_heights(people: pd.DataFrame) -> Figure:
     return figure
 
 
-def joint_bars(shares: pd.Series, colors: dict[str, str], label: str) -> Figure:
-    """A share for each joint as horizontal bars, the largest first. colors: by name of the joint."""
+def share_bars(shares: pd.Series, colors: dict[str, str], label: str) -> Figure:
+    """Shares as horizontal bars, the largest first. colors: by name of the share."""
     shares = shares.sort_values(ascending=False)
     figure, ax = plt.subplots(figsize=(7.2, 0.24 * len(shares) + 0.8))
     bars = ax.barh(
@@ -205,3 +206,26 @@ def _intervals(ax: Axes, x: pd.Series, rows: pd.DataFrame, color: str, label: st
 
 def _words(name: object) -> str:
     return str(name).replace("_", " ")
+
+
+def found_and_entropy(table: pd.DataFrame) -> Figure:
+    """Share of found joints (above) and entropy (below) over the side of a square, with intervals as bands.
+
+    table: the first result of evaluation.occlusion.compare.
+    """
+    panels = list(table.groupby(["square", "joints"], sort=False))
+    figure, axes = plt.subplots(2, len(panels), figsize=(2.9 * len(panels), 5.4), sharex=True, sharey="row")
+    for row, (what, label) in zip(
+        axes, {"found": "share of found joints", "entropy": "entropy"}.items(), strict=True
+    ):
+        for ax, ((kind, group), part) in zip(row, panels, strict=True):
+            lines = part[part["what"] == what].groupby("network", sort=False)
+            for color, (name, line) in zip(PALETTE, lines, strict=False):
+                ax.plot(line["side"], line["value"], marker="o", markersize=3.5, color=color, label=name)
+                ax.fill_between(line["side"], line["low"], line["high"], color=color, alpha=0.15, linewidth=0)
+            ax.set_title(f"{group} joints, {kind}", fontsize=9)
+        row[0].set_ylabel(label)
+    for ax in axes[1]:
+        ax.set_xlabel("side / crop height")
+    axes[0, 0].legend()
+    return figure
