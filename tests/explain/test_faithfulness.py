@@ -135,6 +135,17 @@ def test_mass_in_mask_counts_positive_values_only():
     assert faithfulness.mass_in_mask(-maps.abs(), mask).isnan().all()
 
 
+def test_concentration_is_one_for_a_uniform_map_and_counts_overlaps_once():
+    points = torch.tensor([[[8.0, 4.0], [8.0, 4.0], [20.0, 12.0]]]).expand(3, 3, 2)
+    members = torch.tensor([[True, True, False], [True, True, False], [False, False, False]])
+    maps = torch.ones(3, 4, 6)  # cells of 4 pixels
+    maps[1] = 0
+    maps[1, 1, 2] = 0.5  # on the first point
+    uniform, focused, none = faithfulness.concentration(maps, points, members, radius=5, stride=4).tolist()
+    assert uniform == pytest.approx(1) and focused == pytest.approx(24 / 5)  # the cell and its four neighbors
+    assert np.isnan(none)
+
+
 def test_rank_correlation_ignores_signs():
     maps = torch.rand(1, 9, 9, generator=torch.Generator().manual_seed(3)) - 0.5
     assert faithfulness.rank_correlation(maps, -3 * maps) == [pytest.approx(1)]

@@ -191,7 +191,26 @@ def test_map_of_zeros_is_labeled():
         assert [text.get_text() for text in ax.texts] == texts
 
 
+def test_difference_of_maps_is_second_minus_first():
+    maps = {"without": np.zeros((8, 6)), "with": np.zeros((8, 6))}
+    maps["with"][2, 3] = 0.5
+    figure = figures.map_difference(np.zeros((32, 24, 3), np.uint8), maps, np.array([[12.0, 8.0]]), zoom=True)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["image", "without", "with", "difference"]
+    image, change = figure.axes[3].images
+    assert change.get_array()[2, 3] == 0.5 and change.get_clim() == (-0.5, 0.5)
+    assert figure.axes[1].images[1].get_clim() == figure.axes[2].images[1].get_clim() == (0, 0.5)
+    assert image.get_extent() == change.get_extent() and figure.axes[0].get_xlim() == (6, 18)
+
+
 # statistical plots
+
+
+def test_consecutive_runs_continue_the_count_of_people():
+    runs = [curve_record(name, "AP", 2, 1, 0.5) | {"dataset": {"persons": 100}} for name in ("a", "b")]
+    (ax,) = figures_statistics.consecutive_runs(runs).axes
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[200, 300], [500, 600]]
+    with pytest.raises(ValueError, match="no record has a learning curve with a metric"):
+        figures_statistics.consecutive_runs([{"name": "a", "curve": [{"epoch": 1, "loss": 2.0}]}])
 
 
 def test_error_of_each_joint_by_visibility():

@@ -121,6 +121,19 @@ def mass_in_mask(maps: Tensor, mask: Tensor) -> Tensor:
     return (positive * mask).sum((1, 2)) / positive.sum((1, 2))
 
 
+def concentration(maps: Tensor, points: Tensor, members: Tensor, radius: float, stride: int = 1) -> Tensor:
+    """How many times more of a map lies near points than in a uniform map: (B,), NaN without points.
+
+    maps (B, h, w), not negative; cell i is centered on pixel stride * i. points (B, K, 2) as (x, y) in
+    pixels; members (B, K): which of them count. Near is within `radius` pixels.
+    """
+    rows, columns = torch.meshgrid(*map(torch.arange, maps.shape[1:]), indexing="ij")
+    cells = stride * torch.stack([columns, rows], -1).to(points)  # (h, w, 2)
+    distance = (cells - points[:, :, None, None]).norm(dim=-1)  # (B, K, h, w)
+    near = ((distance < radius) & members[..., None, None]).any(1).to(maps)  # (B, h, w)
+    return (maps * near).sum((1, 2)) / maps.sum((1, 2)) / near.mean((1, 2))
+
+
 def rank_correlation(maps: Tensor, others: Tensor) -> list[float]:
     """Spearman's correlation of the absolute values of each pair of maps; 0 if one of them is constant."""
     pairs = zip(maps.abs().cpu().numpy(), others.abs().cpu().numpy(), strict=True)

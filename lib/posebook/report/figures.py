@@ -118,7 +118,7 @@ def image_grid(
     return figure, axes[: len(images)]
 
 
-def _curve_metric(record: dict) -> str | None:
+def curve_metric(record: dict) -> str | None:
     """The primary metric in a record's learning curve, if it has one."""
     return next((m for m in PRIMARY_METRICS if any(e.get(m) is not None for e in record["curve"])), None)
 
@@ -133,7 +133,7 @@ def learning_curves(records: Sequence[dict]) -> Figure:
     for record in records:
         curve = record["curve"]
         left.plot([e["epoch"] for e in curve], [e["loss"] for e in curve], label=record["name"])
-        if metric := _curve_metric(record):
+        if metric := curve_metric(record):
             points = [(e["epoch"], e[metric]) for e in curve if e.get(metric) is not None]
             if before := record.get("before"):  # the initial weights
                 points.insert(0, (0, before["metrics_without_flip"][metric]))
@@ -145,28 +145,6 @@ def learning_curves(records: Sequence[dict]) -> Figure:
     if len(records) > 1:
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", fontsize=8.5)
-    return figure
-
-
-def legs(records: Sequence[dict]) -> Figure:
-    """The validation metric of one training that was continued in several runs, over the instances seen.
-
-    Each run starts from the weights of the one before it. Raises ValueError if no run has a metric.
-    """
-    metric = next(filter(None, map(_curve_metric, records)), None)
-    if metric is None:
-        raise ValueError("no record has a learning curve with a metric")
-    figure, ax = plt.subplots(figsize=(8, 3.2))
-    seen = 0
-    for number, record in enumerate(records, 1):
-        instances, curve = record["dataset"]["persons"], record["curve"]
-        points = [(seen + e["epoch"] * instances, e[metric]) for e in curve if metric in e]
-        if points:
-            ax.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"run {number}")
-        seen += curve[-1]["epoch"] * instances
-    ax.set(xlabel="training people seen, in thousands", ylabel=metric, ylim=(0, 1))
-    ax.xaxis.set_major_formatter(lambda instances, _: f"{instances / 1000:,.0f}")
-    ax.legend(ncols=len(records), loc="upper left")
     return figure
 
 
@@ -244,6 +222,36 @@ def attribution_overlay(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
     return ax
+
+
+def map_difference(
+    image: np.ndarray, maps: dict[str, np.ndarray], points: np.ndarray, zoom: bool = False
+) -> Figure:
+    """Two maps (h, w) of one image (H, W, 3) in one scale, and their difference: teal more, orange less.
+
+    The difference is the second map minus the first, in a scale of its own. points (P, 2): drawn as rings, as
+    (x, y) in pixels of the image. zoom: show only the surroundings of the points.
+    """
+    (first, second), (height, width) = maps.values(), image.shape[:2]
+    top, most = max(first.max(), second.max()), np.abs(second - first).max() or 1
+    layers = [
+        ("image", None, {}),
+        *((name, m, {"cmap": "magma", "vmin": 0, "vmax": top}) for name, m in maps.items()),
+    ]
+    layers.append(("difference", second - first, {"cmap": SIGNED, "vmin": -most, "vmax": most}))
+    figure, axes = plt.subplots(1, 4, figsize=(10, 3.0 if zoom else 3.6))
+    for ax, (title, values, scale) in zip(axes, layers, strict=True):
+        ax.imshow(image)
+        if values is not None:
+            extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+            ax.imshow(values, extent=extent, interpolation="bicubic", alpha=0.8, **scale)
+        ax.plot(*points.T, "o", color="none", markeredgecolor="white", markersize=9)
+        ax.set_title(title, fontsize=9)
+        ax.set_axis_off()
+        if zoom:
+            x, y = points.mean(0)
+            ax.set(xlim=(x - width / 4, x + width / 4), ylim=(y + height / 5, y - height / 5))
+    return figure
 
 
 def printed_and_measured_scatter(table: pd.DataFrame, x: str, y: str) -> Figure:

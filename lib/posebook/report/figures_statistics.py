@@ -4,6 +4,8 @@ Every function draws from its arguments and returns the Figure; none reads a fil
 intervals. Tables are long: one observation for each row.
 """
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from posebook.report import figures
 from posebook.report.colors import BLUE, GOLD, INK, MUTED, ORANGE, SIGNED, TEAL
 
 PALETTE = (TEAL, ORANGE, BLUE, GOLD, MUTED)
@@ -44,7 +47,7 @@ def heatmap(table: pd.DataFrame, label: str, decimals: int = 1) -> Figure:
 
     label: of the color bar. The colors are symmetric about 0.
     """
-    figure, ax = plt.subplots(figsize=(2.2 + 0.62 * table.shape[1], 1.1 + 0.3 * len(table)))
+    figure, ax = plt.subplots(figsize=(2.4 + 0.5 * table.shape[1], 1.1 + 0.3 * len(table)))
     bound = np.nanmax(np.abs(table.to_numpy(float))) or 1
     sns.heatmap(
         table.rename(index=_words, columns=_words),
@@ -111,6 +114,28 @@ def box_heights(people: pd.DataFrame) -> Figure:
     )
     ax.get_legend().set_title(None)
     ax.set(xlabel="height of the person's box, pixels", ylabel="people")
+    return figure
+
+
+def consecutive_runs(records: Sequence[dict]) -> Figure:
+    """The validation metric of one training that was continued in several runs, over the instances seen.
+
+    Each run starts from the weights of the one before it. Raises ValueError if no run has a metric.
+    """
+    metric = next(filter(None, map(figures.curve_metric, records)), None)
+    if metric is None:
+        raise ValueError("no record has a learning curve with a metric")
+    figure, ax = plt.subplots(figsize=(8, 3.2))
+    seen = 0
+    for number, record in enumerate(records, 1):
+        instances, curve = record["dataset"]["persons"], record["curve"]
+        points = [(seen + e["epoch"] * instances, e[metric]) for e in curve if metric in e]
+        if points:
+            ax.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"run {number}")
+        seen += curve[-1]["epoch"] * instances
+    ax.set(xlabel="training people seen, in thousands", ylabel=metric, ylim=(0, 1))
+    ax.xaxis.set_major_formatter(lambda instances, _: f"{instances / 1000:,.0f}")
+    ax.legend(ncols=len(records), loc="upper left")
     return figure
 
 

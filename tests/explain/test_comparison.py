@@ -1,0 +1,71 @@
+"""Maps of all methods by name, their checks, and what an interval of a margin allows to say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from attribution_helpers import BINS, SIZE
+
+from posebook.explain import attribution, comparison, faithfulness
+
+
+@pytest.fixture
+def target(model):
+    return attribution.JointTarget(model, "nose")
+
+
+def test_methods_by_name_are_those_of_the_library(target, images):
+    maps, delta = comparison.attribute(target, "integrated gradients", images, BINS, steps=4)
+    expected, same_delta = attribution.integrated_gradients(target, images, BINS, 4)
+    torch.testing.assert_close(maps, expected)
+    torch.testing.assert_close(delta, same_delta)
+    for method, expected in (
+        ("Grad-CAM", attribution.grad_cam(target, images, BINS)),
+        ("SmoothGrad", attribution.smooth_gradients(target, images, BINS, samples=2)),
+        ("occlusion", attribution.occlusion_map(target, images, BINS, SIZE[0] // 8)),
+    ):
+        maps, delta = comparison.attribute(target, method, images, BINS, steps=4)
+        torch.testing.assert_close(maps, expected)
+        assert delta is None
+    noise = [comparison.attribute(target, comparison.NOISE, images, BINS, seed=s)[0] for s in (0, 0, 1)]
+    assert torch.equal(noise[0], noise[1]) and not torch.equal(noise[0], noise[2])
+    with pytest.raises(ValueError, match="method 'ocklusion'.*occlusion"):
+        comparison.attribute(target, "ocklusion", images, BINS)
+
+
+def test_checks_have_a_row_for_each_image(target, images):
+    squares = faithfulness.random_occlusions(target, images, BINS, window=8, samples=4)
+    maps = torch.rand(2, *SIZE, generator=torch.Generator().manual_seed(0))
+    body = torch.zeros(2, *SIZE, dtype=torch.bool)
+    body[:, : SIZE[0] // 2] = True
+    arguments = (target, images, BINS, maps, maps, body, squares, lambda inputs: maps)
+    rows, (deletion, insertion) = comparison.check_maps(*arguments)
+    assert rows["body"].tolist() == [0.5, 0.5] and rows["like shuffled"].tolist() == pytest.approx([1, 1])
+    assert rows["sensitivity"].tolist() == [0, 0]
+    assert rows["deletion"].tolist() == pytest.approx(deletion.mean(1).tolist(), rel=1e-5)
+    assert insertion[:, 0].tolist() == [0, 0] and deletion[:, 0].tolist() == pytest.approx([1, 1])
+
+
+def test_margins_are_positive_if_a_check_is_passed():
+    numbers = ["infidelity", "deletion", "insertion", "pointing", "on the person", "body", "like shuffled"]
+    cases = pd.DataFrame(
+        [
+            ("a", "nose", 1, 0.3, 0.1, 0.6, 1.0, 0.7, 0.4, 0.1, 0.2),
+            ("a", "nose", 2, 0.9, 0.5, 0.2, 0.0, 0.3, 0.4, 0.8, np.nan),
+            ("noise", "nose", 1, 0.9, 0.3, 0.3, 0.0, 0.4, 0.4, 0.0, 0.9),
+            ("noise", "nose", 2, 0.8, 0.3, 0.3, 0.0, 0.4, 0.4, 0.0, 0.9),
+        ],
+        columns=["method", "joint", "person", *numbers, "sensitivity"],
+    )
+    found = comparison.margins(cases, (200, 100))
+    assert found.loc[0, list(comparison.CHECKS)].tolist() == pytest.approx(
+        [0.6, 0.5, 1 - 0.02 * np.pi, 0.3, 0.4, 0.3]
+    )
+    assert (found.loc[1, ["infidelity", "insertion", "pointing", "on the person", "like shuffled"]] < 0).all()
+    assert np.isnan(found.loc[1, "sensitivity"])
+    assert found.loc[2, "infidelity"] == 0
+
+
+def test_verdict_needs_the_whole_interval_on_one_side():
+    intervals = ((0.1, 0.3), (-0.3, -0.1), (-0.1, 0.3), (np.nan, np.nan))
+    assert [comparison.verdict(*ends) for ends in intervals] == ["passes", "fails", "undecided", "undecided"]
