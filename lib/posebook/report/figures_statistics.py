@@ -112,7 +112,7 @@ def box_heights(people: pd.DataFrame) -> Figure:
         edgecolor="white",
         ax=ax,
     )
-    ax.get_legend().set_title(None)
+    sns.move_legend(ax, "upper right", title=None)
     ax.set(xlabel="height of the person's box, pixels", ylabel="people")
     return figure
 
