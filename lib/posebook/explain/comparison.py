@@ -39,7 +39,7 @@ def attribute(
     layer: str | None = None,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor | None]:
-    """Maps (B, H, W) of a method, or random ones for NOISE, and the convergence delta (B,) if it has one.
+    """Maps (B, H, W) of a method, or new random ones for NOISE, and the convergence delta (B,) if any.
 
     The parameters are those of the functions in explain/attribution.py. Raises ValueError, with close
     matches, for an unknown method.
@@ -55,8 +55,7 @@ def attribute(
     if method == "attention":
         return attribution.rollout_map(target.model, images, bins / target.bins_per_pixel), None
     if method == NOISE:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.rand(len(images), *images.shape[-2:], generator=generator).to(images), None
+        return torch.rand(len(images), *images.shape[-2:]).to(images), None
     raise unknown_name_error(method, METHODS, "method")
 
 

@@ -212,8 +212,9 @@ def attribution_overlay(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes
     of 1 pixel. A map of zeros is labeled.
     """
     if not values.any():
+        style = {"color": "black", "fontsize": 7.5, "bbox": {"facecolor": "white", "linewidth": 0, "pad": 2}}
         ax.text(
-            0.5, 0.04, "map is zero everywhere", transform=ax.transAxes, ha="center", fontsize=7.5, color=INK
+            0.5, 0.5, "map is zero\neverywhere", transform=ax.transAxes, ha="center", va="center", **style
         )
     values = cv2.GaussianBlur(np.ascontiguousarray(values, np.float32), (0, 0), 1)
     values = np.clip(values / (np.quantile(np.abs(values), 0.99) or 1), -1, 1)

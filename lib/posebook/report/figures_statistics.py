@@ -175,7 +175,13 @@ def rates_by_round(panels: dict[str, pd.DataFrame], label: str) -> Figure:
             marker="|", markersize=15, ax=ax,
         )  # fmt: skip
         for place, value in enumerate(table.median()):
-            ax.annotate(f"{value:,.0f}", (value, place), (6, 5), textcoords="offset points", fontsize=8.5)
+            ax.annotate(
+                f"{value:,.{0 if value >= 10 else 1}f}",
+                (value, place),
+                (6, 5),
+                textcoords="offset points",
+                fontsize=8.5,
+            )
         ax.set(title=title, xlabel=label, ylabel="", xlim=(0, 1.12 * table.to_numpy().max()))
     return figure
 
