@@ -185,7 +185,7 @@ def test_interactive_draws_once_and_reports_missing_package(capsys, monkeypatch)
 
 
 def test_map_of_zeros_is_labeled():
-    for value, texts in ((0.0, ["map is zero\\neverywhere"]), (1.0, [])):
+    for value, texts in ((0.0, ["map is zero\neverywhere"]), (1.0, [])):
         _, ax = plt.subplots()
         figures.attribution_overlay(ax, np.zeros((8, 6, 3), np.uint8), np.full((8, 6), value))
         assert [text.get_text() for text in ax.texts] == texts
