@@ -75,7 +75,7 @@ def check_maps(
     result of faithfulness.random_occlusions. again: computes the maps from images. Returns one row for each
     image, and the deletion and insertion curves (B, steps + 1).
     """
-    height, width = images.shape[-2:]
+    height = images.shape[-2]
     block = height // 16
     deletion, insertion = faithfulness.deletion_insertion(target, images, bins, maps, block)
     points = bins / target.bins_per_pixel
