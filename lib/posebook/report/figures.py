@@ -212,10 +212,8 @@ def attribution_overlay(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes
     of 1 pixel. A map of zeros is labeled.
     """
     if not values.any():
-        style = {"color": "black", "fontsize": 7.5, "bbox": {"facecolor": "white", "linewidth": 0, "pad": 2}}
-        ax.text(
-            0.5, 0.5, "map is zero\neverywhere", transform=ax.transAxes, ha="center", va="center", **style
-        )
+        text = ax.text(0.5, 0.5, "map is zero\neverywhere", transform=ax.transAxes, ha="center", va="center")
+        text.set(color="black", fontsize=7.5, bbox={"facecolor": "white", "linewidth": 0, "pad": 2})
     values = cv2.GaussianBlur(np.ascontiguousarray(values, np.float32), (0, 0), 1)
     values = np.clip(values / (np.quantile(np.abs(values), 0.99) or 1), -1, 1)
     ax.imshow(255 - (255 - image.mean(2)) / 2, cmap="gray", vmin=0, vmax=255)
