@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from attribution_helpers import BINS, SIZE
+from scipy import stats
 
 from posebook.explain import attribution, comparison, faithfulness
 
@@ -64,6 +65,35 @@ def test_margins_are_positive_if_a_check_is_passed():
     assert (found.loc[1, ["infidelity", "insertion", "pointing", "on the person", "like shuffled"]] < 0).all()
     assert np.isnan(found.loc[1, "sensitivity"])
     assert found.loc[2, "infidelity"] == 0
+
+
+def test_intervals_are_over_people_and_exact_for_pointing():
+    rng = np.random.default_rng(0)
+    keys = [(m, j, p) for m in ("a", "noise") for j in ("nose", "hip") for p in range(10)]
+    cases = pd.DataFrame(keys, columns=["method", "joint", "person"])
+    for name in (
+        "infidelity",
+        "deletion",
+        "insertion",
+        "on the person",
+        "body",
+        "like shuffled",
+        "sensitivity",
+    ):
+        cases[name] = rng.uniform(size=len(cases))
+    cases["pointing"] = 0.0
+    intervals = comparison.margin_intervals(cases, (200, 100))
+    margins = comparison.margins(cases, (200, 100)).query("method == 'a'")
+    people = margins.groupby("person")["on the person"].mean()
+    expected = people.mean(), *stats.t.interval(0.95, 9, people.mean(), people.sem())
+    assert intervals.loc["a", "on the person"] == pytest.approx(expected)
+    margin, low, high = intervals.loc["a", "pointing"]
+    assert margin == low == pytest.approx(-0.02 * np.pi)
+    assert high == pytest.approx(1 - 0.025 ** (1 / 20) + margin)  # no hit in 20 cases
+    assert comparison.verdict(low, high) == "undecided"
+    assert intervals.loc["noise", "infidelity"] == (0, 0, 0)
+    alone = comparison.margin_intervals(cases[cases["person"] == 3], (200, 100)).loc["a", "insertion"]
+    assert np.isnan(alone[1:]).all() and comparison.verdict(*alone[1:]) == "undecided"
 
 
 def test_verdict_needs_the_whole_interval_on_one_side():

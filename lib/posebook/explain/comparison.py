@@ -7,8 +7,10 @@
    on the person: a larger share of the positive attribution on the body than the body's share of the crop;
    like shuffled: a rank correlation with the map of the shuffled model below 0.5;
    sensitivity: a relative change below 0.5 if each value of the image changes by up to 0.05.
-2. The joints of one person are averaged first. The 95 % interval of a margin resamples people. A method
-   passes or fails a check only if the whole interval is on one side of 0; otherwise it is undecided.
+2. The joints of one person are averaged first. The 95 % interval of a margin is Student's t interval over
+   people; a bootstrap of a few people would be too narrow. Pointing is yes or no: its interval is the exact
+   binomial one over all cases (Clopper and Pearson, 1934). A method passes or fails a check only if the whole
+   interval is on one side of 0; otherwise it is undecided.
 3. The random map ("noise") is drawn by no method. It shows what a failure looks like.
 """
 
@@ -17,6 +19,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor
 
 from posebook.explain import attribution, faithfulness
@@ -110,6 +113,29 @@ def margins(cases: pd.DataFrame, input_size: tuple[int, int]) -> pd.DataFrame:
     result["like shuffled"] = 0.5 - cases["like shuffled"]
     result["sensitivity"] = 0.5 - cases["sensitivity"]
     return result
+
+
+def margin_intervals(cases: pd.DataFrame, input_size: tuple[int, int]) -> pd.DataFrame:
+    """(margin, low, high) of each method (rows) and check (columns), with 95 % intervals.
+
+    cases: as for `margins`. low and high are NaN if fewer than two people have a margin.
+    """
+    table = margins(cases, input_size)
+    result: dict[str, dict[str, tuple[float, float, float]]] = {check: {} for check in CHECKS}
+    for method, rows in table.groupby("method", sort=False):
+        people = rows.groupby("person")[list(CHECKS)].mean()
+        for check in CHECKS:
+            values = people[check].dropna().to_numpy(float)
+            mean, low, high = values.mean() if len(values) else np.nan, np.nan, np.nan
+            if check == "pointing":
+                hits = cases.loc[rows.index, "pointing"]
+                ends = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="exact")
+                low, high = mean + ends.low - hits.mean(), mean + ends.high - hits.mean()
+            elif len(values) > 1:
+                half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+                low, high = mean - half, mean + half
+            result[check][str(method)] = (float(mean), float(low), float(high))
+    return pd.DataFrame(result)
 
 
 def verdict(low: float, high: float) -> str:
