@@ -93,6 +93,20 @@ def test_different_images_or_annotations_cannot_be_paired(tmp_path):
         bootstrap.paired_difference(stats, replace(stats, people=stats.people + 1))
 
 
+def test_mean_interval_resamples_people():
+    rng = np.random.default_rng(0)
+    sums, counts = rng.normal(5, 1, 40), rng.integers(0, 4, 40)
+    mean, low, high = bootstrap.mean_interval(sums, counts, resamples=4000)
+    items = [(s, c) for s, c in zip(sums, counts, strict=True) if c]  # a person without items has no sum
+    assert mean == pytest.approx(sum(s for s, _ in items) / sum(c for _, c in items))
+    draws = [rng.integers(40, size=40) for _ in range(4000)]
+    means = [(sums * (counts > 0))[draw].sum() / counts[draw].sum() for draw in draws]
+    assert (low, high) == pytest.approx(np.percentile(means, (2.5, 97.5)), rel=0.03)
+    with_gap = np.array([1.0, np.nan, 3.0])
+    assert bootstrap.mean_interval(with_gap)[0] == 2.0
+    assert np.isnan(bootstrap.mean_interval(np.array([np.nan]))).all()
+
+
 def test_image_stats_are_saved_beside_the_record(tmp_path):
     dataset, predicted = noisy_predictions(tmp_path)
     result, stats = metrics.measure(dataset, predicted)
@@ -128,6 +142,9 @@ def test_classification_of_each_error_type():
         error_types = error_analysis.classify_errors(dataset, Predictions(points, np.ones((2, 17))))
         assert error_analysis.ERROR_TYPES[error_types[0, 9]] == name
         assert (np.delete(error_types.ravel(), 9) == 0).all()
+        confusion = error_analysis.joint_confusion(dataset, Predictions(points, np.ones((2, 17))))
+        assert confusion[9, 10] == (0.5 if name == "inversion" else 0)  # one of two left wrists
+        assert confusion.sum() == confusion[9, 10]
     rates = error_analysis.error_rates(error_types)
     assert rates["miss"] == pytest.approx(1 / 34) and sum(rates.values()) == pytest.approx(1)
     with pytest.raises(ValueError, match="annotated boxes"):
@@ -154,6 +171,10 @@ def test_ap_by_visibility_and_by_occlusion(tmp_path):
         "50% to 100% hidden": 12,
     }
     assert groups["none hidden"][0] == 1.0 and groups["50% to 100% hidden"][0] < 0.1
+    intervals = error_analysis.intervals_by_occlusion(dataset, predicted)
+    assert {name: (row["AP"], row["people"]) for name, row in intervals.items()} == groups
+    assert all(row["low"] <= row["AP"] <= row["high"] for row in intervals.values())
+    assert intervals["none hidden"]["low"] == 1.0
 
 
 SCORE = """

@@ -188,7 +188,7 @@ def test_notebook_raises_without_a_person(small, tmp_path, monkeypatch):
     empty_image = tmp_path / "wall.png"
     cv2.imwrite(str(empty_image), np.random.default_rng(0).integers(90, 120, (200, 120, 3)).astype(np.uint8))
     with pytest.raises(
-        ValueError, match="no person to explain: over .*wall.png the net is about as unsure as"
+        ValueError, match="no person to explain: over .*wall.png the model is about as unsure as"
     ):
         run_notebook("attribution", monkeypatch, data_root=str(small), image=str(empty_image))
 

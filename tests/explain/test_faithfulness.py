@@ -124,6 +124,8 @@ def test_sensitivity_is_the_largest_relative_change(case):
         assert values[i].item() == pytest.approx(largest / images[i].sum(0).norm().item(), rel=1e-4)
     constant = torch.ones(2, *SIZE)
     assert faithfulness.sensitivity(lambda _: constant, images, constant).tolist() == [0, 0]
+    zeros = torch.zeros(2, *SIZE)
+    assert faithfulness.sensitivity(lambda inputs: inputs.sum(1), images, zeros).isnan().all()
 
 
 def test_mass_in_mask_counts_positive_values_only():
@@ -131,6 +133,17 @@ def test_mass_in_mask_counts_positive_values_only():
     mask = torch.tensor([[[True, True], [False, False]]])
     assert faithfulness.mass_in_mask(maps, mask).item() == 0.75
     assert faithfulness.mass_in_mask(-maps.abs(), mask).isnan().all()
+
+
+def test_concentration_is_one_for_a_uniform_map_and_counts_overlaps_once():
+    points = torch.tensor([[[8.0, 4.0], [8.0, 4.0], [20.0, 12.0]]]).expand(3, 3, 2)
+    members = torch.tensor([[True, True, False], [True, True, False], [False, False, False]])
+    maps = torch.ones(3, 4, 6)  # cells of 4 pixels
+    maps[1] = 0
+    maps[1, 1, 2] = 0.5  # on the first point
+    uniform, focused, none = faithfulness.concentration(maps, points, members, radius=5, stride=4).tolist()
+    assert uniform == pytest.approx(1) and focused == pytest.approx(24 / 5)  # the cell and its four neighbors
+    assert np.isnan(none)
 
 
 def test_rank_correlation_ignores_signs():

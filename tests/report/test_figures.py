@@ -8,11 +8,12 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from posebook import skeletons
 from posebook.papers import tables
-from posebook.report import colors, figures, html, html_tables
+from posebook.report import colors, figures, figures_statistics, html, html_tables
 
 COCO = skeletons.get("coco")
 
@@ -84,6 +85,14 @@ def test_image_grid_has_one_axes_per_image():
         figures.image_grid([])
 
 
+def test_joints_outside_of_an_image_do_not_shrink_it():
+    _, (ax, other) = figures.image_grid([np.zeros((20, 30, 3), np.uint8)] * 2)
+    points = pose()
+    points[3, :2] = (-500, 900)
+    figures.draw_pose(ax, None, points, COCO)
+    assert ax.get_xlim() == other.get_xlim() == (-0.5, 29.5) and ax.get_ylim() == (19.5, -0.5)
+
+
 def curve_record(name: str, metric: str, *losses: float) -> dict:
     """A record with a metric at epochs 2 and 3."""
     curve = [{"epoch": epoch, "loss": loss} for epoch, loss in enumerate(losses, 1)]
@@ -105,6 +114,9 @@ def test_learning_curves_show_loss_and_metric():
     assert colored(figure, colors.TEAL) > 100 and colored(figure, colors.ORANGE) > 100
     with pytest.raises(ValueError, match="no record"):
         figures.learning_curves(records[2:])
+    records[0]["before"] = {"metrics_without_flip": {"AP": 0.1}}
+    right = figures.learning_curves(records[:1]).axes[1]
+    assert right.lines[0].get_xydata().tolist() == [[0, 0.1], [2, 0.4], [3, 0.6]]
 
 
 def test_marginals_are_aligned_with_pixels():
@@ -184,3 +196,140 @@ def test_interactive_draws_once_and_reports_missing_package(capsys, monkeypatch)
     figures.interactive(lambda beta: drawn.append(beta), beta=(1, 20, 1))
     assert len(drawn) == 1
     assert "pip install ipywidgets" in capsys.readouterr().out
+
+
+def test_map_of_zeros_is_labeled():
+    for value, texts in ((0.0, ["map is zero\neverywhere"]), (1.0, [])):
+        _, ax = plt.subplots()
+        figures.attribution_overlay(ax, np.zeros((8, 6, 3), np.uint8), np.full((8, 6), value))
+        assert [text.get_text() for text in ax.texts] == texts
+
+
+def test_difference_of_maps_is_second_minus_first():
+    maps = {"without": np.zeros((8, 6)), "with": np.zeros((8, 6))}
+    maps["with"][2, 3] = 0.5
+    figure = figures.map_difference(np.zeros((32, 24, 3), np.uint8), maps, np.array([[12.0, 8.0]]), zoom=True)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["image", "without", "with", "difference"]
+    image, change = figure.axes[3].images
+    assert change.get_array()[2, 3] == 0.5 and change.get_clim() == (-0.5, 0.5)
+    assert figure.axes[1].images[1].get_clim() == figure.axes[2].images[1].get_clim() == (0, 0.5)
+    assert image.get_extent() == change.get_extent() and figure.axes[0].get_xlim() == (6, 18)
+
+
+# statistical plots
+
+
+def test_consecutive_runs_continue_the_count_of_people():
+    runs = [curve_record(name, "AP", 2, 1, 0.5) | {"dataset": {"persons": 100}} for name in ("a", "b")]
+    (ax,) = figures_statistics.consecutive_runs(runs).axes
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[200, 300], [500, 600]]
+    with pytest.raises(ValueError, match="no record has a learning curve with a metric"):
+        figures_statistics.consecutive_runs([{"name": "a", "curve": [{"epoch": 1, "loss": 2.0}]}])
+
+
+def test_error_of_each_joint_by_visibility():
+    rng = np.random.default_rng(0)
+    errors = pd.DataFrame(
+        [
+            (j, v, e)
+            for j in ("wrist", "hip")
+            for v in ("visible", "hidden")
+            for e in rng.lognormal(-3, 1, 50)
+        ],
+        columns=["joint", "visibility", "error"],
+    )
+    (ax,) = figures_statistics.error_by_joint(errors).axes
+    assert ax.get_yscale() == "log"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["wrist", "hip"]
+    assert ax.get_legend_handles_labels()[1] == ["visible", "hidden"]
+
+
+def test_heatmap_shows_each_number_and_leaves_nan_blank():
+    table = pd.DataFrame([[1.25, np.nan], [-4, 0]], index=["left_wrist", "nose"], columns=["arm", "leg"])
+    ax, bar = figures_statistics.heatmap(table, "loss").axes
+    assert [text.get_text() for text in ax.texts] == ["1.2", "-4.0", "0.0"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["left wrist", "nose"]
+    assert bar.get_ylabel() == "loss" and bar.get_ylim() == (-4, 4)
+
+
+def test_metric_of_groups_is_drawn_at_its_value_with_its_interval():
+    groups = pd.DataFrame(
+        {"AP": [0.5, 0.3], "low": [0.4, 0.1], "high": [0.55, 0.5], "people": [1200, 7]}, index=["none", "all"]
+    )
+    (ax,) = figures_statistics.metric_by_group(groups, "AP").axes
+    drawn = np.concatenate([line.get_ydata() for line in ax.lines])
+    assert set(groups[["AP", "low", "high"]].to_numpy().ravel()) <= set(drawn)
+    assert [text.get_text() for text in ax.texts] == ["0.500", "0.300"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["none\n1,200 people", "all\n7 people"]
+
+
+def test_histogram_of_heights_counts_everyone():
+    people = pd.DataFrame({"height": [30, 31, 90, 95, 200], "group": ["a", "b", "a", "a", "b"]})
+    (ax,) = figures_statistics.box_heights(people).axes
+    assert sum(bar.get_height() for bar in ax.patches) == len(people)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_bars_of_joints_are_sorted():
+    shares = pd.Series({"nose": 0.2, "left_eye": 0.6, "hip": 0.4})
+    (ax,) = figures_statistics.share_bars(shares, dict.fromkeys(shares.index, colors.TEAL), "hidden").axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["left eye", "hip", "nose"]
+    assert [text.get_text() for text in ax.texts] == ["60%", "40%", "20%"]
+
+
+def test_rates_show_each_round_and_the_median():
+    panels = {"a": pd.DataFrame({"x": [1.0, 2, 9], "y": [4.0, 4, 4]}), "b": pd.DataFrame({"z": [5.0]})}
+    upper, lower = figures_statistics.rates_by_round(panels, "people/s").axes
+    assert sorted(np.concatenate([dots.get_offsets()[:, 0] for dots in upper.collections])) == [
+        1,
+        2,
+        4,
+        4,
+        4,
+        9,
+    ]
+    assert [text.get_text() for text in upper.texts] == ["2.0", "4.0"]
+    assert lower.get_xlabel() == "people/s" and lower.get_title(loc="left") == "b"
+
+
+def test_deletion_curves_average_the_joints_of_a_person_first():
+    rows = [
+        ("IG", p, r, c, v)
+        for p, v in ((1, 0.0), (1, 1.0), (2, 1.0))
+        for r in (0, 100)
+        for c in ("deletion", "insertion")
+    ]
+    cases = pd.DataFrame(rows, columns=["method", "person", "removed", "curve", "target"])
+    left, right = figures_statistics.deletion_insertion_curves(cases).axes
+    for ax in (left, right):
+        assert ax.lines[0].get_ydata().tolist() == [0.75, 0.75]  # not 2/3
+    assert left.get_legend() is None and right.get_legend().get_texts()[0].get_text() == "IG"
+
+
+def test_differences_have_a_panel_for_each_kind_of_square():
+    rows = pd.DataFrame(
+        [("gray", "covered", 0.3, 2.0, -1.0, 5.0), ("image", "free", 0.3, 1.0, 0.5, 2.0)],
+        columns=["square", "joints", "side", "difference", "low", "high"],
+    )
+    left, right = figures_statistics.differences_by_size(rows, "difference").axes
+    assert left.get_title(loc="left") == "square: gray" and right.get_title(loc="left") == "square: image"
+    (bar,) = left.containers[0].lines[2]
+    assert bar.get_segments()[0][:, 1].tolist() == [-1.0, 5.0]
+
+
+def test_found_joints_and_entropy_have_a_panel_for_each_group():
+    table = pd.DataFrame(
+        [
+            (square, side, name, joints, what, 9, side, side - 0.1, side + 0.1)
+            for square in ("gray", "another image")
+            for joints in ("covered", "free")
+            for what in ("found", "entropy")
+            for name in ("a", "b")
+            for side in (0.0, 0.5)
+        ],
+        columns=["square", "side", "network", "joints", "what", "count", "value", "low", "high"],
+    )
+    axes = figures_statistics.found_and_entropy(table).axes
+    assert len(axes) == 8 and all(len(ax.lines) == 2 for ax in axes)
+    assert axes[1].get_title(loc="left") == "free joints, gray"
+    assert axes[4].get_ylabel() == "entropy" and axes[0].lines[0].get_ydata().tolist() == [0, 0.5]

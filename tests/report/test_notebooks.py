@@ -20,7 +20,6 @@ LEARN = ROOT / "notebooks/learn"
 COURSE = list(csv.DictReader((LEARN / "course.csv").read_text(encoding="utf-8").splitlines()))
 LESSONS = [LEARN / f"{row['lesson']}.ipynb" for row in COURSE]
 LINK = re.compile(r"\]\(([^)#\s]+)")
-COMMON_PARAMETERS = {"model", "dataset", "data_root", "profile", "device", "seed", "out_dir"}
 
 
 def name(path) -> str:
@@ -85,7 +84,17 @@ def test_parameters_each_with_a_comment(path, notebook):
     lines = cell.source.splitlines()
     assert all("  # " in line for line in lines), "every parameter needs a comment"
     names = {node.targets[0].id for node in ast.parse(cell.source).body}
-    assert names >= COMMON_PARAMETERS
+    assert "out_dir" in names
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=name)
+def test_page_uses_all_its_parameters(page):
+    cells = code(nbformat.read(page, as_version=4))
+    (tagged,) = (cell for cell in cells if "parameters" in tags(cell))
+    names = {node.targets[0].id for node in ast.parse(tagged.source).body}
+    nodes = [node for cell in cells if cell is not tagged for node in ast.walk(ast.parse(cell.source))]
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    assert names - used <= {"profile"}  # the workflow passes the profile to all pages
 
 
 def test_defines_no_class(path, notebook):

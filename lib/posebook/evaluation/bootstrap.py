@@ -57,3 +57,21 @@ def paired_difference(
 
     differences = [difference(w) for w in _resample_counts(len(a.images), resamples, seed)]
     return float(difference(np.ones((1, len(a.images))))[0]), *_interval95(differences)
+
+
+def mean_interval(
+    sums: np.ndarray, counts: np.ndarray | None = None, resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of a quantity and its 95 % interval, from resampled people: (mean, low, high).
+
+    sums (N,): the sum of the quantity over the items of each person, for example its joints. counts (N,): the
+    number of items; by default 1 for each sum that is not NaN. All three values are NaN if there is no item.
+    """
+    counts = np.isfinite(sums).astype(float) if counts is None else counts.astype(float)
+    sums = np.where(counts > 0, sums, 0.0)
+    if not counts.any():
+        return np.nan, np.nan, np.nan
+    drawn = np.concatenate(list(_resample_counts(len(sums), resamples, seed)))  # (R, N)
+    with np.errstate(invalid="ignore"):  # a resample without any item is NaN
+        values = (drawn @ sums) / (drawn @ counts)  # (R,)
+    return float(sums.sum() / counts.sum()), *_interval95([values])

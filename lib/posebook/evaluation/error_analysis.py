@@ -20,7 +20,9 @@ from dataclasses import replace
 import numpy as np
 
 from posebook.datasets import PoseDataset
+from posebook.evaluation import bootstrap
 from posebook.evaluation.metrics import (
+    ImageStats,
     Predictions,
     average_precision,
     check_predictions,
@@ -79,6 +81,25 @@ def _similarities(
     return np.exp(-squares / (2 * area * variances))
 
 
+def joint_confusion(dataset: PoseDataset, predictions: Predictions) -> np.ndarray:
+    """Which joint is mistaken for which: (K, K), shares of the labeled joints of each row.
+
+    Entry (k, j) is the share of the predictions of joint k that are inversions onto joint j of the same
+    person. The diagonal is 0. A joint that is never labeled has a row of 0. Raises ValueError as
+    `classify_errors` does.
+    """
+    error_types = classify_errors(dataset, predictions)  # (N, K)
+    variances = (2 * np.array(dataset.skeleton.sigmas)) ** 2  # (K,)
+    counts = np.zeros((len(variances), len(variances)))
+    for person, types, points in zip(dataset.instances, error_types, predictions.keypoints, strict=True):
+        own = _similarities(points, person.keypoints[None, :, :2], person.area, variances)[:, 0]  # (K, K)
+        own *= person.keypoints[:, 2] > 0
+        np.fill_diagonal(own, 0)
+        for joint in np.flatnonzero(types == ERROR_TYPES.index("inversion")):
+            counts[joint, own[joint].argmax()] += 1
+    return counts / np.maximum(1, (error_types >= 0).sum(0))[:, None]
+
+
 def error_rates(error_types: np.ndarray) -> dict[str, float]:
     """The share of each error type among the labeled joints."""
     counts = np.bincount(error_types[error_types >= 0], minlength=len(ERROR_TYPES))
@@ -96,8 +117,8 @@ def _check_inputs(dataset: PoseDataset, predictions: Predictions) -> None:
 
 def _group_ap(
     dataset: PoseDataset, predictions: Predictions, groups: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> dict[str, tuple[float, int]]:
-    """AP and number of people of each group that is not empty.
+) -> dict[str, tuple[float, int, ImageStats]]:
+    """AP, number of people and image statistics of each group that is not empty.
 
     groups: by name, the members (N,) and the joints (N, K) that count, both boolean.
     """
@@ -120,7 +141,8 @@ def _group_ap(
         predicted = replace(
             predictions, keypoints=predictions.keypoints[members], scores=predictions.scores[members]
         )
-        result[name] = average_precision(subset, predicted, content)[0]["AP"], int(members.sum())
+        scores, stats = average_precision(subset, predicted, content)
+        result[name] = scores["AP"], int(members.sum()), stats
     return result
 
 
@@ -135,7 +157,7 @@ def by_visibility(dataset: PoseDataset, predictions: Predictions) -> dict[str, t
     """
     seen, hidden = _visibility(dataset) == 2, _visibility(dataset) == 1  # (N, K)
     groups = {"seen joints": (seen.any(1), seen), "hidden joints": (hidden.any(1), hidden)}
-    return _group_ap(dataset, predictions, groups)
+    return {name: (ap, n) for name, (ap, n, _) in _group_ap(dataset, predictions, groups).items()}
 
 
 def by_occlusion(dataset: PoseDataset, predictions: Predictions) -> dict[str, tuple[float, int]]:
@@ -143,6 +165,24 @@ def by_occlusion(dataset: PoseDataset, predictions: Predictions) -> dict[str, tu
 
     Raises ValueError as `classify_errors` does.
     """
+    groups = _group_ap(dataset, predictions, _occlusion_groups(dataset))
+    return {name: (ap, n) for name, (ap, n, _) in groups.items()}
+
+
+def intervals_by_occlusion(dataset: PoseDataset, predictions: Predictions) -> dict[str, dict[str, float]]:
+    """As `by_occlusion`, with the 95 % bootstrap interval of each AP.
+
+    Returns {group: {"AP", "low", "high", "people"}}. Raises ValueError as `classify_errors` does.
+    """
+    result = {}
+    for name, (ap, people, stats) in _group_ap(dataset, predictions, _occlusion_groups(dataset)).items():
+        low, high = bootstrap.interval(stats)
+        result[name] = {"AP": ap, "low": low, "high": high, "people": people}
+    return result
+
+
+def _occlusion_groups(dataset: PoseDataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The members (N,) and joints (N, K) of each group of OCCLUSION_GROUPS."""
     labeled, hidden = _visibility(dataset) > 0, _visibility(dataset) == 1  # (N, K)
     share = hidden.sum(1) / labeled.sum(1)  # (N,)
     groups = {}
@@ -150,7 +190,22 @@ def by_occlusion(dataset: PoseDataset, predictions: Predictions) -> dict[str, tu
         name = f"{low:.0%} to {high:.0%} hidden" if high else "none hidden"
         members = (share > low) & (share <= high) if high else share == 0
         groups[name] = members, labeled
-    return _group_ap(dataset, predictions, groups)
+    return groups
+
+
+def person_oks(dataset: PoseDataset, predictions: Predictions) -> np.ndarray:
+    """OKS (N,) of each prediction with the person of its box, over the labeled joints.
+
+    Raises ValueError as `classify_errors` does.
+    """
+    _check_inputs(dataset, predictions)
+    sigmas = np.array(dataset.skeleton.sigmas)
+    similarity = []
+    for person, points in zip(dataset.instances, predictions.keypoints, strict=True):
+        labeled = person.keypoints[:, 2] > 0
+        annotated = person.keypoints[None, labeled, :2]  # (1, L, 2)
+        similarity.append(oks(points[labeled], annotated, np.array([person.area]), sigmas[labeled])[0])
+    return np.array(similarity)
 
 
 def failure_rates(dataset: PoseDataset, predictions: Predictions) -> dict[str, dict[str, float]]:
@@ -160,14 +215,7 @@ def failure_rates(dataset: PoseDataset, predictions: Predictions) -> dict[str, d
     that failed, first for all people, then for the six conditions of `_conditions`. A condition without
     people is left out. Raises ValueError as `classify_errors` does.
     """
-    _check_inputs(dataset, predictions)
-    sigmas = np.array(dataset.skeleton.sigmas)
-    similarity = []
-    for person, points in zip(dataset.instances, predictions.keypoints, strict=True):
-        labeled = person.keypoints[:, 2] > 0
-        annotated = person.keypoints[None, labeled, :2]  # (1, L, 2)
-        similarity.append(oks(points[labeled], annotated, np.array([person.area]), sigmas[labeled])[0])
-    failed = np.array(similarity) < FAILED  # (N,)
+    failed = person_oks(dataset, predictions) < FAILED  # (N,)
     groups = {"all": np.ones(len(failed), bool)} | _conditions(dataset)
     return {
         name: {"people": int(members.sum()), "failed": float(failed[members].mean())}

@@ -76,11 +76,13 @@ def sensitivity(
 
     explain: computes maps from images (B, 3, H, W). maps (B, H, W): those of `images`. The result is the
     largest of `samples` random changes, as in captum's sensitivity_max, which would compute `maps` again.
+    It is NaN for a map of zeros, for which a relative change is undefined.
     """
     generator = torch.Generator().manual_seed(seed)
     noises = [(2 * torch.rand(images.shape, generator=generator) - 1) * radius for _ in range(samples)]
     changes = [(explain(images + noise.to(images)) - maps).flatten(1).norm(dim=1) for noise in noises]  # (B,)
-    return torch.stack(changes).amax(0) / maps.flatten(1).norm(dim=1)
+    norm = maps.flatten(1).norm(dim=1)  # (B,)
+    return torch.where(norm > 0, torch.stack(changes).amax(0) / norm, torch.nan)
 
 
 @torch.no_grad()
@@ -117,6 +119,19 @@ def mass_in_mask(maps: Tensor, mask: Tensor) -> Tensor:
     """Share (B,) of the positive attribution inside a mask (B, H, W); NaN if there is none."""
     positive = maps.clamp(min=0)
     return (positive * mask).sum((1, 2)) / positive.sum((1, 2))
+
+
+def concentration(maps: Tensor, points: Tensor, members: Tensor, radius: float, stride: int = 1) -> Tensor:
+    """How many times more of a map lies near points than in a uniform map: (B,), NaN without points.
+
+    maps (B, h, w), not negative; cell i is centered on pixel stride * i. points (B, K, 2) as (x, y) in
+    pixels; members (B, K): which of them count. Near is within `radius` pixels.
+    """
+    rows, columns = torch.meshgrid(*map(torch.arange, maps.shape[1:]), indexing="ij")
+    cells = stride * torch.stack([columns, rows], -1).to(points)  # (h, w, 2)
+    distance = (cells - points[:, :, None, None]).norm(dim=-1)  # (B, K, h, w)
+    near = ((distance < radius) & members[..., None, None]).any(1).to(maps)  # (B, h, w)
+    return (maps * near).sum((1, 2)) / maps.sum((1, 2)) / near.mean((1, 2))
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> list[float]:

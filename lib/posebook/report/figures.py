@@ -112,12 +112,13 @@ def image_grid(
         ax.set_axis_off()
     for index, (ax, image) in enumerate(zip(axes, images, strict=False)):
         ax.imshow(image)
+        ax.autoscale(False)  # joints outside of the image must not change the scale
         if titles is not None:
             ax.set_title(titles[index], fontsize=8.5, fontweight="normal")
     return figure, axes[: len(images)]
 
 
-def _curve_metric(record: dict) -> str | None:
+def curve_metric(record: dict) -> str | None:
     """The primary metric in a record's learning curve, if it has one."""
     return next((m for m in PRIMARY_METRICS if any(e.get(m) is not None for e in record["curve"])), None)
 
@@ -132,8 +133,10 @@ def learning_curves(records: Sequence[dict]) -> Figure:
     for record in records:
         curve = record["curve"]
         left.plot([e["epoch"] for e in curve], [e["loss"] for e in curve], label=record["name"])
-        if metric := _curve_metric(record):
+        if metric := curve_metric(record):
             points = [(e["epoch"], e[metric]) for e in curve if e.get(metric) is not None]
+            if before := record.get("before"):  # the initial weights
+                points.insert(0, (0, before["metrics_without_flip"][metric]))
             right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=record["name"])
             metrics.append(metric)
     left.set(xlabel="epoch", ylabel="loss", title="Training loss")
@@ -142,28 +145,6 @@ def learning_curves(records: Sequence[dict]) -> Figure:
     if len(records) > 1:
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", fontsize=8.5)
-    return figure
-
-
-def legs(records: Sequence[dict]) -> Figure:
-    """The validation metric of one training that was continued in several runs, over the instances seen.
-
-    Each run starts from the weights of the one before it. Raises ValueError if no run has a metric.
-    """
-    metric = next(filter(None, map(_curve_metric, records)), None)
-    if metric is None:
-        raise ValueError("no record has a learning curve with a metric")
-    figure, ax = plt.subplots(figsize=(8, 3.2))
-    seen = 0
-    for number, record in enumerate(records, 1):
-        instances, curve = record["dataset"]["persons"], record["curve"]
-        points = [(seen + e["epoch"] * instances, e[metric]) for e in curve if metric in e]
-        if points:
-            ax.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"run {number}")
-        seen += curve[-1]["epoch"] * instances
-    ax.set(xlabel="training people seen, in thousands", ylabel=metric, ylim=(0, 1))
-    ax.xaxis.set_major_formatter(lambda instances, _: f"{instances / 1000:,.0f}")
-    ax.legend(ncols=len(records), loc="upper left")
     return figure
 
 
@@ -228,8 +209,11 @@ def attribution_overlay(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes
     """An attribution map (H, W) over the pale gray image (H, W, 3): teal above 0, orange below.
 
     Each map is scaled to the 99th percentile of its absolute values, and smoothed with a standard deviation
-    of 1 pixel.
+    of 1 pixel. A map of zeros is labeled.
     """
+    if not values.any():
+        text = ax.text(0.5, 0.5, "map is zero\neverywhere", transform=ax.transAxes, ha="center", va="center")
+        text.set(color="black", fontsize=7.5, bbox={"facecolor": "white", "linewidth": 0, "pad": 2})
     values = cv2.GaussianBlur(np.ascontiguousarray(values, np.float32), (0, 0), 1)
     values = np.clip(values / (np.quantile(np.abs(values), 0.99) or 1), -1, 1)
     ax.imshow(255 - (255 - image.mean(2)) / 2, cmap="gray", vmin=0, vmax=255)
@@ -239,41 +223,33 @@ def attribution_overlay(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes
     return ax
 
 
-def deletion_insertion_curves(cases: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Figure:
-    """Deletion and insertion curves side by side: the mean of each method, and each single curve faintly.
+def map_difference(
+    image: np.ndarray, maps: dict[str, np.ndarray], points: np.ndarray, zoom: bool = False
+) -> Figure:
+    """Two maps (h, w) of one image (H, W, 3) in one scale, and their difference: teal more, orange less.
 
-    cases: (method, deletion curves, insertion curves), the curves (B, steps + 1). A method may occur in
-    several cases.
+    The difference is the second map minus the first, in a scale of its own. points (P, 2): drawn as rings, as
+    (x, y) in pixels of the image. zoom: show only the surroundings of the points.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-    texts = ("deletion: lower is better", "deleted"), ("insertion: higher is better", "inserted")
-    for index, (ax, (title, action)) in enumerate(zip(axes, texts, strict=True)):
-        for i, method in enumerate(dict.fromkeys(name for name, *_ in cases)):
-            # (number of curves, steps + 1)
-            curves = np.concatenate([pair[index] for name, *pair in cases if name == method])
-            percent = np.linspace(0, 100, curves.shape[1])
-            ax.plot(percent, curves.T, color=f"C{i}", linewidth=0.6, alpha=0.3)
-            ax.plot(percent, curves.mean(0), color=f"C{i}", label=method)
-        ax.set(title=title, xlabel=f"{action} blocks, %", ylim=(-1, 1.6))
-    axes[0].set_ylabel("target: 0 gray image, 1 full image")
-    axes[1].legend(loc="lower right")
-    return figure
-
-
-def heatmap(table: pd.DataFrame, label: str) -> Figure:
-    """A table of numbers as colored cells that contain the numbers; label: of the color bar."""
-    figure, ax = plt.subplots(figsize=(1.6 + 0.85 * table.shape[1], 0.9 + 0.27 * len(table)))
-    values = table.to_numpy(float)
-    bound = np.nanmax(np.abs(values)) or 1
-    image = ax.imshow(values, cmap=SIGNED, vmin=-bound, vmax=bound, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            color = "white" if abs(value) > 0.75 * bound else INK
-            ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7.5, color=color)
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=30, ha="right")
-    ax.set_yticks(range(len(table)), [str(name).replace("_", " ") for name in table.index])
-    ax.grid(False)
-    figure.colorbar(image, ax=ax, label=label, shrink=0.7)
+    (first, second), (height, width) = maps.values(), image.shape[:2]
+    top, most = max(first.max(), second.max()), np.abs(second - first).max() or 1
+    layers = [
+        ("image", None, {}),
+        *((name, m, {"cmap": "magma", "vmin": 0, "vmax": top}) for name, m in maps.items()),
+    ]
+    layers.append(("difference", second - first, {"cmap": SIGNED, "vmin": -most, "vmax": most}))
+    figure, axes = plt.subplots(1, 4, figsize=(10, 3.0 if zoom else 3.6))
+    for ax, (title, values, scale) in zip(axes, layers, strict=True):
+        ax.imshow(image)
+        if values is not None:
+            extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+            ax.imshow(values, extent=extent, interpolation="bicubic", alpha=0.8, **scale)
+        ax.plot(*points.T, "o", color="none", markeredgecolor="white", markersize=9)
+        ax.set_title(title, fontsize=9)
+        ax.set_axis_off()
+        if zoom:
+            x, y = points.mean(0)
+            ax.set(xlim=(x - width / 4, x + width / 4), ylim=(y + height / 5, y - height / 5))
     return figure
 
 
