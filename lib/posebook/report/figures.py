@@ -21,17 +21,22 @@ from posebook.evaluation.metrics import PRIMARY_METRICS
 from posebook.report.colors import BLUE, GOLD, GRID, INK, MUTED, ORANGE, SIGNED, TEAL, box_color
 from posebook.skeletons import Skeleton
 
+CELL_INK = "#262626"  # on colored cells, which look the same in both color schemes of a page; seaborn's text
+
 
 def use_style() -> None:
     """Set the matplotlib style of all pages.
 
-    While a page is generated, plots are saved as PNG and SVG; posebook.report.html shows the smaller one.
+    While a page is generated, plots are saved as PNG and SVG, without a background, because pages have a
+    light and a dark color scheme.
     """
+    background = "white"
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell and "POSEBOOK_STILL" in os.environ:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("png", "svg")
+        background = "none"
     plt.rcParams.update(
         {
             "figure.dpi": 110,
@@ -57,7 +62,9 @@ def use_style() -> None:
             "lines.linewidth": 1.8,
             "legend.frameon": False,
             "image.interpolation": "nearest",
-            "savefig.facecolor": "white",
+            "figure.facecolor": background,
+            "axes.facecolor": background,
+            "savefig.facecolor": background,
         }
     )
 
@@ -268,7 +275,7 @@ def heatmap(table: pd.DataFrame, label: str) -> Figure:
     image = ax.imshow(values, cmap=SIGNED, vmin=-bound, vmax=bound, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            color = "white" if abs(value) > 0.75 * bound else INK
+            color = "white" if abs(value) > 0.75 * bound else CELL_INK
             ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7.5, color=color)
     ax.set_xticks(range(table.shape[1]), table.columns, rotation=30, ha="right")
     ax.set_yticks(range(len(table)), [str(name).replace("_", " ") for name in table.index])
