@@ -1,4 +1,4 @@
-// The interactive parts of a page: color scheme, sortable tables, 3D skeletons and search. Pages are readable without them.
+// The interactive parts of a page: color scheme, sortable tables, 3D skeletons, motion and search. Pages are readable without them.
 "use strict";
 {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -163,6 +163,21 @@
     makeInteractive(target).catch(() => target.querySelector(".live")?.remove());
   }), { rootMargin: "200px" });
   all("figure.scene[data-library]").forEach((figure) => observer.observe(figure));
+
+  // drawings that move without end: a button pauses them; they wait for it if the reader prefers less motion
+  all("figure.loop").forEach((figure) => {
+    const drawing = figure.querySelector("svg"), button = document.createElement("button");
+    const label = () => { button.textContent = drawing.animationsPaused() ? "play" : "pause"; };
+    button.type = "button";
+    button.addEventListener("click", () => {
+      if (drawing.animationsPaused()) drawing.unpauseAnimations();
+      else drawing.pauseAnimations();
+      label();
+    });
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) drawing.pauseAnimations();
+    label();
+    figure.append(button);
+  });
 
   // search: a passage must contain every word; matches in titles and headings have a higher weight
   const dialog = document.querySelector("dialog.search"), list = dialog.querySelector("ol");
