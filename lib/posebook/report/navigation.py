@@ -70,6 +70,8 @@ def in_order(pages: Iterable[Path]) -> list[Path]:
 def short_title(page: Path, heading: str) -> str:
     """The name of a page in the list, from the file name or from the heading up to a colon."""
     start = heading.split(":")[0]
+    if page == Path("index.html"):
+        return "Front page"
     if page.parent.name == "audit":
         alone = group_of(page)[0] in PAPERS.values()
         return "Claims" if alone else f"{start}: claims"
