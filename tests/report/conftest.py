@@ -43,8 +43,8 @@ def tree(tmp_path_factory) -> Path:
         )
     for name in ("published", "measured", "weights"):
         (folder / "data" / name).mkdir(parents=True)
-    for name in ("claims", "errata", "grid"):
-        (folder / "data" / f"{name}.csv").touch()
+    for name in ("claims.csv", "errata.csv", "grid.csv", "papers.csv", "verdicts.json"):
+        (folder / "data" / name).touch()
     for path in (ROOT / "data" / "weights").glob("*-synthetic.safetensors"):
         (folder / "data" / "weights" / path.name).touch()
     for name in ("dataset", "train", "evaluate", "benchmark", "attribution"):

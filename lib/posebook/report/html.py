@@ -180,10 +180,12 @@ def postprocess_html(text: str, page: Path, titles: dict[Path, str]) -> Beautifu
         scene["data-library"] = os.path.relpath(LIBRARY, page.parent)
     for image in soup.select("img"):
         image["alt"] = image.get("alt") or alt_text(image)
-    for plot in soup.select("figure > svg"):
-        plot.attrs |= {"role": "img", "aria-label": alt_text(plot)}
+    for figure in soup.select("figure:has(> svg)"):
+        plot = figure.svg
+        assert plot is not None  # by the selector
+        plot.attrs |= {"role": "img", "aria-label": plot.get("aria-label") or alt_text(plot)}
         if float(str(plot["width"]).removesuffix("pt")) > WIDE_PLOT:  # scrolls on narrow pages
-            plot.parent.attrs |= {"class": "wide", "tabindex": "0"}
+            figure.attrs |= {"class": "wide", "tabindex": "0"}
     for style in soup.select("style[scoped]"):  # pandas repeats it with every frame
         style.decompose()
     for table in soup.select("table"):

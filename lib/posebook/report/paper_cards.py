@@ -99,7 +99,7 @@ def verdict_bar(verdicts: Iterable[str]) -> str:
                 f'<rect x="{left:.1f}" y="0" width="{width:.1f}" height="12" style="fill: {color}"/>'
             )
             swatch = f'<i class="swatch" style="background: {color}"></i>'
-            words.append(f"{swatch}{counts[verdict]} {verdict}")
+            words.append(f'<span class="verdict">{swatch}{counts[verdict]} {verdict}</span>')
             left += width
     if not total:
         return "<p>no verdict yet</p>"
@@ -115,13 +115,13 @@ def paper_card(paper: Mapping[str, str], verdicts: Iterable[str]) -> str:
     lines = cells[["column", "value"]].itertuples(index=False)
     numbers = " · ".join(NUMBERS[column].format(value) for column, value in lines)
     code = f'<a href="{paper["code"]}">code</a>' if paper["code"] else "no public code"
-    weights = f"weights {paper['weights']}"
+    row = html.escape(paper["row"].replace("H2OT", PAPERS["H2OT"]))
     return (
         f"<article>{icon_svg(positions(*build_meta(paper)))}"
         f'<h3><a href="audit/{paper["audit"]}.ipynb">{PAPERS[paper["paper"]]}</a></h3>'
         f"<p>{html.escape(paper['title'].removeprefix(PAPERS[paper['paper']] + ': '))}. {paper['venue']}</p>"
-        f"<p><strong>{html.escape(paper['row'])}</strong>: {html.escape(numbers)}, as printed</p>"
-        f"{verdict_bar(verdicts)}<p>{code}; {weights}</p></article>"
+        f"<p><strong>{row}</strong>: {html.escape(numbers)}, as printed</p>"
+        f"{verdict_bar(verdicts)}<p>{code}; weights {paper['weights']}</p></article>"
     )
 
 

@@ -20,20 +20,21 @@ KINDS = {
     "starpose": "training of StarPose",
     "several": "training on two datasets",
     "throughput": "training speed",
-    "audit": "claims",
 }  # other kinds are words already
+NOT_RUNS = ("audit", "dataset")  # records of pages that count something, without a model
 SIZES = {"persons": "people", "clips": "clips"}  # field of a dataset's description -> unit
 MILLIMETERS = ("MPJPE", "P-MPJPE")
 
 
 def record_rows(records: Sequence[dict]) -> pd.DataFrame:
-    """One row per record, the newest first, all columns as text.
+    """One row per record of a run, the newest first, all columns as text.
 
-    The metric is the first number of a record; a record with a list of results has their count instead.
+    The metric is the first number of a record; a record with several groups of results has their count.
     The interval is over images. data: the dataset of the result, with its split and size.
     """
     rows = []
-    for record in sorted(records, key=lambda record: record.get("started", ""), reverse=True):
+    runs = [record for record in records if record["kind"] not in NOT_RUNS]
+    for record in sorted(runs, key=lambda record: record.get("started", ""), reverse=True):
         metric, value = _main_result(record["metrics"])
         interval = record.get("interval")
         started = datetime.fromisoformat(record["started"]) if record.get("started") else None
@@ -55,15 +56,16 @@ def record_rows(records: Sequence[dict]) -> pd.DataFrame:
 
 
 def _main_result(metrics: Any) -> tuple[str, str]:
-    """Name and value of the first number among the metrics."""
-    if isinstance(metrics, list):
+    """Name and value of the first number among the metrics, or the number of results if there is none."""
+    numbers = (
+        [] if isinstance(metrics, list) else [v for v in metrics.items() if isinstance(v[1], int | float)]
+    )
+    if not numbers:
         return "results", str(len(metrics))
-    name, value = next(((k, v) for k, v in metrics.items() if isinstance(v, int | float)), ("", ""))
-    if isinstance(value, int):
-        return name, str(value)
+    name, value = numbers[0]
     if name in MILLIMETERS:
         return f"{name}, mm", f"{value:.1f}"
-    return name, f"{value:.3f}" if name else ""
+    return name.replace("_", " "), str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
 def _model(name: str) -> str:
