@@ -68,7 +68,9 @@ def python_reprs(page: BeautifulSoup, lesson: bool = False) -> list[str]:
     """Representations of Python objects in outputs; lessons may show values, but no matplotlib objects."""
     pattern = MATPLOTLIB_REPR if lesson else PYTHON_REPR
     outputs = page.select(".outputs :is(pre.text, td, th, p, li)")
-    return [match[0][:60] for output in outputs for match in re.finditer(pattern, output.text)]
+    # Text marked as code is shown on purpose, e.g. a command with a JSON argument.
+    texts = ["".join(text for text in output.strings if not text.find_parent("code")) for output in outputs]
+    return [match[0][:60] for text in texts for match in re.finditer(pattern, text)]
 
 
 def names_from_code(page: BeautifulSoup) -> list[str]:

@@ -113,6 +113,14 @@ def test_plain_text_is_no_python_object(text):
     assert python_reprs(with_output(text)) == []
 
 
+def test_code_in_a_table_is_no_output():
+    command = "<td>run <code>--set '{\"input_size\": [384, 288]}'</code></td>"
+    page = BeautifulSoup(f'<main><div class="outputs"><table>{command}</table></div></main>', "html.parser")
+    assert python_reprs(page) == []
+    page.code.unwrap()
+    assert python_reprs(page)
+
+
 def test_lessons_may_show_values_but_no_matplotlib_objects():
     page = with_output("array([1]) <Axes: >")
     assert python_reprs(page) == ["array(", "<Axes"] and python_reprs(page, lesson=True) == ["<Axes"]
