@@ -127,7 +127,12 @@ def test_pareto_plot_never_connects_two_kinds_of_boxes():
 
 
 def test_coverage_heatmap_shows_runs_and_leaves_missing_cells_empty():
-    rows = [("A", "size", 3, 3), ("A", "accuracy", 4, 0), ("A", "accuracy", 1, 1), ("B", "size", 2, 1)]
+    rows = [
+        ("LAPX", "size", 3, 3),
+        ("LAPX", "accuracy", 4, 0),
+        ("LAPX", "accuracy", 1, 1),
+        ("HoT", "size", 2, 1),
+    ]
     counts = pd.DataFrame(rows, columns=["paper", "quantity", "count", "run"])
     ax = paper_cards.coverage_heatmap(counts, ["size", "accuracy"])
     texts = [text.get_text() for text in ax.texts]

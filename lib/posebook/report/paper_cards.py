@@ -176,11 +176,11 @@ def coverage_heatmap(counts: pd.DataFrame, quantities: Sequence[str]) -> Axes:
     counts: the columns paper, quantity, count (printed cells) and run (of these).
     """
     totals = counts.pivot_table(index="paper", columns="quantity", values=["count", "run"], aggfunc="sum")
-    totals = totals.reindex(counts["paper"].unique())
+    totals = totals.reindex([name for name in PAPERS.values() if name in totals.index])
     cells, run = (totals[name].reindex(columns=list(quantities)) for name in ("count", "run"))
     texts = run.map("{:.0f}".format) + " of " + cells.map("{:.0f}".format)
     figure, ax = plt.subplots(figsize=(7.5, 0.42 * len(cells) + 0.9))
-    palette = sns.light_palette(TEAL, as_cmap=True)
+    palette = sns.light_palette("#0a716c", as_cmap=True)  # not a color of the page: the same in both schemes
     style = {"cmap": palette, "vmin": 0, "vmax": 1, "linewidths": 2, "linecolor": "none", "fmt": ""}
     sns.heatmap(run / cells, annot=texts, mask=cells.isna(), cbar=False, ax=ax, **style)
     ax.set(xlabel="", ylabel="")
