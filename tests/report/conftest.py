@@ -43,9 +43,9 @@ def tree(tmp_path_factory) -> Path:
         )
     for name in ("published", "measured", "weights"):
         (folder / "data" / name).mkdir(parents=True)
-    for name in ("claims", "errata", "figures", "grid"):
-        (folder / "data" / f"{name}.csv").touch()
-    (folder / "data" / "verdicts.json").touch()
+    names = "claims.csv", "errata.csv", "figures.csv", "grid.csv", "papers.csv", "studies.csv", "verdicts.json"
+    for name in names:
+        (folder / "data" / name).touch()
     for path in (ROOT / "data" / "weights").glob("*-synthetic.safetensors"):
         (folder / "data" / "weights" / path.name).touch()
     for name in ("dataset", "train", "evaluate", "benchmark", "attribution"):

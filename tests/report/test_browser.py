@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from report_helpers import executed_notebook, with_a_scene
 
 from page_helpers import CHROMIUM, CHROMIUM_FLAGS, is_from_page
@@ -103,6 +103,63 @@ def test_table_is_sorted_by_header(report, chromium):
     assert names()[1:] == ["T", "", "S", "L", "M", "all"] and not tab.query_selector("[aria-sort]")
     seconds.click()
     assert names()[1:] == ["T", "", "S", "M", "L", "all"]
+    tab.close()
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory) -> Path:
+    """A page with a filtered table and an animated drawing."""
+    folder = tmp_path_factory.mktemp("moving")
+    rows = "".join(f"<tr><td>{name}</td><td>{i}</td></tr>" for i, name in enumerate(("LAPX", "LAP", "HoT")))
+    head = "<thead><tr><th>model</th><th>AP</th></tr></thead>"
+    animation = '<animate attributeName="cx" dur="1s" values="0;9;0" repeatCount="indefinite"/>'
+    drawing = f'<svg width="20" height="20"><circle r="3">{animation}</circle></svg>'
+    shown = (
+        f'<div class="filter"><table>{head}<tbody>{rows}</tbody></table></div>'
+        f'<figure class="loop">{drawing}</figure>'
+    )
+    output = new_output("display_data", {"text/html": shown, "text/plain": ""})
+    cells = [new_markdown_cell("# Title"), new_code_cell("shown()", outputs=[output])]
+    nbformat.write(new_notebook(cells=cells), folder / "index.ipynb")
+    html.export([folder / "index.ipynb"], folder / "html")
+    return folder / "html/index.html"
+
+
+def test_filter_shows_rows_with_all_words(moving, chromium):
+    tab = chromium.new_page()
+    tab.goto(moving.as_uri())
+    visible = "[...document.querySelectorAll('tbody tr')].filter(row => row.checkVisibility()).length"
+    assert tab.evaluate(visible) == 3
+    tab.get_by_role("searchbox", name="filter rows").fill("lap 1")
+    assert tab.evaluate(visible) == 1 and tab.inner_text(".filter [role=status]") == "1 of 3 rows"
+    tab.get_by_role("button", name="AP").click()  # sorting keeps the filter
+    assert tab.evaluate(visible) == 1
+    tab.close()
+
+
+@pytest.mark.parametrize("motion, first", [("no-preference", "pause"), ("reduce", "play")])
+def test_motion_can_be_paused_and_waits_for_readers_who_prefer_less(motion, first, moving, chromium):
+    tab = chromium.new_page(reduced_motion=motion)
+    tab.goto(moving.as_uri())
+    paused = "document.querySelector('.loop svg').animationsPaused()"
+    button = tab.locator(".loop button")
+    assert button.inner_text() == first and tab.evaluate(paused) == (first == "play")
+    button.click()
+    assert button.inner_text() != first and tab.evaluate(paused) == (first == "pause")
+    tab.close()
+
+
+def test_only_the_current_group_of_pages_is_open(report, chromium):
+    tab = chromium.new_page(viewport={"width": 400, "height": 800})
+    tab.goto((report / "tables/speed.html").as_uri())
+    tab.click(".menu > summary")
+    assert tab.is_visible(".menu a[aria-current]") and not tab.is_visible("aside")
+    tab.goto((report / "index.html").as_uri())
+    tab.click(".menu > summary")
+    speed = tab.locator(".menu a", has_text="Speed")
+    assert not speed.is_visible()
+    tab.click(".menu summary:has-text('StarNet-Pose')")
+    assert speed.is_visible()
     tab.close()
 
 

@@ -1,9 +1,12 @@
 """Export of executed notebooks to pages, and what `make reproduce` would run after a change."""
 
+import io
 import json
 import re
+from copy import deepcopy
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
@@ -17,7 +20,7 @@ from report_helpers import (
 
 from helpers import ROOT
 from page_helpers import broken_links
-from posebook.report import browser, html, notebooks
+from posebook.report import browser, colors, html, notebooks, page_cells
 
 
 def test_page_loads_nothing(page):
@@ -52,11 +55,42 @@ def test_no_plotly_script_without_scene(report):
     assert not (report / "plotly.min.js").exists()
 
 
-def test_code_is_folded_but_not_outputs(page):
+def test_code_is_folded_below_its_output(page):
     (fold,) = [fold for fold in page.select("details.code") if fold["class"] == ["code"]]
     assert "open" not in fold.attrs and "kl(p, q)" in fold.text.replace("\xa0", " ")
-    assert "epoch 1 done" in page.select_one(".outputs").text
+    assert "epoch 1 done" in fold.find_previous_sibling().text
     assert not page.select_one("details img, details.code:not(.solution) .outputs")
+
+
+def code(source: str, output: str = "") -> nbformat.NotebookNode:
+    outputs = [new_output("stream", name="stdout", text=output)] if output else []
+    return new_code_cell(source, outputs=outputs)
+
+
+def test_code_without_output_makes_one_fold_per_section(tmp_path):
+    cells = [new_markdown_cell("# Title"), code("a = 1"), code("b = 2"), new_markdown_cell("Prose.")]
+    cells += [code("print(a)", "1"), code("c = 3"), new_markdown_cell("## Next"), code("d = 4")]
+    folded = page_cells.fold_code(deepcopy(cells))
+    assert [cell.metadata.get("folded") for cell in folded] == [
+        None,
+        None,
+        ["a = 1", "b = 2", "print(a)"],
+        ["c = 3"],
+        None,
+        ["d = 4"],
+    ]
+    for folder in (".", "learn"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        nbformat.write(new_notebook(cells=cells), tmp_path / folder / "index.ipynb")
+    html.export([tmp_path / "index.ipynb", tmp_path / "learn/index.ipynb"], tmp_path / "html")
+    result, lesson = (
+        BeautifulSoup((tmp_path / "html" / name).read_text(), "html.parser").main
+        for name in ("index.html", "learn/index.html")
+    )
+    assert [len(fold.select("pre")) for fold in result.select("details")] == [3, 1, 1]
+    assert not lesson.select("details")  # a lesson shows its code where it stands
+    texts = [pre.text.replace("\xa0", " ").strip() for pre in lesson.select("pre")]
+    assert texts == ["a = 1", "b = 2", "print(a)", "1", "c = 3", "d = 4"]
 
 
 def test_solution_is_folded_with_output(page):
@@ -82,14 +116,43 @@ def test_progress_bars_and_widgets_are_removed(page):
     assert "HBox" not in page.text
 
 
-@pytest.mark.parametrize("length, kept", [(300, "image/svg+xml"), (3000, "image/png")])
-def test_smaller_image_format_is_used(length, kept):
-    both = {"image/png": "A" * 800, "image/svg+xml": "<svg>" + "." * length}
-    assert set(html.pick_smaller_format({"data": both})["data"]) == {kept}
+@pytest.mark.parametrize("length, kept", [(3000, "image/svg+xml"), (2_000_000, "image/png")])
+def test_plot_is_an_svg_unless_it_is_very_large(length, kept):
+    both = {"image/png": "A" * 800, "image/svg+xml": f"<svg>{'.' * length}</svg>"}
+    assert set(page_cells.prefer_svg({"data": both})["data"]) == {kept}
     alone = {"data": {"image/png": "A"}}
-    assert (
-        html.pick_smaller_format(alone) == {"data": {"image/png": "A"}} and html.pick_smaller_format({}) == {}
-    )
+    assert page_cells.prefer_svg(alone) == {"data": {"image/png": "A"}} and page_cells.prefer_svg({}) == {}
+
+
+def plot_in_svg(color: str) -> str:
+    stream = io.StringIO()
+    with plt.rc_context({"figure.facecolor": "none", "axes.facecolor": "none", "text.color": colors.INK}):
+        figure, ax = plt.subplots(figsize=(8, 3))
+        ax.fill_between([0, 1], [1, 2], color=color, clip_on=True)
+        ax.set_title("a title")
+        figure.savefig(stream, format="svg")
+    plt.close(figure)
+    return stream.getvalue()
+
+
+def test_plots_follow_the_color_scheme_and_have_unique_ids(tmp_path):
+    cells = [new_markdown_cell("# Title\n\nThe loss falls. It does.")]
+    for color in (colors.TEAL, colors.ORANGE):
+        svg = new_output("display_data", {"image/svg+xml": plot_in_svg(color), "text/plain": "<Figure>"})
+        cells.append(new_code_cell("plot()", outputs=[svg]))
+    nbformat.write(new_notebook(cells=cells), tmp_path / "index.ipynb")
+    html.export([tmp_path / "index.ipynb"], tmp_path / "html")
+    page = BeautifulSoup((tmp_path / "html/index.html").read_text(), "html.parser")
+    plots = page.select("figure.wide > svg")
+    assert [plot["aria-label"] for plot in plots] == ["Title. The loss falls"] * 2
+    for plot, color in zip(plots, ("accent", "warm"), strict=True):
+        drawn = str(plot)
+        assert f"fill: var(--{color})" in drawn and "fill: var(--ink)" in drawn
+        assert "#ffffff" not in drawn and colors.TEAL not in drawn and "<style" not in drawn
+        references = set(re.findall(r'(?:url\(|href=")#([^")]+)', drawn))
+        assert references and references == {element["id"] for element in plot.select("[id]")}
+    ids = [element["id"] for element in page.select("[id]")]
+    assert len(ids) == len(set(ids))
 
 
 def test_parameters_show_value_and_meaning(page):
@@ -181,7 +244,7 @@ def test_stopped_notebook_is_marked_in_every_list_of_pages(stopped):
 
 def test_parameters_with_syntax_error_do_not_stop_export():
     cell = new_code_cell("seed = = 1", metadata={"tags": ["parameters"]})
-    assert html.parameters(new_notebook(cells=[cell])) == []
+    assert page_cells.parameters(new_notebook(cells=[cell])) == []
 
 
 def test_links_point_to_pages(page, report):

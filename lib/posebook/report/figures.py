@@ -21,17 +21,22 @@ from posebook.evaluation.metrics import PRIMARY_METRICS
 from posebook.report.colors import BLUE, GOLD, GRID, INK, MUTED, ORANGE, SIGNED, TEAL, box_color
 from posebook.skeletons import Skeleton
 
+CELL_INK = "#262626"  # on colored cells, which look the same in both color schemes of a page; seaborn's text
+
 
 def use_style() -> None:
     """Set the matplotlib style of all pages.
 
-    While a page is generated, plots are saved as PNG and SVG; posebook.report.html shows the smaller one.
+    While a page is generated, plots are saved as PNG and SVG, without a background, because pages have a
+    light and a dark color scheme.
     """
+    background = "white"
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell and "POSEBOOK_STILL" in os.environ:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("png", "svg")
+        background = "none"
     plt.rcParams.update(
         {
             "figure.dpi": 110,
@@ -57,7 +62,9 @@ def use_style() -> None:
             "lines.linewidth": 1.8,
             "legend.frameon": False,
             "image.interpolation": "nearest",
-            "savefig.facecolor": "white",
+            "figure.facecolor": background,
+            "axes.facecolor": background,
+            "savefig.facecolor": background,
         }
     )
 

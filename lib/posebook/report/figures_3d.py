@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from posebook.lifting.camera import Camera
 from posebook.lifting.skeleton import BONES, H36M
-from posebook.report.colors import GRID, INK, MUTED
+from posebook.report.colors import INK, MUTED
 from posebook.skeletons import LEFT, MIDDLE, RIGHT
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def scene(
     from IPython.display import HTML
 
     static, stream = still(upright_poses, beside), io.BytesIO()
-    static.savefig(stream, format="png", dpi=110)
+    static.savefig(stream, format="png", dpi=110, transparent=True)
     plt.close(static)
     image = base64.b64encode(stream.getvalue()).decode()
     words = html.escape(alt or f"{', '.join(poses)}: skeletons in a few frames of the motion")
@@ -148,9 +148,9 @@ def still(poses: Mapping[str, np.ndarray], beside: bool = True, num_frames: int 
                 for a, b in BONES:
                     color = H36M.colors[b]
                     ax.plot(x[[a, b]], z[[a, b]], color=color, lw=width, ls=linestyle, solid_capstyle="round")
-        ax.axhline(0, color=GRID, linewidth=1)
+        ax.axhline(0, color=MUTED, linewidth=1)
         ax.set(xlim=(-0.8, 1.2 * num_frames - 0.4), ylim=(-0.2, top + 0.15), aspect="equal")
-        ax.set_title(" — ".join(names) + (" (dashed)" if len(names) == 2 else ""), fontsize=9)
+        ax.set_title(" — ".join(names) + (" (dashed)" if len(names) == 2 else ""), fontsize=9, color=MUTED)
         ax.set_axis_off()
     return plot
 

@@ -7,15 +7,13 @@ from another host. Beside the pages, search.js contains their text for the searc
 figures, if a page has any.
 """
 
-import ast
 import json
 import os
 import re
-from itertools import chain, count, groupby
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from bs4 import BeautifulSoup, Tag
 from jinja2 import pass_context
 from latex2mathml.converter import convert as mathml
@@ -24,8 +22,10 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from tqdm import tqdm
 
+from posebook.report import navigation
+from posebook.report.page_cells import first_heading, parameters, read_notebook
+
 HERE = Path(__file__).resolve().parent
-GROUPS = {"audit": "Audits", "attribution": "Attribution by model", "tables": "Tables", "learn": "Lessons"}
 # Commands that latex2mathml does not support -> equivalent ones.
 TEX_SUBSTITUTES = {r"\operatorname*": r"\mathrm", r"\arg": r"\mathrm{arg}\,", "{aligned}": "{align*}"}
 LOADS = "img[src], script[src], link[href], iframe[src], source[src], video[src], audio[src], object[data]"
@@ -33,6 +33,7 @@ LIBRARY = "plotly.min.js"
 # Colors of posebook.report.colors -> their names in style.css. Importing that module would import torch.
 PALETTE = {
     "#1f2933": "ink",
+    "#000000": "ink",
     "#66737f": "muted",
     "#e6eaee": "line",
     "#0b7a75": "accent",
@@ -41,7 +42,7 @@ PALETTE = {
     "#2f6690": "blue",
 }
 COLOR = re.compile("|".join(PALETTE), re.IGNORECASE)
-PAPERMILL_TAGS = {"injected-parameters", "papermill-error-cell-tag"}
+WIDE_PLOT = 480  # points; the text of wider plots is too small on a phone
 NUMBER = re.compile(r"[−+-]?[\d.,]+\s*(%|M|G|ms|s)?|[–—-]|nan|NaN|None")
 
 
@@ -98,13 +99,14 @@ class PageExporter(HTMLExporter):
 
 
 def export(executed: list[Path], html: Path) -> None:
-    """Write a page under `html` for every executed notebook, with links to all pages in the order given.
+    """Write a page under `html` for every executed notebook, with links to all pages.
 
     The common folder of the notebooks is the root of the pages; X.failed.ipynb becomes the page X. Raises
     ValueError for a page that would load anything from another host.
     """
     root = Path(os.path.commonpath([path.parent for path in executed]))
-    notebooks = {page_path(path.relative_to(root)): read_notebook(path) for path in executed}
+    paths = {page_path(path.relative_to(root)): path for path in executed}
+    notebooks = {page: read_notebook(paths[page], page) for page in navigation.in_order(paths)}
     titles = {page: first_heading(notebook, page) for page, notebook in notebooks.items()}
     stopped = {page for page, nb in notebooks.items() if "stopped" in nb.metadata.get("posebook", {})}
     exporter = PageExporter(template_name="template", extra_template_basedirs=[str(HERE)])
@@ -131,81 +133,20 @@ def page_path(notebook: Path) -> Path:
     return notebook.with_name(notebook.name.removesuffix(".ipynb").removesuffix(".failed") + ".html")
 
 
-def read_notebook(path: Path) -> NotebookNode:
-    """A notebook without progress bars, widgets, papermill's own cells, and the larger format of images."""
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells = [cell for cell in notebook.cells if not PAPERMILL_TAGS & set(tags(cell))]
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [pick_smaller_format(output) for output in cell.outputs if is_shown(output)]
-    return notebook
-
-
-def pick_smaller_format(output: dict) -> dict:
-    """An output with only the smaller one of an image's PNG and SVG versions."""
-    data = output.get("data", {})
-    if {"image/png", "image/svg+xml"} <= data.keys():
-        svg_size = len(data["image/svg+xml"].encode()) * 4 / 3  # the page contains it in Base64, like the PNG
-        del data["image/png" if svg_size < len(data["image/png"]) else "image/svg+xml"]
-    return output
-
-
-def is_shown(output: NotebookNode) -> bool:
-    if output.output_type == "stream":
-        return output.name == "stdout"
-    return not any("widget" in mime_type for mime_type in output.get("data", {}))
-
-
-def tags(cell: NotebookNode) -> list[str]:
-    return cell.metadata.get("tags", [])
-
-
-def first_heading(notebook: NotebookNode, page: Path) -> str:
-    """The text of the notebook's first level-1 heading; raises ValueError if there is none."""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown" and (match := re.search(r"^# +(.+)$", cell.source, re.MULTILINE)):
-            return match[1].replace("`", "").replace("*", "").strip()
-    raise ValueError(f"{page}: the notebook has no level-1 heading")
-
-
-def short_title(page: Path, heading: str) -> str:
-    """The name in the list of pages: from the file name of a table or model, or the start of the heading."""
-    if page.parent.name == "attribution":
-        return page.stem
-    if page.parent.name == "tables":
-        paper = heading.split(":")[0]
-        if page.stem.startswith(paper.lower()):
-            return paper + page.stem[len(paper) :].replace("_", " ")
-        return page.stem.replace("_", " ").capitalize()
-    return heading.split(":")[0]
-
-
 def page_context(page: Path, notebook: NotebookNode, titles: dict[Path, str], stopped: set[Path]) -> dict:
     """The variables of the template for a page, besides its cells."""
-    pages = list(titles)
-    entries: list[dict[str, Any]] = [
-        {
-            "title": short_title(other, heading),
-            "href": os.path.relpath(other, page.parent),
-            "here": other == page,
-            "stopped": other in stopped,
-        }
-        for other, heading in titles.items()
-    ]
-    position = pages.index(page)
+    groups = navigation.page_groups(page, titles, stopped)
+    entries = [entry for group in groups for entry in group["pages"]]
+    position = next(i for i, entry in enumerate(entries) if entry["here"])
     neighbors = {
         name: entries[i]
         for name, i in (("previous", position - 1), ("next", position + 1))
-        if 0 <= i < len(pages)
+        if 0 <= i < len(entries)
     }
-    groups = [
-        {"title": GROUPS.get(folder, ""), "pages": [entry for _, entry in members]}
-        for folder, members in groupby(zip(pages, entries, strict=True), lambda pair: str(pair[0].parent))
-    ]
     run = notebook.metadata.get("papermill", {})
     return {
         "title": titles[page],
-        "home": entries[0]["href"],
+        "home": os.path.relpath("index.html", page.parent),
         "groups": groups,
         "search": os.path.relpath("search.js", page.parent),
         "style": (HERE / "template" / "style.css").read_text(encoding="utf-8"),
@@ -216,29 +157,6 @@ def page_context(page: Path, notebook: NotebookNode, titles: dict[Path, str], st
         **notebook.metadata.get("posebook", {}),
         **neighbors,
     }
-
-
-def parameters(notebook: NotebookNode) -> list[dict]:
-    """Name, value in this run and meaning of each parameter, by the tagged cell and papermill's metadata."""
-    cell = next((cell for cell in notebook.cells if "parameters" in tags(cell)), None)
-    if cell is None:
-        return []
-    injected = notebook.metadata.get("papermill", {}).get("parameters", {})
-    lines = cell.source.splitlines()
-    rows = []
-    try:
-        body = ast.parse(cell.source).body
-    except SyntaxError:  # it stopped the notebook, and the page shows it there
-        return []
-    for node in body:
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            # Parsed code has end positions, and a parameter has a name and a default.
-            assert isinstance(target, ast.Name) and node.value and node.end_lineno
-            value = repr(injected[target.id]) if target.id in injected else ast.unparse(node.value)
-            comment = lines[node.end_lineno - 1][node.end_col_offset :].strip().lstrip("# ")
-            rows.append({"name": target.id, "value": value, "meaning": comment})
-    return rows
 
 
 def postprocess_html(text: str, page: Path, titles: dict[Path, str]) -> BeautifulSoup:
@@ -262,6 +180,12 @@ def postprocess_html(text: str, page: Path, titles: dict[Path, str]) -> Beautifu
         scene["data-library"] = os.path.relpath(LIBRARY, page.parent)
     for image in soup.select("img"):
         image["alt"] = image.get("alt") or alt_text(image)
+    for figure in soup.select("figure:has(> svg)"):
+        plot = figure.svg
+        assert plot is not None  # by the selector
+        plot.attrs |= {"role": "img", "aria-label": plot.get("aria-label") or alt_text(plot)}
+        if float(str(plot["width"]).removesuffix("pt")) > WIDE_PLOT:  # scrolls on narrow pages
+            figure.attrs |= {"class": "wide", "tabindex": "0"}
     for style in soup.select("style[scoped]"):  # pandas repeats it with every frame
         style.decompose()
     for table in soup.select("table"):

@@ -1,4 +1,4 @@
-// The interactive parts of a page: color scheme, sortable tables, 3D skeletons and search. Pages are readable without them.
+// The interactive parts of a page: color scheme, sortable and filtered tables, 3D skeletons, motion and search. Pages are readable without them.
 "use strict";
 {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -73,6 +73,22 @@
     });
   }
   all("main .outputs table").forEach(sortable);
+
+  // tables in div.filter: a field shows only the rows that contain all words
+  all("main .filter").forEach((box) => {
+    const rows = [...box.querySelector("tbody").rows], line = document.createElement("p"), count = document.createElement("span");
+    const words = Object.assign(document.createElement("input"), { type: "search", placeholder: "filter rows", ariaLabel: "filter rows" });
+    const filter = () => {
+      const terms = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+      rows.forEach((row) => { row.hidden = !terms.every((word) => row.textContent.toLowerCase().includes(word)); });
+      count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+    };
+    count.role = "status";
+    words.addEventListener("input", filter);
+    filter();
+    line.append(words, count);
+    box.prepend(line);
+  });
 
   // 3D skeletons: plotly.js, a file beside the pages, is loaded when the first skeleton comes into view;
   // the static image remains if the file is missing or the browser has no WebGL
@@ -163,6 +179,21 @@
     makeInteractive(target).catch(() => target.querySelector(".live")?.remove());
   }), { rootMargin: "200px" });
   all("figure.scene[data-library]").forEach((figure) => observer.observe(figure));
+
+  // drawings that move without end: a button pauses them; they wait for it if the reader prefers less motion
+  all("figure.loop").forEach((figure) => {
+    const drawing = figure.querySelector("svg"), button = document.createElement("button");
+    const label = () => { button.textContent = drawing.animationsPaused() ? "play" : "pause"; };
+    button.type = "button";
+    button.addEventListener("click", () => {
+      if (drawing.animationsPaused()) drawing.unpauseAnimations();
+      else drawing.pauseAnimations();
+      label();
+    });
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) drawing.pauseAnimations();
+    label();
+    figure.append(button);
+  });
 
   // search: a passage must contain every word; matches in titles and headings have a higher weight
   const dialog = document.querySelector("dialog.search"), list = dialog.querySelector("ol");

@@ -1,0 +1,92 @@
+"""All recorded runs in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from posebook.papers.names import PAPERS, display_name
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+KINDS = {
+    "train": "training",
+    "evaluate": "evaluation",
+    "lift": "training of a lifter",
+    "starpose": "training of StarPose",
+    "several": "training on two datasets",
+    "throughput": "training speed",
+}  # other kinds are words already
+NOT_RUNS = ("audit", "dataset")  # records of pages that count something, without a model
+SIZES = {"persons": "people", "clips": "clips"}  # field of a dataset's description -> unit
+MILLIMETERS = ("MPJPE", "P-MPJPE")
+
+
+def record_rows(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per record of a run, the newest first, all columns as text.
+
+    The metric is the first number of a record; a record with several groups of results has their count.
+    The interval is over images. data: the dataset of the result, with its split and size.
+    """
+    rows = []
+    runs = [record for record in records if record["kind"] not in NOT_RUNS]
+    for record in sorted(runs, key=lambda record: record.get("started", ""), reverse=True):
+        metric, value = _main_result(record["metrics"])
+        interval = record.get("interval")
+        started = datetime.fromisoformat(record["started"]) if record.get("started") else None
+        rows.append(
+            {
+                "run": KINDS.get(record["kind"], record["kind"]),
+                "model": _model(record.get("model") or ""),
+                "data": _data(record.get("evaluated") or record.get("dataset")),
+                "metric": metric,
+                "value": value,
+                "95 % interval": "{:.3f} to {:.3f}".format(*interval) if interval else "",
+                "seed": str(record.get("seed", "")),
+                "date": started.strftime("%Y-%m-%d") if started else "",
+                "commit": ((record.get("code") or {}).get("commit") or "")[:7],
+                "from": "archive" if record.get("kept") else "this machine",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _main_result(metrics: Any) -> tuple[str, str]:
+    """Name and value of the first number among the metrics, or the number of results if there is none."""
+    numbers = (
+        [] if isinstance(metrics, list) else [v for v in metrics.items() if isinstance(v[1], int | float)]
+    )
+    if not numbers:
+        return "results", str(len(metrics))
+    name, value = numbers[0]
+    if name in MILLIMETERS:
+        return f"{name}, mm", f"{value:.1f}"
+    return name.replace("_", " "), str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _model(name: str) -> str:
+    """The display name of a model or a paper; other names, such as those of other projects, stay."""
+    try:
+        return PAPERS.get(name) or display_name(name)
+    except ValueError:
+        return name
+
+
+def _data(dataset: dict | None) -> str:
+    """Name, split and size of a dataset."""
+    if not dataset:
+        return ""
+    counted = next((f"{dataset[unit]:,} {word}" for unit, word in SIZES.items() if unit in dataset), "")
+    return ", ".join(filter(None, [f"{dataset['name']} {dataset['split']}", counted]))
+
+
+def record_table(records: Sequence[dict]) -> HTML:
+    """`record_rows` as a table that a page lets its reader filter and sort."""
+    from IPython.display import HTML
+
+    table = record_rows(records).style.hide(axis="index").to_html()
+    return HTML(f'<div class="filter">{table}</div>')

@@ -1,0 +1,70 @@
+"""The table of all records."""
+
+from bs4 import BeautifulSoup
+
+from posebook import records
+from posebook.report import record_table
+
+TRAINING = {
+    "kind": "train",
+    "model": "starnet-pose-t",
+    "dataset": {"name": "synthetic", "split": "train", "persons": 2445},
+    "evaluated": {"name": "synthetic", "split": "val", "persons": 1756},
+    "metrics": {"AP": 0.5512, "AR": 0.6},
+    "interval": [0.527, 0.577],
+    "seed": 3,
+    "started": "2026-01-02T03:04:05Z",
+    "code": {"commit": "0123456789abcdef"},
+    "kept": True,
+}
+LIFTER = TRAINING | {
+    "kind": "lift",
+    "model": "mixste",
+    "evaluated": {"name": "motion", "split": "val", "clips": 40},
+    "metrics": {"MPJPE": 88.817},
+    "interval": None,
+    "started": "2026-01-03T03:04:05Z",
+    "kept": False,
+}
+BENCHMARK = TRAINING | {
+    "kind": "benchmark",
+    "model": None,
+    "dataset": None,
+    "evaluated": None,
+    "metrics": [{}, {}],
+}
+
+
+def test_a_row_has_data_metric_interval_date_and_commit():
+    newest, training, benchmark = record_table.record_rows([TRAINING, BENCHMARK, LIFTER]).to_dict("records")
+    assert training == {
+        "run": "training",
+        "model": "StarNet-Pose-T",
+        "data": "synthetic val, 1,756 people",
+        "metric": "AP",
+        "value": "0.551",
+        "95 % interval": "0.527 to 0.577",
+        "seed": "3",
+        "date": "2026-01-02",
+        "commit": "0123456",
+        "from": "archive",
+    }
+    assert (newest["model"], newest["metric"], newest["value"]) == ("MixSTE", "MPJPE, mm", "88.8")
+    assert newest["data"] == "motion val, 40 clips" and newest["from"] == "this machine"
+    assert (benchmark["model"], benchmark["metric"], benchmark["value"]) == ("", "results", "2")
+
+
+def test_unknown_models_keep_their_name_and_counts_of_pages_are_left_out():
+    rows = record_table.record_rows([TRAINING | {"model": "movenet"}, TRAINING | {"kind": "audit"}])
+    assert list(rows["model"]) == ["movenet"]
+
+
+def test_every_archived_record_has_a_row():
+    archived = [
+        record for record in records.load(records.ARCHIVE) if record["kind"] not in record_table.NOT_RUNS
+    ]
+    table = BeautifulSoup(record_table.record_table(archived).data, "html.parser")
+    assert len(table.select(".filter tbody tr")) == len(archived)
+    rows = record_table.record_rows(archived)
+    assert (rows[["run", "metric", "value", "date", "commit"]] != "").all(axis=None)
+    assert rows["date"].is_monotonic_decreasing
