@@ -43,8 +43,8 @@ def tree(tmp_path_factory) -> Path:
         )
     for name in ("published", "measured", "weights"):
         (folder / "data" / name).mkdir(parents=True)
-    names = "claims.csv", "errata.csv", "figures.csv", "grid.csv", "papers.csv", "studies.csv", "verdicts.json"
-    for name in names:
+    data = "claims.csv", "errata.csv", "figures.csv", "grid.csv", "papers.csv", "studies.csv", "verdicts.json"
+    for name in data:
         (folder / "data" / name).touch()
     for path in (ROOT / "data" / "weights").glob("*-synthetic.safetensors"):
         (folder / "data" / "weights" / path.name).touch()
