@@ -19,8 +19,20 @@ NOTEBOOKS = sorted(
 LEARN = ROOT / "notebooks/learn"
 COURSE = list(csv.DictReader((LEARN / "course.csv").read_text(encoding="utf-8").splitlines()))
 LESSONS = [LEARN / f"{row['lesson']}.ipynb" for row in COURSE]
+# Pages that still declare a parameter which they do not read.
+SHARED_PARAMETERS = {
+    f"{page}.ipynb"
+    for page in (
+        "benchmark",
+        "dataset",
+        "index",
+        "predict",
+        "predict_3d",
+        "tables/architecture",
+        "tables/complexity",
+    )
+}
 LINK = re.compile(r"\]\(([^)#\s]+)")
-COMMON_PARAMETERS = {"model", "dataset", "data_root", "profile", "device", "seed", "out_dir"}
 
 
 def name(path) -> str:
@@ -76,6 +88,11 @@ def test_is_half_prose_in_short_cells(notebook):
     assert statistics.median(len(cell.source.splitlines()) for cell in cells) < 8
 
 
+def assigned(cell) -> set[str]:
+    """The names that a cell of parameters assigns."""
+    return {node.targets[0].id for node in ast.parse(cell.source).body}
+
+
 def test_parameters_each_with_a_comment(path, notebook):
     tagged = [cell for cell in code(notebook) if "parameters" in tags(cell)]
     if path.parent == LEARN:
@@ -84,8 +101,17 @@ def test_parameters_each_with_a_comment(path, notebook):
     (cell,) = tagged
     lines = cell.source.splitlines()
     assert all("  # " in line for line in lines), "every parameter needs a comment"
-    names = {node.targets[0].id for node in ast.parse(cell.source).body}
-    assert names >= COMMON_PARAMETERS
+    assert assigned(cell)
+
+
+def test_declares_only_parameters_that_a_later_cell_reads(path, notebook):
+    if path.parent in (LEARN, ROOT / "notebooks/audit") or name(path) in SHARED_PARAMETERS:
+        pytest.skip("takes the parameters that pages had in common")
+    cells = code(notebook)
+    place = next(i for i, cell in enumerate(cells) if "parameters" in tags(cell))
+    nodes = [node for cell in cells[place + 1 :] for node in ast.walk(ast.parse(cell.source))]
+    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    assert not assigned(cells[place]) - read, "parameters that no cell reads"
 
 
 def test_defines_no_class(path, notebook):
