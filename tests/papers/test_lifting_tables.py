@@ -64,6 +64,7 @@ def test_counted_costs_equal_printed_ones():
     table = tables.build_table("HoT", "h36m_results", [])
     giga = table[table["column"] == "FLOPs (G)"]
     assert len(giga) == 4 and (giga["measured"] == giga["published"]).all()
+    assert (giga["reason"] == "counter linear layers").all() and (giga["exact"] != giga["published"]).all()
     saved = table[table["column"] == "FLOPs saved (%)"].set_index("row")["measured"]
     assert saved.to_dict() == {"HoT w. MixSTE": "40", "HoT w. MotionBERT": "52"}
 
@@ -77,7 +78,7 @@ def test_paper_models_agree_with_published_rows():
 
 def test_training_fills_cell_of_its_dataset():
     found = ktpformer_cell(lift(), ktpformer())
-    assert (found["measured"], found["status"], found["spread"]) == ("41.2", "measured here", "")
+    assert (found["measured"], found["status"], found["spread"]) == ("41.2", "differs", "")
     assert found["where"].startswith("cuda: made-up, 2026-01-01, with flip test, seed 0")
     older = ktpformer(metrics__MPJPE=90.0, started="2025-01-01T00:00:00Z")
     several = ktpformer_cell(older, ktpformer(), ktpformer(seed=1, metrics__MPJPE=41.63))

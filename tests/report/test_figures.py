@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from posebook import skeletons
-from posebook.papers import tables
 from posebook.report import colors, figures, figures_statistics, html, html_tables
 
 COCO = skeletons.get("coco")
@@ -130,35 +129,6 @@ def test_marginals_are_aligned_with_pixels():
     assert top.get_xlim() == ax.get_xlim() and side.get_ylim() == ax.get_ylim()
 
 
-def test_scatter_separates_printed_and_measured():
-    table = tables.build_table("StarNet-Pose", "lightweight_comparison", [])
-    figure = figures.printed_and_measured_scatter(table, "Params (M)", "AP")
-    labels = figure.axes[0].get_legend_handles_labels()[1]
-    assert labels == ["printed, detector, 56.4 person AP", "printed, ground truth", "printed, not stated"]
-    here = (table["row"] == "StarNet-Pose-T") & (table["column"] == "AP")
-    table.loc[here, "measured"] = "70.00"
-    line = figures.printed_and_measured_scatter(table, "Params (M)", "AP").axes[0].lines[-1]
-    assert line.get_label() == "measured here" and line.get_marker() == "D"
-    assert (list(line.get_xdata()), list(line.get_ydata())) == ([3.504], [70.0])
-
-
-def test_bars_have_second_panel_only_for_measured_values():
-    table = tables.build_table("StarNet-Pose", "speed", [])
-    assert len(figures.printed_and_measured_bars(table, "Latency (ms)").axes) == 1
-    left, right = figures.printed_and_measured_bars(table, "Params (M)").axes
-    params = [bar.get_width() for bar in right.patches]
-    assert len(left.patches) == len(params) == 6 and {3.504, 6.428} < set(params)
-
-
-def test_comparison_shows_both_values_status_and_command():
-    page = html_tables.comparison_table(tables.build_table("StarNet-Pose", "main_results", [])).data
-    assert page.count(">posebook<") == 2 and page.count(">not measured<") == 12
-    assert "72.00" in page and "3.504<sup>a</sup>" in page
-    assert "posebook train --model starnet-pose-t" in page and "RTX 5090" in page
-    assert "ground truth" in page and "Main Results on COCO val2017" in page
-    assert "http" not in page and "<script" not in page  # nothing is loaded
-
-
 def test_note_marks_are_letters_and_distinct():
     marks = [html_tables._letters(number) for number in range(60)]
     assert marks[:2] == ["a", "b"] and marks[25:28] == ["z", "aa", "bb"]
@@ -171,12 +141,6 @@ def test_every_color_of_a_plot_differs_between_light_and_dark_pages():
     drawn = {skeletons.LEFT, skeletons.RIGHT, skeletons.MIDDLE, *colors.STATUS_COLORS.values()}
     assert named | drawn <= html.PALETTE.keys()
     assert html.themed_css(f"color: {colors.TEAL.upper()}") == "color: var(--accent)"
-
-
-def test_row_of_model_that_is_not_built_has_no_second_line():
-    page = html_tables.comparison_table(tables.build_table("StarNet-Pose", "lightweight_comparison", [])).data
-    assert page.count("<tr>") == 1 + 8 + 5  # X-HRNet, LMFormer and LGM-Pose are published only
-    assert colors.box_color("detector, 56.4 person AP") != colors.box_color("ground truth") != colors.MUTED
 
 
 def test_feature_map_diagram_has_one_block_per_map():

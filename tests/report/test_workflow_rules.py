@@ -39,6 +39,17 @@ def test_change_of_initial_weights_repeats_training(tree):
         assert {"train", "evaluate"} <= set(rules(tree))
 
 
+def test_notebooks_get_only_parameters_that_they_declare(tree):
+    planned = snakemake(tree, "--dry-run", "--forceall", "--printshellcmds", "--config", "site=1")
+    commands = re.findall(r"posebook\.report execute (\S+) \S+(.*)", planned)
+    assert {"notebooks/train.ipynb", "notebooks/tables/speed.ipynb"} < {notebook for notebook, _ in commands}
+    for notebook, arguments in commands:
+        given = set(re.findall(r"-p (\w+)", arguments))
+        cells = nbformat.read(ROOT / notebook, as_version=4).cells
+        declared = [c.source for c in cells if "parameters" in c.metadata.get("tags", [])]
+        assert given <= set(re.findall(r"^(\w+) =", "\n".join(declared), re.MULTILINE)), notebook
+
+
 def test_after_failure_pages_use_existing_files(tree):
     """With failed=1, the stopped notebook is exported, and tables do without its record."""
     page, record = tree / "reports/executed/train.ipynb", RECORD.format(tree)

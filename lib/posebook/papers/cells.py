@@ -11,7 +11,7 @@ from posebook import models, paths, skeletons
 FOLDER = paths.PUBLISHED
 SIZE_COLUMNS = {
     "Params (M)": "parameters of the built model",
-    "GFLOPs": "multiply-adds of convolutions, linear layers and matrix products, excluding norms and pooling",
+    "GFLOPs": "by the paper's counter; exact: multiply-adds of convolutions, linear layers, matrix products",
 }
 NO_FLIP_TEST = "test-time augmentation: no"  # part of the `setting` of a row
 

@@ -56,20 +56,18 @@ def ablation_runs(cell: dict) -> list[str]:
 def training_cost(cell: dict, records: list[dict]) -> str:
     """The estimated time of the trainings for a cell's row, from the speed of one recorded training.
 
-    The time is assumed to be proportional to the multiply-adds for one instance. The reference is preferably
-    recorded on a GPU, then of the same model, then the newest. Returns "" if no training is on record, if no
-    training would measure the cell, or if the number of training instances is unknown.
+    The time is assumed to be proportional to the multiply-adds for one instance. The reference is recorded on
+    a GPU, because the commands train on one; preferably of the same model, then the newest. Returns "" if no
+    such training is on record, if no training would measure the cell, or if the number of training instances
+    is unknown.
     """
     recipe = cell_recipe(cell)
     runs = [r for r in records if r["kind"] == "train" and r.get("wall_seconds") and r.get("complexity")]
+    runs = [run for run in runs if run["machine"]["device"].startswith("cuda")]
     if not runs or recipe is None or cell["dataset"] not in TRAINING_INSTANCES:
         return ""
 
-    def priority(run: dict) -> tuple[bool, bool, str]:
-        same_model = run["model"] == cell["model"]
-        return run["machine"]["device"].startswith("cuda"), same_model, run.get("started", "")
-
-    run = max(runs, key=priority)
+    run = max(runs, key=lambda run: (run["model"] == cell["model"], run.get("started", "")))
     speed = run["dataset"]["persons"] * run["parameters"]["epochs"] / run["wall_seconds"]  # instances/s
     relative_macs = count(cell, records)["macs"]["exact"] / run["complexity"]["macs"]["exact"]
     epochs = recipe.epochs * max(1, len(ablation_runs(cell)))

@@ -72,14 +72,18 @@ def costs(names: Sequence[str] = tuple(PAPER_MODELS)) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def counted_cost(cell: dict) -> float | None:
-    """The counted cost for a printed cell, or None if its column is not in COSTS."""
+def counted_cost(cell: dict) -> tuple[float, float] | None:
+    """The cost for a printed cell, counted as in the papers and from all multiply-adds.
+
+    Returns None if the cell's column is not in COSTS.
+    """
     if cell["column"] not in COSTS:
         return None
-    flops = count(cell["model"], cell["options"])["flops"]
+    counted, unpruned = count(cell["model"], cell["options"]), count(cell["model"])
     if cell["column"] == "FLOPs (G)":
-        return flops / 1e9
-    return 100 * (1 - flops / count(cell["model"])["flops"])
+        return counted["flops"] / 1e9, counted["macs"] / 1e9
+    saved = [100 * (1 - counted[name] / unpruned[name]) for name in ("flops", "macs")]
+    return saved[0], saved[1]
 
 
 def matching_runs(cell: dict, records: Sequence[dict]) -> dict[int, dict]:
@@ -113,12 +117,12 @@ def h36m_command(name: str) -> str:
     return training_command({"model": lifter, "options": text, "dataset": "h36m"})
 
 
-def pruning_table(records: Sequence[dict], profile: str = "fast") -> pd.DataFrame:
-    """The pruning methods trained on the bundled synthetic motion, one row each; see `_over_seeds`.
+def pruning_runs(records: Sequence[dict], profile: str = "fast") -> list[dict]:
+    """The trainings of pruning methods on the bundled synthetic motion, one dictionary each.
 
     The method is read from the name of the run, lift-LIFTER-METHOD-PROFILE-seedN; most methods are keys of
     recipes.VARIANTS. A method of MixSTE has its plain name, any other is called 'LIFTER, METHOD'. Only runs
-    with the most frequent parameters are compared.
+    with the most frequent parameters are included.
     """
     rows, parameters = [], []
     for record in {record["name"]: record for record in records}.values():  # the last one of each name
@@ -129,9 +133,13 @@ def pruning_table(records: Sequence[dict], profile: str = "fast") -> pd.DataFram
             rows.append({"method": method, "multiply-adds (M)": macs} | record["metrics"])
             compared = {k: value for k, value in record["parameters"].items() if k not in IGNORED_FIELDS}
             parameters.append(json.dumps(compared, sort_keys=True))
-    if rows:
-        most_frequent = statistics.mode(parameters)
-        rows = [row for row, text in zip(rows, parameters, strict=True) if text == most_frequent]
+    most_frequent = statistics.mode(parameters) if rows else ""
+    return [row for row, text in zip(rows, parameters, strict=True) if text == most_frequent]
+
+
+def pruning_table(records: Sequence[dict], profile: str = "fast") -> pd.DataFrame:
+    """The methods of `pruning_runs`, one row each; see `_over_seeds`."""
+    rows = pruning_runs(records, profile)
     return _over_seeds(rows, [*recipes.VARIANTS, *(row["method"] for row in rows)])
 
 

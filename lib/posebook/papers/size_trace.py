@@ -10,7 +10,7 @@
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -40,14 +40,14 @@ def count_all() -> list[dict]:
     return [count(cell) for cell in tqdm(distinct.values(), desc="count", unit="model")]
 
 
-def size_table(records: list[dict]) -> pd.DataFrame:
-    """The printed sizes beside the result of each counter.
+def size_table(records: list[dict], printed: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The printed sizes beside the result of each counter; all of them, or those in `printed`.
 
     Further columns: `params` and `thop_params` in millions; one for each convention of complexity.UNITS, in
     giga as its tool prints it; `params by` and `GFLOPs by`: the counters that reproduce the printed number,
     "" if there is none.
     """
-    table = printed_sizes()
+    table = printed_sizes() if printed is None else printed
     counts = [count(cell, records) for cell in table.to_dict("records")]
     for name in PARAMS:
         table[name] = [counted[name] / 1e6 for counted in counts]
@@ -56,6 +56,26 @@ def size_table(records: list[dict]) -> pd.DataFrame:
     table["params by"] = _matching_counters(table, "Params (M)", PARAMS)
     table["GFLOPs by"] = _matching_counters(table, "GFLOPs", {name: name for name in complexity.UNITS})
     return table
+
+
+def traced_sizes(paper: str, names: Iterable[str], records: list[dict]) -> dict[tuple[str, ...], dict]:
+    """The lines of `size_table` for the systems of some models in one paper, by the values of KEYS."""
+    systems, table = {_builder(name) for name in names}, printed_sizes()
+    same = (table["paper"] == paper) & table["model"].map(lambda name: _builder(name) in systems)
+    lines = size_table(records, table[same].copy()).to_dict("records") if same.any() else []
+    return {tuple(line[key] for key in KEYS): line for line in lines}
+
+
+def paper_counter(line: dict, column: str) -> tuple[str, float, float]:
+    """Of a line of `size_table`: the counters that give the printed number, their result, and the exact one.
+
+    column: one of SIZE_COLUMNS. Without such a counter, the text is empty and both results are the exact one.
+    """
+    by = line["params by" if column == "Params (M)" else "GFLOPs by"]
+    first = by.partition(" or ")[0].removesuffix(", cut off")
+    exact = line["params" if column == "Params (M)" else "exact"]
+    names = {title: name for name, title in PARAMS.items()}
+    return by, line[names.get(first, first)] if by else exact, exact
 
 
 def _matching_counters(table: pd.DataFrame, column: str, counters: dict[str, str]) -> list[str]:

@@ -14,9 +14,10 @@ measures it. Whether posebook builds that model is looked up in posebook.models.
 3. Parameters, multiply-adds and the architecture are read from the built model, or from the record of the
    complexity page. The model has the joints of the cell's dataset.
 4. A row printed without test-time augmentation takes the result without flip test.
-5. Speeds and memory come from benchmark records (posebook.papers.speeds); `where` names the machine.
+5. Speeds and memory come from benchmark records (posebook.papers.speeds); `device` names the machine.
 6. The cost of a lifter is counted at the size of its paper. Its errors are in millimeters in records and
    papers. They come from trainings as in point 1, except that boxes do not matter: the input is 2D joints.
+7. posebook.papers.statuses states when a measured value agrees with the printed one.
 """
 
 import functools
@@ -47,12 +48,25 @@ from posebook.papers.cells import (
 )
 from posebook.papers.commands import BENCHMARK_COMMAND, measuring_command, training_cost
 from posebook.papers.matching import config_key, matches, metric_value
-from posebook.papers.size_trace import count
+from posebook.papers.names import display_name
+from posebook.papers.size_trace import KEYS, paper_counter, traced_sizes
+from posebook.papers.statuses import (
+    AGREES,
+    DIFFERS,
+    ELSEWHERE,
+    FITTED,
+    NOT_RUN,
+    PUBLISHED,
+    STATUSES,
+    accuracy_status,
+    quantity,
+    size_status,
+)
 
-STATUSES = ("measured here", "not measured", "published")
 # The columns that build_table adds to the printed ones.
 EMPTY_CELL = dict.fromkeys(
-    "measured status measured_boxes where interval spread other other_boxes record command cost why".split(),
+    "measured status reason counter exact fitted measured_boxes device where interval spread other "
+    "other_boxes record command cost".split(),
     "",
 )
 
@@ -60,12 +74,14 @@ EMPTY_CELL = dict.fromkeys(
 def build_table(paper: str, name: str, records: list[dict]) -> pd.DataFrame:
     """One published table beside the measured values, one row for each cell.
 
-    Columns, all text and "" if missing: row, backbone, setting, column, unit, published, measured, status
-    (one of STATUSES), boxes, boxes_basis, measured_boxes, where (device, date and seeds of the measurement),
-    interval (95 %, only for the main metric of a single run), spread (over several runs), other and
-    other_boxes (the result with the other source of boxes), record (its path), command (that measures the
-    cell), cost (of the command, estimated from a recorded training), why (nothing is measured: the reason),
-    source.
+    Columns, all text and "" if missing: row, backbone, setting, model, input_size, column, unit, quantity
+    (one of statuses.QUANTITIES), published, measured, status (one of statuses.STATUSES), reason (of the
+    status), counter (that gives the printed size), exact (parameters or multiply-adds by posebook's own
+    count), fitted ("yes" for a size that the model was fitted to), boxes, boxes_basis, measured_boxes, device
+    (of a speed), where (device, date and seeds of the measurement), interval (95 %, only for the main metric
+    of a single run), spread (over several runs), other and other_boxes (the result with the other source of
+    boxes), record (its path), command (that measures the cell), cost (of the command, estimated from a
+    recorded training), source.
     Raises ValueError for an unknown paper or table.
     """
     cells = load_cells()
@@ -75,20 +91,28 @@ def build_table(paper: str, name: str, records: list[dict]) -> pd.DataFrame:
         raise ValueError(
             f"no table {name!r} of {paper!r}; known: {', '.join(known['paper'] + '/' + known['table'])}"
         )
-    filled = [EMPTY_CELL | _measure_cell(cell, records) for cell in cells.to_dict("records")]
-    columns = ["row", "backbone", "setting", "column", "unit", "value", "boxes", "boxes_basis", "source"]
-    measured = pd.DataFrame(filled, columns=list(EMPTY_CELL))
-    return cells[columns].rename(columns={"value": "published"}).reset_index(drop=True).join(measured)
+    sized = cells.loc[cells["column"].isin(SIZE_COLUMNS) & cells["model"].isin(models.names()), "model"]
+    sizes = traced_sizes(paper, set(sized), records)
+    filled = [EMPTY_CELL | _measure_cell(cell, records, sizes) for cell in cells.to_dict("records")]
+    columns = "row backbone setting model input_size column unit value boxes boxes_basis source".split()
+    table = cells[columns].rename(columns={"value": "published"}).reset_index(drop=True)
+    table["quantity"] = list(map(quantity, table["column"], table["unit"]))
+    return table.join(pd.DataFrame(filled, columns=list(EMPTY_CELL)))
 
 
 def scorecard(records: list[dict]) -> pd.DataFrame:
-    """How many published cells are measured: paper, table, cells and the count of each status, by table."""
-    lines = []
-    for paper, name in load_cells()[["paper", "table"]].drop_duplicates().itertuples(index=False):
-        status = build_table(paper, name, records)["status"]
-        counts = {"published only" if s == "published" else s: int((status == s).sum()) for s in STATUSES}
-        lines.append({"paper": paper, "table": name, "cells": len(status)} | counts)
-    return pd.DataFrame(lines)
+    """How many published cells have each status: paper, table, quantity, status, count and fitted.
+
+    fitted: how many of the cells are sizes that the model was fitted to, so that their agreement is no
+    evidence. The rows are in the order of statuses.STATUSES within each table and quantity.
+    """
+    pairs = load_cells()[["paper", "table"]].drop_duplicates().itertuples(index=False)
+    built = [build_table(paper, name, records).assign(paper=paper, table=name) for paper, name in pairs]
+    cells = pd.concat(built)
+    cells = cells.sort_values("status", key=lambda texts: texts.map(STATUSES.index), kind="stable")
+    groups = cells.groupby(["paper", "table", "quantity", "status"], sort=False)["fitted"]
+    counts = groups.agg(count="size", fitted=lambda texts: int((texts != "").sum()))
+    return counts.reset_index().sort_values(["paper", "table", "quantity"], kind="stable", ignore_index=True)
 
 
 def architecture(model: PoseModel) -> dict[str, str]:
@@ -115,39 +139,52 @@ def _built_architecture(name: str, size: tuple[int, int]) -> dict[str, str]:
     return architecture(models.build(name, input_size=size))
 
 
-def _measured(measured: str, where: str, **more: str) -> dict[str, str]:
-    return {"measured": measured, "status": "measured here", "where": where} | more
-
-
-def _measure_cell(cell: dict, records: list[dict]) -> dict[str, str]:
-    """The columns that build_table adds for one cell; columns left out are empty."""
+def _measure_cell(cell: dict, records: list[dict], sizes: dict[tuple[str, ...], dict]) -> dict[str, str]:
+    """The columns that build_table adds for one cell; columns left out are empty. sizes: of traced_sizes."""
     if cell["model"] in LIFTERS:
         return _lifter_cell(cell, records)
     if speeds.quantity(cell):
         return _speed_cell(cell, records)
     if cell["model"] not in models.names():
-        return {"status": "published", "why": "posebook does not build this model"}
+        return {"status": PUBLISHED, "reason": "posebook does not build this model"}
     size = parse_size(cell["input_size"])
     if cell["unit"] == "text":
-        return _measured(_built_architecture(cell["model"], size)[cell["row"]], "read from the built model")
+        built = _built_architecture(cell["model"], size)[cell["row"]]
+        status = AGREES if built == cell["value"] else DIFFERS
+        return {"measured": built, "status": status, "where": "read from the built model"}
     if cell["column"] in SIZE_COLUMNS:
-        counted = count(cell, records)
-        value = counted["params"] / 1e6 if cell["column"] == "Params (M)" else counted["macs"]["exact"] / 1e9
-        return _measured(format_like(value, cell["value"]), SIZE_COLUMNS[cell["column"]])
+        return _size_cell(cell, sizes[tuple(cell[key] for key in KEYS)])
     return _accuracy_cell(cell, size, records)
+
+
+def _size_cell(cell: dict, line: dict) -> dict[str, str]:
+    """`_measure_cell` for parameters or GFLOPs. line: of size_table."""
+    printed, (counter, value, exact) = cell["value"], paper_counter(line, cell["column"])
+    fitted = {"fitted": "yes"} if cell["model"] in FITTED else {}
+    # a truncated value needs its further digits
+    text = f"{value:.4f}" if counter.endswith("cut off") else format_like(value, printed)
+    more = {"counter": counter, "exact": f"{exact:.4f}", "where": SIZE_COLUMNS[cell["column"]]}
+    return {"measured": text} | size_status(printed, value, counter) | more | fitted
 
 
 def _lifter_cell(cell: dict, records: list[dict]) -> dict[str, str]:
     """`_measure_cell` for a lifter (point 6)."""
+    printed = cell["value"]
     if (cost := lifting_tables.counted_cost(cell)) is not None:
-        return _measured(format_like(cost, cell["value"]), lifting_tables.COSTS[cell["column"]])
+        value, exact = cost
+        text = format_like(value, printed)
+        counter = "linear layers" if text == printed else ""
+        more = {"counter": counter, "exact": format_like(exact, printed)}
+        more["where"] = lifting_tables.COSTS[cell["column"]]
+        return {"measured": text} | size_status(printed, value, counter) | more
     runs = lifting_tables.matching_runs(cell, records)
     if not runs:
-        return {"status": "not measured", "command": lifting_tables.training_command(cell)}
+        return {"status": NOT_RUN, "command": lifting_tables.training_command(cell)}
     values, newest = [run["metrics"][cell["column"]] for run in runs.values()], [*runs.values()][-1]
     where = f"{where_measured(newest)}, with flip test, {_seeds(runs)}, weights: scratch"
-    mean = format_like(statistics.mean(values), cell["value"])
-    return _measured(mean, where, record=newest.get("path", ""), **_spread(values, cell["value"]))
+    mean = statistics.mean(values)
+    more = {"where": where, "record": newest.get("path", "")} | _spread(values, printed)
+    return {"measured": format_like(mean, printed)} | accuracy_status(printed, mean) | more
 
 
 def _seeds(runs: Iterable[int]) -> str:
@@ -167,18 +204,21 @@ def _speed_cell(cell: dict, records: list[dict]) -> dict[str, str]:
     """`_measure_cell` for a speed or the memory (posebook.papers.speeds)."""
     result = speeds.measure_cell(cell, records)
     if "value" not in result:
-        command = BENCHMARK_COMMAND if result["can_measure"] else ""
-        status = "not measured" if result["can_measure"] else "published"
-        return {"status": status, "command": command, "why": result["why"]}
+        if result["can_measure"]:
+            return {"status": NOT_RUN, "command": BENCHMARK_COMMAND, "reason": result["why"]}
+        return {"status": PUBLISHED, "reason": result["why"]}
     row, latency = result["row"], result["row"]["latency_ms"]
     spread = f"median, 10th to 90th percentile {latency['p10']:.2f} to {latency['p90']:.2f} ms"
-    where = (
-        f"{cell['model']} on {where_measured(result['record'])}: {row['form']}, {row['threads']} threads, "
-    )
+    where = f"{display_name(cell['model'])} on {where_measured(result['record'])}: {row['form']}, "
+    where += f"{row['threads']} threads, "
     where += "resident memory" if speeds.quantity(cell) == "RAM (MB)" else spread
     where += ", two forward passes" * (result["forwards"] == 2)
     where += ", not from a quiet measurement" * (not is_quiet(row))
-    return _measured(result["value"], where)
+    device = result["record"]["machine"]["device"]
+    printed_on = cell["column"].partition(", ")[2] or cell["setting"].partition(",")[0]
+    same = printed_on != "" and printed_on in device
+    status = accuracy_status(cell["value"], float(result["value"])) if same else {"status": ELSEWHERE}
+    return {"measured": result["value"], "device": device, "where": where} | status
 
 
 def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
@@ -192,8 +232,8 @@ def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> di
     ]
     if not results:
         command = measuring_command(cell)
-        status = "not measured" if command else "published"
-        return {"status": status, "command": command, "cost": training_cost(cell, records)}
+        missing = {"status": NOT_RUN if command else PUBLISHED, "command": command}
+        return missing | {"cost": training_cost(cell, records)}
 
     def source(record: dict) -> str:
         return box_source(record["protocol"]["boxes"])
@@ -206,10 +246,11 @@ def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> di
     others = [result for result in results if source(result[0]) != source(record)]
     same_config = [result for result in results if config_key(result[0]) == config_key(record)]
     values = {run["seed"]: result for run, result in same_config}  # the newest run of each seed
-    flip = "with" if record["protocol"]["flip_test"] and not no_flip_test else "without"
+    flip_test = record["protocol"]["flip_test"] and not no_flip_test
+    flip = "with" if flip_test else "without"
     weights = record.get("weights", {}).get("initialization", "unknown")
     where = f"{where_measured(record)}, {flip} flip test, {_seeds(values)}, weights: {weights}"
-    more = {"measured_boxes": record["protocol"]["boxes"], "record": record.get("path", "")}
+    more = {"measured_boxes": record["protocol"]["boxes"], "record": record.get("path", ""), "where": where}
     if len(values) > 1:
         value = statistics.mean(values.values())
         more |= _spread(values.values(), cell["value"])
@@ -218,7 +259,18 @@ def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> di
     if others:
         other, other_value = max(others, key=priority)
         more |= {"other": format_like(other_value, cell["value"]), "other_boxes": other["protocol"]["boxes"]}
-    return _measured(format_like(value, cell["value"]), where, **more)
+    conventions = [] if flip_test or no_flip_test else ["without flip test"]
+    if source(record) != box_source(cell["boxes"]):
+        conventions.insert(0, _boxes_note(more["measured_boxes"], cell["boxes"]))
+    second = (more["other"], _boxes_note(more["other_boxes"], cell["boxes"])) if others else ("", "")
+    status = accuracy_status(cell["value"], value, conventions, *second)
+    return {"measured": format_like(value, cell["value"])} | status | more
+
+
+def _boxes_note(measured: str, printed: str) -> str:
+    """The boxes of a measurement that are not those of the printed value."""
+    note = " (not stated in the paper)" if printed.startswith("not stated") else ""
+    return f"boxes: {measured.partition(':')[0]}{note}"
 
 
 def paired_differences(table: pd.DataFrame) -> pd.DataFrame:
@@ -270,7 +322,7 @@ def occlusion_sweep(records: list[dict]) -> pd.DataFrame:
 
 def all_accuracies(records: list[dict]) -> pd.DataFrame:
     """Every recorded accuracy, on any data, one row each: what was run, on what, and the result."""
-    lines = []
+    lines, built = [], models.names()
     for record in records:
         if record["kind"] not in ("train", "evaluate") or "not_evaluated" in record:
             continue
@@ -283,7 +335,7 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
         lines.append(
             {
                 "record": record["name"],
-                "model": record["model"],
+                "model": display_name(record["model"]) if record["model"] in built else record["model"],
                 "measured on": f"{data['name']} {data['split']}, {data['persons']:,} people",
                 "boxes": protocol["boxes"],
                 "input": "×".join(map(str, protocol["input_size"])),

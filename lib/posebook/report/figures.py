@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1 import make_axes_locatable
 
 from posebook.evaluation.metrics import PRIMARY_METRICS
-from posebook.report.colors import BLUE, GOLD, GRID, INK, MUTED, ORANGE, SIGNED, TEAL, box_color
+from posebook.report.colors import BLUE, GOLD, GRID, INK, MUTED, ORANGE, SIGNED, TEAL
 from posebook.skeletons import Skeleton
 
 CELL_INK = "#262626"  # on colored cells, which look the same in both color schemes of a page; seaborn's text
@@ -257,53 +257,6 @@ def map_difference(
         if zoom:
             x, y = points.mean(0)
             ax.set(xlim=(x - width / 4, x + width / 4), ylim=(y + height / 5, y - height / 5))
-    return figure
-
-
-def printed_and_measured_scatter(table: pd.DataFrame, x: str, y: str) -> Figure:
-    """Two columns of a tables.build_table against each other: printed values hollow, measured ones filled.
-
-    The color of a printed point shows its source of boxes. A measured point needs both values.
-    """
-    rows = table[table["column"].isin([x, y])].pivot(index="row", columns="column").loc[table["row"].unique()]
-    printed = rows["published"][[x, y]].astype(float)
-    spread = printed.max() - printed.min()
-    figure, ax = plt.subplots(figsize=(7.2, 4.2))
-    for boxes, points in printed.groupby(rows["boxes"][y]):
-        color = box_color(boxes)
-        ax.plot(points[x], points[y], "o", ms=8, mfc="white", mec=color, mew=2, label=f"printed, {boxes}")
-    for name, point in printed.iterrows():
-        gap = (printed - point) / spread
-        crowded = ((gap[x] > 0) & (gap[x] < 0.2) & (gap[y].abs() < 0.06)).any()  # a neighbor to the right
-        shift, side = ((-7, 4), "right") if crowded else ((7, 4), "left")
-        ax.annotate(name, point, xytext=shift, textcoords="offset points", ha=side, color=INK, fontsize=8.5)
-    both = rows["measured"][(rows["measured"][[x, y]] != "").all(axis=1)].astype(float)
-    if len(both):
-        ax.plot(both[x], both[y], "D", ms=8, color=TEAL, label="measured here")
-    ax.set(xlabel=x, ylabel=y)
-    ax.margins(x=0.14, y=0.12)
-    ax.legend(loc="lower right", fontsize=8.5)
-    return figure
-
-
-def printed_and_measured_bars(table: pd.DataFrame, column: str) -> Figure:
-    """One column of a tables.build_table as bars: printed values and, if there are any, measured ones.
-
-    Both panels have their own scale.
-    """
-    cells = table[table["column"] == column]
-    measured = cells[cells["measured"] != ""]
-    panels = [(cells, "published", MUTED), (measured, "measured", TEAL)][: 2 if len(measured) else 1]
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(5.2 * len(panels), 0.4 * len(cells) + 1.0), squeeze=False
-    )
-    for ax, (rows, key, color) in zip(axes.flat, panels, strict=True):
-        values = rows[key].astype(float)
-        bars = ax.barh(rows["row"], values, color=color, height=0.62)
-        ax.bar_label(bars, labels=list(rows[key]), padding=3)
-        ax.set(xlabel=column, title=key, xlim=(0, 1.18 * values.max()))
-        ax.invert_yaxis()
-        ax.grid(axis="y", visible=False)
     return figure
 
 

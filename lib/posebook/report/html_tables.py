@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from posebook.papers import tables
 from posebook.papers.claims import BASES, VERDICTS, Claim, Finding, load_claims, tally
-from posebook.papers.tables import STATUSES
+from posebook.papers.statuses import BADGES, ELSEWHERE, NOT_RUN, PUBLISHED, STATUSES
 from posebook.report.colors import GRID, MUTED, STATUS_COLORS, VERDICT_COLORS
 
 if TYPE_CHECKING:
@@ -32,44 +34,48 @@ VERDICT_STYLE = " ".join(
 )
 
 
-def comparison_table(table: pd.DataFrame) -> HTML:
-    """A tables.build_table in the layout of the paper.
+# Parts of `setting` with a column of their own, and its head.
+SETTINGS = {"ImageNet pretraining": "ImageNet", "test-time augmentation": "TTA"}
+# The first column stays visible while a narrow page is scrolled.
+COMPARISON_CSS = f"""
+.compare {{font-size: 0.84rem}}
+.compare th, .compare td {{padding: 4px 8px 4px 0; text-align: right; vertical-align: top}}
+.compare td {{white-space: nowrap}}
+.compare thead th {{vertical-align: bottom; white-space: normal}}
+.compare th:first-child, .compare .text {{text-align: left; white-space: normal}}
+.compare th:first-child {{position: sticky; left: 0; min-width: 7em; max-width: 13em}}
+.compare th:first-child {{background: var(--paper, var(--jp-layout-color0, white))}}
+.compare .text, .compare td.words {{min-width: 2.4em; max-width: 16em}}
+.compare small {{display: block; color: {MUTED}; white-space: normal}}
+.notes {{color: {MUTED}; font-size: 0.85em; overflow-wrap: anywhere}} .notes p {{margin: 0 0 4px}}
+@media (max-width: 40rem) {{.compare th:first-child {{max-width: 8em}}}}
+"""
 
-    Below each printed row of a model that posebook builds is a row of measured values, colored by status.
-    Notes below the table state the origin of each value and the commands that measure missing ones.
+
+def comparison_table(table: pd.DataFrame) -> HTML:
+    """A tables.build_table with one row for each model: the printed value above the measured one.
+
+    A badge before the measured value states whether both agree; the reason is below it. GFLOPs are followed
+    by the counter of the paper and the exact multiply-adds. Speeds and memory of another device are in a
+    column of their own. Notes below the table state the origin of the values; the commands that measure
+    missing ones are folded.
     """
     from IPython.display import HTML
 
-    marks: dict[str, str] = {}  # origin of a measured value -> letter of its note
-    columns = list(dict.fromkeys(table["column"]))
-    text_columns = [name for name in ("backbone", "setting") if _varies(table[name])]
-    text_columns += ["boxes"] if table["boxes"].any() else []
-    order = ["", "values", *columns, *text_columns]
-    lines, styles = [], []
-    for row in dict.fromkeys(table["row"]):
-        cells = table[table["row"] == row]
-        printed = {"": row, "values": "published"}
-        printed |= {name: _first_text(cells[name]) for name in text_columns}
-        lines.append(printed | dict(zip(cells["column"], map(html.escape, cells["published"]), strict=True)))
-        styles.append({"": "font-weight: 600"})
-        if (cells["status"] == "published").all():
-            continue
-        measured = {"values": "posebook", "boxes": _first_text(cells["measured_boxes"])}
-        style = dict.fromkeys(["values", "boxes"], f"color: {MUTED}")
-        for cell in cells.to_dict("records"):
-            measured[cell["column"]] = _marked(cell, marks)
-            weight = "font-weight: 600" if cell["measured"] else "font-size: 0.85em"
-            style[cell["column"]] = f"color: {STATUS_COLORS[cell['status']]}; {weight}"
-        lines.append(measured)
-        styles.append(style)
-        if cells["other"].any():  # the same model with the other source of boxes
-            other = dict(zip(cells["column"], map(html.escape, cells["other"]), strict=True))
-            lines.append({"values": "posebook", "boxes": _first_text(cells["other_boxes"])} | other)
-            styles.append(dict.fromkeys(order, f"color: {MUTED}"))
-    frame, css = (pd.DataFrame([dict.fromkeys(order, "") | row for row in r])[order] for r in (lines, styles))
-    styler = frame.style.hide(axis="index").apply(lambda _: css, axis=None)
-    styler.set_table_styles(_table_styles(frame, right=len(text_columns)))
-    return HTML(f'<div style="overflow-x: auto">{styler.to_html()}</div>{_notes(table, marks)}')
+    table, marks = _split_settings(table), dict[str, str]()  # origin of a measured value -> its letter
+    rows = {name: table[table["row"] == name] for name in dict.fromkeys(table["row"])}
+    columns = _columns(table, marks)
+    heads = "".join(f"<th{kind}>{html.escape(head)}</th>" for head, kind, _ in columns)
+    suffix, lines = _common_size(rows), []
+    for name, cells in rows.items():
+        values = "".join(f"<td{kind}>{cell_of(cells)}</td>" for _, kind, cell_of in columns)
+        lines.append(f'<tr><th scope="row">{html.escape(name.removesuffix(suffix))}</th>{values}</tr>')
+    first = "component" if (table["unit"] == "text").all() else "model"
+    return HTML(
+        f'<style>{COMPARISON_CSS}</style><div style="overflow-x: auto"><table class="compare">'
+        f"<thead><tr><th>{first}</th>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f"{_notes(table, marks)}"
+    )
 
 
 def verdict_table(audited: Sequence[tuple[Claim, Finding]]) -> HTML:
@@ -141,65 +147,184 @@ def _varies(values: pd.Series) -> bool:
     return values[values != ""].nunique() > 1
 
 
-def _first_text(values: pd.Series) -> str:
-    """The first text that is not empty, as HTML."""
-    return html.escape(next(filter(None, values), ""))
+def _split_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column for each of SETTINGS; `setting` has the other parts."""
+    table = table.assign(**dict.fromkeys(SETTINGS, ""))
+    for row, setting in table["setting"].items():
+        parts = dict(part.partition(": ")[::2] for part in setting.split("; "))
+        for name in SETTINGS:
+            table.loc[row, name] = parts.pop(name, "")
+        table.loc[row, "setting"] = "; ".join(": ".join(filter(None, part)) for part in parts.items())
+    return table
 
 
-def _marked(cell: dict, marks: dict[str, str]) -> str:
-    """The measured value with the letter of the note on its origin, or the status."""
-    if not cell["measured"]:
-        return cell["status"]
-    mark = marks.setdefault(cell["where"], _letters(len(marks)))
-    spread = cell["spread"] or cell["interval"]
-    below = f"<br><small>{spread}</small>" if spread else ""
-    return f"{html.escape(cell['measured'])}<sup>{mark}</sup>{below}"
+Column = tuple[str, str, Callable[[pd.DataFrame], str]]
+
+
+def _columns(table: pd.DataFrame, marks: dict[str, str]) -> list[Column]:
+    """The columns of a comparison: head, attribute of the cells, function that writes one model's cell."""
+    columns: list[Column] = []
+    names = list(dict.fromkeys(table["column"]))
+    for name in names:
+        cells = table[table["column"] == name]
+        columns.append((_head(name, names, cells), "", partial(_value, column=name, marks=marks)))
+        if name == "GFLOPs" and cells["exact"].any():
+            columns.append(("counter", ' class="text"', _counter))
+            columns.append(("exact GMACs", "", _exact))
+    for device in table.loc[table["status"] == ELSEWHERE, "device"].unique():
+        head = f"measured on {device.removeprefix('cpu: ').replace('(R)', '')}"
+        columns.append((head, "", partial(_speeds, device=device, marks=marks)))
+    for name in ("backbone", *SETTINGS, "setting", "boxes"):
+        if _varies(_untimed(table)[name]) or (name == "boxes" and table[name].any()):
+            columns.append((SETTINGS.get(name, name), ' class="text"', partial(_words, name=name)))
+    return columns
+
+
+def _head(column: str, columns: Sequence[str], cells: pd.DataFrame) -> str:
+    """The name of a column without that of another column before it: 'PCKh@0.5 knee' -> 'knee'.
+
+    For speeds, the name of the device is added if the column does not contain it.
+    """
+    starts = [other for other in columns if column.startswith(f"{other} ")]
+    head = column.removeprefix(max(starts, key=len, default="")).strip()
+    if (cells["quantity"] == "latency").all() and "," not in column and cells["setting"].nunique() == 1:
+        head += f", {cells['setting'].iloc[0].partition(',')[0]}".removesuffix(", ")
+    return head
+
+
+def _common_size(names: Iterable[str]) -> str:
+    """The input size that all names end with, such as ', 256×192'; "" if there is none."""
+    ends = {end for name in names for end in re.findall(r", \d+×\d+$", name) or [""]}
+    return ends.pop() if len(ends) == 1 else ""
+
+
+def badge(status: str, reason: str = "") -> str:
+    """The sign of a status, with its words for screen readers and in a tooltip."""
+    words, color = html.escape(f"{status}: {reason}" if reason else status), STATUS_COLORS[status]
+    return f'<b role="img" aria-label="{words}" title="{words}" style="color: {color}">{BADGES[status]}</b>'
+
+
+def _value(cells: pd.DataFrame, column: str, marks: dict[str, str]) -> str:
+    """The printed value of one model, above the measured one with its badge and reason."""
+    cells = cells[cells["column"] == column]
+    if cells.empty:
+        return ""
+    cell = cells.iloc[0]
+    printed, measured, status = html.escape(cell["published"]), html.escape(cell["measured"]), cell["status"]
+    if status in (PUBLISHED, ELSEWHERE):
+        return printed
+    sign = badge(status, cell["reason"])
+    if status == NOT_RUN or (cell["unit"] == "text" and measured == printed):
+        return f"{printed} <br>{sign}"
+    below = [cell["spread"] or cell["interval"], "fitted" if cell["fitted"] else ""]
+    if column != "GFLOPs":  # which have it in the column `counter`
+        below.append(cell["reason"].removeprefix("counter "))
+    if cell["other"]:
+        below.append(f"{cell['other_boxes'].partition(':')[0]}: {cell['other']}")
+    small = "".join(f"<small>{html.escape(text)}</small>" for text in below if text)
+    # sizes and texts have the same origin in all rows
+    mark = "" if cell["exact"] or cell["unit"] == "text" else _mark(cell["where"], marks)
+    return f"{printed} <br>{sign} {measured}{mark} {small}"
+
+
+def _mark(where: str, marks: dict[str, str]) -> str:
+    """The letter of the note on the origin of a value."""
+    return f"<sup>{marks.setdefault(where, _letters(len(marks)))}</sup>"
+
+
+def _counter(cells: pd.DataFrame) -> str:
+    """Which counter gives the printed GFLOPs of one model, or by how much they differ."""
+    cells = cells[cells["column"] == "GFLOPs"]
+    return html.escape(_first(cells["reason"]).removeprefix("counter ") or _first(cells["counter"]))
+
+
+def _exact(cells: pd.DataFrame) -> str:
+    return _first(cells.loc[cells["column"] == "GFLOPs", "exact"])
+
+
+def _speeds(cells: pd.DataFrame, device: str, marks: dict[str, str]) -> str:
+    """The measured speeds and memory of one model on one device, each once."""
+    units = {"Latency": "ms", "FPS": "FPS", "RAM": "MB"}
+    texts = [
+        f"{cell['measured']} {units[re.split('[ ,]', cell['column'])[0]]}{_mark(cell['where'], marks)}"
+        for cell in cells[cells["device"] == device].to_dict("records")
+    ]
+    return " <br>".join(dict.fromkeys(texts))
+
+
+def _words(cells: pd.DataFrame, name: str) -> str:
+    """A text of one model; for boxes, also those of the measurement if they differ."""
+    text = _first(_untimed(cells)[name])
+    if name == "backbone" and cells["row"].iloc[0].startswith(text):  # the row is named after it
+        return ""
+    text = text.partition(",")[0] if name == "boxes" else text  # _protocol has the complete text
+    measured = _first(cells["measured_boxes"]).partition(":")[0] if name == "boxes" else ""
+    here = "" if measured in ("", text) else f" <br><small>here: {html.escape(measured)}</small>"
+    return html.escape(text) + here
+
+
+def _untimed(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells that are no speeds and no memory, whose settings do not describe the row."""
+    return cells[~cells["quantity"].isin(["latency", "memory"])]
+
+
+def _first(texts: pd.Series) -> str:
+    """The first text that is not empty."""
+    return next(filter(None, texts), "")
 
 
 def _notes(table: pd.DataFrame, marks: dict[str, str]) -> str:
-    """The notes below a table: counts, origins of measured values, commands, settings, sources of boxes."""
+    """The notes below a table: counts and origins of values; folded, the protocol and the commands."""
     counts = table["status"].value_counts()
-    statuses = [f'<b style="color: {STATUS_COLORS[s]}">{counts.get(s, 0)} {s}</b>' for s in STATUSES]
-    notes = [f"{len(table)} cells: {', '.join(statuses)}."]
+    signs = {status: f"{badge(status)} " if status in BADGES else "" for status in STATUSES}
+    texts = ", ".join(f"{signs[status]}{counts[status]} {status}" for status in STATUSES if status in counts)
+    notes = [f"{len(table)} cells: {texts}."]
     notes += [f"<sup>{mark}</sup> {html.escape(where)}." for where, mark in marks.items()]
     if table["interval"].any():
         notes.append("Below a value: its 95 % bootstrap interval over images.")
     if table["spread"].any():
         notes.append("Mean ± standard deviation over runs with different seeds.")
-    commands = [
-        f"<code>{html.escape(command)}</code>{html.escape(cost and ', ' + cost)}"
-        for (command, cost), _ in table[table["command"] != ""].groupby(["command", "cost"], sort=False)
-    ]
-    if len(commands) > 3:
-        lines = "<br>".join(commands)
+    if table["fitted"].any():
         notes.append(
-            f"<details><summary>{len(commands)} commands for missing values</summary>{lines}</details>"
+            "fitted: the model was built to have these printed sizes. Their agreement is no evidence."
         )
-    else:
-        notes += [f"Command for missing values: {command}" for command in commands]
-    for setting, part in table[table["setting"] != ""].groupby("setting", sort=False):
-        if not _varies(table["setting"]):
-            columns = ", ".join(dict.fromkeys(part["column"]))
-            notes.append(f"Printed {html.escape(columns)}: {html.escape(setting)}.")
-    known = table[table["boxes"] != ""].drop_duplicates(["boxes", "boxes_basis"])
-    for boxes, basis in zip(known["boxes"], known["boxes_basis"], strict=True):
-        notes.append(f"Boxes ({html.escape(boxes)}): {html.escape(basis)}.")
-    notes += [f"Source: {html.escape(source)}." for source in table["source"].unique()]
-    style = f"color: {MUTED}; font-size: 0.85em; overflow-wrap: anywhere"
-    return f'<div style="{style}">{"<br>".join(notes)}</div>'
-
-
-def _table_styles(frame: pd.DataFrame, right: int) -> list[dict]:
-    """CSS of a table: thin lines between rows, text in the first two and the last `right` columns."""
-    starts = [f"tbody tr:nth-child({n}) td" for n, row in enumerate(frame[""], 1) if row and n > 1]
-    columns = ["nth-child(-n+2)"] + [f"nth-last-child(-n+{right})"] * bool(right)
-    text_cells = ", ".join(f"{cell}:{column}" for cell in ("th", "td") for column in columns)
-    return [
-        {"selector": "", "props": "border-collapse: collapse; font-size: 0.92em"},
-        {"selector": "th", "props": f"text-align: right; border-bottom: 1.5px solid {MUTED}"},
-        {"selector": "td", "props": "text-align: right; white-space: nowrap; background: none"},
-        {"selector": "th, td", "props": "padding: 3px 9px"},
-        {"selector": text_cells, "props": "text-align: left; white-space: normal"},
-        {"selector": text_cells, "props": "min-width: 6em; max-width: 13em"},
-        {"selector": ", ".join(starts), "props": f"border-top: 1px solid {GRID}"},
+    missing = table[table["command"] != ""].groupby(["command", "cost"], sort=False)["row"]
+    commands = [
+        f"{html.escape(', '.join(dict.fromkeys(names)))}: <code>{html.escape(command)}</code>"
+        + html.escape(cost and f", {cost}")
+        for (command, cost), names in missing
     ]
+    folds = _fold("Differences of measured models on the same images", _differences(table), " open")
+    folds += _fold("Protocol and source", map(html.escape, _protocol(table)))
+    folds += _fold("How to measure the missing values", commands)
+    return f'<div class="notes">{"".join(f"<p>{note}</p>" for note in notes)}{folds}</div>'
+
+
+def _differences(table: pd.DataFrame) -> list[str]:
+    """Paired differences between measured rows, in points, with their 95 % intervals over images."""
+    return [
+        f"{html.escape(line['column'])}, {html.escape(line['row'])} minus {html.escape(line['less'])}: "
+        f"{line['difference']:+.2f}, 95 % interval {line['low']:+.2f} to {line['high']:+.2f}"
+        for line in tables.paired_differences(table).to_dict("records")
+    ]
+
+
+def _protocol(table: pd.DataFrame) -> list[str]:
+    """How sizes are counted, and what is known about the protocol and the source of the printed values."""
+    sized = table[table["exact"] != ""].drop_duplicates("column")
+    lines = [f"{column}: {where}" for column, where in zip(sized["column"], sized["where"], strict=True)]
+    for name in ("setting", *SETTINGS):
+        for text, part in table[table[name] != ""].groupby(name, sort=False):
+            label = "" if name == "setting" else f"{name} ({SETTINGS[name]}) "
+            lines.append(f"{', '.join(dict.fromkeys(part['column']))}: {label}{text}")
+    known = table[table["boxes"] != ""].drop_duplicates(["boxes", "boxes_basis"])
+    lines += [
+        f"boxes, {boxes}: {basis}" for boxes, basis in zip(known["boxes"], known["boxes_basis"], strict=True)
+    ]
+    return lines + [f"source: {source}" for source in table["source"].unique()]
+
+
+def _fold(title: str, lines: Iterable[str], is_open: str = "") -> str:
+    """A folded list of lines of HTML; nothing without lines."""
+    text = "<br>".join(lines)
+    return f"<details{is_open}><summary>{title}</summary>{text}</details>" if text else ""
