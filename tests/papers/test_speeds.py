@@ -19,13 +19,13 @@ def lapx_benchmark(**changes) -> dict:
 
 def test_latency_is_read_from_benchmark_with_machine():
     found = ap(benchmark(), name="speed", column="Latency (ms)")
-    assert (found["measured"], found["status"]) == ("20.00", "measured here")
+    assert (found["measured"], found["status"]) == ("20.00", "measured on another device")
     assert "cpu: made-up" in found["where"] and "19.00 to 25.00" in found["where"]
     assert ap(benchmark(), name="speed", column="FPS")["measured"] == "50.0"
     assert "not from a quiet measurement" in found["where"]
     assert "quiet" not in ap(benchmark(conditions=QUIET), name="speed", column="FPS")["where"]
     for other in (benchmark(batch=8), benchmark(input_size=[128, 96]), benchmark(form="compiled fp32")):
-        assert ap(other, name="speed", column="FPS")["status"] == "not measured"
+        assert ap(other, name="speed", column="FPS")["status"] == "not run"
 
 
 def line(table: pd.DataFrame, row: str, published: str) -> pd.Series:
@@ -92,7 +92,7 @@ def test_lapx_is_measured_in_onnx_runtime_with_two_passes_for_augmentation():
     found = cell(tables.build_table("LAPX", "speed", [lapx_benchmark()]), "LAPX, 256×192", "FPS, Apple M2")
     assert found["measured"] == "25.0" and "two forward passes" in found["where"]
     empty = cell(tables.build_table("LAPX", "speed", []), "Dite-HRNet-30, 256×192", "FPS, RK3588")
-    assert empty[["status", "why"]].tolist() == ["published", "posebook does not build Dite-HRNet-30"]
+    assert empty[["status", "reason"]].tolist() == ["published only", "posebook does not build Dite-HRNet-30"]
 
 
 def test_row_with_other_outputs_fills_no_cell():
@@ -102,7 +102,7 @@ def test_row_with_other_outputs_fills_no_cell():
     assert pd.isna(found["measured"])
     assert found["why"] == f"the recorded outputs in {ORT} differ from the model's by 1.9e+00"
     status = cell(tables.build_table("LAPX", "speed", [wrong]), name, "FPS, Apple M2")
-    assert (status["status"], status["command"]) == ("not measured", "posebook benchmark --published")
+    assert (status["status"], status["command"]) == ("not run", "posebook benchmark --published")
     both = line(speeds.speed_table([wrong, lapx_benchmark(difference=1e-6, threads=1)]), name, "FPS")
     assert both["measured"] == "50.0" and both["threads"] == 1
     assert speeds.is_correct({"form": "OpenVINO int8", "difference": 0.3})

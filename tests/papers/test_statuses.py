@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from tables_helpers import PAPER, ap, cell, record
+from tables_helpers import PAPER, ap, benchmark, cell, record
 
 from posebook.papers import statuses, tables
 from posebook.papers.cells import load_cells
@@ -111,16 +111,8 @@ def test_boxes_that_the_paper_does_not_state_are_a_convention():
 
 
 def test_speed_is_only_compared_on_the_device_of_the_paper():
-    run = {
-        "model": "starnet-pose-t",
-        "input_size": [256, 192],
-        "batch": 1,
-        "form": "eager fp32",
-        "threads": 2,
-    }
-    run["latency_ms"] = {"median": 3.194, "p10": 3.0, "p90": 3.4}
     for device, status in (("cuda: NVIDIA GeForce RTX 5090", AGREES), ("cpu", statuses.ELSEWHERE)):
-        timed = record(kind="benchmark", metrics=[run], machine={"device": device})
+        timed = benchmark(median=3.194) | {"machine": {"device": device}}
         found = ap(timed, name="speed", column="Latency (ms)")
         assert (found["measured"], found["status"], found["device"]) == ("3.19", status, device)
 

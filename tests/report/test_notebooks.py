@@ -105,15 +105,6 @@ def test_links_are_valid(path, notebook):
         assert "://" in target or (path.parent / target).exists(), target
 
 
-def test_every_table_is_in_the_workflow_and_on_the_front_page():
-    tables = {path.stem for path in (ROOT / "notebooks/tables").glob("*.ipynb")}
-    workflow = (ROOT / "workflow/Snakefile").read_text()
-    (listed,) = re.findall(r"^TABLES = \[(.*?)^\]", workflow, re.MULTILINE | re.DOTALL)
-    assert {*re.findall(r'"(\w+)"', listed), "complexity"} == tables  # complexity has its own rule
-    front = "\n".join(prose(nbformat.read(ROOT / "notebooks/index.ipynb", as_version=4)))
-    assert set(re.findall(r"\]\(tables/(\w+)\.ipynb\)", front)) == tables
-
-
 def test_course_lists_all_lessons_after_their_prerequisites():
     order = [row["lesson"] for row in COURSE]
     assert sorted(["index", *order]) == sorted(path.stem for path in LEARN.glob("*.ipynb"))

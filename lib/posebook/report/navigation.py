@@ -30,6 +30,8 @@ GROUPS = {  # title of a group -> its pages in order, without suffix; * stands f
         "predict",
         "predict_3d",
         "tables/complexity",
+        "tables/coverage",
+        "tables/studies",
         "tables/real_photographs",
         "benchmark",
         "training_speed",
