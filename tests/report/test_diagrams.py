@@ -98,3 +98,43 @@ def test_drawing_has_a_box_for_each_block_and_an_arrow_for_each_connection():
     arrows = [patch for patch in ax.patches if type(patch).__name__ == "FancyArrowPatch"]
     assert len(arrows) == sum(len(node.inputs) for node in nodes)
     plt.close(figure)
+
+
+def test_equal_blocks_in_a_row_are_one():
+    nodes = [
+        diagrams.Node("input", (3,)),
+        diagrams.Node("block 1", (4,), 10, {0}),
+        diagrams.Node("block 2", (4,), 10, {1}),
+        diagrams.Node("block 3", (4,), 10, {2}),
+        diagrams.Node("block 4", (2,), 10, {3}),  # another shape
+        diagrams.Node("+", (4,), 0, {2, 4}, symbol=True),
+    ]
+    folded = diagrams.fold_repeats(nodes)
+    assert [node.label for node in folded] == ["input", "block 1 to 2", "block 3", "block 4", "+"]
+    assert [node.inputs for node in folded] == [set(), {0}, {1}, {2}, {1, 3}]  # block 2 is read twice
+    assert sum(node.params for node in folded) == sum(node.params for node in nodes)
+    assert nodes[1].label == "block 1"
+
+
+@pytest.mark.parametrize("decoder", ["classic", "simple"])
+def test_diagram_of_a_model_by_its_name(decoder):
+    figure = diagrams.draw_model("vitpose-s", input_size=SIZE, decoder=decoder)
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    assert "attention and MLP 1 to 12" in texts
+    assert "17×32×24" in {text.partition(",")[0] for text in texts}  # the heatmaps
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("name", ["hrnet-w48", "mixste", "nothing"])
+def test_no_diagram_of_other_models(name):
+    with pytest.raises(ValueError, match=f"no diagram of '{name}': .* has starnet-pose"):
+        diagrams.draw_model(name)
+
+
+def test_layer_table_has_all_parameters():
+    model = models.build("starnet-pose-t", input_size=SIZE).train()
+    layers = diagrams.layer_table(model, depth=3)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    outer = layers[~layers["layer"].str.startswith("\xa0")]
+    assert outer["parameters"].sum() == total and model.training
+    assert dict(zip(layers["layer"].str.strip("\xa0"), layers["output"], strict=True))["cls_x"] == "17×192"

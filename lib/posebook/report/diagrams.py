@@ -12,7 +12,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
+import torchinfo
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -20,16 +22,21 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from posebook.report.colors import BLUE, GOLD, GRID, INK, MUTED, ORANGE, TEAL
+from posebook import models
+from posebook.complexity import SkipInit
+from posebook.report.colors import GRID, INK, MUTED
 
 # Functions that combine two blocks: shown as small nodes. Augmented assignments have other names.
 SYMBOLS = {"mul": "×", "add": "+", "iadd": "+", "cat": "cat", "matmul": "@", "bmm": "@", "sub": "−"}
+# Word in a label -> color of the block and of its text. These colors are not those of posebook.report.colors,
+# which pages replace by lighter ones in their dark scheme: white text needs a dark block in both schemes.
 KINDS = {
-    "input": MUTED,
-    "attention": ORANGE,
-    "head": BLUE,
-    "fusion": GOLD,
-}  # word in a label -> color; others are TEAL
+    "input": ("#5c6975", "white"),
+    "attention": ("#b5502f", "white"),
+    "head": ("#2b6089", "white"),
+    "fusion": ("#dda62d", "#262626"),
+    "": ("#0a706b", "white"),
+}
 ROW, COLUMN = 0.62, 2.5  # inches
 
 
@@ -135,6 +142,32 @@ def trace(model: nn.Module, input_shape: tuple[int, ...], blocks: Mapping[str, s
     return nodes
 
 
+def fold_repeats(nodes: list[Node]) -> list[Node]:
+    """The nodes with each chain of equal blocks 'block 1', 'block 2' and so on as one 'block 1 to 12'.
+
+    Blocks are equal if their labels differ in the last number alone, and shapes and parameters do not differ.
+    """
+    folded: list[Node] = []
+    new: dict[int, int] = {}  # position in nodes -> position in folded
+    chain: tuple = ()
+    for position, node in enumerate(nodes):
+        label, _, number = node.label.rpartition(" ")
+        same, before = (label, node.shape, node.params), position - 1
+        if number.isdigit() and same == chain and node.inputs == {before} and _is_read_once(nodes, before):
+            last = folded[-1]
+            last.label = f"{last.label.partition(' to ')[0]} to {number}"
+            last.params += node.params
+        else:
+            inputs = {new[i] for i in node.inputs}
+            folded.append(Node(node.label, node.shape, node.params, inputs, node.symbol))
+        chain, new[position] = same, len(folded) - 1
+    return folded
+
+
+def _is_read_once(nodes: list[Node], position: int) -> bool:
+    return sum(position in node.inputs for node in nodes) == 1
+
+
 def ranks(nodes: list[Node]) -> list[int]:
     """The row of each node: one below the lowest node that feeds it."""
     rows: list[int] = []
@@ -167,14 +200,20 @@ def draw(nodes: list[Node]) -> Figure:
     ax.set_position((0, 0, 1, 1))
     ax.set(xlim=(-half, half), ylim=(bottom, ROW / 2))
     ax.set_axis_off()
+    lane_ends: list[int] = []  # the last row of each lane beside the blocks
     for i, node in enumerate(nodes):
         for j in node.inputs:
-            blocked = rows[i] - rows[j] > 2 and any(
-                abs(x[k] - np.interp(rows[k], (rows[j], rows[i]), (x[j], x[i]))) < COLUMN / 2
+            # A short arrow may touch a block, but not vanish behind it.
+            clearance = COLUMN / 2 if rows[i] - rows[j] > 2 else COLUMN / 10
+            blocked = any(
+                abs(x[k] - np.interp(rows[k], (rows[j], rows[i]), (x[j], x[i]))) < clearance
                 for k in range(len(nodes))
                 if rows[j] < rows[k] < rows[i]
             )
-            lane = max(x) + COLUMN / 2 if blocked else None
+            lane = None
+            if blocked:  # lanes of the same rows are side by side
+                lane = max(x) + COLUMN / 2 - 0.12 * sum(rows[j] <= end for end in lane_ends)
+                lane_ends.append(rows[i])
             _draw_arrow(ax, (x[j], y[j], nodes[j].symbol), (x[i], y[i], node.symbol), lane)
         _draw_node(ax, node, x[i], y[i])
     return figure
@@ -201,8 +240,7 @@ def _draw_node(ax: Axes, node: Node, x: float, y: float) -> None:
         ax.add_patch(plt.Circle((x, y), 0.17, facecolor=GRID, edgecolor=MUTED, zorder=2))
         ax.text(x, y - 0.01, node.label, ha="center", va="center", fontsize=9, color=INK, zorder=3)
         return
-    color = next((color for word, color in KINDS.items() if word in node.label), TEAL)
-    ink = INK if color == GOLD else "white"
+    color, ink = next(colors for word, colors in KINDS.items() if word in node.label)
     width, height = 0.84 * COLUMN, 0.72 * ROW
     box = FancyBboxPatch(
         (x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0,rounding_size=0.06",
@@ -210,9 +248,50 @@ def _draw_node(ax: Axes, node: Node, x: float, y: float) -> None:
     )  # fmt: skip
     ax.add_patch(box)
     shape = "×".join(map(str, node.shape))
-    small = f"{shape}, {node.params / 1e6:.2f} M" if node.params else shape
+    small = f"{shape}, {_short(node.params)}" if node.params else shape
     ax.text(x, y + 0.08, node.label, ha="center", va="center", fontsize=9, color=ink, zorder=3)
     ax.text(x, y - 0.12, small, ha="center", va="center", fontsize=7.5, color=ink, zorder=3)
+
+
+def _short(number: int) -> str:
+    """A number of parameters with about two digits: 1.56 M, 26 k or 384."""
+    if number >= 1e5:
+        return f"{number / 1e6:.2f} M"
+    return f"{number / 1e3:.1f} k" if number >= 1e3 else str(number)
+
+
+def draw_model(name: str, **options: Any) -> Figure:
+    """The diagram of a 2D model with a family in BLOCKS. name, options: see models.build.
+
+    The model is built without memory for its weights. Raises ValueError for a model of another family.
+    """
+    family = next((family for family in BLOCKS if name == family or name.startswith(f"{family}-")), None)
+    if family is None or name not in models.names():
+        raise ValueError(f"no diagram of {name!r}: posebook.report.diagrams.BLOCKS has {', '.join(BLOCKS)}")
+    with torch.device("meta"), SkipInit():
+        model = models.build(name, **options)
+    return draw(fold_repeats(trace(model, (1, 3, *model.input_size), BLOCKS[family])))
+
+
+def layer_table(model: models.PoseModel, depth: int = 3) -> pd.DataFrame:
+    """The layers of a model by torchinfo, down to `depth`: layer, type, output (without batch), parameters.
+
+    Layers without parameters are left out, and so is a layer's second call.
+    """
+    device = next(model.parameters()).device
+    size: Any = model.input_size
+    summary = torchinfo.summary(model, (1, 3, *size), device=device, mode="eval", depth=depth, verbose=0)
+    rows = [
+        {
+            "layer": "\xa0\xa0\xa0" * (layer.depth - 1) + layer.var_name,  # spaces that HTML keeps
+            "type": layer.class_name,
+            "output": "×".join(map(str, layer.output_size[1:])),
+            "parameters": layer.num_params,
+        }
+        for layer in summary.summary_list
+        if 0 < layer.depth <= depth and layer.num_params and not layer.is_recursive
+    ]
+    return pd.DataFrame(rows)
 
 
 # What the diagram of each family shows; see `trace`.
@@ -246,6 +325,12 @@ BLOCKS: dict[str, dict[str, str]] = {
         r"score\.(\d+)": r"head: heatmaps, stage #\1",
         r"fc_\.(\d+)": r"fusion: 1×1, features #\1",
         r"score_\.(\d+)": r"fusion: 1×1, heatmaps #\1",
+    },
+    "vitpose": {
+        r"backbone\.patch_embed\.proj": "patches: 16×16 convolution",
+        r"backbone\.blocks\.(\d+)": r"attention and MLP #\1",
+        r"backbone\.last_norm": "layer norm",
+        r"keypoint_head\.(?:deconv_layers|final_layer|upsample)": "head",
     },
     "mixste": {
         r"start": "linear",
