@@ -1,5 +1,7 @@
 """Printed sizes traced to counters, and errata with measurements."""
 
+import math
+
 import pytest
 
 from posebook import complexity
@@ -53,6 +55,26 @@ def test_only_one_impossible_value_is_not_traced(table):
     lost = table[(table["GFLOPs"] != "") & (table["GFLOPs by"] == "")]
     assert list(lost.index) == [("LAPX", "HRFormer-T, 384×288")]
     assert (table["params by"] != "").all()
+
+
+@pytest.mark.parametrize(
+    "paper, row, note",
+    [
+        ("StarNet-Pose", "StarNet-Pose-T", "rounded"),
+        ("AMFACPose", "Baseline", "last zero ignored"),
+        ("LAPX", "HF-HRNet-30, 256×192", "truncated"),
+        ("LAPX", "HRFormer-T, 384×288", "unexplained"),
+        ("LAPX", "7: 3-stage + SG", "not printed"),
+    ],
+)
+def test_printed_gflops_are_explained(table, paper, row, note):
+    line = table.loc[(paper, row)]
+    value, found = size_trace.explain_gflops(line.to_dict())
+    assert found == note
+    assert math.isnan(value) == (note in ("unexplained", "not printed"))
+    if note == "truncated":
+        decimals = len(line["GFLOPs"].partition(".")[2])
+        assert 0 <= value - float(line["GFLOPs"]) < 10**-decimals
 
 
 def test_errata_contain_measurements(record):

@@ -9,6 +9,7 @@
 """
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,7 +19,14 @@ import torch
 from tqdm import tqdm
 
 from posebook import complexity, models, paths
-from posebook.papers.cells import SIZE_COLUMNS, load_cells, parse_options, parse_size, skeleton_name
+from posebook.papers.cells import (
+    SIZE_COLUMNS,
+    format_like,
+    load_cells,
+    parse_options,
+    parse_size,
+    skeleton_name,
+)
 
 ERRATA = paths.DATA / "errata.csv"
 KEYS = ["paper", "row", "model", "options", "input_size", "dataset"]
@@ -76,6 +84,27 @@ def paper_counter(line: dict, column: str) -> tuple[str, float, float]:
     exact = line["params" if column == "Params (M)" else "exact"]
     names = {title: name for name, title in PARAMS.items()}
     return by, line[names.get(first, first)] if by else exact, exact
+
+
+def reproduces(printed: str, value: float) -> bool:
+    """Whether a number rounds or truncates to all printed digits. A last zero is not ignored."""
+    scale = 10 ** len(printed.partition(".")[2])
+    truncated = math.floor(value * scale + 1e-9) / scale  # 1e-9: 0.29 * 100 is slightly below 29
+    return printed in (format_like(value, printed), format_like(truncated, printed))
+
+
+def explain_gflops(line: dict) -> tuple[float, str]:
+    """How the printed GFLOPs of a line of `size_table` come about: the matching counter's result, and a note.
+
+    The note is 'rounded', 'truncated', 'last zero ignored' (4.70 only matches as 4.7), 'unexplained' (by no
+    counter: the result is NaN), or 'not printed'. Of several counters, the result is that of the first.
+    """
+    if not line["GFLOPs"] or not line["GFLOPs by"]:
+        return float("nan"), "unexplained" if line["GFLOPs"] else "not printed"
+    name, _, operation = line["GFLOPs by"].partition(" or ")[0].partition(", ")
+    if not reproduces(line["GFLOPs"], line[name]):
+        return line[name], "last zero ignored"
+    return line[name], "truncated" if operation else "rounded"
 
 
 def _matching_counters(table: pd.DataFrame, column: str, counters: dict[str, str]) -> list[str]:
