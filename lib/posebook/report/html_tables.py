@@ -234,7 +234,7 @@ def _mark(where: str, marks: dict[str, str]) -> str:
 
 def _counter(cells: pd.DataFrame) -> str:
     """Which counter gives the printed GFLOPs of one model, or by how much they differ."""
-    cells = cells[cells["column"] == "GFLOPs"]
+    cells = cells[(cells["column"] == "GFLOPs") & (cells["measured"] != "")]
     return html.escape(_first(cells["reason"]).removeprefix("counter ") or _first(cells["counter"]))
 
 
