@@ -177,7 +177,9 @@ def test_every_model_class_has_a_name():
     for module in pkgutil.iter_modules(models.__path__):
         importlib.import_module(f"posebook.models.{module.name}")
     named = {getattr(builder, "func", builder) for builder in models.MODELS.values()}
-    assert {cls for cls in PoseModel.__subclasses__() if cls.__module__.startswith("posebook.models.")} == named
+    assert {
+        cls for cls in PoseModel.__subclasses__() if cls.__module__.startswith("posebook.models.")
+    } == named
 
 
 LARGE = ("101", "152", "w48", "resnet50", "vitpose-b", "vitpose-l", "vitpose-h", "plus")
