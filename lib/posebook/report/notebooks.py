@@ -81,12 +81,18 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
 
 def run_audits(data_root: Path = paths.DATA / "synthetic") -> "list[Verdict]":
     """Run all notebooks of notebooks/audit with the archived records only, and return their verdicts."""
+    import papermill
+
     from posebook import records
     from posebook.papers import claims
 
     with tempfile.TemporaryDirectory() as folder:
+        settings = {"out_dir": folder, "data_root": str(data_root)}
         for page in sorted((paths.ROOT / "notebooks" / "audit").glob("*.ipynb")):
-            execute(page, Path(folder, page.name), {"out_dir": folder, "data_root": str(data_root)})
+            declared = papermill.inspect_notebook(str(page))
+            execute(
+                page, Path(folder, page.name), {name: settings[name] for name in settings if name in declared}
+            )
         audits = records.load(Path(folder, "records"))
     return [verdict for audit in audits for verdict in claims.recorded_verdicts(audit)]
 
