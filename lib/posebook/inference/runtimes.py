@@ -221,7 +221,7 @@ def openvino_int8(
     import nncf
     import openvino
 
-    digest = hashlib.sha256(calibration.numpy().data).hexdigest()[:16]
+    digest = hashlib.sha256(calibration.numpy().tobytes()).hexdigest()[:16]
     path = onnx_file(model, images, folder).with_suffix(f".int8-{digest}.xml")
     if not path.exists():
         # the file has a fixed batch size, so an incomplete last batch is dropped
