@@ -38,9 +38,9 @@ VERDICT_STYLE = " ".join(
 SETTINGS = {"ImageNet pretraining": "ImageNet", "test-time augmentation": "TTA"}
 # The first column stays visible while a narrow page is scrolled.
 COMPARISON_CSS = f"""
-.compare {{font-size: 0.84rem}}
-.compare th, .compare td {{padding: 4px 8px 4px 0; text-align: right; vertical-align: top}}
-.compare td {{white-space: nowrap}}
+.compare {{font-size: 0.78rem}}
+.compare th, .compare td {{padding: 4px 6px 4px 0; text-align: right; vertical-align: top}}
+.compare td {{white-space: nowrap}} .compare td:last-child {{white-space: normal}}
 .compare thead th {{vertical-align: bottom; white-space: normal}}
 .compare th:first-child, .compare .text {{text-align: left; white-space: normal}}
 .compare th:first-child {{position: sticky; left: 0; min-width: 7em; max-width: 13em}}
