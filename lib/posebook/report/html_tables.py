@@ -264,7 +264,7 @@ def _words(cells: pd.DataFrame, name: str) -> str:
 
 
 def _untimed(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells that are no speeds and no memory, whose settings do not describe the row."""
+    """The cells except speeds and memory, whose settings do not describe the row."""
     return cells[~cells["quantity"].isin(["latency", "memory"])]
 
 
