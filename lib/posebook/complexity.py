@@ -153,24 +153,31 @@ class _FvcoreExtras(TorchFunctionMode):
         return y
 
 
-def record_calls(
-    model: nn.Module, input_shape: tuple[int, ...], modules: Iterable[nn.Module]
-) -> list[tuple[nn.Module, tuple, Any]]:
-    """Every call of these submodules as (module, inputs, output), in order, for one input of this shape.
+def run_on_meta(model: nn.Module, *inputs: Tensor) -> None:
+    """Run a model in eval mode on the meta device, for its hooks: tensors have shapes, but no values.
 
-    The model runs in eval mode on the meta device: tensors have shapes, but no values and no memory. Its
-    weights, device and mode stay unchanged.
+    inputs: on the meta device. The weights, device and mode of the model stay unchanged.
     """
     tensors = (*model.named_parameters(), *model.named_buffers())
     meta = {name: value.detach().to("meta") for name, value in tensors}
-    training, calls = model.training, []
-    hooks = [module.register_forward_hook(lambda *call: calls.append(call)) for module in modules]
+    training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            torch.func.functional_call(model, meta, (torch.empty(input_shape, device="meta"),))
+            torch.func.functional_call(model, meta, inputs)
     finally:
         model.train(training)
+
+
+def record_calls(
+    model: nn.Module, modules: Iterable[nn.Module], *input_shapes: tuple[int, ...]
+) -> list[tuple[nn.Module, tuple, Any]]:
+    """Every call of these submodules as (module, inputs, output), in order, of `run_on_meta`."""
+    calls: list[tuple[nn.Module, tuple, Any]] = []
+    hooks = [module.register_forward_hook(lambda *call: calls.append(call)) for module in modules]
+    try:
+        run_on_meta(model, *(torch.empty(shape, device="meta") for shape in input_shapes))
+    finally:
         for hook in hooks:
             hook.remove()
     return calls
@@ -184,7 +191,7 @@ def count(model: nn.Module, input_size: tuple[int, int]) -> dict:
     """
     leaves = [module for module in model.modules() if not any(module.children())]
     with FlopCounterMode(display=False) as counter, _FvcoreExtras() as extras:
-        calls = record_calls(model, (1, 3, *input_size), leaves)
+        calls = record_calls(model, leaves, (1, 3, *input_size))
     by_module: dict[str, dict[nn.Module, int]] = {convention: {} for convention in RULES}
     for module, inputs, output in calls:
         for convention, rules in RULES.items():
@@ -209,7 +216,7 @@ def shapes(model: nn.Module, names: list[str]) -> dict[str, tuple[int, ...]]:
     """
     modules = {name: model.get_submodule(name) for name in names}
     input_size: Any = model.input_size
-    calls = record_calls(model, (1, 3, *input_size), modules.values())
+    calls = record_calls(model, modules.values(), (1, 3, *input_size))
     last = {module: tuple(output.shape[1:]) for module, _, output in calls}
     return {name: last[module] for name, module in modules.items()}
 

@@ -16,7 +16,7 @@ def count(lifter: Lifter) -> dict[str, int]:
     """
     linear = [module for module in lifter.modules() if isinstance(module, nn.Linear)]
     with FlopCounterMode(display=False) as counter:
-        calls = record_calls(lifter, (1, lifter.frames, lifter.joints, lifter.channels), linear)
+        calls = record_calls(lifter, linear, (1, lifter.frames, lifter.joints, lifter.channels))
     return {
         "params": sum(parameter.numel() for parameter in lifter.parameters()),
         "macs": counter.get_total_flops() // 2,

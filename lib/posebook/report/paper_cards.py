@@ -3,7 +3,6 @@
 import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.axes import Axes
 from torch import nn
 
 from posebook import models, paths
+from posebook.complexity import record_calls
 from posebook.lifting import diffusion
 from posebook.lifting.models import build_plain
 from posebook.lifting.pruning import build_lifter
@@ -41,42 +41,32 @@ def load_papers() -> pd.DataFrame:
     return pd.read_csv(paths.require(PAPER_FILE), dtype=str, keep_default_na=False)
 
 
-def build_meta(paper: Mapping[str, str]) -> tuple[nn.Module, tuple[Any, ...]]:
-    """A paper's model and inputs on the meta device, where nothing is computed."""
+def build_meta(paper: Mapping[str, str]) -> tuple[nn.Module, tuple[tuple[int, ...], ...]]:
+    """A paper's model on the meta device, where nothing is computed, and the shapes of its inputs."""
     with torch.device("meta"):
         if paper["model"]:
             model = models.build(paper["model"])
-            return model.eval(), (torch.zeros(1, 3, *model.input_size),)
-        joints = torch.zeros(1, FRAMES, len(H36M.keypoints), 2)
+            return model, ((1, 3, *model.input_size),)
+        joints = 1, FRAMES, len(H36M.keypoints), 2
         third = FRAMES // 3
         if paper["paper"] == "StarPose":
             plain = build_plain("mixste", FRAMES, channels=5 + 32, width=32)
-            inputs = torch.zeros(1, FRAMES, len(H36M.keypoints), 5), torch.zeros(1)
-            return diffusion.Denoiser(plain).eval(), inputs
+            return diffusion.Denoiser(plain), ((1, FRAMES, len(H36M.keypoints), 5), (1,))
         if paper["paper"] == "KTPFormer":
-            return build_plain("ktpformer", FRAMES, width=32).eval(), (joints,)
+            return build_plain("ktpformer", FRAMES, width=32), (joints,)
         if paper["paper"] == "HoT":
-            return build_lifter("mixste", FRAMES, {3: ("cluster", third)}, "attend", width=32).eval(), (
-                joints,
-            )
+            return build_lifter("mixste", FRAMES, {3: ("cluster", third)}, "attend", width=32), (joints,)
         prune = {2: ("uniform", third), 5: ("uniform", third // 3)}
-        return build_lifter("mixste", FRAMES, prune, width=32).eval(), (joints,)
+        return build_lifter("mixste", FRAMES, prune, width=32), (joints,)
 
 
-def positions(model: nn.Module, inputs: tuple[Any, ...]) -> list[int]:
+def positions(model: nn.Module, input_shapes: tuple[tuple[int, ...], ...]) -> list[int]:
     """The number of positions (pixels or tokens) in the output of each convolution and linear layer."""
-    counts: list[int] = []
-
-    def note(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
-        counts.append(output.numel() // output.shape[-1 if isinstance(layer, nn.Linear) else 1])
-
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    with torch.no_grad():
-        model(*inputs)
-    for hook in hooks:
-        hook.remove()
-    return counts
+    return [
+        output.numel() // output.shape[-1 if isinstance(layer, nn.Linear) else 1]
+        for layer, _, output in record_calls(model, layers, *input_shapes)
+    ]
 
 
 def icon_svg(counts: Sequence[int]) -> str:
