@@ -23,8 +23,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from posebook import models
-from posebook.complexity import SkipInit
-from posebook.report.colors import GRID, INK, MUTED
+from posebook.complexity import SkipInit, run_on_meta
+from posebook.report.colors import CELL_INK, GRID, INK, MUTED
 
 # Functions that combine two blocks: shown as small nodes. Augmented assignments have other names.
 SYMBOLS = {"mul": "×", "add": "+", "iadd": "+", "cat": "cat", "matmul": "@", "bmm": "@", "sub": "−"}
@@ -34,7 +34,7 @@ KINDS = {
     "input": ("#5c6975", "white"),
     "attention": ("#b5502f", "white"),
     "head": ("#2b6089", "white"),
-    "fusion": ("#dda62d", "#262626"),
+    "fusion": ("#dda62d", CELL_INK),
     "": ("#0a706b", "white"),
 }
 ROW, COLUMN = 0.62, 2.5  # inches
@@ -126,17 +126,12 @@ def trace(model: nn.Module, input_shape: tuple[int, ...], blocks: Mapping[str, s
         if match := next(filter(None, (re.fullmatch(regex, name) for regex in blocks)), None):
             label = match.expand(blocks[match.re.pattern])
             hook_block(module, re.sub(r"#(\d+)", lambda number: str(int(number[1]) + 1), label))
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    meta = {name: value.detach().to("meta") for name, value in tensors}
-    training = model.training
-    model.eval()
+    inputs = torch.empty(input_shape, device="meta")
+    follow.mark(inputs, {0})
     try:
-        with torch.no_grad(), follow:
-            inputs = torch.empty(input_shape, device="meta")
-            follow.mark(inputs, {0})
-            torch.func.functional_call(model, meta, (inputs,))
+        with follow:
+            run_on_meta(model, inputs)
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return nodes

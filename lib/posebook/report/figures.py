@@ -21,8 +21,6 @@ from posebook.evaluation.metrics import PRIMARY_METRICS
 from posebook.report.colors import BLUE, GOLD, GRID, INK, MUTED, ORANGE, SIGNED, TEAL
 from posebook.skeletons import Skeleton
 
-CELL_INK = "#262626"  # on colored cells, which look the same in both color schemes of a page; seaborn's text
-
 
 def use_style() -> None:
     """Set the matplotlib style of all pages.
