@@ -1,10 +1,12 @@
 """Published speeds and memory: which benchmark row measures a cell, and the reason for an empty cell."""
 
-import pandas as pd
+from collections import Counter
+
 import pytest
 from tables_helpers import PAPER, ap, benchmark, cell
 
 from posebook import models
+from posebook.benchmark.rows import is_correct, is_quiet
 from posebook.papers import speeds, tables
 from posebook.papers.cells import load_cells
 
@@ -28,22 +30,29 @@ def test_latency_is_read_from_benchmark_with_machine():
         assert ap(other, name="speed", column="FPS")["status"] == "not run"
 
 
-def line(table: pd.DataFrame, row: str, published: str) -> pd.Series:
-    found = table[
-        (table["row"] == row) & (table["published device"] + table["quantity"]).str.contains(published)
-    ]
-    assert len(found) == 1
-    return found.iloc[0]
+SPEED_CELLS = [
+    cell for cell in load_cells().to_dict("records") if speeds.quantity(cell) and cell["table"] == "speed"
+]
+
+
+def measure(row: str, column: str, *records: dict) -> dict:
+    """`speeds.measure_cell` of the one cell in this row and column, and the published value."""
+    (found,) = (cell for cell in SPEED_CELLS if (cell["row"], cell["column"]) == (row, column))
+    return speeds.measure_cell(found, records) | {"published": found["value"]}
 
 
 def test_every_speed_cell_is_measured_or_gives_the_reason():
-    table = speeds.speed_table([])
-    assert table["measured"].isna().all() and (table["why"] != "").all()
-    counts = table.groupby(["paper", "quantity"]).size().to_dict()
+    results = [(cell, speeds.measure_cell(cell, [])) for cell in SPEED_CELLS]
+    assert all("value" not in result and result["why"] for _, result in results)
+    counts = Counter((cell["paper"], speeds.quantity(cell)) for cell in SPEED_CELLS)
     assert counts["LAPX", "RAM (MB)"] == 7
     assert sum(n for (paper, _), n in counts.items() if paper == "LAPX") == 26
     assert sum(n for (paper, _), n in counts.items() if paper == "AMFACPose") == 18
-    unbuilt = table[~table["why"].str.startswith("no benchmark of")].groupby("row")["why"].first().to_dict()
+    unbuilt = {
+        cell["row"]: result["why"]
+        for cell, result in results
+        if not result["why"].startswith("no benchmark of")
+    }
     assert unbuilt == {
         "UDP, ResNet-152": "the document does not state the input size",
         "Dite-HRNet-30, 256×192": "posebook does not build Dite-HRNet-30",
@@ -65,30 +74,30 @@ def test_one_benchmark_of_the_unmeasured_inputs_fills_all_cells_that_can_be_meas
     assert ("amfacpose-r34", (256, 256)) in todo["eager fp32",]
     rows = rows_of(todo)
     record = benchmark() | {"metrics": rows}
-    table = speeds.speed_table([record])
-    assert (table["why"] != "").sum() == 3 and table["measured"].notna().sum() == len(table) - 3
-    assert (table.loc[table["why"] == "", "device"].str.startswith("cpu: made-up")).all()
+    results = [speeds.measure_cell(cell, [record]) for cell in SPEED_CELLS]
+    filled = [result for result in results if "value" in result]
+    assert sum("why" in result for result in results) == 3 and len(filled) == len(results) - 3
+    assert all(result["record"]["machine"]["device"] == "cpu: made-up" for result in filled)
     assert speeds.unmeasured_inputs(rows) == {}
     some = rows_of({("eager fp32",): [("amfacpose-r34", (256, 256))]})
     assert ("amfacpose-r34", (256, 256)) not in speeds.unmeasured_inputs(some)["eager fp32",]
 
 
 def test_lapx_is_measured_in_onnx_runtime_with_two_passes_for_augmentation():
-    table = speeds.speed_table([lapx_benchmark()])
     plain, both = (
-        line(table, name, "Apple M2.*FPS")
+        measure(name, "FPS, Apple M2", lapx_benchmark())
         for name in ("LAPX, without augmentation, 256×192", "LAPX, 256×192")
     )
-    assert (plain["measured"], plain["forwards"], plain["published"]) == ("50.0", 1, "30")
-    assert (both["measured"], both["forwards"], both["published"]) == ("25.0", 2, "15")
-    assert plain["runtime"] == ORT and plain["device"].startswith("cpu: made-up") and plain["quiet"]
-    memory = line(table, "LAPX, 256×192", "RAM")
-    assert (memory["measured"], memory["published"]) == (f"{40 * 2**20 / 1e6:.1f}", "58.0")
-    silent = speeds.speed_table([lapx_benchmark(resident_mib=None)])  # a system without /proc
-    assert line(silent, "LAPX, 256×192", "RAM")["why"] == f"no benchmark of lapx at this size in {ORT}"
+    assert (plain["value"], plain["forwards"], plain["published"]) == ("50.0", 1, "30")
+    assert (both["value"], both["forwards"], both["published"]) == ("25.0", 2, "15")
+    assert plain["row"]["form"] == ORT and plain["record"]["machine"]["device"].startswith("cpu: made-up")
+    assert is_quiet(plain["row"])
+    memory = measure("LAPX, 256×192", "RAM (MB)", lapx_benchmark())
+    assert (memory["value"], memory["published"]) == (f"{40 * 2**20 / 1e6:.1f}", "58.0")
+    silent = measure("LAPX, 256×192", "RAM (MB)", lapx_benchmark(resident_mib=None))  # a system without /proc
+    assert silent["why"] == f"no benchmark of lapx at this size in {ORT}"
     # a speed that the document takes from another paper stands for one forward pass, in eager PyTorch
-    other = speeds.speed_table([benchmark("lpn-50", 20.0)])
-    assert line(other, "LPN-50, 256×192", "i7-8700K")["measured"] == "50.0"
+    assert measure("LPN-50, 256×192", "FPS, i7-8700K", benchmark("lpn-50", 20.0))["value"] == "50.0"
     found = cell(tables.build_table("LAPX", "speed", [lapx_benchmark()]), "LAPX, 256×192", "FPS, Apple M2")
     assert found["measured"] == "25.0" and "two forward passes" in found["where"]
     empty = cell(tables.build_table("LAPX", "speed", []), "Dite-HRNet-30, 256×192", "FPS, RK3588")
@@ -98,14 +107,14 @@ def test_lapx_is_measured_in_onnx_runtime_with_two_passes_for_augmentation():
 def test_row_with_other_outputs_fills_no_cell():
     wrong = lapx_benchmark(difference=1.9, threads=2)
     name = "LAPX, without augmentation, 256×192"
-    found = line(speeds.speed_table([wrong]), name, "FPS")
-    assert pd.isna(found["measured"])
+    found = measure(name, "FPS, Apple M2", wrong)
+    assert "value" not in found
     assert found["why"] == f"the recorded outputs in {ORT} differ from the model's by 1.9e+00"
     status = cell(tables.build_table("LAPX", "speed", [wrong]), name, "FPS, Apple M2")
     assert (status["status"], status["command"]) == ("not run", "posebook benchmark --published")
-    both = line(speeds.speed_table([wrong, lapx_benchmark(difference=1e-6, threads=1)]), name, "FPS")
-    assert both["measured"] == "50.0" and both["threads"] == 1
-    assert speeds.is_correct({"form": "OpenVINO int8", "difference": 0.3})
+    both = measure(name, "FPS, Apple M2", wrong, lapx_benchmark(difference=1e-6, threads=1))
+    assert both["value"] == "50.0" and both["row"]["threads"] == 1
+    assert is_correct({"form": "OpenVINO int8", "difference": 0.3})
 
 
 def test_quiet_then_newer_rows_are_preferred():

@@ -18,15 +18,12 @@ from pathlib import Path
 import pandas as pd
 
 from posebook import models
-from posebook.benchmark.rows import BASELINE, is_quiet
-from posebook.inference import export, runtimes
-from posebook.papers.cells import FOLDER, format_like, load_cells, parse_size, where_measured
+from posebook.benchmark.rows import BASELINE, is_correct, is_quiet
+from posebook.papers.cells import FOLDER, format_like, load_cells, parse_size
 
 QUANTITIES = ("Latency (ms)", "FPS", "RAM (MB)")
 ONNX_RUNTIME = "ONNX Runtime fp32"
 AUGMENTED = "test-time augmentation: yes"
-TABLE_COLUMNS = ["paper", "row", "input", "quantity", "published", "published device", "measured", "device"]
-TABLE_COLUMNS += ["runtime", "threads", "forwards", "quiet", "why"]
 
 
 def quantity(cell: dict) -> str:
@@ -77,11 +74,6 @@ def find_rows(
     return sorted(found, key=priority, reverse=True)
 
 
-def is_correct(row: dict) -> bool:
-    """Whether a row's outputs are the model's; always true for runtimes with a lower precision."""
-    return not runtimes.is_float32(row["form"]) or row["difference"] <= export.TOLERANCE
-
-
 def measure_cell(cell: dict, records: Iterable[dict]) -> dict:
     """The measured value of a speed or memory cell.
 
@@ -109,32 +101,6 @@ def measure_cell(cell: dict, records: Iterable[dict]) -> dict:
     # a value printed without decimals, such as 17 frames a second, is measured to one
     text = format_like(values[quantity(cell)], cell["value"] if "." in cell["value"] else "0.0")
     return {"value": text, "record": record, "row": row, "forwards": forwards}
-
-
-def speed_table(records: Iterable[dict]) -> pd.DataFrame:
-    """The cells of the papers' speed tables beside the measured values, one row for each cell.
-
-    Columns: paper, row, input, quantity, published, published device (with the setting), measured (text like
-    the published one), device, runtime, threads, forwards, quiet and why (the reason if nothing is measured).
-    """
-    lines = []
-    for cell in load_cells().to_dict("records"):
-        if not quantity(cell) or cell["table"] != "speed":
-            continue
-        device = cell["column"].partition(", ")[2]
-        line = {name: cell[name] for name in ("paper", "row")} | {"input": cell["input_size"]}
-        line |= {"quantity": quantity(cell), "published": cell["value"]}
-        line["published device"] = "; ".join(filter(None, (device, cell["setting"])))
-        result = measure_cell(cell, records)
-        if "value" in result:
-            row = result["row"]
-            line |= {"measured": result["value"], "runtime": row["form"]}
-            line |= {"device": where_measured(result["record"]), "threads": row["threads"]}
-            line |= {"forwards": result["forwards"], "quiet": is_quiet(row), "why": ""}
-        else:
-            line["why"] = result["why"]
-        lines.append(line)
-    return pd.DataFrame(lines, columns=TABLE_COLUMNS)
 
 
 def unmeasured_inputs(rows: list[dict]) -> dict[tuple[str, ...], list[tuple[str, tuple[int, int]]]]:
