@@ -51,6 +51,14 @@ def display_name(name: str) -> str:
     return f"{FAMILIES[family]}-{size}" if size else FAMILIES[family]
 
 
+def display_name_or_same(name: str) -> str:
+    """`display_name`, or the name itself if it belongs to no family, such as that of another project."""
+    try:
+        return display_name(name)
+    except ValueError:
+        return name
+
+
 def display_size(size: tuple[int, int] | list[int]) -> str:
     """An input size (height, width) as text: (256, 192) becomes '256×192'."""
     return "×".join(map(str, size))

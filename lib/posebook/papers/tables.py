@@ -48,7 +48,7 @@ from posebook.papers.cells import (
 )
 from posebook.papers.commands import BENCHMARK_COMMAND, measuring_command, training_cost
 from posebook.papers.matching import config_key, matches, metric_value
-from posebook.papers.names import display_name
+from posebook.papers.names import display_name, display_name_or_same, display_size
 from posebook.papers.size_trace import KEYS, paper_counter, traced_sizes
 from posebook.papers.statuses import (
     AGREES,
@@ -322,7 +322,7 @@ def occlusion_sweep(records: list[dict]) -> pd.DataFrame:
 
 def all_accuracies(records: list[dict]) -> pd.DataFrame:
     """Every recorded accuracy, on any data, one row each: what was run, on what, and the result."""
-    lines, built = [], models.names()
+    lines = []
     for record in records:
         if record["kind"] not in ("train", "evaluate") or "not_evaluated" in record:
             continue
@@ -335,10 +335,10 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
         lines.append(
             {
                 "record": record["name"],
-                "model": display_name(record["model"]) if record["model"] in built else record["model"],
+                "model": display_name_or_same(record["model"]),
                 "measured on": f"{data['name']} {data['split']}, {data['persons']:,} people",
                 "boxes": protocol["boxes"],
-                "input": "×".join(map(str, protocol["input_size"])),
+                "input": display_size(protocol["input_size"]),
                 "metric": metric,
                 "with flip test": flipped.get(metric),
                 "without": unflipped.get(metric),

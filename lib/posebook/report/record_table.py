@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from posebook.papers.names import PAPERS, display_name
+from posebook.papers.names import PAPERS, display_name_or_same
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -36,12 +36,12 @@ def record_rows(records: Sequence[dict]) -> pd.DataFrame:
     runs = [record for record in records if record["kind"] not in NOT_RUNS]
     for record in sorted(runs, key=lambda record: record.get("started", ""), reverse=True):
         metric, value = _main_result(record["metrics"])
-        interval = record.get("interval")
+        interval, name = record.get("interval"), record.get("model") or ""
         started = datetime.fromisoformat(record["started"]) if record.get("started") else None
         rows.append(
             {
                 "run": KINDS.get(record["kind"], record["kind"]),
-                "model": _model(record.get("model") or ""),
+                "model": PAPERS.get(name) or display_name_or_same(name),
                 "data": _data(record.get("evaluated") or record.get("dataset")),
                 "metric": metric,
                 "value": value,
@@ -66,14 +66,6 @@ def _main_result(metrics: Any) -> tuple[str, str]:
     if name in MILLIMETERS:
         return f"{name}, mm", f"{value:.1f}"
     return name.replace("_", " "), str(value) if isinstance(value, int) else f"{value:.3f}"
-
-
-def _model(name: str) -> str:
-    """The display name of a model or a paper; other names, such as those of other projects, stay."""
-    try:
-        return PAPERS.get(name) or display_name(name)
-    except ValueError:
-        return name
 
 
 def _data(dataset: dict | None) -> str:
