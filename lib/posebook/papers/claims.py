@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from posebook import paths
 from posebook.evaluation import seeds
@@ -178,8 +177,7 @@ def printed_interval(
 
     runs: number of runs behind either mean. freedom: runs behind the deviation, less one.
     """
-    error = deviation * sum(1 / n for n in runs) ** 0.5
-    half = float(stats.t.ppf(0.975, freedom)) * error
+    half = seeds.half_width(deviation * sum(1 / n for n in runs) ** 0.5, freedom)
     return difference - half, difference + half
 
 
@@ -269,7 +267,7 @@ def _interval(cell: Mapping) -> tuple[float, float] | None:
         return None
     _, deviation, runs, _ = cell["spread"].replace(",", "").split()  # '± 0.30, 3 runs'
     count = int(runs)
-    half = float(stats.t.ppf(0.975, count - 1)) * float(deviation) / count**0.5
+    half = seeds.half_width(float(deviation) / count**0.5, count - 1)
     return float(cell["measured"]) - half, float(cell["measured"]) + half
 
 
