@@ -202,6 +202,26 @@ def test_invalid_rows_fail_before_any_work(settings, message, tree):
     assert done.returncode != 0 and message in done.stderr + done.stdout
 
 
+@pytest.mark.slow
+def test_requested_studies_are_planned(tree):
+    arguments = "--dry-run", "--printshellcmds", "--config"
+    priors = snakemake(tree, *arguments, "study=priors", target="study")
+    assert priors.count("posebook study study-priors-") == 20 and "study-pruning" not in priors
+    assert "--occluded" not in priors  # lifters need no rendered people
+    everything = snakemake(tree, *arguments, "study=", target="study")
+    assert everything.count("posebook study study-dropout-") == 15 and "--occluded" in everything
+
+
+@pytest.mark.slow
+def test_misspelled_study_is_an_error_before_any_work(tree):
+    command = [sys.executable, "-m", "snakemake", "study", "--dry-run", "--cores", "2", "--nolock"]
+    done = subprocess.run(
+        [*command, "--config", "study=priors,prunning"], cwd=tree, capture_output=True, text=True
+    )
+    message = "no study 'prunning': choose from dropout, pruning, priors"
+    assert done.returncode != 0 and message in done.stderr + done.stdout
+
+
 def test_missing_dataset_is_rendered_if_needed(tree):
     annotations = tree / "data/synthetic/annotations"
     annotations.rename(annotations.with_name("gone"))
