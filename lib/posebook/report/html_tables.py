@@ -84,13 +84,13 @@ def verdict_table(audited: Sequence[tuple[Claim, Finding]]) -> HTML:
 
     verdicts = [finding.verdict for _, finding in audited]
     texts = tally({verdict: verdicts.count(verdict) for verdict in VERDICTS})
-    counts = " ".join(_badge(v, t) for v, t in zip(VERDICTS, texts, strict=True) if v in verdicts)
+    counts = " ".join(_verdict_badge(v, t) for v, t in zip(VERDICTS, texts, strict=True) if v in verdicts)
     lines = []
     for claim, finding in audited:
         target = finding.evidence.rpartition("/")[2].removesuffix(".ipynb").strip("#")
         link = f'<a href="{finding.evidence}">{re.sub("[-_]", " ", target)}</a>'
         cells = (
-            f"{_badge(finding.verdict)}<small>evidence: {link}</small>",
+            f"{_verdict_badge(finding.verdict)}<small>evidence: {link}</small>",
             f"{_html(claim.text)}<small>{_html(claim.where)}</small>",
             _result(finding),
         )
@@ -110,13 +110,13 @@ def verdict_cards(paper: str, findings: Mapping[str, Finding], ids: str) -> HTML
     claims = load_claims(paper)
     cards = [
         f"<blockquote>{_html(claims[key].text)} <small>{_html(claims[key].where)}</small></blockquote>"
-        f"<div>{_badge(findings[key].verdict)} {_result(findings[key])}</div>"
+        f"<div>{_verdict_badge(findings[key].verdict)} {_result(findings[key])}</div>"
         for key in ids.split()
     ]
     return HTML(f'<style>{VERDICT_STYLE}</style><div class="audit">{"".join(cards)}</div>')
 
 
-def _badge(verdict: str, text: str = "") -> str:
+def _verdict_badge(verdict: str, text: str = "") -> str:
     """A verdict, or another text about it, on the color of the verdict."""
     return f'<b class="verdict" style="background: {VERDICT_COLORS[verdict]}">{text or verdict}</b>'
 
