@@ -78,7 +78,7 @@ benchmark: setup ## every model in every runtime, size, batch and number of thre
 	@mkdir -p reports/executed
 	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-full.ipynb -k python3 -y '$(BENCHMARK_FULL)'
 
-benchmark-archive: setup ## measure data/measured/benchmark-cpu.json again: idle machine, clean commit, about 12 minutes, can be resumed
+benchmark-archive: setup ## measure data/measured/benchmark-cpu.json again: idle machine, clean commit, about 25 minutes, can be resumed
 	@test -z "$$(git status --porcelain -- lib notebooks)" || { echo "commit or undo the changes in lib/ and notebooks/ first"; exit 1; }
 	@mkdir -p reports/executed
 	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-cpu.ipynb -k python3 -y '$(BENCHMARK_ARCHIVE)'

@@ -141,7 +141,7 @@ def test_exported_mish_has_no_softplus(tmp_path):
     assert any(isinstance(module, nn.Mish) for module in model.modules())
 
 
-QUICK = ("starnet-pose-t", "rtmpose-t", "lpn-50", "simplebaseline-50", "simcc-resnet50")
+QUICK = ("starnet-pose-t", "rtmpose-t", "simplebaseline-50")
 # The blocks of a ViT are identical: two instead of 12 to 32 of them save half a gigabyte.
 SHALLOW = {name: {"depth": 2} for name in models.names() if name.startswith("vitpose")}
 MODELS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in models.names()]

@@ -89,6 +89,7 @@ def test_unknown_table_raises_with_known_ones(tmp_path):
         load_cells(tmp_path / "missing")
 
 
+@pytest.mark.slow
 def test_ablation_sizes_use_options_and_skeleton():
     assert lapx("3: 4-stage (channels=190)")["measured"] == "2.25"
     assert lapx("1: 2-stage (channels=256)")["measured"] == "2.30"
@@ -98,6 +99,7 @@ def test_ablation_sizes_use_options_and_skeleton():
     assert (sizes["measured"] == sizes["published"]).all() and len(sizes) == 6
 
 
+@pytest.mark.slow
 def test_command_trains_with_recipe_and_evaluates_without():
     """LAP has neither a recipe in posebook nor public weights."""
     assert lapx("2: 3-stage (channels=208)", "PCKh@0.5")["command"] == "make grid PROFILE=paper ROWS=lapx-2"

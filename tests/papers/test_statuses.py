@@ -99,6 +99,7 @@ def test_agreement_with_the_other_boxes_is_named():
     assert (found["measured"], found["status"], found["reason"]) == ("71.23", CONVENTION, "boxes: detector")
 
 
+@pytest.mark.slow
 def test_boxes_that_the_paper_does_not_state_are_a_convention():
     run = record(
         model="lite-hrnet-30", kind="evaluate", weights={"trained_on": "coco"}, metrics={"AP": 0.672}

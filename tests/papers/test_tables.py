@@ -200,6 +200,7 @@ def test_rows_without_flip_test_are_paired_by_archived_predictions(tmp_path):
     assert (both["record"] != "").sum() == 2 and tables.paired_differences(both).empty
 
 
+@pytest.mark.slow
 def test_training_command_has_cost():
     run = record(dataset__name="synthetic", evaluated__name="synthetic", wall_seconds=3600.0)
     run |= {"name": "train-made", "complexity": {"macs": {"exact": 432_300_000}}}
