@@ -79,9 +79,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         pickle.UnpicklingError, safetensors.SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError,
         ValueError, LookupError, AttributeError, TypeError,
     ) as error:  # fmt: skip
-        start = path.read_bytes()[:64].lstrip()
-        reason = "it is a web page" if start[:1] == b"<" else (str(error).splitlines() or ["it is broken"])[0]
-        raise ValueError(f"{path.name} cannot be read as weights: {reason}") from error
+        raise ValueError(f"{path.name} cannot be read as weights: {_reason(path, error)}") from error
     for wrapper in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -89,3 +87,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         calls = f", but names {', '.join(sorted(ignored)[:3])}" if ignored else ""
         raise ValueError(f"{path.name} cannot be read as weights: it contains no named tensors{calls}")
     return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """One line that says why a file cannot be read, without PyTorch's advice to run the code in the file."""
+    if path.read_bytes()[:64].lstrip()[:1] == b"<":
+        return "it is a web page"
+    cause = error.__context__ if isinstance(error, pickle.UnpicklingError) and error.__context__ else error
+    return (str(cause).splitlines() or ["it is broken"])[0]
