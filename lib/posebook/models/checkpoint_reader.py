@@ -52,7 +52,7 @@ def list_globals(path: Path) -> set[str]:
 
 def _globals_of(file: IO[bytes]) -> set[str]:
     """The names in one pickle. STACK_GLOBAL and INST are left out: PyTorch's loader refuses them anyway."""
-    pairs = [argument.split(" ") for code, argument, _ in pickletools.genops(file) if code.name == "GLOBAL"]
+    pairs = [str(arg).split(" ") for code, arg, _ in pickletools.genops(file) if code.name == "GLOBAL"]
     return {f"{PYTHON2_MODULES.get(module, module)}.{name}" for module, name in pairs}
 
 

@@ -103,8 +103,8 @@ def fetch(checkpoint: Checkpoint) -> Path:
     except transfers.MovedError as error:
         raise ConnectionError(f"{error}; correct the url in {line}, or save the file as {path}") from error
     except ConnectionError as error:
-        other = next(iter(_bundled(checkpoint.model)), "")
-        other = f"; bundled, without a network: {other}" if other else ""
+        other = ", ".join(_bundled(checkpoint.model))
+        other = f"; bundled weights need no network: {other}" if other else ""
         raise ConnectionError(f"{error}; or save the file as {path}{other}") from error
 
 
