@@ -43,7 +43,7 @@ def tree(tmp_path_factory) -> Path:
         )
     for name in ("published", "measured", "weights"):
         (folder / "data" / name).mkdir(parents=True)
-    for name in ("claims", "errata", "grid"):
+    for name in ("claims", "errata", "grid", "studies"):
         (folder / "data" / f"{name}.csv").touch()
     for path in (ROOT / "data" / "weights").glob("*-synthetic.safetensors"):
         (folder / "data" / "weights" / path.name).touch()
