@@ -144,7 +144,7 @@ def run_evaluate(args: Arguments) -> None:
     from posebook.inference import peers
 
     # Before anything is downloaded, because a missing dataset is the more common error.
-    checkpoint = models.published.find_by_name_or_file(args.weights, args.model)
+    checkpoint = models.published.find_given(args.weights, args.model)
     name = args.dataset or (checkpoint.dataset if checkpoint else "synthetic")
     dataset = datasets.load(name, args.data_root, args.split)
     boxes, dark = args.boxes, args.dark

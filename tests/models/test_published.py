@@ -175,13 +175,16 @@ def test_file_on_a_page_is_named_with_its_place(cache):
 # names
 
 
-def test_unknown_names():
+def test_unknown_names(capsys):
     with pytest.raises(ValueError, match="unknown weights of rtmpose-t 'cocoo'; did you mean coco"):
         models.load("rtmpose-t", "cocoo")
     with pytest.raises(ValueError, match="no published weights of 'lap' are known"):
         models.load("lap")
     with pytest.raises(ValueError, match="weights 'coco' are given by name: also give the name of the model"):
         published.resolve("coco", None)
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "--weights", "coco"])
+    assert "error: weights 'coco' are given by name: also give" in capsys.readouterr().err
     with pytest.raises(ValueError, match="starnet_s1.pth.tar contains only a backbone"):
         models.load("starnet-pose-t", "imagenet")
 

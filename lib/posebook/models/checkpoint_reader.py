@@ -36,9 +36,6 @@ class _Placeholder:
     def __setstate__(self, _: object) -> None:
         pass
 
-    def __setitem__(self, _: object, value: object) -> None:
-        pass
-
 
 def list_globals(path: Path) -> set[str]:
     """The dotted names of all classes and functions that the pickles of a PyTorch file name. Runs no code."""
@@ -91,7 +88,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 def _reason(path: Path, error: Exception) -> str:
     """One line that says why a file cannot be read, without PyTorch's advice to run the code in the file."""
-    if path.read_bytes()[:64].lstrip()[:1] == b"<":
-        return "it is a web page"
+    with path.open("rb") as file:
+        if file.read(64).lstrip()[:1] == b"<":
+            return "it is a web page"
     cause = error.__context__ if isinstance(error, pickle.UnpicklingError) and error.__context__ else error
     return (str(cause).splitlines() or ["it is broken"])[0]

@@ -84,7 +84,7 @@ def find(model: str, weights: str) -> Checkpoint:
 
 
 def fetch(checkpoint: Checkpoint) -> Path:
-    """The path of a file, which is downloaded if it is not there. Its hash is checked each time.
+    """The path of a file, which is downloaded if it is not there. A published hash is checked each time.
 
     Raises ConnectionError, with the path under which to save the file, FileNotFoundError for a file that is
     only on a web page, and ValueError for another hash.
@@ -109,26 +109,7 @@ def fetch(checkpoint: Checkpoint) -> Path:
 
 
 def _is_path(text: str) -> bool:
-    return os.sep in text or "." in text or Path(text).exists()
-
-
-def resolve(weights: str | Path, model: str | None) -> Path:
-    """The file of weights that are given as a path or by name; downloads it if necessary.
-
-    Raises ValueError for a name without a model, an unknown name, or a file with only a backbone, and the
-    errors of `fetch`.
-    """
-    text = str(weights)
-    if _is_path(text):
-        return Path(text)
-    if model is None:
-        raise ValueError(f"weights {text!r} are given by name: also give the name of the model")
-    if text in (bundled := _bundled(model)):
-        return bundled[text]
-    checkpoint = find(model, text)
-    if checkpoint.dataset == BACKBONE:
-        raise ValueError(f"{checkpoint.file} contains only a backbone, with which a training can start")
-    return fetch(checkpoint)
+    return os.sep in text or "." in text or Path(text).is_file()
 
 
 def find_by_file(path: str | Path) -> Checkpoint | None:
@@ -137,8 +118,30 @@ def find_by_file(path: str | Path) -> Checkpoint | None:
     return next((line for line in lines if line.file == Path(path).name and line.input_size), None)
 
 
-def find_by_name_or_file(weights: str, model: str | None) -> Checkpoint | None:
-    """The line of weights as given to `resolve`; None for another file and for bundled weights."""
-    if _is_path(weights) or model is None or weights in _bundled(model):
+def find_given(weights: str, model: str | None) -> Checkpoint | None:
+    """The line of weights that are given as a path or by name; None for bundled weights and unknown files.
+
+    Raises ValueError for a name without a model, an unknown name, or a file with only a backbone.
+    """
+    if _is_path(weights):
         return find_by_file(weights)
-    return find(model, weights)
+    if model is None:
+        raise ValueError(f"weights {weights!r} are given by name: also give the name of the model")
+    if weights in _bundled(model):
+        return None
+    checkpoint = find(model, weights)
+    if checkpoint.dataset == BACKBONE:
+        raise ValueError(f"{checkpoint.file} contains only a backbone, with which a training can start")
+    return checkpoint
+
+
+def resolve(weights: str | Path, model: str | None) -> Path:
+    """The file of weights that are given as a path or by name; downloads it if necessary.
+
+    Raises the errors of `find_given` and `fetch`.
+    """
+    text = str(weights)
+    checkpoint = find_given(text, model)
+    if _is_path(text):
+        return Path(text)
+    return fetch(checkpoint) if checkpoint else _bundled(str(model))[text]
