@@ -11,6 +11,7 @@ import torch
 
 from helpers import ROOT, drawn
 from posebook import cli, models, skeletons, transfers
+from posebook.inference import export
 from posebook.lifting.models import LIFTERS
 from posebook.models import published
 
@@ -211,6 +212,16 @@ def test_load_builds_the_model_of_the_line(checkpoint, cache):
     }
     with pytest.raises(ValueError, match="holds weights of lite-hrnet-18, not of lite-hrnet-30"):
         models.load_weights(cache / checkpoint.file, "lite-hrnet-30")
+
+
+def test_weights_trained_with_udp_keep_this_fact(checkpoint, cache, monkeypatch, tmp_path):
+    assert not models.load("lite-hrnet-18").udp
+    change(monkeypatch, checkpoint, decoding="UDP")
+    model = models.load("lite-hrnet-18")
+    models.save_weights(model, tmp_path / "saved.safetensors", "lite-hrnet-18", "coco")
+    assert model.udp and models.load_weights(tmp_path / "saved.safetensors").udp
+    with pytest.raises(ValueError, match="end-to-end export has no decoding for weights trained with UDP"):
+        export.export(model, tmp_path / "model.onnx", end_to_end=True)
 
 
 def test_checkpoint_of_another_model_or_joint_set(checkpoint, monkeypatch):

@@ -2,9 +2,7 @@
 
 1. The two are comparable if they have the same source of boxes, decoding and images. Otherwise the
    differences are named, and there is no verdict.
-2. Our protocol has no UDP: neither its pixel convention nor its decoding. An accuracy that was published with
-   UDP is not comparable.
-3. The tolerance is half a point. Warping, rounding and suppression of duplicates differ between programs.
+2. The tolerance is half a point. Warping, rounding and suppression of duplicates differ between programs.
 """
 
 from pathlib import Path
@@ -29,9 +27,8 @@ def differences(checkpoint: Checkpoint, record: dict) -> list[str]:
     if boxes != checkpoint.boxes:
         where = f" ({BOXES})" if checkpoint.dataset == "coco" and checkpoint.boxes == "detector" else ""
         found.append(f"published with {checkpoint.boxes} boxes{where}, measured with {boxes} boxes")
-    if checkpoint.decoding == "UDP":
-        found.append("published with UDP, measured without")
-    elif (checkpoint.decoding == "DARK") != protocol["decoding"].endswith("DARK"):
+    decoding = protocol["decoding"].rpartition(", ")[2]
+    if (decoding if decoding in ("DARK", "UDP") else "") != checkpoint.decoding:
         found.append(f"published with {checkpoint.decoding or 'default'} decoding")
     if record["dataset"]["name"] != checkpoint.dataset:
         found.append(f"published on {checkpoint.dataset}, measured on {record['dataset']['name']}")

@@ -236,6 +236,7 @@ def extract_dataset(model: ViTPose, dataset: int = 0, skeleton: Skeleton | None 
         decoder=decoder,
     )
     plain.load_state_dict(merge_experts(model.state_dict(), dataset))
+    plain.udp = model.udp
     return plain.to(model.backbone.pos_embed).train(model.training)
 
 
