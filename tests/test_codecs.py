@@ -181,7 +181,8 @@ def test_udp_against_a_loop_with_the_steps_of_mmpose():
     expected = np.array([udp_refined(heatmap) for heatmap in maps[0].numpy()]) * [47 / 11, 63 / 15]
     np.testing.assert_allclose(keypoints[0].numpy(), expected, atol=2e-2)
     assert torch.equal(scores, maps.amax((-2, -1)))
-    assert torch.isfinite(codecs.decode_udp(torch.ones(1, 2, 16, 12), size)[0]).all()
+    for value in (1.0, 0.0, -1.0):
+        assert torch.isfinite(codecs.decode_udp(torch.full((1, 2, 16, 12), value), size)[0]).all()
 
 
 def test_udp_recovers_the_whole_input_and_needs_no_shift_for_the_flip_test():

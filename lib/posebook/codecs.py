@@ -167,7 +167,7 @@ def decode_udp(heatmaps: Tensor, input_size: tuple[int, int]) -> tuple[Tensor, T
     """As `decode_dark`, for a model that was trained with UDP; choice 4. input_size: (H, W)."""
     scores, x, y = _peak(heatmaps)  # each (B, K)
     maps = _smooth(heatmaps)
-    maps = maps * (scores / maps.amax((-2, -1)))[..., None, None]
+    maps = maps * (scores / maps.amax((-2, -1)).clamp(min=1e-12))[..., None, None]
     log_maps = maps.clamp(1e-3, 50).log()  # (B, K, h, w); mmpose's limits
 
     def at(dx: int, dy: int) -> Tensor:
