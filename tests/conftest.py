@@ -1,7 +1,9 @@
-"""What the tests share: one thread each, a browser, a small dataset, and real samples if there are any."""
+"""What the tests share: one thread each, a browser, a server, a small dataset, and real samples if any."""
 
+import http.server
 import json
 import os
+import threading
 from pathlib import Path
 
 import cv2
@@ -38,6 +40,21 @@ def chromium():
         window = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         yield window
         window.close()
+
+
+@pytest.fixture
+def file_server():
+    """A server of `content`, with the fault `fault`; `ranges` has the requested ranges."""
+    from http_helpers import Handler
+
+    instance = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    instance.content, instance.fault, instance.ranges = b"", "none", []
+    thread = threading.Thread(target=instance.serve_forever)
+    thread.start()
+    yield instance
+    instance.shutdown()
+    thread.join()
+    instance.server_close()
 
 
 @pytest.fixture(scope="session")

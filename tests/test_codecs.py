@@ -2,6 +2,8 @@
 
 import math
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -147,3 +149,48 @@ def test_dark_does_not_refine_a_peak_on_the_border(x, y):
 def test_dark_of_a_constant_map_is_finite():
     decoded, _ = codecs.decode_dark(torch.zeros(1, 2, 16, 12))
     assert torch.isfinite(decoded).all()
+
+
+def udp_refined(heatmap: np.ndarray) -> np.ndarray:
+    """One map's keypoint in cells: refine_keypoints_dark_udp, mmpose/codecs/utils/refinement.py@0b9a7cfc."""
+    y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
+    padded = cv2.GaussianBlur(np.pad(heatmap, 5), (11, 11), 0)[5:-5, 5:-5]
+    padded = np.log(np.clip(padded * (heatmap.max() / padded.max()), 1e-3, 50))
+    cell = np.pad(padded, 1, mode="edge")[y : y + 3, x : x + 3]  # rows and columns around the peak
+    first = np.array([cell[1, 2] - cell[1, 0], cell[2, 1] - cell[0, 1]]) / 2
+    xx, yy = cell[1, 2] - 2 * cell[1, 1] + cell[1, 0], cell[2, 1] - 2 * cell[1, 1] + cell[0, 1]
+    xy = (cell[2, 2] - cell[1, 2] - cell[2, 1] + 2 * cell[1, 1] - cell[1, 0] - cell[0, 1] + cell[0, 0]) / 2
+    return np.array([x, y]) - np.linalg.solve([[xx, xy], [xy, yy]], first)
+
+
+def udp_maps(points: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """Gaussians (1, K, h, w) whose first and last cells are the first and last pixels of the input (H, W)."""
+    (height, width), rows, columns = size, size[0] // 4, size[1] // 4
+    x, y = points[:, 0] / (width - 1) * (columns - 1), points[:, 1] / (height - 1) * (rows - 1)
+    dx2 = (torch.arange(columns) - torch.tensor(x)[:, None]) ** 2
+    dy2 = (torch.arange(rows) - torch.tensor(y)[:, None]) ** 2
+    return torch.exp(-(dy2[:, :, None] + dx2[:, None]) / 8)[None].float()
+
+
+def test_udp_against_a_loop_with_the_steps_of_mmpose():
+    rng = np.random.default_rng(0)
+    size = (64, 48)
+    points = np.concatenate([rng.uniform([0, 0], [47, 63], (30, 2)), [[0, 0], [47, 63], [0, 31.5]]])
+    maps = udp_maps(points, size) + 0.02 * torch.tensor(rng.uniform(size=(1, 33, 16, 12))).float()
+    keypoints, scores = codecs.decode_udp(maps, size)
+    expected = np.array([udp_refined(heatmap) for heatmap in maps[0].numpy()]) * [47 / 11, 63 / 15]
+    np.testing.assert_allclose(keypoints[0].numpy(), expected, atol=2e-2)
+    assert torch.equal(scores, maps.amax((-2, -1)))
+    for value in (1.0, 0.0, -1.0):
+        assert torch.isfinite(codecs.decode_udp(torch.full((1, 2, 16, 12), value), size)[0]).all()
+
+
+def test_udp_recovers_the_whole_input_and_needs_no_shift_for_the_flip_test():
+    size = (256, 192)
+    points = np.random.default_rng(0).uniform([24, 24], [167, 231], (17, 2))  # away from the border
+    maps = udp_maps(points, size)
+    keypoints, _ = codecs.decode_udp(maps, size)
+    assert np.abs(keypoints[0].numpy() - points).max() < 1e-3
+    mirrored = udp_maps(np.stack([191 - points[:, 0], points[:, 1]], 1), size)
+    back = codecs.flip_heatmap(mirrored, list(range(17)), shift=False)
+    assert torch.allclose(back, maps, atol=1e-5)

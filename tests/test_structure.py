@@ -30,6 +30,7 @@ LEVELS = [
         "paths",
         "records",
         "skeletons",
+        "transfers",
         "utils",
         "__init__",
     },

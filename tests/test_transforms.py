@@ -22,6 +22,24 @@ def test_the_box_center_is_mapped_to_half_the_input_size():
     assert transforms.apply_affine(matrix, np.array([70.0, 90.0])) == pytest.approx([96, 128])
 
 
+@pytest.mark.parametrize("rotation", [0.0, 30.0])
+def test_crop_of_udp(rotation):
+    """mmpose's get_udp_warp_matrix (mmpose/structures/bbox/transforms.py@4d787240)."""
+    center, scale = np.array([70.0, 90.0]), np.array([112.5, 150.0])  # of BOX, with 3:4 and 1.25
+    cosine, sine = np.cos(np.deg2rad(rotation)), np.sin(np.deg2rad(rotation))
+    x, y = 191 / scale[0], 255 / scale[1]
+    expected = [
+        [cosine * x, -sine * x, x * (-center[0] * cosine + center[1] * sine + scale[0] / 2)],
+        [sine * y, cosine * y, y * (-center[0] * sine - center[1] * cosine + scale[1] / 2)],
+    ]
+    matrix = transforms.crop_affine(BOX, SIZE, rotation=rotation, udp=True)
+    np.testing.assert_allclose(matrix, expected, atol=1e-9)
+    mirrored = transforms.crop_affine(BOX, SIZE, rotation=rotation, flip=True, udp=True)
+    points = np.array([[40.0, 30.0], [100.0, 150.0]])
+    both = transforms.apply_affine(matrix, points)[:, 0] + transforms.apply_affine(mirrored, points)[:, 0]
+    assert both == pytest.approx([191, 191])
+
+
 def test_the_box_is_extended_to_the_aspect_ratio_and_enlarged():
     matrix = transforms.crop_affine(BOX, SIZE)
     height = 120 * 1.25  # the box is narrower than 3:4, so its height determines the scale

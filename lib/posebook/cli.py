@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from posebook.inference.predict import BoxSource
     from posebook.models.layers import PoseModel
 
-USER_ERRORS = (ValueError, FileNotFoundError, ModuleNotFoundError, IsADirectoryError, NotADirectoryError)
+USER_ERRORS = (
+    ValueError,
+    FileNotFoundError,
+    ModuleNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ConnectionError,
+)
 Arguments = argparse.Namespace
 
 
@@ -88,7 +95,7 @@ def run_train(args: Arguments) -> None:
 
 def add_weights(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
     """Add the weights, the device, and the facts that the authors' own weights files do not contain."""
-    text = "weights file, written by a training or published by the authors"
+    text = "weights file, or the name of published weights of the model, such as coco"
     parser.add_argument("--weights", required=default is None, default=default and str(default), help=text)
     parser.add_argument("--model", help="model name, if the weights file does not contain it")
     text = "height and width, if the weights file does not contain them"
@@ -97,11 +104,12 @@ def add_weights(parser: argparse.ArgumentParser, default: Path | None = None) ->
 
 
 def load_model(args: Arguments) -> "PoseModel":
-    """Load the model that the options of `add_weights` name."""
+    """Load the model that the options of `add_weights` name. `args.weights` becomes the path of the file."""
     from posebook import models
     from posebook.training.runtime import check_device
 
     check_device(args.device)
+    args.weights = models.published.resolve(args.weights, args.model)
     return models.load_weights(args.weights, args.model, tuple(args.input_size))
 
 
@@ -113,10 +121,14 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--trained-on",
         help="training dataset, if the weights file does not contain it; coco for the authors' weights",
     )
-    parser.add_argument("--dataset", default="synthetic", help=", ".join(datasets.names()))
+    text = f"default: the dataset of published weights, otherwise synthetic; {', '.join(datasets.names())}"
+    parser.add_argument("--dataset", help=text)
     parser.add_argument("--data-root", help="the dataset's folder; default: $POSEBOOK_DATA/NAME or data/NAME")
     parser.add_argument("--split", help="default: the evaluation split of the dataset")
-    parser.add_argument("--boxes", help="a file of detected boxes; default: the annotated boxes")
+    text = (
+        "a file of detected boxes, or annotated; default: as published if that file is there, else annotated"
+    )
+    parser.add_argument("--boxes", help=text)
     parser.add_argument("--map-joints", help="evaluate on the joints shared with this set, such as coco")
     parser.add_argument("--dark", action="store_true", help="decode heatmaps with DARK")
     parser.add_argument("--profile", default="demo", help="part of the record's name")
@@ -126,24 +138,36 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def run_evaluate(args: Arguments) -> None:
-    from posebook import datasets, records, skeletons
+    from posebook import datasets, models, records, skeletons
     from posebook.datasets import combined, detector_boxes
-    from posebook.evaluation import evaluator, predictions
+    from posebook.evaluation import evaluator, predictions, published_accuracy
     from posebook.inference import peers
 
-    dataset = datasets.load(args.dataset, args.data_root, args.split)
-    if args.boxes:
-        dataset = detector_boxes.load_boxes(dataset, args.boxes)
+    # Before anything is downloaded, because a missing dataset is the more common error.
+    checkpoint = models.published.find_given(args.weights, args.model)
+    name = args.dataset or (checkpoint.dataset if checkpoint else "synthetic")
+    dataset = datasets.load(name, args.data_root, args.split)
+    boxes, dark = args.boxes, args.dark
+    if checkpoint:
+        root = Path(args.data_root or datasets.default_root(name))
+        boxes = boxes or published_accuracy.published_boxes(checkpoint, root)
+        dark = dark or checkpoint.decoding == "DARK"
+    if boxes and boxes != "annotated":
+        dataset = detector_boxes.load_boxes(dataset, boxes)
     if args.map_joints:
         dataset = combined.map_joints(dataset, skeletons.get(args.map_joints))
     if Path(args.weights).suffix == ".tflite":
         record, results, image_stats = peers.evaluate_peer(args.weights, dataset, args.profile)
     else:
+        model = load_model(args)
         record, results, image_stats = evaluator.evaluate_weights(
-            load_model(args), dataset, args.weights, args.model, trained_on=args.trained_on,
-            profile=args.profile, device=args.device, workers=args.workers, dark=args.dark,
+            model, dataset, args.weights, args.model, trained_on=args.trained_on,
+            profile=args.profile, device=args.device, workers=args.workers, dark=dark,
         )  # fmt: skip
     record["name"] = args.name or record["name"]
+    if checkpoint and (published := published_accuracy.compare(checkpoint, record)):
+        record["published"] = published
+        print(published_accuracy.describe(published))
     path = records.write(record, args.out_dir)
     predictions.save_predictions(path, dataset, results, image_stats)
     print_record(record, path)
@@ -206,7 +230,7 @@ def add_lift(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("video", help="a video file, or a folder of its frames")
     add_weights(parser, DEFAULT_WEIGHTS)
-    parser.add_argument("--lifter-weights", default=str(LIFTER), help="weights of the lifter")
+    parser.add_argument("--lifter-weights", default=str(LIFTER), help="file or name of the lifter's weights")
     names = ", ".join(LIFTERS)
     parser.add_argument("--lifter", help=f"lifter name, if its weights do not contain it: {names}")
     add_boxes(parser)
@@ -216,8 +240,10 @@ def add_lift(parser: argparse.ArgumentParser) -> None:
 def run_lift(args: Arguments) -> None:
     """Track one person and lift the 2D joints to 3D."""
     from posebook.lifting import predict_3d, weights_io
+    from posebook.models import published
 
     frames = predict_3d.open_frames(args.video)
+    args.lifter_weights = published.resolve(args.lifter_weights, args.lifter)
     lifter = weights_io.load_weights(args.lifter_weights, args.lifter)
     model, boxes = load_model(args), make_box_source(args, list(frames.images))
     weights = args.weights, args.lifter_weights
@@ -266,18 +292,40 @@ def run_benchmark(args: Arguments) -> None:
 def add_download(parser: argparse.ArgumentParser) -> None:
     from posebook.datasets.download import SOURCES
 
-    parser.add_argument("name", choices=list(SOURCES), help="the dataset")
+    parser.add_argument("name", choices=[*SOURCES, "weights"], help="the dataset, or weights")
+    parser.add_argument(
+        "model", nargs="?", help="download weights of this model; without it, list all weights"
+    )
+    parser.add_argument("weights", nargs="?", default="coco", help="the name of the weights")
     parser.add_argument("--root", help="the dataset's folder; default: $POSEBOOK_DATA/NAME or data/NAME")
 
 
 def run_download(args: Arguments) -> None:
-    """Download a dataset, and print the files that the user has to download manually."""
+    """Download a dataset, and print the files that the user has to download manually; or download weights."""
     from posebook.datasets import default_root, download
 
+    if args.name == "weights":
+        download_weights(args.model, args.weights)
+        return
+    if args.model:
+        raise ValueError(f"{args.name} is a dataset: leave out {args.model}")
     manual = download.get(args.name, args.root)
     print(f"{args.name} is in {args.root or default_root(args.name)}")
     for line in manual:
         print(f"download manually: {line}")
+
+
+def download_weights(model: str | None, weights: str) -> None:
+    """Download published weights and print their path, or list all published weights."""
+    from posebook.models import published
+
+    if model:
+        checkpoint = published.find(model, weights)
+        print(published.fetch(checkpoint), f"license: {checkpoint.license or 'not stated'}", sep="\n")
+        return
+    for line in published.load_table():
+        accuracy = f"{line.metric} {line.value}" if line.value else ""
+        print(f"{line.model:20} {line.weights:22} {accuracy:15} {line.url or line.page}")
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
@@ -494,7 +542,7 @@ COMMANDS = {
         "evaluate weights on a dataset",
         add_evaluate,
         run_evaluate,
-        "--weights best.safetensors --dataset coco",
+        "--weights coco --model rtmpose-t",
     ),
     "predict": Command(
         "predict poses in your own images", add_predict, run_predict, "photo.jpg --out-dir poses"
@@ -504,7 +552,9 @@ COMMANDS = {
         "write a model as ONNX", add_export, run_export, "model.onnx --weights best.safetensors"
     ),
     "benchmark": Command("time models in every runtime", add_benchmark, run_benchmark, "--model lapx"),
-    "download": Command("download a dataset", add_download, run_download, "coco"),
+    "download": Command(
+        "download a dataset or published weights", add_download, run_download, "weights rtmpose-t coco"
+    ),
     "models": Command("list models, or count one", add_models, run_models, "lapx --input-size 256 256"),
     "records": Command("archive, list or migrate records", add_records, run_records, "list"),
     "grid": Command("list the runs of the papers' ablations", add_grid, run_grid, "'lapx-*'"),

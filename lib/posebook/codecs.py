@@ -11,7 +11,10 @@ section 3.2.
    count in a loss.
 3. mmpose moves a joint with a score of 0 or less to (-1, -1). We keep its position, so that it can be drawn,
    and so that the sign of the logits has no effect for a model without a bias.
-4. DARK smooths with OpenCV's Gaussian of 11 cells, whose sigma is 2, as the authors' code does. A peak within
+4. DARK for UDP (Huang et al., "The Devil Is in the Details: Delving into Unbiased Data Processing for Human
+   Pose Estimation", CVPR 2020) is that of mmpose's UDPHeatmap: the first and the last cell represent the
+   first and the last pixel of the input, second differences reach one cell, and border cells are repeated.
+5. DARK smooths with OpenCV's Gaussian of 11 cells, whose sigma is 2, as the authors' code does. A peak within
    two cells of the border is not refined, because its second differences are undefined.
 """
 
@@ -96,14 +99,17 @@ def encode_heatmap(
     return torch.exp(-(dx2[..., None, :] + dy2[..., :, None]) / (2 * sigma**2))  # (..., K, h, w)
 
 
-def flip_heatmap(heatmaps: Tensor, flip_indices: list[int]) -> Tensor:
+def flip_heatmap(heatmaps: Tensor, flip_indices: list[int], shift: bool = True) -> Tensor:
     """Flip back the heatmaps (B, K, h, w) for a mirrored input: reverse columns, swap left and right joints.
 
     A cell represents its upper left pixel, so the reversed columns are three quarters of a cell too far left
     (for stride 4). They are moved one cell to the right, and the first column is repeated (SHIFT_HEATMAP in
-    the HRNet code). An offset of a quarter cell remains.
+    the HRNet code). An offset of a quarter cell remains. With UDP, the cells are already aligned: shift is
+    False.
     """
     mirrored = heatmaps[:, flip_indices].flip(-1)  # (B, K, h, w)
+    if not shift:
+        return mirrored
     return torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)  # (B, K, h, w)
 
 
@@ -141,12 +147,7 @@ def decode_dark(heatmaps: Tensor, stride: int = 4) -> tuple[Tensor, Tensor]:
     """
     height, width = heatmaps.shape[-2:]
     scores, x, y = _peak(heatmaps)  # each (B, K)
-    offsets = torch.arange(-5, 6, dtype=heatmaps.dtype, device=heatmaps.device)
-    weights = torch.softmax(-(offsets**2) / (2 * 2.0**2), 0)  # (11,), a normalized Gaussian; choice 4
-    maps = heatmaps.reshape(-1, 1, height, width)  # (B * K, 1, h, w)
-    maps = nn.functional.conv2d(maps, weights[None, None, :, None], padding=(5, 0))
-    maps = nn.functional.conv2d(maps, weights[None, None, None, :], padding=(0, 5))
-    log_maps = maps.reshape(heatmaps.shape).clamp(min=1e-10).log()  # (B, K, h, w)
+    log_maps = _smooth(heatmaps).clamp(min=1e-10).log()  # (B, K, h, w)
 
     def at(dx: int, dy: int) -> Tensor:
         return _at(log_maps, x + dx, y + dy)
@@ -157,9 +158,43 @@ def decode_dark(heatmaps: Tensor, stride: int = 4) -> tuple[Tensor, Tensor]:
     xx = (at(2, 0) - 2 * at(0, 0) + at(-2, 0)) / 4
     yy = (at(0, 2) - 2 * at(0, 0) + at(0, -2)) / 4
     xy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
-    determinant = xx * yy - xy**2
-    valid = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2) & (determinant != 0)
-    safe = torch.where(valid, determinant, 1.0)  # avoids a division by zero
-    step = torch.stack([xy * first_y - yy * first_x, xy * first_x - xx * first_y], -1) / safe[..., None]
-    offset = torch.where(valid[..., None], step, 0.0)  # (B, K, 2)
+    valid = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
+    offset = torch.where(valid[..., None], _newton_step(first_x, first_y, xx, yy, xy), 0.0)  # (B, K, 2)
     return (torch.stack([x, y], -1) + offset) * stride, scores
+
+
+def decode_udp(heatmaps: Tensor, input_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """As `decode_dark`, for a model that was trained with UDP; choice 4. input_size: (H, W)."""
+    scores, x, y = _peak(heatmaps)  # each (B, K)
+    maps = _smooth(heatmaps)
+    maps = maps * (scores / maps.amax((-2, -1)).clamp(min=1e-12))[..., None, None]
+    log_maps = maps.clamp(1e-3, 50).log()  # (B, K, h, w); mmpose's limits
+
+    def at(dx: int, dy: int) -> Tensor:
+        return _at(log_maps, x + dx, y + dy)
+
+    first_x, first_y = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
+    xx = at(1, 0) - 2 * at(0, 0) + at(-1, 0)
+    yy = at(0, 1) - 2 * at(0, 0) + at(0, -1)
+    xy = (at(1, 1) - at(1, 0) - at(0, 1) + 2 * at(0, 0) - at(-1, 0) - at(0, -1) + at(-1, -1)) / 2
+    cells = torch.stack([x, y], -1) + _newton_step(first_x, first_y, xx, yy, xy)  # (B, K, 2)
+    (height, width), (rows, columns) = input_size, heatmaps.shape[-2:]
+    return cells * cells.new_tensor([(width - 1) / (columns - 1), (height - 1) / (rows - 1)]), scores
+
+
+def _smooth(heatmaps: Tensor) -> Tensor:
+    """Heatmaps (B, K, h, w) after a Gaussian filter; choice 5."""
+    offsets = torch.arange(-5, 6, dtype=heatmaps.dtype, device=heatmaps.device)
+    weights = torch.softmax(-(offsets**2) / (2 * 2.0**2), 0)  # (11,), a normalized Gaussian
+    maps = heatmaps.flatten(0, 1)[:, None]  # (B * K, 1, h, w)
+    maps = nn.functional.conv2d(maps, weights[None, None, :, None], padding=(5, 0))
+    maps = nn.functional.conv2d(maps, weights[None, None, None, :], padding=(0, 5))
+    return maps.reshape(heatmaps.shape)
+
+
+def _newton_step(first_x: Tensor, first_y: Tensor, xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
+    """Newton's step (B, K, 2) from first and second derivatives; zero if these have no inverse."""
+    determinant = xx * yy - xy**2
+    safe = torch.where(determinant != 0, determinant, 1.0)  # avoids a division by zero
+    step = torch.stack([xy * first_y - yy * first_x, xy * first_x - xx * first_y], -1) / safe[..., None]
+    return torch.where((determinant != 0)[..., None], step, 0.0)

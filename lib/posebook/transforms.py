@@ -4,7 +4,8 @@ One affine matrix (2, 3) per sample combines flip, rotation, scale, shift and cr
 input pixels; pixel centers have integer coordinates. The same matrix transforms the keypoints.
 
 1. The crop equals mmpose's TopdownAffine without UDP, and the HRNet code: the center of the box is mapped to
-   (W / 2, H / 2) of the input, half a pixel from the input's center.
+   (W / 2, H / 2) of the input, half a pixel from the input's center. Models that were trained with UDP (Huang
+   et al., CVPR 2020) need its crop: the box has W - 1 by H - 1 pixels, and its center is the input's center.
 2. Random values are drawn as in mmpose: normal, truncated at one standard deviation, times the range.
 3. Half body, shift and HSV jitter have mmpose's defaults, which StarNet-Pose's config does not change.
 4. On a CPU, OpenCV processes the samples one by one. On a GPU, the `*_batch` functions process a batch. Both
@@ -62,12 +63,13 @@ def crop_affine(
     rotation: float = 0.0,
     shift: tuple[float, float] = (0.0, 0.0),
     flip: bool = False,
+    udp: bool = False,
 ) -> np.ndarray:
     """Image-to-input matrix (2, 3) that crops a box (x, y, w, h) to input_size (H, W).
 
     The box is extended to the input's aspect ratio and enlarged by padding * scale about its center. shift:
     offset of the center, as a fraction of the box enlarged by padding. rotation: in degrees, clockwise in the
-    image. flip: whether the input is mirrored.
+    image. flip: whether the input is mirrored. udp: whether the crop is that of UDP; choice 1.
     """
     height, width = input_size
     x, y, w, h = bbox
@@ -78,8 +80,10 @@ def crop_affine(
     matrix = np.array([[cosine, -sine], [sine, cosine]])  # (2, 2)
     if flip:
         matrix[0] = -matrix[0]
-    offset = np.array([width / 2, height / 2]) - matrix @ center
-    if flip:  # the negated row maps column x to W - x, but its mirror image is W - 1 - x
+    if udp:
+        matrix *= [[(width - 1) / width], [(height - 1) / height]]
+    offset = np.array([width - udp, height - udp]) / 2 - matrix @ center
+    if flip and not udp:  # the negated row maps column x to W - x, but its mirror image is W - 1 - x
         offset[0] -= 1
     return np.hstack([matrix, offset[:, None]])  # (2, 3)
 

@@ -14,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from report_helpers import changed, execute, executed_notebook, rules, snakemake
 
 from helpers import ROOT
+from posebook.models import published
 from posebook.training import trainer
 from posebook.training.config import TrainConfig
 
@@ -71,7 +72,7 @@ def test_after_failure_pages_use_existing_files(tree):
 
 
 def test_profile_paper_measures_available_models_and_data(tree):
-    """Authors' weights are evaluated, with both sources of boxes if the detector's file exists."""
+    """Own files and published weights are evaluated, with both boxes if the detector's file exists."""
     made = ["data/mpii/annotations/x", "data/coco/annotations/x", "data/checkpoints/lapx-mpii-256x256.pth"]
     made += ["data/checkpoints/lapx-coco-384x288.pth.tar", "data/checkpoints/lpn-50-crowdpose-256x192.pth"]
     made += ["data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"]
@@ -85,11 +86,19 @@ def test_profile_paper_measures_available_models_and_data(tree):
         for name in ("mpii", "coco", "checkpoints"):
             shutil.rmtree(tree / "data" / name)
     commands = re.findall(r"posebook\.evaluation (.+)", planned)
-    assert len(commands) == 3  # CrowdPose is missing
-    assert sum("--boxes data/coco/person_detection_results/" in command for command in commands) == 1
-    (mpii,) = (command for command in commands if "mpii" in command)
+    own = [command for command in commands if "--weights data/checkpoints/" in command]
+    assert len(own) == 3  # CrowdPose is missing
+    assert sum("--boxes data/coco/person_detection_results/" in command for command in own) == 1
+    (mpii,) = (command for command in own if "mpii" in command)
     assert "--weights data/checkpoints/lapx-mpii-256x256.pth --model lapx --input-size 256 256" in mpii
-    assert "--dataset mpii --trained-on mpii --profile paper --device cpu" in mpii
+    assert "--trained-on mpii --dataset mpii --data-root data/mpii --boxes annotated" in mpii
+    named = [command for command in commands if command not in own]
+    lines = [line for line in published.load_table() if line.url and line.weights in ("coco", "mpii")]
+    assert len(named) == sum(2 if line.dataset == "coco" else 1 for line in lines)
+    assert any(
+        "--weights coco --model rtmpose-t --dataset coco --data-root data/coco" in line for line in named
+    )
+    assert not any("crowdpose" in command for command in named)
     assert "posebook.training" not in planned  # without GPU
     assert "evaluate-lapx-coco-384x288-paper-seed0-detector.json" in planned
     wanted = {"starnet-pose-t-coco", "starnet-pose-s-coco", "lapx-coco", "lapx-mpii"}

@@ -1,17 +1,15 @@
 """Downloads a dataset: `posebook download coco|mpii|crowdpose|lspet`.
 
-Archives go to ROOT/downloads. An interrupted transfer continues where it stopped. Unpacked files are moved to
-where the loaders expect them. pooch checks the hashes.
+Archives go to ROOT/downloads; transfers.py continues interrupted transfers and checks hashes. Unpacked files
+are moved to where the loaders expect them.
 
 1. Only COCO's archives have a published hash that can be cited: PaddleDetection's download table
-   (ppdet/utils/download.py). For other files, the SHA-256 of the first download is written to
-   ROOT/downloads/hashes.json, and later downloads must match it.
+   (ppdet/utils/download.py).
 2. Files that need a login or a form are not downloaded. The page and the target paths are printed.
 3. All members of an archive are checked before any is written. If one would be written outside the folder or
    is a link, nothing is unpacked.
 """
 
-import json
 import os
 import shutil
 import stat
@@ -22,11 +20,9 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from posebook import transfers
 from posebook.datasets import default_root
-from posebook.utils import sha256, unknown_name_error
-
-ATTEMPTS = 5  # interrupted transfers per file; each attempt continues where the last one stopped
-BLOCK = 1 << 14  # bytes per write; an interrupted transfer loses at most one block
+from posebook.utils import unknown_name_error
 
 
 @dataclass(frozen=True)
@@ -109,95 +105,12 @@ def get(name: str, root: str | Path | None = None, source: Source | None = None)
     for archive in source.archives:
         missing = [target for target in archive.targets if not (root / target).exists()]
         if missing:
-            unpack(fetch(archive, root / "downloads"), missing, root)
+            unpack(transfers.fetch(archive.url, root / "downloads", digest=archive.digest), missing, root)
     return [
         f"{file.target}, from {file.page}"
         for file in source.by_hand
         if not (root / file.target.split(" ")[0]).exists()
     ]
-
-
-def fetch(archive: Archive, folder: Path) -> Path:
-    """Download an archive to `folder` and check its hash. Complete files are not downloaded again."""
-    import pooch  # an optional dependency, needed for downloads only
-
-    folder.mkdir(parents=True, exist_ok=True)
-    name, hash_file = archive.url.rsplit("/", 1)[1], folder / "hashes.json"
-    recorded = json.loads(hash_file.read_text()) if hash_file.is_file() else {}
-    expected = archive.digest or recorded.get(name)
-    pooch.get_logger().setLevel("ERROR")
-    try:
-        path = Path(pooch.retrieve(archive.url, expected, name, folder, downloader=_resume))
-    except ValueError as error:
-        if "hash" not in str(error):  # _transfer raises ValueError, too
-            raise
-        origin = "published hash" if archive.digest else f"hash of its first download, in {hash_file}"
-        raise ValueError(
-            f"{archive.url} is not the expected file: its hash differs from the {origin} ({expected}). The "
-            "download was deleted; if the owners changed the file, report it in an issue"
-        ) from error
-    if not expected:
-        hash_file.write_text(json.dumps(recorded | {name: f"sha256:{sha256(path)}"}, indent=1) + "\n")
-    return path
-
-
-def _resume(url: str, target: str, _: object) -> None:
-    """Downloader for pooch. It appends to URL_NAME.part next to the target and renames it when complete."""
-    import requests
-
-    part = Path(target).parent / (url.rsplit("/", 1)[1] + ".part")
-    reason = ""
-    for _attempt in range(ATTEMPTS):
-        try:
-            total = _transfer(url, part)
-        except requests.RequestException as error:
-            reason = str(error)
-            continue
-        size = _size(part)
-        if total is None or size == total:
-            os.replace(part, target)
-            return
-        if size > total:
-            part.unlink(missing_ok=True)
-        reason = f"{size} of {total} bytes were received"
-    raise ConnectionError(
-        f"{url}: the transfer stopped {ATTEMPTS} times ({reason}); the same command continues from {part}"
-    )
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _transfer(url: str, part: Path) -> int | None:
-    """Append the missing bytes to `part`. Returns the size of the complete file, or None if unknown."""
-    import requests
-
-    start = _size(part)
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-        if response.status_code == 416:  # no bytes from `start` on: `part` is complete, or of another file
-            total = response.headers.get("Content-Range", "").rpartition("/")[2]
-            if total == str(start):
-                return start
-            part.unlink()
-            return int(total) if total.isdecimal() else -1  # -1 equals no size: start again
-        if response.status_code not in (200, 206):
-            raise ConnectionError(f"{url}: the server responded {response.status_code} {response.reason}")
-        if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise ValueError(f"{url} is a web page, not the file: open it in a browser to see the reason")
-        if response.status_code == 200:
-            start = 0  # the server does not support ranges and sends the complete file
-        length = response.headers.get("Content-Length")
-        size = start + int(length) if length else None
-        with (
-            open(part, "ab" if start else "wb") as file,
-            tqdm(total=size, initial=start, unit="B", unit_scale=True, desc=part.stem) as bar,
-        ):
-            for block in response.iter_content(BLOCK):
-                file.write(block)
-                bar.update(len(block))
-    return size
 
 
 def unpack(path: Path, targets: list[str], root: Path) -> None:

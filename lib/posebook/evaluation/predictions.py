@@ -2,7 +2,8 @@
 
 1. A single warp maps the box from the full image to the input size. The model runs once, or twice for the
    flip test (flipped heatmaps are shifted by one cell). The inverse affine maps the decoded keypoints back.
-2. Heatmaps are decoded by argmax with a quarter offset, or optionally by DARK; SimCC outputs by argmax.
+2. Heatmaps are decoded by argmax with a quarter offset, or optionally by DARK; SimCC outputs by argmax. For
+   weights that were trained with UDP, crop, flip test and decoding are those of UDP.
 3. Predictions are saved beside their record, together with the image statistics that the bootstrap needs.
    Two records can therefore be compared image by image without the dataset.
 """
@@ -27,15 +28,15 @@ from posebook.utils import atomic_write
 class CropDataset(Dataset):
     """The model inputs (H, W, 3) of a dataset's people, each with its affine matrix (image to input)."""
 
-    def __init__(self, dataset: PoseDataset, input_size: tuple[int, int]):
-        self.dataset, self.input_size = dataset, input_size
+    def __init__(self, dataset: PoseDataset, input_size: tuple[int, int], udp: bool = False):
+        self.dataset, self.input_size, self.udp = dataset, input_size, udp
 
     def __len__(self) -> int:
         return len(self.dataset.instances)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, np.ndarray]:
         person = self.dataset.instances[index]
-        matrix = transforms.crop_affine(person.bbox, self.input_size)
+        matrix = transforms.crop_affine(person.bbox, self.input_size, udp=self.udp)
         return torch.from_numpy(transforms.warp(read_image(person.image), matrix, self.input_size)), matrix
 
 
@@ -62,13 +63,16 @@ def forward(model: PoseModel, images: torch.Tensor, flip_test: bool) -> codecs.S
         return codecs.SimCC(*((a + b) / 2 for a, b in zip(output, mirrored, strict=True)))
     if not flip_test:
         return output[-1]
-    return (output[-1] + codecs.flip_heatmap(model(images.flip(-1))[-1], flip_indices)) / 2
+    heatmaps = codecs.flip_heatmap(model(images.flip(-1))[-1], flip_indices, shift=not model.udp)
+    return (output[-1] + heatmaps) / 2
 
 
 def decode(
-    output: codecs.SimCC | torch.Tensor, input_size: tuple[int, int], dark: bool = False
+    output: codecs.SimCC | torch.Tensor, input_size: tuple[int, int], dark: bool = False, udp: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, str]:
     """Keypoints (B, K, 2) in input pixels, scores (B, K) and name of the decoding, from a `forward` output.
+
+    dark: decode heatmaps with DARK. udp: the model's weights were trained with UDP, which includes DARK.
 
     Raises ValueError for DARK on a model that does not return heatmaps.
     """
@@ -76,6 +80,8 @@ def decode(
         if dark:
             raise ValueError("DARK decodes heatmaps; this model returns SimCC outputs")
         return *codecs.decode_simcc(output, output.x.shape[-1] / input_size[1]), "simcc argmax"
+    if udp:
+        return *codecs.decode_udp(output.float(), input_size), "heatmap argmax, DARK, UDP"
     stride = input_size[0] // output.shape[-2]
     if dark:
         return *codecs.decode_dark(output.float(), stride), "heatmap argmax, DARK"
@@ -103,11 +109,11 @@ def predict(
             f"joints: the model's {difference}"
         )
     model.to(device).eval()
-    crops = DataLoader(CropDataset(dataset, model.input_size), batch_size, num_workers=workers)
+    crops = DataLoader(CropDataset(dataset, model.input_size, model.udp), batch_size, num_workers=workers)
     keypoints, scores, decoding = [], [], ""
     for images, matrices in tqdm(crops, desc="predict", delay=2, leave=False):
         output = forward(model, transforms.normalize(images.to(device)), flip_test)
-        points, score, decoding = decode(output, model.input_size, dark)
+        points, score, decoding = decode(output, model.input_size, dark, model.udp)
         for matrix, person in zip(matrices.numpy(), points.double().cpu().numpy(), strict=True):
             keypoints.append(transforms.apply_affine(transforms.invert(matrix), person))
         scores.append(score.cpu().numpy())

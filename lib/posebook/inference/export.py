@@ -145,7 +145,8 @@ def export(model: PoseModel, path: str | Path, batch: int | None = 1, end_to_end
     the outputs are `keypoints` (B, K, 2) in crop pixels and `scores` (B, K). The file's metadata contains
     the skeleton, the joint names and the input size.
 
-    Raises ValueError for another file suffix. Raises OutputMismatch, and removes the file, if the outputs of
+    Raises ValueError for another file suffix, and for end_to_end with weights trained with UDP: the file has
+    neither their crops nor their decoding. Raises OutputMismatch, and removes the file, if the outputs of
     onnxruntime and of the model differ by more than TOLERANCE. With end_to_end, the scores must agree, and
     the keypoints of at least 90 % of the joints: others can have two equal maxima. Raises ImportError without
     onnxscript or onnxruntime.
@@ -153,6 +154,10 @@ def export(model: PoseModel, path: str | Path, batch: int | None = 1, end_to_end
     path = Path(path)
     if path.suffix != ".onnx":
         raise ValueError(f"{path.name} does not end in .onnx")
+    if end_to_end and model.udp:
+        raise ValueError(
+            "end-to-end export has no decoding for weights trained with UDP: leave out end_to_end"
+        )
     import onnxruntime  # noqa: F401  an optional dependency: fail before the export, not after it
 
     device = next(model.parameters()).device

@@ -126,17 +126,23 @@ def detector_boxes(detector: Detector) -> BoxSource:
     return lambda _, image: detector(image)
 
 
-def load_crops(path: Path, boxes: BoxSource, input_size: tuple[int, int]) -> ImageCrops:
+def load_crops(path: Path, boxes: BoxSource, input_size: tuple[int, int], udp: bool = False) -> ImageCrops:
     """Read an image, get its boxes and crop them. Raises ValueError if the image cannot be read."""
     image = read_image(path)
-    return crop_boxes(path, image, *boxes(path, image), input_size)
+    return crop_boxes(path, image, *boxes(path, image), input_size, udp)
 
 
 def crop_boxes(
-    path: Path, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, input_size: tuple[int, int]
+    path: Path,
+    image: np.ndarray,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    input_size: tuple[int, int],
+    udp: bool = False,
 ) -> ImageCrops:
-    """Crop boxes (N, 4) with scores (N,) from an image (H, W, 3)."""
-    matrices = np.array([transforms.crop_affine(tuple(box), input_size) for box in boxes]).reshape(-1, 2, 3)
+    """Crop boxes (N, 4) with scores (N,) from an image (H, W, 3). udp: `model.udp` of the model."""
+    matrices = np.array([transforms.crop_affine(tuple(box), input_size, udp=udp) for box in boxes])
+    matrices = matrices.reshape(-1, 2, 3)
     crops = [transforms.warp(image, matrix, input_size) for matrix in matrices]
     stacked = np.stack(crops) if crops else np.zeros((0, *input_size, 3), np.uint8)
     return ImageCrops(path, image, boxes, scores, stacked, matrices)
@@ -167,7 +173,7 @@ def predict_keypoints(
     points, scores = np.zeros((0, num_joints, 2)), np.zeros((0, num_joints))
     if len(crops):
         output = predictions.forward(model, transforms.normalize(crops.to(device)), flip_test)
-        keypoints, confidences, _ = predictions.decode(output, model.input_size)
+        keypoints, confidences, _ = predictions.decode(output, model.input_size, udp=model.udp)
         points, scores = keypoints.double().cpu().numpy(), confidences.cpu().numpy()
     result, start = [], 0
     for image in images:
@@ -245,7 +251,7 @@ def predict_images(
         while len(drawing) > 4 * cores:  # bounds the memory of images that wait to be drawn
             drawing.popleft().result()
 
-    jobs = [partial(load_crops, path, boxes, model.input_size) for path in image_paths]
+    jobs = [partial(load_crops, path, boxes, model.input_size, model.udp) for path in image_paths]
     with ThreadPoolExecutor(cores) as pool:
         for path, future in zip(
             tqdm(image_paths, desc="predict", unit="image"), prefetch(jobs, pool, 4 * cores), strict=True

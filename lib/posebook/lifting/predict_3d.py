@@ -112,9 +112,9 @@ class Track:
 
 
 def _crop_person(
-    frames: Frames, boxes: predict.BoxSource, input_size: tuple[int, int]
+    frames: Frames, boxes: predict.BoxSource, input_size: tuple[int, int], udp: bool
 ) -> Iterator[predict.ImageCrops | None]:
-    """For each frame the crop of the tracked person, None if lost.
+    """For each frame the crop of the tracked person, None if lost. udp: see `predict.crop_boxes`.
 
     Raises ValueError if the images have several sizes.
     """
@@ -132,7 +132,7 @@ def _crop_person(
             yield None
             continue
         last, gone = candidates[chosen], 1
-        crops = predict.crop_boxes(path, image, candidates[[chosen]], scores[[chosen]], input_size)
+        crops = predict.crop_boxes(path, image, candidates[[chosen]], scores[[chosen]], input_size, udp)
         yield replace(crops, image=np.broadcast_to(np.uint8(0), image.shape))  # keeps only the shape
 
 
@@ -165,7 +165,7 @@ def track_person(
         pending.clear()
 
     size = None
-    for frame, crops in enumerate(_crop_person(frames, boxes, model.input_size)):
+    for frame, crops in enumerate(_crop_person(frames, boxes, model.input_size, model.udp)):
         joints.append(np.full((17, 3), np.nan))
         person_boxes.append(np.full(4, np.nan) if crops is None else crops.boxes[0])
         if crops is not None:

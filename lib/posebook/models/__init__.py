@@ -5,7 +5,6 @@ To add a model, write a file in this folder and add its name to MODELS.
 
 import inspect
 import json
-import pickle
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from posebook import migration, skeletons
+from posebook.models import key_mapping, published
 from posebook.models.amfacpose import AMFACPose
+from posebook.models.checkpoint_reader import read_checkpoint
 from posebook.models.hf_hrnet import HFHRNet
 from posebook.models.hrformer import HRFormer
 from posebook.models.hrnet import HRNet
@@ -104,71 +105,18 @@ def build(
     return MODELS[name](skeleton=resolved, input_size=tuple(input_size), **options)
 
 
-class _Placeholder:
-    """Replaces objects other than tensors in a checkpoint: it accepts any arguments and stores nothing."""
-
-    def __init__(self, *_: object):
-        pass
-
-    def __setstate__(self, _: object) -> None:
-        pass
-
-
-# KTPFormer's files contain the training script's random state, which consists of these objects. Placeholders
-# replace them, so none of them is called.
-IGNORED_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (_Placeholder, name)
-    for name in (
-        "numpy.random._pickle.__randomstate_ctor",
-        "numpy.random._pickle.__bit_generator_ctor",
-        "numpy.random._mt19937.MT19937",
-        "numpy.random.__RandomState_ctor",
-        "numpy._core.multiarray._reconstruct",
-        "numpy.core.multiarray._reconstruct",
-        "numpy.ndarray",
-        "numpy.dtype",
-        "_codecs.encode",
-    )
-]
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors or PyTorch file without executing pickled code.
-
-    Returns the state dict, without the dictionaries around it and without the prefix 'module.'. Raises
-    FileNotFoundError, and ValueError if the file is not a checkpoint or contains anything but tensors and
-    plain values.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = safetensors.torch.load_file(path)
-        else:
-            with torch.serialization.safe_globals(IGNORED_GLOBALS):
-                state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        start = path.read_bytes()[:64].lstrip()
-        reason = "it is a web page" if start[:1] == b"<" else str(error).splitlines()[0]
-        raise ValueError(f"{path.name} cannot be read as weights: {reason}") from error
-    for wrapper in ("state_dict", "model", "model_pos"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path.name} contains no named tensors")
-    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-
-
 def load_official(model: ModelT, source: str | Path | dict[str, Tensor]) -> ModelT:
     """Load a checkpoint in the authors' layout, strictly; returns the model.
 
-    Raises ValueError if the weights do not fit, and leaves the model unchanged. The message names the first
-    keys that are missing, unexpected or of another shape. It also says if the weights appear to be those of
+    Weights of a pose model may also be in the layout of mmpose or transformers: see key_mapping.py. Raises
+    ValueError if the weights do not fit, and leaves the model unchanged. The message names the first keys
+    that are missing, unexpected or of another shape. It also says if the weights appear to be those of
     another model or for another number of joints.
     """
     state = source if isinstance(source, dict) else read_checkpoint(source)
     own = model.state_dict()
+    if isinstance(model, PoseModel):
+        state = key_mapping.remap_keys(state, own)
     keys = [f"missing {key}" for key in own if key not in state]
     keys += [f"unexpected {key}" for key in state if key not in own]
     shapes = {k: (own[k].shape, state[k].shape) for k in own if k in state and state[k].shape != own[k].shape}
@@ -241,6 +189,8 @@ def save_weights(
         "options": options,
         "trained_on": trained_on,
     }
+    if model.udp:
+        facts["udp"] = True
     if images := sorted(images):
         facts["trained_images"] = " ".join(images)
     # A single entry: safetensors writes several in random order, and the hash of the file would change.
@@ -258,12 +208,22 @@ def _metadata(path: str | Path) -> dict[str, str]:
 
 
 def describe_weights(path: str | Path) -> dict:
-    """The facts that `save_weights` stored in a file; {} for other files.
+    """The facts that `save_weights` stored in a file, or those of a published file; {} for other files.
 
-    Keys: model, skeleton, input_size, options, trained_on, and, if known, trained_images with the hashes of
-    the training images, separated by spaces.
+    Keys: model, skeleton, input_size, options, trained_on; udp if the weights were trained with UDP; and, if
+    known, trained_images with the hashes of the training images, separated by spaces. A published file is
+    known by its name: see published.py.
     """
     facts = json.loads(_metadata(path).get("posebook", "{}"))
+    if not facts and (checkpoint := published.find_by_file(path)):
+        return {
+            "model": checkpoint.model,
+            "skeleton": checkpoint.dataset,
+            "input_size": list(checkpoint.input_size),
+            "options": checkpoint.options,
+            "trained_on": checkpoint.trained_on,
+            **({"udp": True} if checkpoint.decoding == "UDP" else {}),
+        }
     if "options" in facts:
         facts["options"] = migration.migrate_options(facts["options"])
     return facts
@@ -282,9 +242,10 @@ def load_weights(
 ) -> PoseModel:
     """Build a model from its weights file, in float32 and eval mode.
 
-    A file of `save_weights` contains all that is needed. An authors' file contains only tensors: it is loaded
-    into model `name` with COCO's joints and this input_size (height, width). Raises ValueError if the file
-    contains weights of another model than `name`, or if neither the file nor the caller names the model.
+    A file of `save_weights` contains all that is needed, and a published file is known by its name. Any other
+    file is loaded into model `name` with COCO's joints and this input_size (height, width). Raises ValueError
+    if the file contains weights of another model than `name`, or if neither the file nor the caller names the
+    model.
     """
     path, state = Path(path), read_checkpoint(path)
     facts = describe_weights(path)
@@ -295,5 +256,15 @@ def load_weights(
     facts = {"model": name, "skeleton": "coco", "input_size": input_size, "options": {}} | facts
     skeleton = skeletons.from_description(facts["skeleton"])
     model = build(facts["model"], skeleton, tuple(facts["input_size"]), **facts["options"])
+    model.udp = facts.get("udp", False)
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     return load_official(model, state).eval()
+
+
+def load(name: str, weights: str | Path = "coco") -> PoseModel:
+    """Build a model with published or bundled weights, in float32 and eval mode; downloads them if necessary.
+
+    weights: their name, as in `posebook download weights`, or a file. Raises the errors of
+    `published.resolve` and `load_weights`.
+    """
+    return load_weights(published.resolve(weights, name), name)

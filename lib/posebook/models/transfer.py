@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posebook import models, skeletons
+from posebook.models import key_mapping
 from posebook.models.layers import PoseModel
 from posebook.skeletons import Skeleton
 
@@ -103,6 +104,7 @@ def transfer_weights(model: PoseModel, path: str | Path, name: str) -> TransferR
     skeleton = skeletons.from_description(facts["skeleton"])
     source = _Config(name, skeleton, tuple(facts["input_size"]), facts["options"])
     shapes = source.shapes()
+    state = key_mapping.remap_keys(state, shapes)
     if shapes != {key: tuple(value.shape) for key, value in state.items()}:
         raise ValueError(f"{path.name} is damaged: its tensors do not match its description of {name}")
     joints = model.skeleton.keypoints

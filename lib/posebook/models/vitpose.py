@@ -239,6 +239,7 @@ def extract_dataset(model: ViTPose, dataset: int = 0, skeleton: Skeleton | None 
         decoder=decoder,
     )
     plain.load_state_dict(merge_experts(model.state_dict(), dataset))
+    plain.udp = model.udp
     return plain.to(model.backbone.pos_embed).train(model.training)
 
 
@@ -266,32 +267,3 @@ def from_mae(state: dict[str, Tensor], backbone: ViT) -> dict[str, Tensor]:
                 for index in range(len(module.experts)):
                     new[f"{name}.experts.{index}.{parameter}"] = rows[-module.expert_dim :]
     return new
-
-
-def remap_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of transformers' VitPoseForPoseEstimation with the authors' key names."""
-    names = {
-        "backbone.embeddings.patch_embeddings.projection": "backbone.patch_embed.proj",
-        "backbone.embeddings.position_embeddings": "backbone.pos_embed",
-        "backbone.encoder.layer.": "backbone.blocks.",
-        "layernorm_before": "norm1",
-        "layernorm_after": "norm2",
-        "backbone.layernorm": "backbone.last_norm",
-        "attention.output.dense": "attn.proj",
-        "attention.attention.query": "attn.qkv",
-        "head.deconv1": "keypoint_head.deconv_layers.0",
-        "head.batchnorm1": "keypoint_head.deconv_layers.1",
-        "head.deconv2": "keypoint_head.deconv_layers.3",
-        "head.batchnorm2": "keypoint_head.deconv_layers.4",
-        "head.conv.": "keypoint_head.final_layer.",
-    }
-    remapped = {}
-    for key, value in state.items():
-        if "attention.attention.query" in key:  # three layers in transformers, one in the authors' code
-            value = torch.cat([state[key.replace("query", name)] for name in ("query", "key", "value")])
-        elif "attention.attention." in key:
-            continue
-        for old, new in names.items():
-            key = key.replace(old, new)
-        remapped[key] = value
-    return remapped

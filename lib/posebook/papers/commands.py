@@ -3,6 +3,7 @@
 import json
 
 from posebook import datasets
+from posebook.models import published
 from posebook.papers import ablations
 from posebook.papers.cells import box_source, parse_options, parse_size, where_measured
 from posebook.papers.matching import cell_recipe
@@ -26,8 +27,8 @@ BENCHMARK_COMMAND = "posebook benchmark --published"
 def measuring_command(cell: dict) -> str:
     """The command that measures an accuracy, or "" if posebook cannot train the model or read the data.
 
-    A grid run is requested by its id. A model with a paper's recipe is trained. For any other model, the
-    authors' weights are evaluated.
+    A grid run is requested by its id. A model with a paper's recipe is trained. For any other model,
+    published weights are evaluated: by name if they are known, otherwise from a file.
     """
     dataset = cell["dataset"]
     if dataset not in datasets.names():
@@ -39,12 +40,27 @@ def measuring_command(cell: dict) -> str:
     if cell["options"] or cell["recipe"] or cell["model"] in NO_PUBLIC_WEIGHTS:
         return ""
     size = list(parse_size(cell["input_size"]))
+    if line := published_line(cell):
+        boxes = " --boxes annotated" if box_source(cell["boxes"]) == "ground" else ""
+        return f"posebook evaluate --weights {line.weights} --model {line.model} --profile paper{boxes}"
     boxes = f" -p boxes {COCO_BOXES}" if dataset == "coco" and box_source(cell["boxes"]) == "detector" else ""
     return (
         f"papermill notebooks/evaluate.ipynb reports/executed/{cell['model']}.ipynb -p model {cell['model']} "
         f"-p weights AUTHORS_FILE -y 'input_size: {size}' -p trained_on {dataset} -p dataset {dataset} "
         f"-p data_root data/{dataset} -p profile paper{boxes}"
     )
+
+
+def published_line(cell: dict) -> published.Checkpoint | None:
+    """The published weights of a cell's model, dataset and input size; preferably those of its authors."""
+    lines = [
+        line
+        for line in published.load_table()
+        if (line.model, line.dataset, line.trained_on) == (cell["model"], cell["dataset"], cell["dataset"])
+        and line.input_size == parse_size(cell["input_size"])
+        and not (line.options or line.decoding)
+    ]
+    return min(lines, key=lambda line: "-authors" not in line.weights, default=None)
 
 
 def ablation_runs(cell: dict) -> list[str]:
