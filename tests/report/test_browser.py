@@ -262,7 +262,7 @@ def test_static_image_remains_without_webgl_or_library(scene_page, chromium, tmp
 
 @pytest.mark.usefixtures("chromium")
 def test_readme_screenshots(report, tmp_path, monkeypatch):
-    monkeypatch.setattr(browser, "SCREENSHOTS", {"front": ("index.html", 100)})
+    monkeypatch.setattr(browser, "SCREENSHOTS", {"front": "index.html"})
     notebooks.main(["screenshots", str(report), str(tmp_path)])
     assert cv2.imread(str(tmp_path / "front.webp")).shape == (800, 1280, 3)
     assert (tmp_path / "front.webp").stat().st_size < 150_000

@@ -11,11 +11,7 @@ import cv2
 
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 BROWSERS += ["/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "msedge"]
-# Name of the image -> its page, and the top edge of the image on the page, in pixels.
-SCREENSHOTS = {
-    "front": ("index.html", 0),
-    "attribution": ("attribution.html", 4890),
-}
+SCREENSHOTS = {"front": "index.html", "attribution": "attribution.html"}  # name of the image -> its page
 WIDTH, HEIGHT = 1280, 800  # of a screenshot, in pixels
 
 
@@ -43,14 +39,15 @@ def pdf(page: Path, out: Path) -> None:
 
 
 def screenshots(html: Path, folder: Path) -> None:
-    """Write the screenshots of the pages under `html` to `folder`, as WebP."""
+    """Write the first screens of the pages under `html` to `folder`, as WebP."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (page, top) in SCREENSHOTS.items():
+    for name, page in SCREENSHOTS.items():
         with tempfile.TemporaryDirectory() as temporary:
             png = Path(temporary) / "page.png"
-            size = f"--window-size={WIDTH},{top + HEIGHT}"
-            chromium(size, f"--screenshot={png}", (html / page).resolve().as_uri())
+            chromium(
+                f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={png}", (html / page).resolve().as_uri()
+            )
             image = cv2.imread(str(png))
         assert image is not None
         # Quality 80 keeps each file under 150 kB.
-        cv2.imwrite(str(folder / f"{name}.webp"), image[top:], [cv2.IMWRITE_WEBP_QUALITY, 80])
+        cv2.imwrite(str(folder / f"{name}.webp"), image, [cv2.IMWRITE_WEBP_QUALITY, 80])
