@@ -27,8 +27,8 @@ def detect(detector: str | Path, dataset: PoseDataset, out_dir: str | Path) -> t
     """
     if dataset.metric_type not in ("oks", "crowd"):
         raise ValueError(
-            f"{dataset.name} is scored on annotated boxes only: a detector can be evaluated on coco, crowdpose, "
-            "synthetic or custom"
+            f"{dataset.name} is scored on annotated boxes only: evaluate a detector on a dataset with OKS, "
+            "such as coco"
         )
     metrics.check_dependencies(dataset)
     model = Detector(detector, THRESHOLD)

@@ -40,8 +40,8 @@ DETR_NAMES = (("logits", "pred_boxes"), ("labels", "dets"))  # of transformers a
 SSD_NAMES = ("detection_boxes", "detection_classes", "detection_scores")
 OUTPUT_NAMES = {*MMDEPLOY_NAMES, *DETR_NAMES[0], *SSD_NAMES}
 COCO_CLASSES = 80  # in COCO's order, person is class 0
-# By number of logits: person's index, whether a softmax includes "no object", mean and std. Models with COCO's
-# original ids have 91 logits, and DETR one more for "no object".
+# By number of logits: person's index, whether a softmax includes "no object", mean and std. Models with the
+# original ids of COCO have 91 logits, and DETR one more for "no object".
 DETR_VARIANTS = {
     92: (1, True, IMAGENET),  # DETR, YOLOS
     91: (1, False, IMAGENET),  # Deformable DETR, Conditional DETR, RF-DETR
@@ -78,9 +78,9 @@ def prepare(image: np.ndarray, size: Size, model_format: Format) -> tuple[np.nda
     if model_format.resize != "stretch":
         ratio = min(height / rows, width / columns)
         fitted = max(1, round(columns * ratio)), max(1, round(rows * ratio))
-    left, top = (
-        ((width - fitted[0]) // 2, (height - fitted[1]) // 2) if model_format.resize == "center" else (0, 0)
-    )
+    left, top = (width - fitted[0]) // 2, (height - fitted[1]) // 2
+    if model_format.resize == "corner":
+        left, top = 0, 0
     canvas = np.full((height, width, 3), PAD_VALUE, np.uint8)
     canvas[top : top + fitted[1], left : left + fitted[0]] = cv2.resize(image, fitted)
     pixels = canvas[..., ::-1] if model_format.bgr else canvas
@@ -89,13 +89,15 @@ def prepare(image: np.ndarray, size: Size, model_format: Format) -> tuple[np.nda
 
 
 def recognize(
-    size: Size, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, Any], suffix: str = ".onnx"
+    size: Size,
+    shapes: Mapping[str, tuple[int, ...]],
+    metadata: Mapping[str, Any],
+    channels_last: bool = False,
 ) -> Format:
-    """The format of a model, from its input size, the shapes of its outputs and the metadata of its file.
+    """The format of a model, from its input, the shapes of its outputs and the metadata of its file.
 
-    metadata: Ultralytics' `names` and `task`; `yolox` for a file of mmdeploy that contains YOLOX. suffix: of
-    the file; in .tflite files Ultralytics' boxes are fractions of the input. Raises ValueError for an unknown
-    format and for a model without the class person.
+    metadata: Ultralytics' `names` and `task`; whether the file is `tflite`; whether a file of mmdeploy
+    contains `yolox`. Raises ValueError for an unknown format and for a model without the class person.
     """
     if (task := metadata.get("task", "detect")) != "detect":
         raise ValueError(f"the model is for the task {task}, not for detection")
@@ -118,8 +120,10 @@ def recognize(
         if first[1] == cells and not names:
             reader = partial(_read_yolox, person=find_person(None, first[2] - 5))
             return Format("raw YOLOX", reader, "corner", bgr=True, nms=0.45)
-        scale = size[::-1] * 2 if suffix == ".tflite" else (1, 1, 1, 1)
+        # Ultralytics' boxes are fractions of the input in .tflite files, except for one of its exporters.
+        scale = size[::-1] * 2 if metadata.get("tflite") else (1, 1, 1, 1)
         if first[2] == 6:
+            scale = scale if channels_last else (1, 1, 1, 1)
             reader = partial(_read_end_to_end, person=find_person(names, COCO_CLASSES), scale=scale)
             return Format("Ultralytics YOLO, end to end", reader, "center", std=255.0)
         if first[2] == cells or names:

@@ -60,7 +60,7 @@ class Detector:
             self.size = shape[1:3] if self.channels_last else shape[2:]  # (height, width); None: open
             known = self.size[0] or OPEN_SIDE, self.size[1] or OPEN_SIDE
             self.format = detector_formats.recognize(
-                known, self._output_shapes(known), self.session.metadata, self.path.suffix.lower()
+                known, self._output_shapes(known), self.session.metadata, self.channels_last
             )
             if self.session.dtypes[self.image_input].kind != "f" and self.format.std != 1.0:
                 raise ValueError(f"its input is not float, but {self.format.name} needs normalized pixels")
@@ -169,21 +169,17 @@ def _open_openvino(path: Path) -> Session:
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(model, "CPU", config)
 
-    def shapes(ports: list) -> dict[str, tuple[int | None, ...]]:
-        return {
-            _port_name(port): tuple(
-                side.get_length() if side.is_static else None for side in port.partial_shape
-            )
-            for port in ports
-        }
+    def shape(port: Any) -> tuple[int | None, ...]:
+        return tuple(side.get_length() if side.is_static else None for side in port.partial_shape)
 
     def run(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         results = compiled.infer_new_request(feed)  # a request of its own: threads do not share one
         return {name: results[index] for index, name in enumerate(outputs)}
 
-    outputs = shapes(compiled.outputs)
+    outputs = {_port_name(port): shape(port) for port in compiled.outputs}
+    inputs = {_port_name(port): shape(port) for port in compiled.inputs}
     dtypes = {_port_name(port): np.dtype(port.element_type.to_dtype()) for port in compiled.inputs}
-    return Session(shapes(compiled.inputs), outputs, dtypes, _openvino_metadata(path, model), run)
+    return Session(inputs, outputs, dtypes, _openvino_metadata(path, model), run)
 
 
 def _port_name(port: Any) -> str:
@@ -194,9 +190,9 @@ def _port_name(port: Any) -> str:
 
 def _openvino_metadata(path: Path, model: Any) -> dict[str, Any]:
     """The metadata of an .onnx, .xml or .tflite file, where Ultralytics writes the names of classes."""
-    metadata: dict[str, Any] = {"yolox": _is_yolox(path)}
-    if path.suffix.lower() == ".tflite" and zipfile.is_zipfile(path):  # appended to the file
-        with zipfile.ZipFile(path) as archive, contextlib.suppress(ValueError, SyntaxError):
+    metadata: dict[str, Any] = {"yolox": _is_yolox(path), "tflite": path.suffix.lower() == ".tflite"}
+    if metadata["tflite"] and zipfile.is_zipfile(path):  # appended to the file
+        with zipfile.ZipFile(path) as archive, contextlib.suppress(ValueError, SyntaxError, TypeError):
             name = archive.namelist()[0]
             text = archive.read(name).decode()
             metadata |= json.loads(text) if name.endswith(".json") else ast.literal_eval(text)
