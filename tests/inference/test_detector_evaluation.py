@@ -42,7 +42,9 @@ def test_ap_of_boxes(dataset):
 
 def test_evaluate_writes_both_sources_of_boxes(dataset, small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(made, "SIZE", SIZE)
-    path = made.save_model(tmp_path / "made.onnx", made.mmdeploy(((4, 4, 44, 44, 0.9), (0, 0, 9, 9, 0.04))))
+    path = made.save_model(
+        tmp_path / "made.onnx", made.mmdeploy(((4, 4, 44, 44, 0.9), (0, 0, 9, 9, 0.2), (0, 0, 9, 9, 0.04)))
+    )
     out = ["--out-dir", str(tmp_path / "out")]
     common = [
         "evaluate",
@@ -64,8 +66,8 @@ def test_evaluate_writes_both_sources_of_boxes(dataset, small, tmp_path, monkeyp
     assert record["name"].endswith("-detector-made") and file.with_suffix(".npz").is_file()
     assert record["protocol"]["boxes"] == "detector: made-synthetic-val.json"
     facts = record["detector"]
-    assert facts["box_metrics"] == pytest.approx({"AP": 1.0, "AP50": 1.0}) and facts["boxes"] == 24
-    assert facts["format"] == "RTMDet of mmdeploy" and facts["threshold"] == 0.05
+    assert facts["box_metrics"] == pytest.approx({"AP": 1.0, "AP50": 1.0, "threshold": 0.05})
+    assert facts["format"] == "RTMDet of mmdeploy" and (facts["boxes"], facts["threshold"]) == (24, 0.3)
     cli.main([*common, *out, "--name", "annotated"])  # equals the part of the record
     annotated = json.loads((tmp_path / "out" / "records" / "annotated.json").read_text())
     assert facts["annotated_boxes"]["metrics"] == annotated["metrics"]
@@ -76,7 +78,7 @@ def test_evaluate_writes_both_sources_of_boxes(dataset, small, tmp_path, monkeyp
 
 
 def test_datasets_and_detectors_without_boxes(dataset, tmp_path):
-    path = made.save_model(tmp_path / "none.onnx", made.mmdeploy(((0, 0, 9, 9, 0.01),)))
+    path = made.save_model(tmp_path / "none.onnx", made.mmdeploy(((0, 0, 9, 9, 0.2),)))
     with pytest.raises(ValueError, match="none.onnx finds no person in 24 images of synthetic"):
         detector_evaluation.detect(path, dataset, tmp_path)
     with pytest.raises(ValueError, match="synthetic is scored on annotated boxes only: .*, such as coco"):

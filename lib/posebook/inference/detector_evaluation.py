@@ -1,6 +1,7 @@
 """Evaluate a person detector: the AP of its boxes, and the file of boxes for the evaluation of poses.
 
-1. Boxes have a score above 0.05, and there are at most 100 in an image, which is pycocotools' limit.
+1. Boxes with a score above 0.05 count for the AP of boxes, at most 100 in an image, which is pycocotools'
+   limit. Poses are predicted in boxes with a score above 0.3, the default of `posebook predict`.
 2. All annotated people count for the AP of boxes, also those without joints. Crowds are ignored.
 """
 
@@ -14,7 +15,7 @@ from posebook.evaluation import metrics
 from posebook.inference.detectors import Detector
 from posebook.utils import atomic_write, sha256
 
-THRESHOLD = 0.05
+THRESHOLD, POSE_THRESHOLD = 0.05, 0.3  # minimum scores of boxes, for their AP and for poses
 MAX_BOXES = 100  # in an image
 
 
@@ -37,22 +38,23 @@ def detect(detector: str | Path, dataset: PoseDataset, out_dir: str | Path) -> t
         boxes, scores = model(read_image(image))
         for box, score in zip(boxes[:MAX_BOXES].tolist(), scores[:MAX_BOXES].tolist(), strict=True):
             entries.append({"image_id": image_id, "category_id": 1, "bbox": box, "score": score})
-    if not entries:
+    for_poses = [entry for entry in entries if entry["score"] > POSE_THRESHOLD]
+    if not for_poses:
         raise ValueError(f"{model.path} finds no person in {len(dataset.images)} images of {dataset.name}")
     path = Path(out_dir) / "detections" / f"{model.path.stem}-{dataset.name}-{dataset.split}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(entries) + "\n")
+        temporary.write_text(json.dumps(for_poses) + "\n")
     facts = {
         "name": model.path.stem,
         "sha256": sha256(model.path),
         "format": model.format.name,
         "runtime": model.runtime,
         "input_size": model.size,
-        "threshold": THRESHOLD,
+        "threshold": POSE_THRESHOLD,
         "nms": model.format.nms,
-        "boxes": len(entries),
-        "box_metrics": box_metrics(dataset, entries),
+        "boxes": len(for_poses),
+        "box_metrics": box_metrics(dataset, entries) | {"threshold": THRESHOLD},
     }
     return path, facts
 
