@@ -201,6 +201,11 @@ def test_channels_are_ordered_and_normalized():
             r"scores \(1, 5\), boxes \(1, 5, 4\), are of no supported",
         ),
         ({"output0": (1, 7, 11)}, {}, "supported format: RTMDet or YOLOX of mmdeploy; raw RTMDet heads; raw"),
+        (
+            {"output": (1, 3 * len(CELLS), 7)},
+            {"names": "{0: 'person', 1: 'dog'}"},
+            "supported format",
+        ),  # YOLOv5
         ({"output0": (1, 56, len(CELLS))}, {"task": "pose"}, "for the task pose, not for detection"),
         ({"output0": (1, 24, len(CELLS))}, {}, "detects 20 classes without names: only COCO's 80 or 1"),
         ({"output": (1, len(CELLS), 25)}, {}, "detects 20 classes without names"),

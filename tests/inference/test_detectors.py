@@ -1,6 +1,7 @@
 """Detectors of all formats in both runtimes: known boxes, real photographs, and errors in one line."""
 
 import json
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -192,3 +193,58 @@ def test_inputs_that_are_not_an_image():
     assert detectors._find_image({"images": (1, 320, 320, 3)}) == ("images", True)
     with pytest.raises(ValueError, match=r"no input is an RGB image: x \(1, 1, 64, 64\), y \(1, 3\)"):
         detectors._find_image({"x": (1, 1, 64, 64), "y": (1, 3)})
+
+
+def fake_session(monkeypatch, tmp_path, run) -> Path:
+    """DETR as optimum exports it: open sizes, and a mask of the pixels. Returns the path of its file."""
+    dtypes = {"pixel_values": np.dtype("float32"), "pixel_mask": np.dtype("int64")}
+    inputs = {"pixel_values": (None,) * 4, "pixel_mask": (None, 64, 64)}
+    outputs = {"logits": (None, 9, 92), "pred_boxes": (None, 9, 4)}
+    session = detectors.Session(inputs, outputs, dtypes, {}, run)
+    monkeypatch.setattr(detectors, "open_session", lambda *_: session)
+    (tmp_path / "detr.onnx").touch()
+    return tmp_path / "detr.onnx"
+
+
+def test_detr_with_open_size_and_mask(tmp_path, monkeypatch):
+    fed = []
+    path = fake_session(monkeypatch, tmp_path, lambda feed: fed.append(feed) or made.detr(92))
+    boxes, _ = Detector(path)(np.zeros((600, 300, 3), np.uint8))
+    assert fed[-1]["pixel_values"].shape == (1, 3, 1333, 666) and fed[-1]["pixel_values"].dtype == np.float32
+    assert fed[-1]["pixel_mask"].dtype == np.int64 and (fed[-1]["pixel_mask"] == np.ones((1, 64, 64))).all()
+    x1, y1, x2, y2, _ = made.PERSON
+    expected = [x1 * 300 / 96, y1 * 600 / 64, (x2 - x1) * 300 / 96, (y2 - y1) * 600 / 64]
+    assert boxes == pytest.approx(np.array([expected]), abs=0.01)
+
+
+def test_model_that_cannot_be_run(tmp_path, monkeypatch):
+    def run(_):
+        raise RuntimeError("no such operator")
+
+    path = fake_session(monkeypatch, tmp_path, run)
+    with pytest.raises(ValueError, match="detr.onnx: onnxruntime cannot run it: no such operator"):
+        Detector(path, runtime="onnxruntime")
+
+
+def test_metadata_of_a_file(tmp_path):
+    class Model:
+        def has_rt_info(self, _):
+            return False
+
+    for name, text in (
+        ("metadata.json", '{"names": {"0": "person"}}'),
+        ("meta.txt", "{'names': {0: 'person'}}"),
+    ):
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(b"flatbuffer")
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(name, text)
+        metadata = detectors._openvino_metadata(path, Model())
+        assert metadata["tflite"] and list(metadata["names"].values()) == ["person"]
+    (tmp_path / "plain.tflite").write_bytes(b"flatbuffer")
+    assert detectors._openvino_metadata(tmp_path / "plain.tflite", Model()) == {
+        "yolox": False,
+        "tflite": True,
+    }
+    (tmp_path / "end2end.onnx").write_bytes(b"...bbox_head.multi_level_conv_cls.0.weight...")
+    assert detectors._is_yolox(tmp_path / "end2end.onnx")

@@ -117,6 +117,7 @@ def recognize(
     first = next(iter(shapes.values()))
     if len(shapes) == 1 and len(first) == 3:
         names, cells = metadata.get("names"), sum((size[0] // s) * (size[1] // s) for s in STRIDES)
+        names = ast.literal_eval(names) if isinstance(names, str) else names
         if first[1] == cells and not names:
             reader = partial(_read_yolox, person=find_person(None, first[2] - 5))
             return Format("raw YOLOX", reader, "corner", bgr=True, nms=0.45)
@@ -126,25 +127,24 @@ def recognize(
             scale = scale if channels_last else (1, 1, 1, 1)
             reader = partial(_read_end_to_end, person=find_person(names, COCO_CLASSES), scale=scale)
             return Format("Ultralytics YOLO, end to end", reader, "center", std=255.0)
-        if first[2] == cells or names:
+        if first[1] == 4 + len(names) if names else first[2] == cells:
             reader = partial(_read_ultralytics, person=find_person(names, first[1] - 4), scale=scale)
             return Format("Ultralytics YOLO", reader, "center", std=255.0, nms=0.7)
     listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     raise ValueError(f"its outputs, {listed}, are of no supported format: {'; '.join(SUPPORTED)}")
 
 
-def find_person(names: str | Mapping[int, str] | None, count: int) -> int:
+def find_person(names: Mapping[Any, str] | None, count: int) -> int:
     """The index of the class person among the names of classes, or among `count` classes without names.
 
     Raises ValueError if there is none.
     """
     if names:
-        table = ast.literal_eval(names) if isinstance(names, str) else names
-        for index, name in table.items():
+        for index, name in names.items():
             if name.lower() == "person":
                 return int(index)
-        some = ", ".join(list(table.values())[:3])
-        raise ValueError(f"the model has no class person: it detects {len(table)} classes, such as {some}")
+        some = ", ".join(list(names.values())[:3])
+        raise ValueError(f"the model has no class person: it detects {len(names)} classes, such as {some}")
     if count not in (1, COCO_CLASSES):
         raise ValueError(
             f"the model detects {count} classes without names: only COCO's {COCO_CLASSES} or 1 are supported"
