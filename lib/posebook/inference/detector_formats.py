@@ -23,6 +23,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+Outputs = Mapping[str, np.ndarray]
+Size = tuple[int, int]  # (height, width)
+Boxes = tuple[np.ndarray, np.ndarray]  # corners (N, 4) as x1, y1, x2, y2, and scores (N,)
+Pixels = float | tuple[float, ...]  # a value for all channels, or one for each
+
 STRIDES = (8, 16, 32)  # of the feature maps of RTMDet and YOLOX
 PAD_VALUE = 114
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean and std of red, green, blue
@@ -42,15 +47,11 @@ OUTPUT_NAMES = {*MMDEPLOY_NAMES, *DETR_NAMES[0], *SSD_NAMES}
 COCO_CLASSES = 80  # in COCO's order, person is class 0
 # By number of logits: person's index, whether a softmax includes "no object", mean and std. Models with the
 # original ids of COCO have 91 logits, and DETR one more for "no object".
-DETR_VARIANTS = {
-    92: (1, True, IMAGENET),  # DETR, YOLOS
-    91: (1, False, IMAGENET),  # Deformable DETR, Conditional DETR, RF-DETR
-    80: (0, False, (0.0, 255.0)),  # RT-DETR, D-FINE
+DETR_VARIANTS: dict[int, tuple[int, bool, Pixels, Pixels]] = {
+    92: (1, True, *IMAGENET),  # DETR, YOLOS
+    91: (1, False, *IMAGENET),  # Deformable DETR, Conditional DETR, RF-DETR
+    80: (0, False, 0.0, 255.0),  # RT-DETR, D-FINE
 }
-
-Outputs = Mapping[str, np.ndarray]
-Size = tuple[int, int]  # (height, width)
-Boxes = tuple[np.ndarray, np.ndarray]  # corners (N, 4) as x1, y1, x2, y2, and scores (N,)
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Format:
     name: str
     read: Callable[[Outputs, Size], Boxes]
     resize: str  # corner: fit into the upper left corner; center: fit into the center; stretch
-    mean: float | tuple[float, ...] = 0.0  # of the channels in the model's order
-    std: float | tuple[float, ...] = 1.0
+    mean: Pixels = 0.0  # of the channels in the model's order
+    std: Pixels = 1.0
     bgr: bool = False
     nms: float | None = None  # IoU above which the box with the lower score is dropped; None: no NMS
     # the input size for an image size, if the model leaves it open
@@ -84,8 +85,8 @@ def prepare(image: np.ndarray, size: Size, model_format: Format) -> tuple[np.nda
     canvas = np.full((height, width, 3), PAD_VALUE, np.uint8)
     canvas[top : top + fitted[1], left : left + fitted[0]] = cv2.resize(image, fitted)
     pixels = canvas[..., ::-1] if model_format.bgr else canvas
-    normalized = (pixels - np.float32(model_format.mean)) / np.float32(model_format.std)
-    return normalized, np.array(fitted) / (columns, rows), np.array([left, top])
+    mean, std = np.asarray(model_format.mean, np.float32), np.asarray(model_format.std, np.float32)
+    return (pixels - mean) / std, np.array(fitted) / (columns, rows), np.array([left, top])
 
 
 def recognize(
@@ -175,7 +176,7 @@ def _detr(logits: str, boxes: str, count: int) -> Format:
         raise ValueError(
             f"the model has {count} logits for each box: supported are COCO's 80, 91, or 92 with no object"
         )
-    person, softmax, (mean, std) = DETR_VARIANTS[count]
+    person, softmax, mean, std = DETR_VARIANTS[count]
     reader = partial(_read_detr, logits=logits, boxes=boxes, person=person, softmax=softmax)
     name = "DETR" if softmax else "DETR with sigmoid"
     if count == COCO_CLASSES:
