@@ -187,6 +187,14 @@ def test_files_that_are_not_a_person_detector(runtime, tmp_path):
     assert "its input is not float, but RTMDet of mmdeploy needs normalized pixels" in message(bytes_)
 
 
+def test_a_published_pose_model_is_rejected(test_data):
+    pytest.importorskip("openvino")
+    with pytest.raises(
+        ValueError, match=r"int8.tflite: its outputs, .* \(1, 1, 17, 3\), are of no supported"
+    ):
+        Detector(test_data / "peers" / "movenet_lightning_int8.tflite")
+
+
 def test_inputs_that_are_not_an_image():
     shapes = {"mask": (1, 64, 64), "images": (None, None, None, None)}
     assert detectors._find_image(shapes) == ("images", False)
