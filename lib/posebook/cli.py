@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from posebook.datasets import PoseDataset
+    from posebook.evaluation.metrics import ImageStats, Predictions
     from posebook.inference.predict import BoxSource
     from posebook.models.layers import PoseModel
 
@@ -128,7 +130,10 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     text = (
         "a file of detected boxes, or annotated; default: as published if that file is there, else annotated"
     )
-    parser.add_argument("--boxes", help=text)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--boxes", help=text)
+    text = "evaluate with the boxes of this detector, and with annotated boxes; a file, or its name"
+    source.add_argument("--detector", help=text)
     parser.add_argument("--map-joints", help="evaluate on the joints shared with this set, such as coco")
     parser.add_argument("--dark", action="store_true", help="decode heatmaps with DARK")
     parser.add_argument("--profile", default="demo", help="part of the record's name")
@@ -140,37 +145,55 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 def run_evaluate(args: Arguments) -> None:
     from posebook import datasets, models, records, skeletons
     from posebook.datasets import combined, detector_boxes
-    from posebook.evaluation import evaluator, predictions, published_accuracy
-    from posebook.inference import peers
+    from posebook.evaluation import predictions, published_accuracy
+    from posebook.inference import detector_evaluation
 
     # Before anything is downloaded, because a missing dataset is the more common error.
     checkpoint = models.published.find_given(args.weights, args.model)
     name = args.dataset or (checkpoint.dataset if checkpoint else "synthetic")
-    dataset = datasets.load(name, args.data_root, args.split)
-    boxes, dark = args.boxes, args.dark
+    annotated = datasets.load(name, args.data_root, args.split)
+    if args.map_joints:
+        annotated = combined.map_joints(annotated, skeletons.get(args.map_joints))
+    boxes = args.boxes
     if checkpoint:
         root = Path(args.data_root or datasets.default_root(name))
         boxes = boxes or published_accuracy.published_boxes(checkpoint, root)
-        dark = dark or checkpoint.decoding == "DARK"
-    if boxes and boxes != "annotated":
-        dataset = detector_boxes.load_boxes(dataset, boxes)
-    if args.map_joints:
-        dataset = combined.map_joints(dataset, skeletons.get(args.map_joints))
-    if Path(args.weights).suffix == ".tflite":
-        record, results, image_stats = peers.evaluate_peer(args.weights, dataset, args.profile)
-    else:
-        model = load_model(args)
-        record, results, image_stats = evaluator.evaluate_weights(
-            model, dataset, args.weights, args.model, trained_on=args.trained_on,
-            profile=args.profile, device=args.device, workers=args.workers, dark=dark,
-        )  # fmt: skip
+        args.dark = args.dark or checkpoint.decoding == "DARK"
+    dataset = annotated
+    if boxes and boxes != "annotated" and not args.detector:
+        dataset = detector_boxes.load_boxes(annotated, boxes)
+    model = None if Path(args.weights).suffix == ".tflite" else load_model(args)
+    if args.detector:
+        boxes, facts = detector_evaluation.detect(args.detector, annotated, args.out_dir)
+        dataset = detector_boxes.load_boxes(annotated, boxes)
+    record, results, image_stats = evaluate_dataset(args, model, dataset)
+    if args.detector:
+        other, *_ = evaluate_dataset(args, model, annotated)
+        detector_evaluation.add_to_record(record, facts, other)
+        print(detector_evaluation.describe(record))
     record["name"] = args.name or record["name"]
-    if checkpoint and (published := published_accuracy.compare(checkpoint, record)):
+    # No accuracy is published with the boxes of --detector.
+    if checkpoint and not args.detector and (published := published_accuracy.compare(checkpoint, record)):
         record["published"] = published
         print(published_accuracy.describe(published))
     path = records.write(record, args.out_dir)
     predictions.save_predictions(path, dataset, results, image_stats)
     print_record(record, path)
+
+
+def evaluate_dataset(
+    args: Arguments, model: "PoseModel | None", dataset: "PoseDataset"
+) -> "tuple[dict, Predictions, ImageStats]":
+    """Evaluate a model, or without it the .tflite file: the record, the predictions and their statistics."""
+    from posebook.evaluation import evaluator
+    from posebook.inference import peers
+
+    if model is None:
+        return peers.evaluate_peer(args.weights, dataset, args.profile)
+    return evaluator.evaluate_weights(
+        model, dataset, args.weights, args.model, trained_on=args.trained_on,
+        profile=args.profile, device=args.device, workers=args.workers, dark=args.dark,
+    )  # fmt: skip
 
 
 def add_boxes(parser: argparse.ArgumentParser) -> None:
@@ -179,7 +202,7 @@ def add_boxes(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--boxes", help="a COCO results file of boxes; default: the whole image is one person"
     )
-    source.add_argument("--detector", help="an ONNX person detector")
+    source.add_argument("--detector", help="a person detector: a file, or its name in data/detectors.csv")
     parser.add_argument("--threshold", type=float, default=0.3, help="minimum score of a box")
     parser.add_argument("--no-flip", action="store_true", help="no flip test: takes half the time")
 
@@ -212,6 +235,8 @@ def run_predict(args: Arguments) -> None:
 
     images, model = predict.list_images(args.images), load_model(args)
     boxes = make_box_source(args, images)
+    if not (args.boxes or args.detector):
+        print("without --boxes or --detector, each image counts as one person")
     entries, failed = predict.predict_images(
         model, images, args.out_dir, boxes, flip_test=not args.no_flip, device=args.device,
         overlays=not args.no_overlays,
@@ -292,20 +317,23 @@ def run_benchmark(args: Arguments) -> None:
 def add_download(parser: argparse.ArgumentParser) -> None:
     from posebook.datasets.download import SOURCES
 
-    parser.add_argument("name", choices=[*SOURCES, "weights"], help="the dataset, or weights")
-    parser.add_argument(
-        "model", nargs="?", help="download weights of this model; without it, list all weights"
-    )
+    text = "the dataset, weights, or detector"
+    parser.add_argument("name", choices=[*SOURCES, "weights", "detector"], help=text)
+    text = "download weights of this model, or this detector; without it, list all"
+    parser.add_argument("model", nargs="?", help=text)
     parser.add_argument("weights", nargs="?", default="coco", help="the name of the weights")
     parser.add_argument("--root", help="the dataset's folder; default: $POSEBOOK_DATA/NAME or data/NAME")
 
 
 def run_download(args: Arguments) -> None:
-    """Download a dataset, and print the files that the user has to download manually; or download weights."""
+    """Download a dataset and print the files that the user has to download; or weights, or a detector."""
     from posebook.datasets import default_root, download
 
     if args.name == "weights":
         download_weights(args.model, args.weights)
+        return
+    if args.name == "detector":
+        download_detector(args.model)
         return
     if args.model:
         raise ValueError(f"{args.name} is a dataset: leave out {args.model}")
@@ -326,6 +354,18 @@ def download_weights(model: str | None, weights: str) -> None:
     for line in published.load_table():
         accuracy = f"{line.metric} {line.value}" if line.value else ""
         print(f"{line.model:20} {line.weights:22} {accuracy:15} {line.url or line.page}")
+
+
+def download_detector(name: str | None) -> None:
+    """Download a person detector and print its path, or list all."""
+    from posebook.inference import detector_files
+
+    if name:
+        line = detector_files.find(name)
+        print(detector_files.fetch(line), f"license: {line.license}", sep="\n")
+        return
+    for line in detector_files.load_table():
+        print(f"{line.name:20} {line.format:20} {line.license:12} {line.url}")
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
@@ -553,7 +593,10 @@ COMMANDS = {
     ),
     "benchmark": Command("time models in every runtime", add_benchmark, run_benchmark, "--model lapx"),
     "download": Command(
-        "download a dataset or published weights", add_download, run_download, "weights rtmpose-t coco"
+        "download a dataset, published weights or a detector",
+        add_download,
+        run_download,
+        "weights rtmpose-t coco",
     ),
     "models": Command("list models, or count one", add_models, run_models, "lapx --input-size 256 256"),
     "records": Command("archive, list or migrate records", add_records, run_records, "list"),

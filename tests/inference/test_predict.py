@@ -1,4 +1,4 @@
-"""Prediction on images: same joints as an evaluation, broken images, boxes from files and detectors."""
+"""Prediction on images: same joints as an evaluation, broken images, boxes from files."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from posebook import datasets, models, skeletons
 from posebook.datasets import detector_boxes
 from posebook.evaluation import predictions
-from posebook.inference import detectors, predict
+from posebook.inference import predict
 
 COMMAND = [sys.executable, "-m", "posebook", "predict"]
 
@@ -73,6 +73,7 @@ def test_broken_image_is_reported_and_skipped(image_dir, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert "6 people in 6 images" in process.stdout
+    assert "without --boxes or --detector, each image counts as one person" in process.stdout
     assert "7.jpg cannot be decoded" in process.stderr
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [entry["file_name"] for entry in entries] == [f"{i}.png" for i in range(1, 7)]
@@ -123,47 +124,6 @@ def test_invalid_boxes_are_rejected(image_dir, tmp_path, content, message):
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         predict.file_boxes(tmp_path / "boxes.json", predict.list_images([image_dir]))
-
-
-def onnx_detector(path, outputs=("dets", "labels")):
-    """A detector with a 64 x 96 input that always returns a person, a low-scored person and a dog."""
-    onnx = pytest.importorskip("onnx")
-    dets = np.array([[[8, 4, 40, 60, 0.9], [0, 0, 9, 9, 0.1], [50, 20, 90, 60, 0.8]]], np.float32)
-    constants = {outputs[0]: dets, outputs[1]: np.array([[0, 0, 16]])}
-    nodes = [
-        onnx.helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(value))
-        for name, value in constants.items()
-    ]
-    input_info = onnx.helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, [1, 3, 64, 96])
-    dtypes = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64)
-    output_infos = [
-        onnx.helper.make_tensor_value_info(name, dtype, value.shape)
-        for (name, value), dtype in zip(constants.items(), dtypes, strict=True)
-    ]
-    graph = onnx.helper.make_graph(nodes, "detector", [input_info], output_infos)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, path)
-    return path
-
-
-def test_detector_boxes_are_in_image_pixels(tmp_path):
-    pytest.importorskip("onnxruntime")
-    detector = detectors.Detector(onnx_detector(tmp_path / "made.onnx"))
-    assert detector.size == (64, 96)
-    boxes, scores = detector(np.zeros((128, 100, 3), np.uint8))  # halved to fit 64 rows
-    assert boxes.tolist() == [[16, 8, 64, 112]] and scores == pytest.approx([0.9])
-
-
-def test_files_that_are_not_a_detector(tmp_path):
-    pytest.importorskip("onnxruntime")
-    with pytest.raises(FileNotFoundError, match="no detector at"):
-        detectors.Detector(tmp_path / "absent.onnx")
-    (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(ValueError, match="onnxruntime cannot load .*text.onnx"):
-        detectors.Detector(tmp_path / "text.onnx")
-    other = onnx_detector(tmp_path / "other.onnx", ("boxes", "classes"))
-    with pytest.raises(ValueError, match="has the outputs boxes, classes; a detector has dets and labels"):
-        detectors.Detector(other)
 
 
 def test_pose_is_drawn_in_the_colors_of_its_skeleton():

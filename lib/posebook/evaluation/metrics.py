@@ -249,8 +249,13 @@ def average_precision(
     return {name: float(value) for name, value in metrics.items()}, stats
 
 
-def run_cocoeval(dataset: PoseDataset, content: dict, results: list[dict], crowd: bool) -> Any:
-    """A pycocotools COCOeval after evaluate and accumulate, and for COCO also summarize."""
+def run_cocoeval(
+    dataset: PoseDataset, content: dict, results: list[dict], crowd: bool, iou_type: str = "keypoints"
+) -> Any:
+    """A pycocotools COCOeval after evaluate and accumulate, and for COCO also summarize.
+
+    iou_type: keypoints, or bbox to evaluate the boxes of `results`.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -263,7 +268,7 @@ def run_cocoeval(dataset: PoseDataset, content: dict, results: list[dict], crowd
         truth = COCO()
         truth.dataset = content
         truth.createIndex()
-        scorer = COCOeval(truth, truth.loadRes(results), "keypoints")
+        scorer = COCOeval(truth, truth.loadRes(results), iou_type)
         scorer.params.kpt_oks_sigmas = np.array(dataset.skeleton.sigmas)
         # Without unusable images: nothing can be predicted there. A dataset may not list its images.
         scorer.params.imgIds = sorted(dataset.images) or sorted(truth.imgs)
