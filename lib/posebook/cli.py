@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from posebook.datasets import PoseDataset
     from posebook.evaluation.metrics import ImageStats, Predictions
     from posebook.inference.predict import BoxSource
+    from posebook.inference.video import Stream
     from posebook.models.layers import PoseModel
 
 USER_ERRORS = (
@@ -221,31 +222,85 @@ def make_box_source(args: Arguments, images: list[Path]) -> "BoxSource":
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
     from posebook.inference.predict import DEFAULT_WEIGHTS
+    from posebook.inference.runtime_model import RUNTIMES
 
-    parser.add_argument("images", nargs="+", help="files or folders")
+    parser.add_argument("sources", nargs="*", metavar="IMAGE", help="images and folders, or one video")
+    text = "a camera instead: its number, such as 0, or its path; Ctrl+C ends it"
+    parser.add_argument("--camera", metavar="NUMBER", type=camera_device, help=text)
+    parser.add_argument("--frames", type=int, help="number of frames of a video or camera; default: all")
     add_weights(parser, DEFAULT_WEIGHTS)
     add_boxes(parser)
-    parser.add_argument("--no-overlays", action="store_true", help="write only predictions.json")
+    text = f"{', '.join(RUNTIMES)}; auto: the fastest one that is installed"
+    parser.add_argument("--runtime", choices=RUNTIMES, default="auto", metavar="NAME", help=text)
+    parser.add_argument("--no-smooth", action="store_true", help="no smoothing of videos over time")
+    parser.add_argument("--no-overlays", action="store_true", help="do not draw poses")
+    parser.add_argument("--record", action="store_true", help="also record the speed, in OUT_DIR/records")
     parser.add_argument("--out-dir", default="reports/predictions", help="folder of the results")
 
 
-def run_predict(args: Arguments) -> None:
-    """Predict, and print the path of the results and the failed images. Raise ValueError if all failed."""
-    from posebook.inference import predict
+def camera_device(text: str) -> int | str:
+    """The number of a camera, or its path."""
+    return int(text) if text.isdecimal() else text
 
-    images, model = predict.list_images(args.images), load_model(args)
+
+def open_sources(args: Arguments) -> tuple[list[Path], "Stream | None"]:
+    """The images of `posebook predict`; the frame names and frames of a video; the frames of a camera."""
+    from posebook.inference import predict, video
+
+    is_video = any(map(video.is_video, args.sources))
+    has_camera = args.camera is not None
+    if not (args.sources or has_camera) or ((is_video or has_camera) and len(args.sources) + has_camera > 1):
+        raise ValueError("give images and folders, or one video, or --camera NUMBER")
+    if args.frames is not None and (not (is_video or has_camera) or args.frames < 1):
+        raise ValueError("--frames is a positive number of frames of a video or camera")
+    if has_camera:
+        if args.boxes or args.record:
+            raise ValueError("--boxes and --record need images or a video, not a camera")
+        stream = video.camera_stream(args.camera, args.frames)
+        print("Ctrl+C ends the camera, and the results are written", file=sys.stderr)
+        return [], stream
+    if is_video:
+        frames = video.open_frames(args.sources[0])
+        return list(frames.images), video.video_stream(frames, args.frames)
+    return predict.list_images(args.sources), None
+
+
+def run_predict(args: Arguments) -> None:
+    """Predict images, a video or a camera. Print the number of people, the speed and the failed images."""
+    from posebook import models, records
+    from posebook.inference import predict, predict_video, runtime_model, stages
+
+    images, stream = open_sources(args)
+    metadata = records.RunMetadata(args.device)
+    model = load_model(args)
     boxes = make_box_source(args, images)
     if not (args.boxes or args.detector):
-        print("without --boxes or --detector, each image counts as one person")
-    entries, failed = predict.predict_images(
-        model, images, args.out_dir, boxes, flip_test=not args.no_flip, device=args.device,
-        overlays=not args.no_overlays,
-    )  # fmt: skip
-    print(f"{len(entries)} people in {len(images) - len(failed)} images: {args.out_dir}/predictions.json")
+        print("without --boxes or --detector, each image or frame counts as one person")
+    count = stream.count if stream else len(images)
+    model, runtime = runtime_model.open_runtime(model, args.runtime, args.device, count)
+    settings = predict.Settings(not args.no_flip, device=args.device, overlays=not args.no_overlays)
+    smooth, times, failed = not args.no_smooth, stages.StageTimes(), list[str]()
+    if stream:
+        entries = predict_video.predict_video(model, stream, args.out_dir, boxes, settings, smooth, times)
+        tracks = len({entry["track_id"] for entry in entries})
+        people = f"{len(entries)} poses of {tracks} tracks in {times.images} frames"
+    else:
+        entries, failed = predict.predict_images(model, images, args.out_dir, boxes, settings, times)
+        people = f"{len(entries)} people in {times.images} images"
+    speed = f"{times.people_per_second:.1f} people/s with {runtime}"
+    print(f"{people}, {speed}: {args.out_dir}/predictions.json")
     for line in failed:
         print(f"skipped: {line}", file=sys.stderr)
-    if len(failed) == len(images):
-        raise ValueError("no image could be read")
+    if args.record:
+        facts = models.describe_weights(args.weights)
+        source = Path(args.boxes or args.detector or "whole image").name
+        parameters = dataclasses.asdict(settings) | {"runtime": runtime, "boxes": source}
+        parameters |= {"smooth": smooth} if stream else {}
+        files = [Path(args.sources[0])] if stream else images
+        record = stages.build_record(
+            facts.get("model", args.model), args.weights, files, times, parameters, metadata
+        )
+        print(records.write(record, args.out_dir))
 
 
 def add_lift(parser: argparse.ArgumentParser) -> None:
@@ -264,10 +319,11 @@ def add_lift(parser: argparse.ArgumentParser) -> None:
 
 def run_lift(args: Arguments) -> None:
     """Track one person and lift the 2D joints to 3D."""
+    from posebook.inference.video import open_frames
     from posebook.lifting import predict_3d, weights_io
     from posebook.models import published
 
-    frames = predict_3d.open_frames(args.video)
+    frames = open_frames(args.video)
     args.lifter_weights = published.resolve(args.lifter_weights, args.lifter)
     lifter = weights_io.load_weights(args.lifter_weights, args.lifter)
     model, boxes = load_model(args), make_box_source(args, list(frames.images))
@@ -585,7 +641,10 @@ COMMANDS = {
         "--weights coco --model rtmpose-t",
     ),
     "predict": Command(
-        "predict poses in your own images", add_predict, run_predict, "photo.jpg --out-dir poses"
+        "predict poses in your own images, videos or camera",
+        add_predict,
+        run_predict,
+        "photo.jpg --out-dir poses",
     ),
     "lift": Command("3D poses from a video", add_lift, run_lift, "walk.mp4 --out-dir lifted"),
     "export": Command(

@@ -1,5 +1,6 @@
 """Prediction on images: same joints as an evaluation, broken images, boxes from files."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from posebook import datasets, models, skeletons
 from posebook.datasets import detector_boxes
 from posebook.evaluation import predictions
-from posebook.inference import predict
+from posebook.inference import output, predict
 
 COMMAND = [sys.executable, "-m", "posebook", "predict"]
 
@@ -47,7 +48,7 @@ def test_joints_are_the_same_as_in_an_evaluation(model, test_data, tmp_path):
     paths = predict.list_images([folder])
     assert len(paths) == 4
     entries, failed = predict.predict_images(
-        model, paths, tmp_path / "out", predict.file_boxes(file, paths, 0.5), batch=3
+        model, paths, tmp_path / "out", predict.file_boxes(file, paths, 0.5), predict.Settings(batch=3)
     )
     assert not failed and len(entries) == len(dataset.instances) > 8
     for person, points in zip(dataset.instances, expected.keypoints, strict=True):
@@ -73,7 +74,7 @@ def test_broken_image_is_reported_and_skipped(image_dir, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert "6 people in 6 images" in process.stdout
-    assert "without --boxes or --detector, each image counts as one person" in process.stdout
+    assert "without --boxes or --detector, each image or frame counts as one person" in process.stdout
     assert "7.jpg cannot be decoded" in process.stderr
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [entry["file_name"] for entry in entries] == [f"{i}.png" for i in range(1, 7)]
@@ -105,9 +106,20 @@ def test_boxes_are_matched_by_file_name_or_image_id(image_dir, model, tmp_path):
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     paths = predict.list_images([image_dir])
     source = predict.file_boxes(tmp_path / "boxes.json", paths, 0.3)
-    entries, _ = predict.predict_images(model, paths, tmp_path / "out", source, overlays=False)
+    entries, _ = predict.predict_images(
+        model, paths, tmp_path / "out", source, predict.Settings(overlays=False)
+    )
     assert [(entry["file_name"], entry["image_id"]) for entry in entries] == [("2.png", 2), ("3.png", 3)]
-    assert not (tmp_path / "out" / "overlays").exists()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "predictions.csv",
+        "predictions.json",
+    ]
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["person"]) for row in rows[::17]] == [("2.png", "1"), ("3.png", "1")]
+    assert [row["joint"] for row in rows[:17]] == list(model.skeleton.keypoints)
+    values = [float(row[name]) for row in rows for name in ("x", "y", "score")]
+    assert values == entries[0]["keypoints"] + entries[1]["keypoints"]
 
 
 @pytest.mark.parametrize(
@@ -130,8 +142,8 @@ def test_pose_is_drawn_in_the_colors_of_its_skeleton():
     skeleton = skeletons.get("lspet")
     keypoints = np.random.default_rng(0).uniform(20, 80, (1, 14, 2))
     blank = np.zeros((100, 100, 3), np.uint8)
-    drawn = predict.draw_poses(blank, keypoints, np.ones((1, 14)), skeleton)
+    drawn = output.draw_poses(blank, keypoints, np.ones((1, 14)), skeleton)
     assert blank.max() == 0 and drawn.max() == 255
     x, y = keypoints[0, 0].round().astype(int)
     assert drawn[y, x].tolist() == [0x2F, 0x66, 0x90]  # a right ankle is blue
-    assert predict.draw_poses(blank, keypoints, np.zeros((1, 14)), skeleton).max() == 0  # no joint is visible
+    assert output.draw_poses(blank, keypoints, np.zeros((1, 14)), skeleton).max() == 0  # no joint is visible

@@ -12,6 +12,7 @@ import torch
 
 from posebook import models, skeletons
 from posebook.inference import predict
+from posebook.inference.video import Frames, open_frames
 from posebook.lifting import clips, predict_3d, pruning, synthetic_video, weights_io
 from posebook.lifting.camera import Camera
 from posebook.lifting.models import LIFTERS, MixSTE, build_plain
@@ -68,7 +69,7 @@ def test_the_synthetic_video_matches_its_ground_truth(walk):
 
 
 def test_a_written_video_is_read_back(walk, video):
-    frames = predict_3d.open_frames(video[0])
+    frames = open_frames(video[0])
     assert frames.fps == synthetic_video.FPS and len(frames.images) == 16
     for _ in range(2):  # frames can be iterated repeatedly
         found = [image for _, image in frames]
@@ -79,12 +80,12 @@ def test_a_written_video_is_read_back(walk, video):
 def test_images_are_sorted_by_number(tmp_path):
     for name in ("walk10_2.png", "walk9_10.png", "walk9_2.png", "walk1_3.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((4, 4, 3), np.uint8))
-    names = [path.name for path, _ in predict_3d.open_frames(tmp_path)]
+    names = [path.name for path, _ in open_frames(tmp_path)]
     assert names == ["walk1_3.png", "walk9_2.png", "walk9_10.png", "walk10_2.png"]
 
 
 def test_a_person_is_tracked_in_a_video_and_in_images(walk, video, model, tmp_path):
-    frames = predict_3d.open_frames(video[0])
+    frames = open_frames(video[0])
     track = predict_3d.track_person(frames, model, boxes_of(video, frames))
     assert track.clip.keypoints.shape == (16, 17, 3) and not track.lost.any()
     assert track.clip.camera.size == (240, 320) and track.clip.fps == synthetic_video.FPS
@@ -93,7 +94,7 @@ def test_a_person_is_tracked_in_a_video_and_in_images(walk, video, model, tmp_pa
     assert np.median(apart) < 4  # pixels
     for number, image in enumerate(walk.images, 1):
         cv2.imwrite(str(tmp_path / f"{number:06d}.png"), image[..., ::-1])
-    images = predict_3d.open_frames(tmp_path)
+    images = open_frames(tmp_path)
     same = predict_3d.track_person(images, model, boxes_of(video, images))
     assert np.median(np.abs(same.clip.keypoints - track.clip.keypoints)) < 1
 
@@ -108,7 +109,7 @@ def test_the_nearest_box_is_tracked_unless_it_is_too_far():
 
 
 def test_lost_frames_are_interpolated(video, model, walk):
-    frames = predict_3d.open_frames(video[0])
+    frames = open_frames(video[0])
     known = boxes_of(video, frames)
 
     def boxes(path, image):
@@ -127,7 +128,7 @@ def test_lost_frames_are_interpolated(video, model, walk):
 
 
 def test_a_video_without_a_person(video, model, monkeypatch):
-    frames = predict_3d.open_frames(video[0])
+    frames = open_frames(video[0])
     with pytest.raises(ValueError, match="walk.avi: no person was found in any of 16 frames"):
         predict_3d.track_person(frames, model, lambda *_: (np.zeros((0, 4)), np.zeros(0)))
     unsure = lambda _, images, *__: [(np.zeros((1, 17, 2)), np.full((1, 17), 0.1))] * len(images)  # noqa: E731
@@ -137,7 +138,7 @@ def test_a_video_without_a_person(video, model, monkeypatch):
 
 
 def test_a_person_who_is_lost_in_most_frames(video, model):
-    frames = predict_3d.open_frames(video[0])
+    frames = open_frames(video[0])
     known = boxes_of(video, frames)
 
     def boxes(path, image):
@@ -149,20 +150,20 @@ def test_a_person_who_is_lost_in_most_frames(video, model):
 
 def test_invalid_videos(tmp_path):
     with pytest.raises(FileNotFoundError, match="no video and no folder of frames at .*absent.mp4"):
-        predict_3d.open_frames(tmp_path / "absent.mp4")
+        open_frames(tmp_path / "absent.mp4")
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(ValueError, match="text.mp4 cannot be opened as a video: .*folder with its frames"):
-        predict_3d.open_frames(tmp_path / "text.mp4")
+        open_frames(tmp_path / "text.mp4")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no image in .*empty: supported are .jpg"):
-        predict_3d.open_frames(tmp_path / "empty")
+        open_frames(tmp_path / "empty")
 
 
 def test_a_truncated_video_and_a_broken_image(video, walk, model, tmp_path, capsys):
     complete = video[0].read_bytes()
     (tmp_path / "cut.avi").write_bytes(complete[: len(complete) // 2])
-    cut = predict_3d.open_frames(tmp_path / "cut.avi")
-    cut = predict_3d.Frames(cut.source, tuple(map(str, range(16))), cut.fps)  # as its header states
+    cut = open_frames(tmp_path / "cut.avi")
+    cut = Frames(cut.source, tuple(map(str, range(16))), cut.fps)  # as its header states
     assert 2 < len(list(cut)) < 16
     assert "of 16 frames: it is truncated" in capsys.readouterr().out
     folder = tmp_path / "folder"
@@ -170,7 +171,7 @@ def test_a_truncated_video_and_a_broken_image(video, walk, model, tmp_path, caps
     for number in (1, 2, 4):
         cv2.imwrite(str(folder / f"{number}.png"), walk.images[number - 1][..., ::-1])
     (folder / "3.png").write_text("broken")
-    images = predict_3d.open_frames(folder)
+    images = open_frames(folder)
     track = predict_3d.track_person(images, model, boxes_of(video, images))
     assert track.lost.tolist() == [False, False, True, False]
     assert "skipped: " in capsys.readouterr().out
@@ -178,11 +179,11 @@ def test_a_truncated_video_and_a_broken_image(video, walk, model, tmp_path, caps
     with pytest.raises(
         ValueError, match=r"5.png has \(50, 60\) pixels, but the frames before it \(240, 320\)"
     ):
-        predict_3d.track_person(predict_3d.open_frames(folder), model)
+        predict_3d.track_person(open_frames(folder), model)
 
 
 def test_models_with_other_joints(video, monkeypatch):
-    frames = predict_3d.open_frames(video[0])
+    frames = open_frames(video[0])
     model = models.build("starnet-pose-t", "crowdpose", (64, 32)).eval()
     with pytest.raises(
         ValueError, match="lifters need Human3.6M's 17 joints .* joint 0 is left_shoulder, not hip"

@@ -32,13 +32,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from posebook import codecs, complexity, import_graph, models, records, transforms
+from posebook import complexity, import_graph, models, records, transforms
 from posebook.benchmark import memory, timing
 from posebook.benchmark.energy import energy_meter, joules_per_person
 from posebook.benchmark.rows import BASELINE, check_outputs, label, sweep_conditions
 from posebook.datasets import PoseDataset
 from posebook.evaluation import evaluator, predictions
 from posebook.inference import export, runtimes
+from posebook.inference.runtime_model import RuntimeModel
 from posebook.models.layers import PoseModel
 from posebook.utils import atomic_write, unknown_name_error
 
@@ -266,19 +267,6 @@ def int8_accuracy(
             "int8": runtimes.openvino_int8(model, "cpu", images, Path(folder), calibration),
         }
         return {
-            name: evaluator.evaluate(RuntimeModel(model, run), val, flip_test=False)["AP"]
+            name: evaluator.evaluate(RuntimeModel(model, run, 1), val, flip_test=False)["AP"]
             for name, run in runs.items()
         }
-
-
-class RuntimeModel(PoseModel):
-    """A runtime with batch size 1 as a model, so that it can be evaluated like one."""
-
-    def __init__(self, model: PoseModel, run: runtimes.InferenceFn):
-        super().__init__(model.skeleton, model.input_size)
-        self.run = run
-
-    def forward(self, images: Tensor) -> codecs.SimCC | list[Tensor]:
-        results = [[torch.as_tensor(output) for output in self.run(image[None])] for image in images]
-        outputs = [torch.cat(stage) for stage in zip(*results, strict=True)]  # each (B, ...)
-        return codecs.SimCC(*outputs) if outputs[0].ndim == 3 else outputs

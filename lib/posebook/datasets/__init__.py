@@ -98,13 +98,19 @@ def read_image(path: str | Path) -> np.ndarray:
     """Decode an image as RGB uint8 (H, W, 3).
 
     The EXIF rotation is ignored, because annotation tools ignore it too. Raises ValueError if the file is
-    missing or cannot be decoded.
+    missing, cannot be decoded, or is too large for OpenCV.
     """
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except FileNotFoundError as error:
         raise ValueError(f"no image at {path}") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    except cv2.error as error:  # broken files give None; only the limits of the size raise
+        raise ValueError(
+            f"{path} is too large: OpenCV decodes at most 2^30 pixels, such as 32768 x 32768; scale it down, "
+            "or set OPENCV_IO_MAX_IMAGE_PIXELS"
+        ) from error
     if image is None:
         raise ValueError(f"{path} cannot be decoded as an image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # (H, W, 3)

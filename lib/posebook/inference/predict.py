@@ -3,31 +3,28 @@
 1. By default, the whole image is one person. Boxes can also come from a COCO results file or from an ONNX
    detector.
 2. Threads read, crop and draw while the model runs. An image that cannot be read is reported and skipped.
-3. Poses are written as COCO results (predictions.json) with the file name of each image, and are drawn over
-   the image.
+3. Poses are written as COCO results (predictions.json) with the file name of each image and as a table
+   (predictions.csv), and are drawn over the image. After an error, nothing is written.
+4. `predict_video` does the same for videos and cameras.
 """
 
-import json
-import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from posebook import paths, transforms
 from posebook.datasets import coco_json, read_image
 from posebook.evaluation import metrics, predictions
+from posebook.inference import output
 from posebook.inference.detectors import Detector
+from posebook.inference.stages import AHEAD, CORES, BoundedQueue, StageTimes, prefetch
 from posebook.models.layers import PoseModel
-from posebook.skeletons import Skeleton
-from posebook.utils import atomic_write
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-photographs.safetensors"
@@ -35,6 +32,16 @@ SYNTHETIC_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-synthetic.safetensors"  # be
 
 # from the path and the RGB pixels (H, W, 3) of an image to boxes (N, 4) as x, y, w, h and scores (N,)
 BoxSource = Callable[[Path, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to predict images or a video."""
+
+    flip_test: bool = True
+    batch: int = 32  # people per forward pass; an image is never split, so it can be exceeded
+    device: str = "cpu"
+    overlays: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,10 +133,21 @@ def detector_boxes(detector: Detector) -> BoxSource:
     return lambda _, image: detector(image)
 
 
-def load_crops(path: Path, boxes: BoxSource, input_size: tuple[int, int], udp: bool = False) -> ImageCrops:
+def load_crops(path: Path, boxes: BoxSource, model: PoseModel, times: StageTimes) -> ImageCrops:
     """Read an image, get its boxes and crop them. Raises ValueError if the image cannot be read."""
-    image = read_image(path)
-    return crop_boxes(path, image, *boxes(path, image), input_size, udp)
+    with times.measure("read"):
+        image = read_image(path)
+    return find_people(path, image, boxes, model, times)
+
+
+def find_people(
+    path: Path, image: np.ndarray, boxes: BoxSource, model: PoseModel, times: StageTimes
+) -> ImageCrops:
+    """Get the boxes of an image (H, W, 3) and crop them for a model."""
+    with times.measure("detect"):
+        found, scores = boxes(path, image)
+    with times.measure("crop"):
+        return crop_boxes(path, image, found, scores, model.input_size, model.udp)
 
 
 def crop_boxes(
@@ -148,33 +166,29 @@ def crop_boxes(
     return ImageCrops(path, image, boxes, scores, stacked, matrices)
 
 
-def prefetch(
-    jobs: Sequence[Callable[[], ImageCrops]], pool: ThreadPoolExecutor, count: int
-) -> Iterator[Future]:
-    """Yield the futures of the jobs in order. At most `count` jobs are started ahead of the consumer."""
-    pending: deque[Future] = deque()
-    for job in jobs:
-        pending.append(pool.submit(job))
-        if len(pending) >= count:
-            yield pending.popleft()
-    yield from pending
-
-
 @torch.no_grad()
 def predict_keypoints(
-    model: PoseModel, images: list[ImageCrops], flip_test: bool, device: str
+    model: PoseModel,
+    images: list[ImageCrops],
+    flip_test: bool,
+    device: str,
+    times: StageTimes | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Predict the people of all images in one forward pass.
 
     Returns keypoints (N, K, 2) in image pixels and scores (N, K) for each image.
     """
-    num_joints = len(model.skeleton.keypoints)
+    times, num_joints = times or StageTimes(), len(model.skeleton.keypoints)
     crops = torch.from_numpy(np.concatenate([image.crops for image in images]))  # (B, H, W, 3)
     points, scores = np.zeros((0, num_joints, 2)), np.zeros((0, num_joints))
     if len(crops):
-        output = predictions.forward(model, transforms.normalize(crops.to(device)), flip_test)
-        keypoints, confidences, _ = predictions.decode(output, model.input_size, udp=model.udp)
-        points, scores = keypoints.double().cpu().numpy(), confidences.cpu().numpy()
+        with times.measure("network"):
+            outputs = predictions.forward(model, transforms.normalize(crops.to(device)), flip_test)
+            if torch.device(device).type == "cuda":
+                torch.cuda.synchronize(device)  # otherwise the time would count as decoding
+        with times.measure("decode"):
+            keypoints, confidences, _ = predictions.decode(outputs, model.input_size, udp=model.udp)
+            points, scores = keypoints.double().cpu().numpy(), confidences.cpu().numpy()
     result, start = [], 0
     for image in images:
         end = start + len(image.boxes)
@@ -187,28 +201,26 @@ def predict_keypoints(
     return result
 
 
-def draw_poses(
-    image: np.ndarray, keypoints: np.ndarray, scores: np.ndarray, skeleton: Skeleton
-) -> np.ndarray:
-    """Return a copy of an image (H, W, 3) with poses (N, K, 2) drawn over it.
+def predict_people(
+    model: PoseModel, images: Iterable[ImageCrops], settings: Settings, times: StageTimes
+) -> Iterator[tuple[ImageCrops, np.ndarray, np.ndarray]]:
+    """Predict in batches, and yield each image with its keypoints (N, K, 2) and scores (N, K), in order."""
+    for batch in _batches(images, settings.batch):
+        results = predict_keypoints(model, batch, settings.flip_test, settings.device, times)
+        for image, (points, scores) in zip(batch, results, strict=True):
+            yield image, points, scores
 
-    scores is (N, K). Joints with a score under 0.2 are not drawn.
-    """
-    canvas, unit = image.copy(), max(1, round(max(image.shape[:2]) / 320))  # line width grows with the image
-    colors = [tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) for code in skeleton.colors]
-    bits = 4  # fractional bits of OpenCV's fixed-point coordinates, for subpixel positions
-    for points, visible in zip(
-        (keypoints * 2**bits).round().astype(int), scores >= metrics.JOINT_THRESHOLD, strict=True
-    ):
-        for a, b in skeleton.limbs:
-            if visible[a] and visible[b]:
-                # a wider white line first gives each limb an outline
-                for color, width in (((255, 255, 255), 2 * unit + 2), (colors[b], 2 * unit)):
-                    cv2.line(canvas, points[a].tolist(), points[b].tolist(), color, width, cv2.LINE_AA, bits)
-        for joint in np.flatnonzero(visible):
-            radius = unit * 2 << bits
-            cv2.circle(canvas, points[joint].tolist(), radius, colors[joint], -1, cv2.LINE_AA, bits)
-    return canvas
+
+def _batches(images: Iterable[ImageCrops], people: int) -> Iterator[list[ImageCrops]]:
+    """Images in groups of at least `people` people, or of AHEAD images, which bounds the memory."""
+    ready: list[ImageCrops] = []
+    for image in images:
+        ready.append(image)
+        if sum(len(waiting.boxes) for waiting in ready) >= people or len(ready) >= AHEAD:
+            yield ready
+            ready = []
+    if ready:
+        yield ready
 
 
 def predict_images(
@@ -216,79 +228,70 @@ def predict_images(
     image_paths: list[Path],
     out_dir: str | Path,
     boxes: BoxSource = full_image_boxes,
-    flip_test: bool = True,
-    batch: int = 32,
-    device: str = "cpu",
-    overlays: bool = True,
+    settings: Settings | None = None,
+    times: StageTimes | None = None,
 ) -> tuple[list[dict], list[str]]:
-    """Predict all images and write OUT_DIR/predictions.json and OUT_DIR/overlays/.
+    """Predict all images; write OUT_DIR/predictions.json, OUT_DIR/predictions.csv and OUT_DIR/overlays/.
 
-    batch: number of people for each forward pass; an image is never split, so it can be exceeded. Returns the
-    entries, and one message for each image that could not be read. The image_id of an entry is the number in
-    the file name if all file names are numbers. Otherwise it is the position of the image, from 1.
+    Returns the entries, and one message for each image that could not be read. The image_id of an entry is
+    the number in the file name if all file names are numbers. Otherwise it is the position of the image, from
+    1. Raises ValueError if no image could be read. After an error, OUT_DIR is unchanged.
     """
-    out_dir, cores = Path(out_dir), os.cpu_count() or 1
-    (out_dir / "overlays" if overlays else out_dir).mkdir(parents=True, exist_ok=True)
-    model.to(device).eval()
+    settings, times = settings or Settings(), times or StageTimes()
+    model.to(settings.device).eval()
     numeric = all(path.stem.isdecimal() for path in image_paths)
     image_ids = {path: int(path.stem) if numeric else i for i, path in enumerate(image_paths, 1)}
     entries: list[dict] = []
+    numbers: list[int] = []  # of each entry's person in its image, from 1
     failed: list[str] = []
-    ready: list[ImageCrops] = []
-    drawing: deque[Future] = deque()
-
-    def flush() -> None:
-        for image, (points, scores) in zip(
-            ready, predict_keypoints(model, ready, flip_test, device), strict=True
-        ):
-            entries.extend(_entries(image, image_ids[image.path], points, scores))
-            if overlays:
-                target = overlay_path(out_dir, image.path)
-                drawing.append(
-                    pool.submit(_write_overlay, target, image.image, points, scores, model.skeleton)
+    jobs = [partial(load_crops, path, boxes, model, times) for path in image_paths]
+    with output.staged_folder(out_dir) as folder, ThreadPoolExecutor(CORES) as pool:
+        drawing = BoundedQueue(pool)
+        crops = _readable(image_paths, prefetch(jobs, pool), failed)
+        results = predict_people(model, crops, settings, times)
+        for image, points, scores in times.progress(results, len(image_paths), "image"):
+            facts = {"image_id": image_ids[image.path], "file_name": image.path.name}
+            entries += make_entries(image, points, scores, [facts] * len(points))
+            numbers += range(1, len(points) + 1)
+            if settings.overlays:
+                target = overlay_path(folder, image.path)
+                drawing.submit(
+                    output.write_overlay, target, image.image, points, scores, model.skeleton, times
                 )
-        ready.clear()
-        while len(drawing) > 4 * cores:  # bounds the memory of images that wait to be drawn
-            drawing.popleft().result()
-
-    jobs = [partial(load_crops, path, boxes, model.input_size, model.udp) for path in image_paths]
-    with ThreadPoolExecutor(cores) as pool:
-        for path, future in zip(
-            tqdm(image_paths, desc="predict", unit="image"), prefetch(jobs, pool, 4 * cores), strict=True
-        ):
-            try:
-                ready.append(future.result())
-            except ValueError as error:
-                failed.append(f"{path}: {error}")
-            if sum(len(image.boxes) for image in ready) >= batch or len(ready) >= 4 * cores:
-                flush()
-        if ready:
-            flush()
-        for future in drawing:
-            future.result()
-    with atomic_write(out_dir / "predictions.json") as temporary:
-        temporary.write_text(json.dumps(entries) + "\n")
+        drawing.finish()
+        if len(failed) == len(image_paths):
+            rest = f" (and {len(failed) - 1} other images)" if len(failed) > 1 else ""
+            raise ValueError(f"no image could be read: {failed[0]}{rest}")
+        labels = {"file": [entry["file_name"] for entry in entries], "person": numbers}
+        output.write_results(folder, entries, model.skeleton.keypoints, labels)
+    times.finish()
     return entries, failed
 
 
-def _entries(image: ImageCrops, image_id: int, points: np.ndarray, scores: np.ndarray) -> list[dict]:
-    """COCO result entries of an image's people."""
+def _readable(paths: Iterable[Path], futures: Iterable[Future], failed: list[str]) -> Iterator[ImageCrops]:
+    """The images that could be read. Adds a message to `failed` for each other one."""
+    for path, future in zip(paths, futures, strict=True):
+        try:
+            image = future.result()
+        except ValueError as error:
+            failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+        else:
+            yield image
+
+
+def make_entries(
+    image: ImageCrops, points: np.ndarray, scores: np.ndarray, facts: Sequence[dict]
+) -> list[dict]:
+    """COCO result entries of an image's people: keypoints (N, K, 2), scores (N, K), and N further fields."""
     totals = image.scores * metrics.mean_scores(scores)
-    triples = np.concatenate([points.round(2), scores[..., None].round(4)], -1)  # (N, K, 3)
+    triples = np.concatenate([points.round(2), scores[..., None].astype(float).round(4)], -1)  # (N, K, 3)
     return [
-        {
-            "image_id": image_id,
-            "file_name": image.path.name,
+        fields
+        | {
             "category_id": 1,
             "bbox": [round(float(side), 2) for side in box],
             "keypoints": [float(value) for value in person.ravel()],
             "score": float(total),
         }
-        for box, person, total in zip(image.boxes, triples, totals, strict=True)
+        for fields, box, person, total in zip(facts, image.boxes, triples, totals, strict=True)
     ]
-
-
-def _write_overlay(
-    path: Path, image: np.ndarray, points: np.ndarray, scores: np.ndarray, skeleton: Skeleton
-) -> None:
-    cv2.imwrite(str(path), draw_poses(image, points, scores, skeleton)[..., ::-1])

@@ -14,6 +14,7 @@ number of threads that `use_threads` has set.
 
 import contextlib
 import copy
+import functools
 import hashlib
 import importlib.util
 import io
@@ -153,15 +154,20 @@ def model_hash(model: PoseModel) -> str:
     return digest.hexdigest()
 
 
-def onnx_file(model: PoseModel, images: Tensor, folder: Path) -> Path:
-    """Return the ONNX file of this model, with these weights, for this batch size. Export it if necessary.
+def onnx_path(model: PoseModel, batch: int, folder: Path) -> Path:
+    """Path of the ONNX file of this model, with these weights, for this batch size.
 
     The file's name is a hash: with a name that does not depend on the weights, a model with other weights
     would get the outputs of the first one.
     """
+    return folder / f"{model_hash(model)[:16]}-batch{batch}.onnx"
+
+
+def onnx_file(model: PoseModel, images: Tensor, folder: Path) -> Path:
+    """Return `onnx_path` for the batch size of the images. Export the file if it does not exist."""
     require("onnxscript", "onnxscript")
     require("onnxruntime", "onnxruntime")
-    path = folder / f"{model_hash(model)[:16]}-batch{len(images)}.onnx"
+    path = onnx_path(model, len(images), folder)
     return path if path.exists() else export.export(model, path, len(images))
 
 
@@ -182,16 +188,26 @@ def onnxruntime(model: PoseModel, device: str, images: Tensor, folder: Path, **_
     return lambda images: session.run(None, {"images": images.cpu().numpy()})
 
 
-def _compile_openvino(model: Any) -> InferenceFn:
-    """Compile an OpenVINO model for latency on this CPU."""
+@functools.cache
+def _openvino_core() -> Any:
+    """The only OpenVINO core of this process.
+
+    Each core installs a stack for signal handlers, and removes it at its end. If there were two cores, the
+    first one's removed stack could remain installed, and Ctrl+C would crash Python.
+    """
     import openvino
 
+    return openvino.Core()
+
+
+def _compile_openvino(model: Any) -> InferenceFn:
+    """Compile an OpenVINO model for latency on this CPU."""
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    request = _openvino_core().compile_model(model, "CPU", settings).create_infer_request()
     # the outputs are copied because the next call overwrites the request's own buffers
     return lambda images: [np.array(output) for output in request.infer({0: images.numpy()}).values()]
 
@@ -200,9 +216,7 @@ def _read_openvino(model: PoseModel, device: str, images: Tensor, folder: Path) 
     if torch.device(device).type != "cpu":
         raise Unavailable("OpenVINO is measured on CPUs only")
     require("openvino", "openvino")
-    import openvino
-
-    return openvino.Core().read_model(onnx_file(model, images, folder))
+    return _openvino_core().read_model(onnx_file(model, images, folder))
 
 
 def openvino(model: PoseModel, device: str, images: Tensor, folder: Path, **_: object) -> InferenceFn:
@@ -229,7 +243,7 @@ def openvino_int8(
         with contextlib.redirect_stdout(io.StringIO()):  # nncf prints one progress bar for each step
             quantized = nncf.quantize(source, nncf.Dataset(batches), subset_size=len(batches))
         openvino.save_model(quantized, path, compress_to_fp16=False)
-    return _compile_openvino(openvino.Core().read_model(path))
+    return _compile_openvino(_openvino_core().read_model(path))
 
 
 RUNTIMES: dict[str, Callable[..., InferenceFn]] = {

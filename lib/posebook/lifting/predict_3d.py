@@ -10,7 +10,6 @@ A 2D pose model detects the person's joints in each frame; a lifter predicts the
 """
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +19,9 @@ import numpy as np
 from tqdm import tqdm
 
 from posebook import paths, skeletons
-from posebook.datasets import read_image
 from posebook.evaluation import metrics
-from posebook.inference import predict
+from posebook.inference import output, predict
+from posebook.inference.video import Frames
 from posebook.lifting import training
 from posebook.lifting.camera import Camera
 from posebook.lifting.clips import Clip, clip_inputs, fill_gaps
@@ -32,64 +31,6 @@ from posebook.models.layers import PoseModel
 from posebook.utils import sha256
 
 LIFTER = paths.WEIGHTS / "lifter-motion.safetensors"
-FPS = 25.0  # of a folder of images, whose frame rate is unknown
-
-
-@dataclass(frozen=True)
-class Frames:
-    """The frames of a video, or the images of a folder in numerical order. It can be iterated repeatedly."""
-
-    source: Path
-    images: tuple[
-        Path, ...
-    ]  # of a folder: its files; of a video: frame numbers, as many as its header states
-    fps: float
-
-    def __iter__(self) -> Iterator[tuple[Path, np.ndarray | None]]:
-        """Each frame's name and RGB uint8 image (H, W, 3), None if it cannot be read."""
-        if self.source.is_dir():
-            for path in self.images:
-                try:
-                    yield path, read_image(path)
-                except ValueError as error:
-                    print(f"skipped: {error}")
-                    yield path, None
-            return
-        video, number = cv2.VideoCapture(str(self.source)), 0
-        while (read := video.read())[0]:
-            number += 1
-            yield Path(f"{number:06d}"), cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
-        video.release()
-        if number < 0.98 * len(self.images):  # headers are often wrong by a few frames
-            print(f"{self.source.name} ends after {number} of {len(self.images)} frames: it is truncated")
-
-
-def open_frames(source: str | Path) -> Frames:
-    """The frames of a video file or of a folder of images.
-
-    Raises FileNotFoundError if it does not exist, ValueError for a folder without images and for a file that
-    OpenCV cannot open as a video.
-    """
-    source = Path(source)
-    if source.is_dir():
-        return Frames(source, tuple(sorted(predict.list_images([source]), key=_number_key)), FPS)
-    if not source.is_file():
-        raise FileNotFoundError(f"no video and no folder of frames at {source}")
-    video = cv2.VideoCapture(str(source))
-    opened = video.isOpened() and video.read()[0]
-    count, fps = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS)
-    video.release()
-    if not opened:
-        raise ValueError(
-            f"{source} cannot be opened as a video: it is not a video, or OpenCV does not support its codec; "
-            "you can give a folder with its frames as images instead"
-        )
-    return Frames(source, tuple(Path(f"{n:06d}") for n in range(1, max(count, 1) + 1)), fps or FPS)
-
-
-def _number_key(path: Path) -> list[str | int]:
-    """A sort key that puts frame 2 before frame 10."""
-    return [int(text) if text.isdecimal() else text for text in re.split(r"(\d+)", path.name)]
 
 
 def nearest_box(boxes: np.ndarray, last: np.ndarray | None, gone: int = 1) -> int | None:
@@ -195,7 +136,7 @@ def draw_frames(frames: Frames, track: Track, count: int = 6) -> dict[int, np.nd
     for index, (_, image) in enumerate(frames):
         if index in chosen and image is not None:
             points = track.clip.keypoints[index]
-            drawn[index] = predict.draw_poses(image, points[None, :, :2], points[None, :, 2], H36M)
+            drawn[index] = output.draw_poses(image, points[None, :, :2], points[None, :, 2], H36M)
         if len(drawn) == len(chosen):
             break
     return drawn

@@ -15,7 +15,7 @@ import numpy as np
 
 from posebook import models, skeletons
 from posebook.datasets import synthetic
-from posebook.inference import predict
+from posebook.inference import output, predict
 from posebook.lifting import predict_3d, synthetic_motion, weights_io
 from posebook.lifting.skeleton import BONES, H36M
 from posebook.models.lapx import HOURGLASS_DEPTH
@@ -80,7 +80,7 @@ def svg(width: float, height: float, content: str, label: str) -> str:
 def person_image(person: Person, skeleton: skeletons.Skeleton) -> str:
     """An img element: the person with the limbs and joints of the predicted pose, 240 x 320 pixels."""
     height, width = person.image.shape[:2]
-    drawn = predict.draw_poses(
+    drawn = output.draw_poses(
         cv2.resize(person.image, (240, 320), interpolation=cv2.INTER_CUBIC),
         person.keypoints[None] * [240 / width, 320 / height],
         person.scores[None],
