@@ -130,14 +130,9 @@ class StudyRun:
         if self.model in LIFTERS:
             return {self.name: NotebookRun("train_lifter", self.lifter_settings())}
         record = f"reports/records/{self.name}.json"
-        evaluated: dict[str, Any] = {
-            "weights": record,
-            "model": self.model,
-            "dataset": self.dataset,
-            "data_root": data_root,
-        }
-        evaluated |= {"split": OCCLUDED, "profile": "fast", "seed": self.seed}
         name = self.name + AP_OCCLUDED.suffix
+        evaluated: dict[str, Any] = {"weights": record, "model": self.model, "dataset": self.dataset}
+        evaluated |= {"data_root": data_root, "split": OCCLUDED, "profile": "fast", "seed": self.seed}
         return {
             self.name: training(self.config(data_root), (people,)),
             name: NotebookRun("evaluate", evaluated | {"name": name}, (people, record)),
