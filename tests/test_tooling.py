@@ -114,4 +114,4 @@ def test_make_passes_parameters_that_the_benchmark_has(target):
     cells = json.loads((ROOT / "notebooks/benchmark.ipynb").read_text())["cells"]
     declared = next("".join(c["source"]) for c in cells if c["metadata"].get("tags") == ["parameters"])
     assert given.keys() <= set(re.findall(r"^(\w+) =", declared, re.MULTILINE))
-    assert given["wanted"] == "all" or set(given["wanted"]) <= runtimes.RUNTIMES.keys()
+    assert given["wanted"] == ["all"] or set(given["wanted"]) <= runtimes.RUNTIMES.keys()

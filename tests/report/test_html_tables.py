@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from posebook.papers import tables
+from posebook import paths
+from posebook.papers import runs, tables
 from posebook.papers.statuses import BADGES, STATUSES
 from posebook.report import html_tables
 
@@ -63,6 +64,19 @@ def test_reason_spread_and_other_boxes_are_in_the_cell():
     notes = soup.select_one(".notes").get_text(" ")
     assert "a GPU <1>" in notes and "standard deviation" in notes and "no evidence" in notes
     assert "1 differs" in notes
+
+
+def test_a_cell_links_to_the_run_that_filled_it_if_it_has_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "REPORTS", tmp_path)
+    line = {"row": "A", "column": "AP", "published": "72.0", "measured": "71.2", "status": "differs"}
+    table = cells(line | {"record": "reports/records/lapx-3.json"})
+    assert not page(table).select("a")
+    (tmp_path / runs.PAGES).mkdir(parents=True)
+    (tmp_path / runs.PAGES / "lapx-3.ipynb").touch()
+    (link,) = page(table).select("td a")
+    assert (link["href"], link.get_text()) == ("../runs/lapx-3.ipynb", "71.2")
+    assert html_tables.run_link("lapx-3") == '<a href="../runs/lapx-3.ipynb">lapx-3</a>'
+    assert html_tables.run_link("lapx-4") == "lapx-4"
 
 
 def test_model_that_is_not_built_has_only_the_printed_value():

@@ -85,21 +85,20 @@ def test_profile_paper_measures_available_models_and_data(tree):
     finally:
         for name in ("mpii", "coco", "checkpoints"):
             shutil.rmtree(tree / "data" / name)
-    commands = re.findall(r"posebook\.evaluation (.+)", planned)
-    own = [command for command in commands if "--weights data/checkpoints/" in command]
-    assert len(own) == 3  # CrowdPose is missing
-    assert sum("--boxes data/coco/person_detection_results/" in command for command in own) == 1
+    commands = re.findall(r"execute notebooks/evaluate\.ipynb (reports/executed/runs/.+)", planned)
+    own = [command for command in commands if "-p weights data/checkpoints/" in command]
+    assert len(own) == 2  # CrowdPose is missing
+    assert sum("-p boxes data/coco/person_detection_results/" in command for command in own) == 1
     (mpii,) = (command for command in own if "mpii" in command)
-    assert "--weights data/checkpoints/lapx-mpii-256x256.pth --model lapx --input-size 256 256" in mpii
-    assert "--trained-on mpii --dataset mpii --data-root data/mpii --boxes annotated" in mpii
+    assert mpii.startswith("reports/executed/runs/evaluate-lapx-mpii-256x256-paper-seed0.ipynb ")
+    assert "-p weights data/checkpoints/lapx-mpii-256x256.pth -p trained_on mpii" in mpii
+    assert "-p input_size '[256, 256]' -p model lapx -p dataset mpii -p data_root data/mpii" in mpii
     named = [command for command in commands if command not in own]
     lines = [line for line in published.load_table() if line.url and line.weights in ("coco", "mpii")]
-    assert len(named) == sum(2 if line.dataset == "coco" else 1 for line in lines)
-    assert any(
-        "--weights coco --model rtmpose-t --dataset coco --data-root data/coco" in line for line in named
-    )
+    assert len(named) == len(lines)
+    assert any("-p weights coco -p model rtmpose-t -p dataset coco" in line for line in named)
     assert not any("crowdpose" in command for command in named)
-    assert "posebook.training" not in planned  # without GPU
+    assert "notebooks/train.ipynb reports/executed/runs/" not in planned  # without GPU
     assert "evaluate-lapx-coco-384x288-paper-seed0-detector.json" in planned
     wanted = {"starnet-pose-t-coco", "starnet-pose-s-coco", "lapx-coco", "lapx-mpii"}
     wanted |= {
@@ -168,16 +167,17 @@ def test_requested_grid_rows_are_planned(tree):
         "lapx-12-seed1",
         "lapx-12-seed2",
     ]
-    assert "posebook.training --grid amfacpose-3 --profile paper --device cuda" in paper
+    assert "notebooks/train.ipynb reports/executed/runs/amfacpose-3.ipynb -p model amfacpose" in paper
+    assert "-p profile paper -p device cuda" in paper and "-p pack jpeg" in paper
     assert paper.count("gpu=1") == 4
     demo = planned_rows(tree, "rows=sweep-08-02")
     assert "output: reports/records/sweep-08-02-demo.json" in demo and "gpu=1" not in demo
-    assert "--grid sweep-08-02 --profile demo --device cpu" in demo
+    assert "-p data_root data/synthetic" in demo and "-p name sweep-08-02-demo" in demo
     done = tree / "reports/records/amfacpose-3.json"
     done.touch()
     try:
         again = planned_rows(tree, "profile=paper", "device=cuda", "rows=amfacpose-*")
-        assert "records/amfacpose-4.json" in again and "--grid amfacpose-3" not in again
+        assert "records/amfacpose-4.json" in again and "-p name amfacpose-3 " not in again
     finally:
         done.unlink()
 
@@ -192,7 +192,7 @@ def test_make_passes_valid_arguments_to_snakemake(target, tree):
     words = [sys.executable, "-m", "snakemake", *shlex.split(command.split("||")[0])[1:], "--dry-run"]
     done = subprocess.run(words, cwd=tree, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert ("--grid lapx-3" in done.stdout + done.stderr or "run " in done.stdout) == (target == "grid")
+    assert ("-p name lapx-3" in done.stdout + done.stderr or "run " in done.stdout) == (target == "grid")
 
 
 @pytest.mark.slow
@@ -215,10 +215,14 @@ def test_invalid_rows_fail_before_any_work(settings, message, tree):
 def test_requested_studies_are_planned(tree):
     arguments = "--dry-run", "--printshellcmds", "--config"
     priors = snakemake(tree, *arguments, "study=priors", target="study")
-    assert priors.count("posebook study study-priors-") == 20 and "study-pruning" not in priors
+    assert priors.count("execute notebooks/train_lifter.ipynb reports/executed/runs/study-priors-") == 20
+    assert "study-pruning" not in priors
     assert "--occluded" not in priors  # lifters need no rendered people
     everything = snakemake(tree, *arguments, "study=", target="study")
-    assert everything.count("posebook study study-dropout-") == 15 and "--occluded" in everything
+    for notebook in ("train", "evaluate"):
+        command = f"execute notebooks/{notebook}.ipynb reports/executed/runs/study-dropout-"
+        assert everything.count(command) == 15
+    assert "--occluded" in everything
 
 
 @pytest.mark.slow

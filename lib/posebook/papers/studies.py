@@ -16,6 +16,7 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,6 +24,8 @@ from posebook import models, paths, records
 from posebook.datasets.synthetic.occlusion import SPLIT as OCCLUDED
 from posebook.evaluation.seeds import SeedDifference, difference
 from posebook.lifting.models import LIFTERS
+from posebook.papers.runs import NotebookRun, training
+from posebook.training.config import TrainConfig
 from posebook.utils import unknown_name_error
 
 FILE = paths.DATA / "studies.csv"
@@ -105,6 +108,36 @@ class StudyRun:
         """The names of all records that the run writes."""
         return [self.name + outcome.suffix for outcome in STUDIES[self.study].outcomes]
 
+    def lifter_settings(self) -> dict:
+        """The parameters of notebooks/train_lifter.ipynb, without those that have their default."""
+        options = {key: value for key, value in self.options.items() if key != "prune"}
+        settings = {"model": self.model, "dataset": self.dataset, "profile": "fast", "seed": self.seed}
+        settings |= {"options": options, "prune": self.options.get("prune", {}), "settings": self.changes}
+        return {key: value for key, value in settings.items() if value != {}} | {"name": self.name}
+
+    def config(self, data_root: str | Path, out_dir: str | Path = "reports") -> TrainConfig:
+        """The training of a 2D model."""
+        return TrainConfig(
+            model=self.model, options=self.options, dataset=self.dataset, data_root=str(data_root),
+            profile="fast", seed=self.seed, out_dir=str(out_dir), name=self.name, recipe=self.changes,
+        )  # fmt: skip
+
+    def notebook_runs(self, data_root: str, people: str) -> dict[str, NotebookRun]:
+        """The notebooks that write the records, by the name of the record.
+
+        data_root: the folder of the synthetic people. people: the annotations that show that they exist.
+        """
+        if self.model in LIFTERS:
+            return {self.name: NotebookRun("train_lifter", self.lifter_settings())}
+        record = f"reports/records/{self.name}.json"
+        name = self.name + AP_OCCLUDED.suffix
+        evaluated: dict[str, Any] = {"weights": record, "model": self.model, "dataset": self.dataset}
+        evaluated |= {"data_root": data_root, "split": OCCLUDED, "profile": "fast", "seed": self.seed}
+        return {
+            self.name: training(self.config(data_root), (people,)),
+            name: NotebookRun("evaluate", evaluated | {"name": name}, (people, record)),
+        }
+
 
 @functools.cache
 def runs(path: Path = FILE) -> dict[str, StudyRun]:
@@ -144,24 +177,16 @@ def train(run: StudyRun, data_root: str | Path = DATA_ROOT, out_dir: str | Path 
     """
     from posebook import datasets
     from posebook.evaluation import evaluator, predictions
-    from posebook.lifting import training
+    from posebook.lifting.training import train_lifter
     from posebook.training import trainer
-    from posebook.training.config import TrainConfig
 
     if run.model in LIFTERS:
-        record = training.train_lifter(
-            run.model, run.dataset, profile="fast", seed=run.seed, out_dir=out_dir, name=run.name,
-            prune=run.options.get("prune"),
-            options={key: value for key, value in run.options.items() if key != "prune"},
-            **run.changes,
-        )  # fmt: skip
+        settings = run.lifter_settings()
+        lifter, changes = settings.pop("model"), settings.pop("settings")
+        record = train_lifter(lifter, out_dir=out_dir, **settings, **changes)
         return [records.write(record, out_dir)]
     occluded = datasets.load(run.dataset, data_root, OCCLUDED)
-    config = TrainConfig(
-        model=run.model, options=run.options, dataset=run.dataset, data_root=str(data_root), profile="fast",
-        seed=run.seed, out_dir=str(out_dir), name=run.name, recipe=run.changes,
-    )  # fmt: skip
-    record = trainer.train(config)
+    record = trainer.train(run.config(data_root, out_dir))
     weights = Path(out_dir, record["weights"]["file"])
     evaluation, predicted, stats = evaluator.evaluate_weights(
         models.load_weights(weights), occluded, weights, profile="fast", seed=run.seed

@@ -10,6 +10,7 @@ figures, if a page has any.
 import json
 import os
 import re
+import tempfile
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,25 @@ def export(executed: list[Path], html: Path) -> None:
         (html / LIBRARY).write_text(get_plotlyjs(), encoding="utf-8")
 
 
+def convert(executed: Path, out: Path) -> None:
+    """Write an executed notebook as one self-contained HTML file, or as a PDF if `out` ends in .pdf.
+
+    A PDF needs Chromium; 3D figures are images. Raises the errors of `export`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        export([executed], Path(folder))
+        page = Path(folder, page_path(Path(executed.name)))
+        if out.suffix == ".pdf":
+            from posebook.report import browser  # imports OpenCV
+
+            browser.pdf(page, out)
+            return
+        index = Path(folder, "search.js").read_text(encoding="utf-8").replace("</", "<\\/")
+        text = page.read_text(encoding="utf-8").replace("</body>", f"<script>{index}</script></body>")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+
+
 def page_path(notebook: Path) -> Path:
     return notebook.with_name(notebook.name.removesuffix(".ipynb").removesuffix(".failed") + ".html")
 
@@ -146,7 +166,7 @@ def page_context(page: Path, notebook: NotebookNode, titles: dict[Path, str], st
     run = notebook.metadata.get("papermill", {})
     return {
         "title": titles[page],
-        "home": os.path.relpath("index.html", page.parent),
+        "home": os.path.relpath("index.html", page.parent) if Path("index.html") in titles else "#page",
         "groups": groups,
         "search": os.path.relpath("search.js", page.parent),
         "style": (HERE / "template" / "style.css").read_text(encoding="utf-8"),
@@ -154,6 +174,7 @@ def page_context(page: Path, notebook: NotebookNode, titles: dict[Path, str], st
         "parameters": parameters(notebook),
         "started": (run.get("start_time") or "")[:16].replace("T", " "),
         "seconds": run.get("duration"),
+        "resumes": page.parent.name == "runs" or page.stem == "train",
         **notebook.metadata.get("posebook", {}),
         **neighbors,
     }

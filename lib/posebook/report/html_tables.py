@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from posebook.papers import tables
+from posebook.papers import runs, tables
 from posebook.papers.claims import BASES, VERDICTS, Claim, Finding, load_claims, tally
 from posebook.papers.statuses import BADGES, ELSEWHERE, NOT_RUN, PUBLISHED, STATUSES
 from posebook.report.colors import GRID, MUTED, STATUS_COLORS, VERDICT_COLORS
@@ -224,7 +224,17 @@ def _value(cells: pd.DataFrame, column: str, marks: dict[str, str]) -> str:
     small = "".join(f"<small>{html.escape(text)}</small>" for text in below if text)
     # sizes and texts have the same origin in all rows
     mark = "" if cell["exact"] or cell["unit"] == "text" else _mark(cell["where"], marks)
+    measured = run_link(cell["record"], measured)
     return f"{printed} <br>{sign} {measured}{mark} {small}"
+
+
+def run_link(record: str, text: str = "") -> str:
+    """Text as a link from a page of tables to the run that wrote a record, if that run has a page.
+
+    record: path or name. text: HTML; "" for the name of the record.
+    """
+    text, page = text or html.escape(record), runs.page_of(record)
+    return f'<a href="../runs/{html.escape(page.name)}">{text}</a>' if page else text
 
 
 def _mark(where: str, marks: dict[str, str]) -> str:

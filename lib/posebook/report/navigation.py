@@ -26,6 +26,7 @@ GROUPS = {  # title of a group -> its pages in order, without suffix; * stands f
     "Tools": (
         "dataset",
         "train",
+        "train_lifter",
         "evaluate",
         "predict",
         "predict_3d",
@@ -42,6 +43,7 @@ GROUPS = {  # title of a group -> its pages in order, without suffix; * stands f
     ),
     "Learn": ("learn/index", "learn/*"),
     "Records": ("records",),
+    "Runs": ("runs/*",),  # of `make grid`, `make study` and others: one page for each
 }
 OTHER = "Other"  # the group of pages that no pattern matches
 SPELLING = {"coco": "COCO", "crowdpose": "CrowdPose", "mpii": "MPII"}
@@ -74,6 +76,8 @@ def short_title(page: Path, heading: str) -> str:
     start = heading.split(":")[0]
     if page == Path("index.html"):
         return "Front page"
+    if page.parent.name == "runs":
+        return page.stem
     if page.parent.name == "audit":
         alone = group_of(page)[0] in PAPERS.values()
         return "Claims" if alone else f"{start}: claims"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_output
+
+from posebook.report import running
 
 MAX_SVG = 1_000_000  # characters
 PAPERMILL_TAGS = {"injected-parameters", "papermill-error-cell-tag"}
@@ -16,16 +18,38 @@ PAPERMILL_TAGS = {"injected-parameters", "papermill-error-cell-tag"}
 def read_notebook(path: Path, page: Path) -> NotebookNode:
     """A notebook without progress bars, widgets and papermill's own cells, with its code ready to be folded.
 
-    Lessons keep their code where it stands.
+    Lessons keep their code where it stands. The cell in which a notebook stopped keeps its progress.
     """
     notebook = nbformat.read(path, as_version=4)
+    mark_unfinished(notebook)
+    stopped = notebook.metadata.get("posebook", {}).get("stopped", {}).get("cell")
     notebook.cells = [cell for cell in notebook.cells if not PAPERMILL_TAGS & set(tags(cell))]
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            if stopped and cell.execution_count == stopped:
+                cell.outputs = with_progress(cell.outputs)
             cell.outputs = [prefer_svg(output) for output in cell.outputs if is_shown(output)]
     if page.parent.name != "learn":
         notebook.cells = fold_code(notebook.cells)
     return notebook
+
+
+def mark_unfinished(notebook: NotebookNode) -> None:
+    """Mark a notebook as stopped if papermill ended, or has not ended yet, while a cell was running."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    for number, cell in enumerate(code, 1):
+        if cell.metadata.get("papermill", {}).get("status") == "running":
+            cell.execution_count = number
+            stopped = {"cell": number, "error": "the run was killed, or has not ended yet"}
+            notebook.metadata.setdefault("posebook", NotebookNode())["stopped"] = stopped
+
+
+def with_progress(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs whose streams, stderr too, are one text, with only the last state of each progress bar."""
+    streams = [output for output in outputs if output.output_type == "stream"]
+    text = running.without_progress("".join(output.text for output in streams))
+    others = [output for output in outputs if output.output_type != "stream"]
+    return [new_output("stream", name="stdout", text=text), *others] if text else others
 
 
 def fold_code(cells: list[NotebookNode]) -> list[NotebookNode]:
@@ -97,10 +121,14 @@ def tags(cell: NotebookNode) -> list[str]:
 
 
 def first_heading(notebook: NotebookNode, page: Path) -> str:
-    """The text of the notebook's first level-1 heading; raises ValueError if there is none."""
+    """The text of the notebook's first level-1 heading, for a page of a run with the name of its record.
+
+    Raises ValueError if there is none.
+    """
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (match := re.search(r"^# +(.+)$", cell.source, re.MULTILINE)):
-            return match[1].replace("`", "").replace("*", "").strip()
+            heading = match[1].replace("`", "").replace("*", "").strip()
+            return f"{heading}: {page.stem}" if page.parent.name == "runs" else heading
     raise ValueError(f"{page}: the notebook has no level-1 heading")
 
 

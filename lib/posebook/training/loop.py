@@ -189,7 +189,8 @@ def run_steps(
         stop = sigterm.triggered and runtime.world_size == 1  # several processes agree on it below
         if epoch_ends or save_due or stop or len(pending) == CHECK_EVERY:
             state.losses, pending = state.losses + check_finite(pending, state.step), []
-            bar.set_postfix(loss=f"{state.losses[-1]:.5f}", refresh=False)
+            epochs = f"{epoch + 1}/{recipe.epochs}"
+            bar.set_postfix(epoch=epochs, loss=f"{state.losses[-1]:.5f}", refresh=False)
             stop = stop or runtime.any_rank(sigterm.triggered)
         if epoch_ends:
             mean, state.losses = float(np.mean(state.losses)), []
