@@ -45,7 +45,7 @@ reproduce: setup ## build the report, reports/html/index.html
 	@$(REPORT) || { $(REPORT) failed=1 || $(REPORT) failed=1; $(HEADLINE); exit 1; }
 	@$(HEADLINE)
 
-site: setup ## build the report with all lessons
+site: setup ## build the report with all lessons, and with a page that runs a model in the browser (needs npm)
 	@$(REPORT) site=1 || { $(REPORT) site=1 failed=1 || $(REPORT) site=1 failed=1; $(HEADLINE); exit 1; }
 	@$(HEADLINE)
 

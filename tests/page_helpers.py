@@ -1,6 +1,14 @@
 """Helpers for tests that open pages in a browser."""
 
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -59,3 +67,44 @@ def broken_links(root: Path, links: list[str], page: Path) -> list[str]:
 def element_ids(page: Path) -> set[str]:
     """The ids of all elements of a page."""
     return {element["id"] for element in BeautifulSoup(page.read_text(), "html.parser").select("[id]")}
+
+
+@contextmanager
+def jupyterlab(folder: Path) -> Iterator[str]:
+    """JupyterLab on the notebooks of `folder`, with the token "small"; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {f"JUPYTER_{kind}_DIR": str(folder / "own" / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    own |= {f"JUPYTERLAB_{kind}_DIR": str(folder / "own" / kind) for kind in ("SETTINGS", "WORKSPACES")}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
+    command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=small", "--LabApp.news_url="]
+    server = subprocess.Popen(
+        [*command, f"--ServerApp.root_dir={folder}"],
+        env=os.environ | own | {"JUPYTER_PREFER_ENV_PATH": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=(folder / "server.log").open("w"),
+    )
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token=small")
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def run_all_cells(tab) -> None:
+    """Run all cells of the notebook that is open in JupyterLab, and wait until they have finished."""
+    tab.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    tab.wait_for_selector("#jp-main-statusbar :text('| Idle')")
+    tab.click(".lm-MenuBar-itemLabel:text-is('Run')")
+    tab.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+    tab.wait_for_function(
+        r"""[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
+            .every(prompt => /^\[\d+\]:$/.test(prompt.textContent.trim()))"""
+    )

@@ -46,7 +46,7 @@ def tree(tmp_path_factory) -> Path:
     data = "claims.csv", "errata.csv", "figures.csv", "grid.csv", "papers.csv", "studies.csv", "verdicts.json"
     for name in data:
         (folder / "data" / name).touch()
-    for path in (ROOT / "data" / "weights").glob("*-synthetic.safetensors"):
+    for path in (ROOT / "data" / "weights").glob("*.safetensors"):
         (folder / "data" / "weights" / path.name).touch()
     for name in ("dataset", "train", "evaluate", "benchmark", "attribution"):
         (folder / "notebooks" / f"{name}.ipynb").touch()

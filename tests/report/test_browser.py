@@ -1,12 +1,6 @@
 """Pages and JupyterLab in a headless Chromium."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import cv2
@@ -15,7 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from report_helpers import executed_notebook, with_a_scene
 
-from page_helpers import CHROMIUM, CHROMIUM_FLAGS, is_from_page
+from page_helpers import CHROMIUM, CHROMIUM_FLAGS, is_from_page, jupyterlab, run_all_cells
 from posebook.report import browser, html, notebooks
 
 pytestmark = pytest.mark.slow
@@ -283,33 +277,13 @@ figures_3d.scene({"a line": np.linspace(0, 1, 2 * 17 * 3).reshape(2, 17, 3)})"""
 
 @pytest.fixture
 def lab(tmp_path):
-    """JupyterLab with small.ipynb in its own folder; yields its address with the token."""
+    """JupyterLab with small.ipynb in its own folder; yields its address."""
     sources = ("1 + 1", WIDGET, IN_SPACE)
     cells = [new_markdown_cell("# Small: does it run?"), *map(new_code_cell, sources)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "small.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = {f"JUPYTER_{kind}_DIR": str(tmp_path / "own" / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    own |= {f"JUPYTERLAB_{kind}_DIR": str(tmp_path / "own" / kind) for kind in ("SETTINGS", "WORKSPACES")}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
-    command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=small", "--LabApp.news_url="]
-    server = subprocess.Popen(
-        [*command, f"--ServerApp.root_dir={tmp_path}"],
-        env=os.environ | own | {"JUPYTER_PREFER_ENV_PATH": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=(tmp_path / "server.log").open("w"),
-    )
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token=small")
-            break
-        except OSError:
-            time.sleep(0.5)
-    yield f"http://127.0.0.1:{port}/lab/tree/small.ipynb?token=small"
-    server.terminate()
-    server.wait(60)
+    with jupyterlab(tmp_path) as address:
+        yield f"{address}/lab/tree/small.ipynb?token=small"
 
 
 def test_a_notebook_in_jupyterlab(lab, chromium):
@@ -319,14 +293,7 @@ def test_a_notebook_in_jupyterlab(lab, chromium):
     requests = []
     tab.on("request", lambda request: requests.append(request.url))
     tab.goto(lab)
-    tab.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    tab.wait_for_selector("#jp-main-statusbar :text('| Idle')")
-    tab.click(".lm-MenuBar-itemLabel:text-is('Run')")
-    tab.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
-    tab.wait_for_function(
-        r"""[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
-            .every(prompt => /^\[\d+\]:$/.test(prompt.textContent.trim()))"""
-    )
+    run_all_cells(tab)
     tab.wait_for_selector(".jp-OutputArea:has-text('beta is 10')")
     tab.locator(".noUi-handle").press("ArrowRight")
     tab.wait_for_selector(".jp-OutputArea:has-text('beta is 11')")

@@ -124,6 +124,7 @@ def test_failing_lesson_gives_page_and_error(tree, tmp_path):
         "attention",
         "occlusion",
         "training_speed",
+        "browser",
         "learn/index",
     ):
         page = folder / "reports/executed" / f"{name}.ipynb"

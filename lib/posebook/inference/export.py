@@ -17,9 +17,10 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,17 +172,8 @@ def export(model: PoseModel, path: str | Path, batch: int | None = 1, end_to_end
     images = _example_images(exported, batch or 2)  # a batch of 1 would be exported as a constant
     with torch.no_grad():
         output_names = ["keypoints", "scores"] if end_to_end else _output_names(exported(images))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)  # the exporter logs its internals
-        try:
-            program = torch.onnx.export(
-                exported, (images,), dynamo=True, input_names=[input_name], output_names=output_names,
-                dynamic_shapes=({0: torch.export.Dim("batch")},) if batch is None else None, verbose=False,
-            )  # fmt: skip
-        finally:
-            logging.disable(logging.NOTSET)
-    assert program is not None  # it is None only with dynamo=False
+    shapes = ({0: torch.export.Dim("batch")},) if batch is None else None
+    program = to_onnx(exported, images, [input_name], output_names, dynamic_shapes=shapes)
     skeleton = {"skeleton": model.skeleton.name, "keypoints": json.dumps(model.skeleton.keypoints)}
     program.model.metadata_props.update(skeleton | {"input_size": json.dumps(model.input_size)})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,6 +185,32 @@ def export(model: PoseModel, path: str | Path, batch: int | None = 1, end_to_end
             file.unlink(missing_ok=True)
         raise
     return path
+
+
+def to_onnx(
+    model: nn.Module, images: Tensor, inputs: Sequence[str], outputs: Sequence[str], **options: Any
+) -> torch.onnx.ONNXProgram:
+    """Run torch's ONNX exporter without the messages about its internals.
+
+    inputs, outputs: their names. options: as for torch.onnx.export.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            program = torch.onnx.export(
+                model,
+                (images,),
+                dynamo=True,
+                verbose=False,
+                input_names=inputs,
+                output_names=outputs,
+                **options,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
+    assert program is not None  # it is None only with dynamo=False
+    return program
 
 
 def _check_file(path: Path, model: PoseModel | EndToEnd, batches: tuple[int, ...]) -> None:

@@ -4,9 +4,11 @@ Every function draws from its arguments and returns the Figure or Axes; none rea
 3) uint8. Points are (x, y) in pixels, with pixel centers at integers.
 """
 
+import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -368,19 +370,39 @@ def roofline(table: pd.DataFrame, gmacs: float, gbytes: float) -> Figure:
     return figure
 
 
-def interactive(draw: Callable[..., None], **choices: object) -> None:
+def interactive(draw: Callable[..., None], **choices: Any) -> None:
     """Call `draw` in JupyterLab whenever a widget for one of its arguments changes.
 
     choices: the widget of each argument, as for ipywidgets.interact: (low, high, step) for a slider, a list
-    for a menu. Pages cannot contain widgets (posebook.report.notebooks sets POSEBOOK_STILL): draw a static
-    version of the plot in an earlier cell. Without widgets, a sentence is printed.
+    for a menu. A function gives the items of a menu that depend on arguments before it, which are its
+    parameters: person=lambda image: people[image]. Pages cannot contain widgets (posebook.report.notebooks
+    sets POSEBOOK_STILL): draw a static version of the plot in an earlier cell. Without widgets, a sentence is
+    printed.
     """
     if "POSEBOOK_STILL" in os.environ:
         print("In JupyterLab, this cell makes the plot above interactive.")
         return
     try:
-        from ipywidgets import interact
+        from ipywidgets import Dropdown, interact
     except ModuleNotFoundError:
         print("This interactive cell needs ipywidgets: pip install ipywidgets")
         return
-    interact(draw, **choices)
+    defaults = {name: one.default for name, one in inspect.signature(draw).parameters.items()}
+    depends = {name: list(inspect.signature(c).parameters) for name, c in choices.items() if callable(c)}
+    menus: dict[str, Any] = {}
+
+    def refresh(name: str, kept: object) -> None:
+        arguments = {parent: menus[parent].value for parent in depends.get(name, ())}
+        items = tuple(choices[name](**arguments) if callable(choices[name]) else choices[name])
+        if items != menus[name].options:  # an unchanged menu must not draw again
+            menus[name].options = items
+            values = [item[1] if isinstance(item, tuple) else item for item in items]
+            menus[name].value = kept if kept in values else values[0]
+
+    for name in choices:
+        if name in depends or name in sum(depends.values(), []):
+            menus[name] = Dropdown(description=name)
+            refresh(name, defaults[name])
+            for parent in depends.get(name, ()):
+                menus[parent].observe(lambda _, name=name: refresh(name, menus[name].value), "value")
+    interact(draw, **choices | menus)

@@ -29,6 +29,8 @@ GROUPS = {  # title of a group -> its pages in order, without suffix; * stands f
         "train_lifter",
         "evaluate",
         "predict",
+        "browser",
+        "explore",
         "predict_3d",
         "tables/complexity",
         "tables/coverage",
