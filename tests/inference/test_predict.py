@@ -8,6 +8,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from posebook import datasets, models, skeletons
 from posebook.datasets import detector_boxes
@@ -62,6 +63,19 @@ def test_joints_are_the_same_as_in_an_evaluation(model, test_data, tmp_path):
     for path in paths:
         overlay = cv2.imread(str(tmp_path / "out" / "overlays" / f"{path.stem}.jpg"))
         assert overlay.shape == cv2.imread(str(path)).shape
+
+
+def test_photograph_is_turned_upright(model, tmp_path):
+    """EXIF orientation 6: the camera stored the image turned to the left by a quarter."""
+    image = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / "phone.jpg"
+    Image.fromarray(np.rot90(image)).save(path, exif=exif, quality=100)
+    assert datasets.read_image(path).shape == (64, 96, 3)  # as annotation tools read it
+    assert np.abs(datasets.read_image(path, upright=True).astype(int) - image).mean() < 8
+    entries, _ = predict.predict_images(model, [path], tmp_path / "out")
+    assert entries[0]["bbox"] == [0, 0, 63, 95]
 
 
 def test_broken_image_is_reported_and_skipped(image_dir, tmp_path):

@@ -94,18 +94,20 @@ def missing_dataset(root: Path, missing: str, layout: str, instructions: str) ->
     )
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
     """Decode an image as RGB uint8 (H, W, 3).
 
-    The EXIF rotation is ignored, because annotation tools ignore it too. Raises ValueError if the file is
-    missing, cannot be decoded, or is too large for OpenCV.
+    upright: turn the image as its EXIF data say, for a user's photographs. By default they are ignored,
+    because annotation tools ignore them too. Raises ValueError if the file is missing, cannot be decoded, or
+    is too large for OpenCV.
     """
+    flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except FileNotFoundError as error:
         raise ValueError(f"no image at {path}") from error
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+        image = cv2.imdecode(data, flags) if data.size else None
     except cv2.error as error:  # broken files give None; only the limits of the size raise
         raise ValueError(
             f"{path} is too large: OpenCV decodes at most 2^30 pixels, such as 32768 x 32768; scale it down, "

@@ -136,7 +136,7 @@ def detector_boxes(detector: Detector) -> BoxSource:
 def load_crops(path: Path, boxes: BoxSource, model: PoseModel, times: StageTimes) -> ImageCrops:
     """Read an image, get its boxes and crop them. Raises ValueError if the image cannot be read."""
     with times.measure("read"):
-        image = read_image(path)
+        image = read_image(path, upright=True)
     return find_people(path, image, boxes, model, times)
 
 

@@ -62,7 +62,7 @@ class Frames:
         if self.source.is_dir():
             for path in self.images:
                 try:
-                    yield path, read_image(path)
+                    yield path, read_image(path, upright=True)
                 except ValueError as error:
                     print(f"skipped: {error}")
                     yield path, None
