@@ -20,6 +20,7 @@ KINDS = {
     "starpose": "training of StarPose",
     "several": "training on two datasets",
     "throughput": "training speed",
+    "gpu-check": "check of a GPU",
 }  # other kinds are words already
 NOT_RUNS = ("audit", "dataset")  # records of pages that count something, without a model
 SIZES = {"persons": "people", "clips": "clips"}  # field of a dataset's description -> unit
