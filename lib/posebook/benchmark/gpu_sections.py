@@ -46,6 +46,9 @@ from posebook.benchmark import stand_ins
 stand_ins.install()
 from posebook.benchmark import gpu_sections
 function, arguments = json.loads(sys.argv[1])
+device = gpu_sections.torch.device(arguments.get("settings", arguments)["device"])
+if device.index:  # events and waits belong to the current device
+    gpu_sections.torch.cuda.set_device(device)
 print(json.dumps(getattr(gpu_sections, function)(**arguments)))
 """
 
@@ -143,10 +146,11 @@ def train_speed(model: str, settings: dict, compile: bool = False) -> dict:
     elapsed = time.perf_counter() - start
     used = meter() - joules if meter and joules is not None else None
     phases = timeline.seconds()
-    busy = kernel_seconds(lambda: next(steps)) if timeline.cuda else None
+    busy = kernel_seconds(lambda: next(steps))
     return {
         "people_per_second": num_people * count / elapsed,
         "batch_size": num_people,
+        "input_size": settings["input_size"],
         "milliseconds_per_step": 1000 * elapsed / count,
         "phases": {name: value / sum(phases.values()) for name, value in phases.items()},
         "busy": busy and min(1.0, busy * count / elapsed),
@@ -157,7 +161,10 @@ def train_speed(model: str, settings: dict, compile: bool = False) -> dict:
 
 def kernel_seconds(step: Callable, count: int = 5) -> float | None:
     """Return the seconds per step in which the device works (choice 3); None if CUPTI is unavailable."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+    activity = torch.profiler.ProfilerActivity.CUDA
+    if activity not in torch.profiler.supported_activities():
+        return None
+    with torch.profiler.profile(activities=[activity]) as profiler:
         for _ in range(count):
             step()
         training_throughput.synchronize()
