@@ -23,7 +23,7 @@ HEADLINE = $(BIN)/python -m posebook.report headline reports/executed reports/ht
 # process because they share expensive fixtures.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup reproduce site grid compare study benchmark benchmark-archive test test-slow test-pages lab lint format clean
+.PHONY: help setup reproduce site grid compare study benchmark benchmark-archive gpu-check test test-slow test-pages lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -83,6 +83,10 @@ benchmark-archive: setup ## measure data/measured/benchmark-cpu.json again: idle
 	@mkdir -p reports/executed
 	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-cpu.ipynb -k python3 -y '$(BENCHMARK_ARCHIVE)'
 	$(BIN)/posebook records archive reports/records/benchmark-cpu.json
+
+# Without `setup`, because a GPU machine may have no package index: PYTHON with PyTorch and NumPy is enough.
+gpu-check: ## training speed, latency and energy of a GPU, against goals: ten minutes; needs only PyTorch and NumPy
+	@PYTHONPATH=lib $(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m posebook gpu-check --device $(if $(filter cpu,$(DEVICE)),cuda,$(DEVICE))
 
 # Kernels run in the repository's root, as under papermill, so that data/ and reports/ are the same folders for both.
 lab: setup ## JupyterLab on the notebooks

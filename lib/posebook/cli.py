@@ -370,6 +370,26 @@ def run_benchmark(args: Arguments) -> None:
     notebooks.execute(notebook, Path(args.out), parameters)
 
 
+def add_gpu_check(parser: argparse.ArgumentParser) -> None:
+    text = "cuda, cuda:1, ...; cpu tries the check itself, with tiny sizes"
+    parser.add_argument("--device", default="cuda", help=text)
+    parser.add_argument("--out-dir", default="reports", help="folder of the record")
+
+
+def run_gpu_check(args: Arguments) -> None:
+    """Measure a GPU and compare it with the goals. Works without cv2, scipy, safetensors and tqdm."""
+    from posebook.benchmark import stand_ins
+    from posebook.training.runtime import check_device
+
+    check_device(args.device)
+    stand_ins.install()  # before modules that import these packages
+    from posebook.benchmark import gpu_check
+
+    tiny = args.device == "cpu"
+    settings = gpu_check.TINY if tiny else dataclasses.replace(gpu_check.Settings(), device=args.device)
+    gpu_check.run(settings, args.out_dir)
+
+
 def add_download(parser: argparse.ArgumentParser) -> None:
     from posebook.datasets.download import SOURCES
 
@@ -651,6 +671,9 @@ COMMANDS = {
         "write a model as ONNX", add_export, run_export, "model.onnx --weights best.safetensors"
     ),
     "benchmark": Command("time models in every runtime", add_benchmark, run_benchmark, "--model lapx"),
+    "gpu-check": Command(
+        "measure training, latency and energy of a GPU", add_gpu_check, run_gpu_check, "--device cuda:1"
+    ),
     "download": Command(
         "download a dataset, published weights or a detector",
         add_download,

@@ -160,11 +160,11 @@ def _people_per_second(batches: Iterator, seconds: float) -> float:
     start, num_people = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < seconds:
         num_people += len(next(batches)[0])
-        _synchronize()
+        synchronize()
     return num_people / elapsed
 
 
-def _synchronize() -> None:
+def synchronize() -> None:
     """Wait until a GPU in use has finished its work."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
@@ -218,7 +218,7 @@ def step_rates(
             start = time.perf_counter()
             for _ in range(steps):
                 step()
-            _synchronize()
+            synchronize()
             rates[name].append(steps * recipe.batch_size / (time.perf_counter() - start))
     return rates
 
@@ -254,7 +254,7 @@ def _step_function(
 
     step()
     step()
-    _synchronize()
+    synchronize()
     return step
 
 

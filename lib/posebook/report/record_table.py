@@ -21,6 +21,7 @@ KINDS = {
     "several": "training on two datasets",
     "throughput": "training speed",
     "predict": "prediction speed",
+    "gpu-check": "check of a GPU",
 }  # other kinds are words already
 NOT_RUNS = ("audit", "dataset")  # records of pages that count something, without a model
 SIZES = {"persons": "people", "clips": "clips"}  # field of a dataset's description -> unit
