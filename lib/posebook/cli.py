@@ -308,6 +308,8 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--published", action="store_true", help="also time what the papers' speed tables need"
     )
+    text = "files of MoveNet or BlazePose (.tflite) to time from crop to keypoints, beside the models"
+    parser.add_argument("--peers", nargs="+", default=[], metavar="FILE", help=text)
     add_device(parser)
     parser.add_argument("--out", default="reports/executed/benchmark.ipynb", help="the executed notebook")
 
@@ -315,12 +317,15 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
 def run_benchmark(args: Arguments) -> None:
     """Execute notebooks/benchmark.ipynb, which writes the record."""
     from posebook import paths
+    from posebook.inference import peers
     from posebook.report import notebooks
     from posebook.training.runtime import check_device
 
     check_device(args.device)
+    for path in args.peers:
+        peers.load_peer(path)  # a wrong file is an error now, not after the other measurements
     parameters = {"model": args.model, "profile": args.profile, "device": args.device}
-    parameters["published"] = args.published
+    parameters |= {"published": args.published, "peers": [str(Path(path).resolve()) for path in args.peers]}
     notebook = paths.require(paths.ROOT / "notebooks" / "benchmark.ipynb")
     notebooks.execute(notebook, Path(args.out), parameters)
 

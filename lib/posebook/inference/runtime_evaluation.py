@@ -67,7 +67,7 @@ def evaluate_runtime(
     metric from it, with its interval. Raises ValueError if calibration and dataset share an image, or if the
     runtime is unknown or unavailable.
     """
-    metadata = records.RunMetadata()
+    metadata = records.RunMetadata(options.get("device", "cpu"))
     hashes = combined.image_hashes(calibration.instances).keys()
     if hashes & combined.image_hashes(dataset.instances).keys():
         raise ValueError(f"{dataset.split} has images of the training split: evaluate on another split")
