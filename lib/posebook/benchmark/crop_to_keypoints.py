@@ -7,7 +7,7 @@
    that does not fit is skipped with a reason.
 4. Weights and crops are random, which does not affect the times.
 5. If the outputs are wrong, the measurement stops: a float32 file must have the outputs of the model in
-   PyTorch, and a peer those of `load_peer` with OpenVINO's files and PyTorch's initial number of threads.
+   PyTorch, and a peer those of `load_peer` with the number of threads at the start.
 """
 
 import tempfile

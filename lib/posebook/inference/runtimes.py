@@ -18,6 +18,7 @@ import hashlib
 import importlib.util
 import io
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,7 @@ def quantize(source: Any, batches: list[np.ndarray], path: Path, float_ops: Sequ
     import nncf
     import openvino
 
+    nncf.set_log_level(logging.ERROR)  # otherwise one line for each operation of float_ops
     ignored = nncf.IgnoredScope(names=list(float_ops), validate=False)  # nncf has no node for constants
     with contextlib.redirect_stdout(io.StringIO()):  # nncf prints one progress bar for each step
         quantized = nncf.quantize(
