@@ -72,13 +72,14 @@ BENCHMARK_FULL = {model: all, profile: full, device: $(DEVICE), input_sizes: [[2
   batches: [1, 8, 32], threads: [1, 0], seconds: 4}
 BENCHMARK_ARCHIVE = {profile: cpu, published: true, batches: [1, 8], threads: [1, 2], seconds: 0.4, max_wait: 120, \
   model: "starnet-pose-t,starnet-pose-s,lapx,rtmpose-t,rtmpose-s,amfacpose-r18,amfacpose-r34", \
-  wanted: [eager bf16, folded fp32, "folded fp32, channels last", ONNX Runtime fp32, OpenVINO fp32, OpenVINO int8]}
+  wanted: [eager bf16, folded fp32, "folded fp32, channels last", ONNX Runtime fp32, OpenVINO fp32, OpenVINO int8], \
+  peers: [$(PEERS)]}
 
 benchmark: setup ## every model in every runtime, size, batch and number of threads: many hours, can be resumed
 	@mkdir -p reports/executed
 	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-full.ipynb -k python3 -y '$(BENCHMARK_FULL)'
 
-benchmark-archive: setup ## measure data/measured/benchmark-cpu.json again: idle machine, clean commit, about 25 minutes, can be resumed
+benchmark-archive: setup ## measure data/measured/benchmark-cpu.json again, with PEERS=a.tflite,b.tflite: idle machine, clean commit, can be resumed
 	@test -z "$$(git status --porcelain -- lib notebooks)" || { echo "commit or undo the changes in lib/ and notebooks/ first"; exit 1; }
 	@mkdir -p reports/executed
 	$(BIN)/papermill notebooks/benchmark.ipynb reports/executed/benchmark-cpu.ipynb -k python3 -y '$(BENCHMARK_ARCHIVE)'

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from posebook import cli, models
-from posebook.inference import export
+from posebook.inference import export, peers
+from posebook.report import notebooks
 
 
 def run_failing(capsys, *words: str) -> str:
@@ -106,6 +107,22 @@ def test_records_are_listed(capsys):
     cli.main(["records", "list"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 60 and any(line.startswith("benchmark-cpu  benchmark") for line in lines)
+
+
+def test_benchmark_checks_peers_and_passes_their_absolute_paths(capsys, tmp_path, monkeypatch):
+    calls, loaded = [], []
+    monkeypatch.setattr(notebooks, "execute", lambda *arguments: calls.append(arguments))
+    missing = str(tmp_path / "none.tflite")
+    assert f"no model file at {missing}" in run_failing(capsys, "benchmark", "--peers", missing)
+    assert not calls
+    monkeypatch.setattr(peers, "load_peer", loaded.append)
+    monkeypatch.chdir(tmp_path)
+    cli.main(["benchmark", "--peers", "a.tflite", "b.tflite", "--model", "lapx"])
+    ((_, _, parameters),) = calls
+    assert parameters["peers"] == [str(tmp_path / "a.tflite"), str(tmp_path / "b.tflite")]
+    assert parameters["model"] == "lapx" and loaded == ["a.tflite", "b.tflite"]
+    cli.main(["benchmark"])
+    assert calls[1][2]["peers"] == []
 
 
 @pytest.mark.parametrize(

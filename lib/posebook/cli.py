@@ -135,6 +135,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--boxes", help=text)
     text = "evaluate with the boxes of this detector, and with annotated boxes; a file, or its name"
     source.add_argument("--detector", help=text)
+    text = "evaluate in a runtime, such as 'OpenVINO int8', and how much it differs from PyTorch in float32"
+    parser.add_argument("--runtime", help=text)
     parser.add_argument("--map-joints", help="evaluate on the joints shared with this set, such as coco")
     parser.add_argument("--dark", action="store_true", help="decode heatmaps with DARK")
     parser.add_argument("--profile", default="demo", help="part of the record's name")
@@ -152,7 +154,7 @@ def run_evaluate(args: Arguments) -> None:
     # Before anything is downloaded, because a missing dataset is the more common error.
     checkpoint = models.published.find_given(args.weights, args.model)
     name = args.dataset or (checkpoint.dataset if checkpoint else "synthetic")
-    annotated = datasets.load(name, args.data_root, args.split)
+    annotated, args.dataset = datasets.load(name, args.data_root, args.split), name
     if args.map_joints:
         annotated = combined.map_joints(annotated, skeletons.get(args.map_joints))
     boxes = args.boxes
@@ -187,14 +189,23 @@ def evaluate_dataset(
 ) -> "tuple[dict, Predictions, ImageStats]":
     """Evaluate a model, or without it the .tflite file: the record, the predictions and their statistics."""
     from posebook.evaluation import evaluator
-    from posebook.inference import peers
+    from posebook.inference import peers, runtime_evaluation
+    from posebook.training import trainer
 
     if model is None:
+        if args.runtime:
+            raise ValueError(".tflite files always run in OpenVINO: leave out --runtime")
         return peers.evaluate_peer(args.weights, dataset, args.profile)
-    return evaluator.evaluate_weights(
-        model, dataset, args.weights, args.model, trained_on=args.trained_on,
-        profile=args.profile, device=args.device, workers=args.workers, dark=args.dark,
-    )  # fmt: skip
+    options = {
+        name: getattr(args, name) for name in ("weights", "trained_on", "profile", "device", "workers")
+    }
+    options |= {"name": args.model, "dark": args.dark}
+    if not args.runtime:
+        return evaluator.evaluate_weights(model, dataset, **options)
+    train = trainer.load_split(args.dataset, args.data_root, train=True)
+    result = runtime_evaluation.evaluate_runtime(args.runtime, model, dataset, train, **options)
+    print(runtime_evaluation.describe(result[0]))
+    return result
 
 
 def add_boxes(parser: argparse.ArgumentParser) -> None:
@@ -353,6 +364,8 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--published", action="store_true", help="also time what the papers' speed tables need"
     )
+    text = "files of MoveNet or BlazePose (.tflite) to time from crop to keypoints, beside the models"
+    parser.add_argument("--peers", nargs="+", default=[], metavar="FILE", help=text)
     add_device(parser)
     parser.add_argument("--out", default="reports/executed/benchmark.ipynb", help="the executed notebook")
 
@@ -360,12 +373,15 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
 def run_benchmark(args: Arguments) -> None:
     """Execute notebooks/benchmark.ipynb, which writes the record."""
     from posebook import paths
+    from posebook.inference import peers
     from posebook.report import notebooks
     from posebook.training.runtime import check_device
 
     check_device(args.device)
+    for path in args.peers:
+        peers.load_peer(path)  # a wrong file is an error now, not after the other measurements
     parameters = {"model": args.model, "profile": args.profile, "device": args.device}
-    parameters["published"] = args.published
+    parameters |= {"published": args.published, "peers": [str(Path(path).resolve()) for path in args.peers]}
     notebook = paths.require(paths.ROOT / "notebooks" / "benchmark.ipynb")
     notebooks.execute(notebook, Path(args.out), parameters)
 

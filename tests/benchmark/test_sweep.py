@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 
-from helpers import ROOT
 from posebook import import_graph, models
 from posebook.benchmark import memory, rows, sweep, timing
 from posebook.inference import export, runtimes
@@ -276,18 +275,3 @@ def test_runtimes_have_the_outputs_of_the_model_and_int8_is_close():
             assert row["difference"] <= export.TOLERANCE
         if row["form"] in memory.RUNTIME_SCRIPTS:
             assert row["resident_mib"] is None or row["resident_mib"] > 5  # at least its weights
-
-
-@pytest.mark.slow
-def test_int8_accuracy_is_close_to_float32(tmp_path):
-    """With shipped weights, on the rendered people of 40 images."""
-    for module in ("openvino", "nncf", "pycocotools"):
-        pytest.importorskip(module)
-    from posebook import datasets
-    from posebook.datasets.synthetic import writing
-
-    writing.generate(tmp_path, train_images=20, val_images=40, workers=1)
-    model = models.load_weights(ROOT / "data/weights/starnet-pose-t-synthetic.safetensors")
-    train, val = (datasets.load("synthetic", tmp_path, split) for split in ("train", "val"))
-    ap = sweep.int8_accuracy(model, train, val, num_images=32)
-    assert ap["fp32"] > 0.2 and abs(ap["fp32"] - ap["int8"]) < 0.1

@@ -144,6 +144,8 @@ def test_given_weights_fill_cell_if_training_data_is_known():
     given = record(kind="evaluate", weights={"trained_on": "coco", "initialization": "authors' file"})
     given["dataset"] = given.pop("evaluated")
     assert ap(given)["measured"] == "71.23" and "authors' file" in ap(given)["where"]
+    given["parameters"] = given["parameters"] | {"runtime": "OpenVINO int8"}  # not what the paper measured
+    assert ap(given)["measured"] == ""
 
 
 def test_result_with_other_boxes_is_shown_too():

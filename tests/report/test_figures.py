@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from posebook import skeletons
 from posebook.report import colors, figures, figures_statistics, html, html_tables
@@ -297,3 +298,23 @@ def test_found_joints_and_entropy_have_a_panel_for_each_group():
     assert len(axes) == 8 and all(len(ax.lines) == 2 for ax in axes)
     assert axes[1].get_title(loc="left") == "free joints, gray"
     assert axes[4].get_ylabel() == "entropy" and axes[0].lines[0].get_ydata().tolist() == [0, 0.5]
+
+
+@pytest.mark.parametrize("count", [1, 3, 14])
+def test_names_over_time_do_not_overlap(count):
+    """Even if all models have nearly the same time and AP; the front is marked twice."""
+    points = pd.DataFrame({"label": [f"StarNet-Pose-T (synthetic, {i})" for i in range(count)]})
+    points = points.assign(ms=20 + 0.01 * points.index, AP=0.3, ours=points.index % 2 == 0)
+    points["front"] = points.index < 2
+    figure = figures_statistics.accuracy_over_time(points)
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    boxes = [Text.get_window_extent(text) for text in ax.texts]  # without the line to the dot
+    assert len(boxes) == count and ax.texts[0].get_text() == points["label"][0]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert all(box.x0 > ax.get_window_extent().x1 for box in boxes)  # beside the dots, not on them
+    for text, front in zip(ax.texts, points["front"], strict=True):
+        assert (text.get_weight() == "bold") == front
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    filled = [dot.get_markerfacecolor() != "white" for dot in dots]
+    assert filled == points["front"].tolist() and dots[0].get_color() == colors.TEAL

@@ -107,12 +107,16 @@ def test_silhouettes_differ_as_the_models_do():
 
 def test_pareto_front_against_a_loop():
     rng = np.random.default_rng(0)
-    points = pd.DataFrame({"GFLOPs": rng.random(40), "AP": rng.random(40).round(1)})
-    front = paper_cards.pareto_front(points)
-    for index, point in points.iterrows():
-        beaten = ((points["GFLOPs"] <= point["GFLOPs"]) & (points["AP"] > point["AP"])).any()
-        cheaper = ((points["GFLOPs"] < point["GFLOPs"]) & (points["AP"] == point["AP"])).any()
-        assert (index in front.index) == (not beaten and not cheaper)
+    points = pd.DataFrame({"GFLOPs": rng.random(40), "ms": rng.random(40), "AP": rng.random(40).round(1)})
+    for cost in ("GFLOPs", "ms"):
+        front = paper_cards.pareto_front(points, cost)
+        for index, point in points.iterrows():
+            beaten = ((points[cost] <= point[cost]) & (points["AP"] > point["AP"])).any()
+            cheaper = ((points[cost] < point[cost]) & (points["AP"] == point["AP"])).any()
+            assert (index in front.index) == (not beaten and not cheaper)
+    pd.testing.assert_frame_equal(
+        paper_cards.pareto_front(points), paper_cards.pareto_front(points, "GFLOPs")
+    )
 
 
 def test_pareto_plot_never_connects_two_kinds_of_boxes():

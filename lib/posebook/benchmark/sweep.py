@@ -32,14 +32,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from posebook import complexity, import_graph, models, records, transforms
+from posebook import complexity, import_graph, models, records
 from posebook.benchmark import memory, timing
 from posebook.benchmark.energy import energy_meter, joules_per_person
 from posebook.benchmark.rows import BASELINE, check_outputs, label, sweep_conditions
-from posebook.datasets import PoseDataset
-from posebook.evaluation import evaluator, predictions
 from posebook.inference import export, runtimes
-from posebook.inference.runtime_model import RuntimeModel
 from posebook.models.layers import PoseModel
 from posebook.utils import atomic_write, unknown_name_error
 
@@ -145,7 +142,9 @@ def _measure_job(key: dict, config: SweepConfig, folder: Path, max_wait: float) 
     except export.OutputMismatch as error:
         raise export.OutputMismatch(f"{label(key)}: {error}") from error
     except Exception as error:  # of the baseline, with which all others are compared
-        return [{"form": name, "why": f"{BASELINE}: {_reason(error)}"} for name in _form_names(config)], False
+        return [
+            {"form": name, "why": f"{BASELINE}: {failure_reason(error)}"} for name in _form_names(config)
+        ], False
 
 
 def _form_names(config: SweepConfig) -> list[str]:
@@ -153,7 +152,7 @@ def _form_names(config: SweepConfig) -> list[str]:
     return [BASELINE, *(name for name in config.runtimes if name != BASELINE)]
 
 
-def _reason(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
     """The first line of an error."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return "no memory for this batch"
@@ -214,7 +213,7 @@ def _prepare(
         except Exception as error:  # an error of another runtime than the baseline does not stop the others
             if name == BASELINE:
                 raise
-            row["why"] = _reason(error)
+            row["why"] = failure_reason(error)
             continue
         expected = outputs if name == BASELINE else expected
         row["difference"] = export.max_difference(expected, outputs)
@@ -248,25 +247,3 @@ def skip_reason(model: PoseModel, images: Tensor, num_runtimes: int, device: str
         if (elapsed := time.perf_counter() - start) > MAX_PASS_SECONDS:
             return f"a batch of {batch} takes {elapsed:.1f} s, more than {MAX_PASS_SECONDS:.0f} s"
     return None
-
-
-def int8_accuracy(
-    model: PoseModel, train: PoseDataset, val: PoseDataset, num_images: int = 32
-) -> dict[str, float]:
-    """AP of a model on `val` in OpenVINO as float32 and as int8: {"fp32", "int8"}.
-
-    The int8 ranges are from the first num_images people of `train`. There is no flip test. Raises
-    runtimes.Unavailable without OpenVINO or nncf.
-    """
-    crops = predictions.CropDataset(train, model.input_size)
-    first = torch.stack([crops[index][0] for index in range(min(num_images, len(crops)))])  # (N, H, W, 3)
-    images, calibration = torch.zeros(1, 3, *model.input_size), transforms.normalize(first)
-    with tempfile.TemporaryDirectory() as folder:
-        runs = {
-            "fp32": runtimes.openvino(model, "cpu", images, Path(folder)),
-            "int8": runtimes.openvino_int8(model, "cpu", images, Path(folder), calibration),
-        }
-        return {
-            name: evaluator.evaluate(RuntimeModel(model, run, 1), val, flip_test=False)["AP"]
-            for name, run in runs.items()
-        }

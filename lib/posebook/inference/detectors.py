@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from posebook.inference import detector_files, detector_formats
+from posebook.inference import detector_files, detector_formats, runtimes
 
 OPEN_SIDE = 640  # pixels of a side that the file leaves open, when the format is found
 ONNX_DTYPES = {"float": "float32", "double": "float64"}  # names that differ from NumPy's
@@ -161,9 +161,8 @@ def _onnx_dtype(text: str) -> np.dtype:
 
 
 def _open_openvino(path: Path) -> Session:
-    import openvino
 
-    core = openvino.Core()
+    core = runtimes.openvino_core()
     model = core.read_model(str(path))
     # Some CPUs would compute in bfloat16, whose error is 2 for a coordinate above 512.
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}

@@ -10,6 +10,9 @@ presence. x, y and z are in input pixels; visibility and presence are logits.
 1. Both models get the square crop of 1.25 times the person's box, one person per crop, like posebook's
    models. BlazePose expects a region that is centered on the hips and rotated upright, so this crop
    handicaps it.
+2. OpenVINO computes them in float32, or in the 8 bits of their file, with PyTorch's number of threads, like
+   posebook's models. Its default is bfloat16 on some CPUs, which changes the AP of MoveNet by 0.017
+   (docs/experiments.md).
 """
 
 from collections.abc import Callable
@@ -22,6 +25,7 @@ from posebook import records, transforms
 from posebook.datasets import PoseDataset, read_image
 from posebook.evaluation import bootstrap, evaluator, metrics
 from posebook.evaluation.metrics import ImageStats, Predictions
+from posebook.inference import runtimes
 
 BLAZEPOSE_COCO = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)  # landmarks of COCO's joints
 
@@ -44,12 +48,11 @@ def load_peer(path: str | Path) -> Peer:
 
     Raises FileNotFoundError if the file does not exist, and ValueError if it contains another model.
     """
-    import openvino  # an optional dependency
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model file at {path}")
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    compiled = runtimes.openvino_core().compile_model(str(path), "CPU", runtimes.openvino_settings())
     _, height, width, _ = compiled.input(0).shape
     shapes = [tuple(output.shape) for output in compiled.outputs]
 

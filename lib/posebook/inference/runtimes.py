@@ -19,7 +19,8 @@ import hashlib
 import importlib.util
 import io
 import itertools
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ def onnxruntime(model: PoseModel, device: str, images: Tensor, folder: Path, **_
 
 
 @functools.cache
-def _openvino_core() -> Any:
+def openvino_core() -> Any:
     """The only OpenVINO core of this process.
 
     Each core installs a stack for signal handlers, and removes it at its end. If there were two cores, the
@@ -200,14 +201,18 @@ def _openvino_core() -> Any:
     return openvino.Core()
 
 
-def _compile_openvino(model: Any) -> InferenceFn:
-    """Compile an OpenVINO model for latency on this CPU."""
-    settings = {
+def openvino_settings() -> dict[str, Any]:
+    """OpenVINO's settings for low latency in float32 (choice 2) with PyTorch's number of threads."""
+    return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    request = _openvino_core().compile_model(model, "CPU", settings).create_infer_request()
+
+
+def compile_openvino(model: Any) -> InferenceFn:
+    """Compile an OpenVINO model, or the file of one, for this CPU."""
+    request = openvino_core().compile_model(model, "CPU", openvino_settings()).create_infer_request()
     # the outputs are copied because the next call overwrites the request's own buffers
     return lambda images: [np.array(output) for output in request.infer({0: images.numpy()}).values()]
 
@@ -216,34 +221,47 @@ def _read_openvino(model: PoseModel, device: str, images: Tensor, folder: Path) 
     if torch.device(device).type != "cpu":
         raise Unavailable("OpenVINO is measured on CPUs only")
     require("openvino", "openvino")
-    return _openvino_core().read_model(onnx_file(model, images, folder))
+    return openvino_core().read_model(onnx_file(model, images, folder))
 
 
 def openvino(model: PoseModel, device: str, images: Tensor, folder: Path, **_: object) -> InferenceFn:
     """OpenVINO, float32."""
-    return _compile_openvino(_read_openvino(model, device, images, folder))
+    return compile_openvino(_read_openvino(model, device, images, folder))
 
 
 def openvino_int8(
     model: PoseModel, device: str, images: Tensor, folder: Path, calibration: Tensor | None = None
 ) -> InferenceFn:
     """OpenVINO, weights and activations in 8 bits, with ranges from calibration images (N, 3, H, W)."""
-    require("nncf", "nncf")
     if calibration is None:
         raise Unavailable("int8 needs calibration images")
     source = _read_openvino(model, device, images, folder)
-    import nncf
-    import openvino
-
     digest = hashlib.sha256(calibration.numpy().tobytes()).hexdigest()[:16]
     path = onnx_file(model, images, folder).with_suffix(f".int8-{digest}.xml")
     if not path.exists():
         # the file has a fixed batch size, so an incomplete last batch is dropped
         batches = [batch.numpy() for batch in calibration.split(len(images)) if len(batch) == len(images)]
-        with contextlib.redirect_stdout(io.StringIO()):  # nncf prints one progress bar for each step
-            quantized = nncf.quantize(source, nncf.Dataset(batches), subset_size=len(batches))
-        openvino.save_model(quantized, path, compress_to_fp16=False)
-    return _compile_openvino(_openvino_core().read_model(path))
+        quantize(source, batches, path)
+    return compile_openvino(path)
+
+
+def quantize(source: Any, batches: list[np.ndarray], path: Path, float_ops: Sequence[str] = ()) -> None:
+    """Quantize an OpenVINO model to 8 bits and save it.
+
+    batches: inputs that the ranges are taken from. float_ops: names of operations that stay in float32.
+    Raises Unavailable without nncf.
+    """
+    require("nncf", "nncf")
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)  # otherwise one line for each operation of float_ops
+    ignored = nncf.IgnoredScope(names=list(float_ops), validate=False)  # nncf has no node for constants
+    with contextlib.redirect_stdout(io.StringIO()):  # nncf prints one progress bar for each step
+        quantized = nncf.quantize(
+            source, nncf.Dataset(batches), subset_size=len(batches), ignored_scope=ignored
+        )
+    openvino.save_model(quantized, path, compress_to_fp16=False)
 
 
 RUNTIMES: dict[str, Callable[..., InferenceFn]] = {

@@ -35,7 +35,8 @@ def matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
             return False
     else:  # For weights from elsewhere, the record only states their training data.
         trained_on = record.get("weights", {}).get("trained_on")
-        if cell["recipe"]:
+        # A runtime other than PyTorch can have fewer digits than the published value.
+        if cell["recipe"] or record["parameters"].get("runtime"):
             return False
     data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
     return (

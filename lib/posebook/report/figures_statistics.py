@@ -229,6 +229,33 @@ def differences_by_size(rows: pd.DataFrame, label: str) -> Figure:
     return figure
 
 
+def accuracy_over_time(points: pd.DataFrame) -> Figure:
+    """AP over milliseconds: filled dots are on the front, and our models are teal.
+
+    points: the columns label, ms, AP, ours and front, from which the front's line is drawn. The names are
+    evenly spaced in a column on the right, so that they cannot overlap; a line leads to each dot.
+    """
+    figure, ax = plt.subplots(figsize=(7, 1.2 + 0.34 * len(points)))
+    front = points[points["front"]].sort_values("ms")
+    ax.step(front["ms"], front["AP"], where="post", color=INK, lw=1, ls="--")
+    names = points.sort_values(["AP", "ms"]).to_dict("records")
+    for row, point in enumerate(names):
+        color, xy = TEAL if point["ours"] else ORANGE, (point["ms"], point["AP"])
+        ax.plot(*xy, "o", color=color, mfc=color if point["front"] else "white", ms=8)
+        ax.annotate(
+            point["label"],
+            xy,
+            (1.06, (row + 0.5) / len(names)),
+            textcoords="axes fraction",
+            va="center",
+            weight="bold" if point["front"] else "normal",
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.7, "alpha": 0.5, "relpos": (0, 0.5)},
+        )
+    ax.margins(0.1)  # before the limits, which would otherwise cut off the highest dot
+    ax.set(xlabel="ms from crop to keypoints", ylabel="AP", xlim=(0, None), ylim=(0, None))
+    return figure
+
+
 def _intervals(ax: Axes, x: pd.Series, rows: pd.DataFrame, color: str, label: str) -> None:
     """Points with error bars from the columns difference, low and high."""
     below, above = rows["difference"] - rows["low"], rows["high"] - rows["difference"]

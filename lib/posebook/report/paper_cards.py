@@ -131,9 +131,9 @@ def printed_tradeoff() -> pd.DataFrame:
     return rows[["name", "GFLOPs", "AP", "paper", "boxes"]].drop_duplicates(["name", "AP", "boxes"])
 
 
-def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
-    """The rows for which no other row has at most as many GFLOPs and a higher AP, by GFLOPs."""
-    ordered = points.sort_values(["GFLOPs", "AP"], ascending=[True, False])
+def pareto_front(points: pd.DataFrame, cost: str = "GFLOPs") -> pd.DataFrame:
+    """The rows for which no other row has at most the same cost and a higher AP, by cost (a column)."""
+    ordered = points.sort_values([cost, "AP"], ascending=[True, False])
     return ordered[ordered["AP"] > ordered["AP"].cummax().shift(fill_value=-np.inf)]
 
 
