@@ -61,7 +61,7 @@ def test_models_and_peers_are_timed_in_the_same_rounds(stub, tmp_path):
     for row in rows:
         assert row["difference"] <= export.TOLERANCE and row["moved_joints"] == 0 and row["batch"] == 1
         assert row["latency_ms"]["median"] > 0 and len(row["latency_ms"]["rounds"]) == 10
-    assert rows[0]["conditions"] == rows[2]["conditions"] != rows[3]["conditions"]
+    assert rows[0]["conditions"] is rows[2]["conditions"] is not rows[3]["conditions"]
     assert len(rows[0]["sha256"]) == 64 and crop_to_keypoints.measure(config("eager fp32")) == []
 
 

@@ -1,6 +1,5 @@
 """MoveNet and BlazePose: joint order and position in the crop, for fake models and published files."""
 
-import sys
 import types
 
 import cv2
@@ -10,7 +9,7 @@ import pytest
 from posebook import cli, records, skeletons
 from posebook.datasets import Person, PoseDataset, coco
 from posebook.evaluation import bootstrap, metrics, predictions
-from posebook.inference import peers
+from posebook.inference import peers, runtimes
 
 
 class FakeModel:
@@ -32,7 +31,7 @@ class FakeModel:
 def load_fake(model: FakeModel, tmp_path, monkeypatch) -> peers.Peer:
     """Load a fake model as a peer."""
     core = types.SimpleNamespace(compile_model=lambda *_: model)
-    monkeypatch.setitem(sys.modules, "openvino", types.SimpleNamespace(Core=lambda: core))
+    monkeypatch.setattr(runtimes, "openvino_core", lambda: core)
     path = tmp_path / "model.tflite"
     path.write_bytes(b"0123456789")
     peer = peers.load_peer(path)

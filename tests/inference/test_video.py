@@ -55,15 +55,23 @@ def test_a_camera_reads_the_clock(clip):
     assert min(np.diff(times)) >= 0.01
 
 
+@pytest.fixture
+def interrupts():
+    """Python's handler of Ctrl+C, which a process started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_a_camera_ends_after_a_number_of_frames_or_with_an_interrupt(clip):
-    before = signal.getsignal(signal.SIGINT)
     assert len(list(video.camera_stream(str(clip), limit=4).frames)) == 4
     count = 0
     for _ in video.camera_stream(str(clip)).frames:
         count += 1
         if count == 5:
             signal.raise_signal(signal.SIGINT)
-    assert count == 5 and signal.getsignal(signal.SIGINT) is before
+    assert count == 5 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.raises(KeyboardInterrupt):  # the second interrupt aborts
         for _ in video.camera_stream(str(clip)).frames:
             signal.raise_signal(signal.SIGINT)
