@@ -15,6 +15,7 @@ from torch import nn
 import posebook
 from helpers import ROOT
 from posebook import models, transforms
+from posebook.complexity import SkipInit
 from posebook.evaluation import predictions
 from posebook.inference import export
 
@@ -144,11 +145,25 @@ def test_exported_mish_has_no_softplus(tmp_path):
 QUICK = ("starnet-pose-t", "rtmpose-t", "simplebaseline-50")
 # The blocks of a ViT are identical: two instead of 12 to 32 of them save half a gigabyte.
 SHALLOW = {name: {"depth": 2} for name in models.names() if name.startswith("vitpose")}
-MODELS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in models.names()]
+# These have the layers of a smaller model, more often or with more channels. Each takes up to a minute.
+LARGER = ("lpn-101", "lpn-152", "simplebaseline-101", "simplebaseline-152", "simcc-hrnet-w48", "hrnet-w48")
+LARGER += ("lite-hrnet-30", "hf-hrnet-30", "vitpose-l", "vitpose-h", "vitpose-plus-l", "vitpose-plus-h")
+SMALLER = [name for name in models.names() if name not in LARGER]
+MODELS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SMALLER]
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_larger_models_have_the_layers_of_a_smaller_one(name):
+    def layers(name: str) -> set[type]:
+        with torch.device("meta"), SkipInit():
+            return {type(layer) for layer in models.build(name).modules()}
+
+    family = name.rstrip("0123456789hl")
+    assert any(layers(name) == layers(other) for other in SMALLER if other.startswith(family))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_exports(name, tmp_path):
+def test_every_kind_of_model_exports(name, tmp_path):
     """export compares the file with the model itself. This test compares them on other images."""
     ort = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
