@@ -55,7 +55,7 @@ test: setup ## the fast tests; make test COVERAGE=90: also measure line coverage
 test-slow: setup ## the slow tests: every lesson once, pages in a browser, resumed trainings
 	$(PYTEST) -m slow
 
-test-pages: setup ## open every page of the built report in headless Chromium
+test-pages: setup ## after make reproduce: open every page in headless Chromium, and compute the verdicts again
 	$(PYTEST) --dist load -m pages tests/pages
 
 grid: setup ## the papers' ablations: make grid ROWS='lapx-*,amfacpose-3' PROFILE=paper; smaller on synthetic people without it
