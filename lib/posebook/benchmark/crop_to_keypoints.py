@@ -114,7 +114,6 @@ def _file(model: models.layers.PoseModel, form: str, calibration: Tensor, path: 
         export.export(model, path, end_to_end=True)
     if runtimes.is_float32(form):
         return path
-
     source = runtimes.openvino_core().read_model(path)
     quantized = path.with_suffix(".int8.xml")
     runtimes.quantize(source, [crop[None].numpy() for crop in calibration], quantized, _decoding(source))

@@ -40,9 +40,11 @@ class CropDataset(Dataset):
         return torch.from_numpy(transforms.warp(read_image(person.image), matrix, self.input_size)), matrix
 
 
-def crop_people(persons: Sequence[Person], input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def crop_people(
+    persons: Sequence[Person], input_size: tuple[int, int], udp: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """The crops of a few people, uint8 images (B, H, W, 3), and their joints (B, K, 3) in input pixels."""
-    matrices = [transforms.crop_affine(person.bbox, input_size) for person in persons]
+    matrices = [transforms.crop_affine(person.bbox, input_size, udp=udp) for person in persons]
     pairs = list(zip(persons, matrices, strict=True))
     crops = [transforms.warp(read_image(person.image), matrix, input_size) for person, matrix in pairs]
     joints = np.stack([person.keypoints for person in persons]).astype(float)  # (B, K, 3)

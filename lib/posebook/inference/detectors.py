@@ -161,7 +161,6 @@ def _onnx_dtype(text: str) -> np.dtype:
 
 
 def _open_openvino(path: Path) -> Session:
-
     core = runtimes.openvino_core()
     model = core.read_model(str(path))
     # Some CPUs would compute in bfloat16, whose error is 2 for a coordinate above 512.

@@ -48,7 +48,6 @@ def load_peer(path: str | Path) -> Peer:
 
     Raises FileNotFoundError if the file does not exist, and ValueError if it contains another model.
     """
-
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model file at {path}")

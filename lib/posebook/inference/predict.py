@@ -1,6 +1,6 @@
 """Pose prediction on the user's own images: `posebook predict IMAGES... --weights FILE --out-dir DIR`.
 
-1. By default, the whole image is one person. Boxes can also come from a COCO results file or from an ONNX
+1. By default, the whole image is one person. Boxes can also come from a COCO results file or from a
    detector.
 2. Threads read, crop and draw while the model runs. An image that cannot be read is reported and skipped.
 3. Poses are written as COCO results (predictions.json) with the file name of each image and as a table
@@ -199,6 +199,14 @@ def predict_keypoints(
         result.append((np.array(in_image).reshape(-1, num_joints, 2), scores[start:end]))
         start = end
     return result
+
+
+def predict_boxes(
+    model: PoseModel, image: np.ndarray, boxes: np.ndarray, flip_test: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predict people in boxes (N, 4) of one image (H, W, 3) on the CPU: (N, K, 2) in its pixels, (N, K)."""
+    crops = crop_boxes(Path(), image, boxes, np.ones(len(boxes)), model.input_size, model.udp)
+    return predict_keypoints(model, [crops], flip_test, "cpu")[0]
 
 
 def predict_people(

@@ -107,10 +107,8 @@ def page(model: PoseModel, image: np.ndarray, folder: str | Path) -> str:
         return f'<p class="stopped"><strong>This page was not built.</strong> {escape(str(error))}</p>'
     script, exports = re.subn(r"export\s*\{([^}]*)\};?", _as_global, script)
     assert exports == 1 and "</script" not in script  # of the pinned version
-    crops = predict.crop_boxes(
-        Path("example"), image, *predict.full_image_boxes(Path(), image), model.input_size
-    )
-    ((keypoints, scores),) = predict.predict_keypoints(model, [crops], flip_test=False, device="cpu")
+    boxes, _ = predict.full_image_boxes(Path(), image)
+    keypoints, scores = predict.predict_boxes(model, image, boxes, flip_test=False)
     skeleton = model.skeleton
     joints = [name.replace("_", " ") for name in skeleton.keypoints]
     settings = {

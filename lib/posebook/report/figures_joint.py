@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 
 from posebook import transforms
 from posebook.codecs import SimCC
-from posebook.datasets import Person, read_image
+from posebook.datasets import Person
 from posebook.evaluation import metrics, predictions
 from posebook.explain import attribution, comparison
-from posebook.inference import predict
 from posebook.models.layers import PoseModel
 from posebook.report import figures
 
@@ -25,10 +24,7 @@ def explain_joint(
     ValueError, with close matches, for an unknown joint or method.
     """
     target = attribution.JointTarget(model, joint)
-    boxes, whole = np.array([person.bbox]), read_image(person.image)
-    (image,) = predict.crop_boxes(
-        person.image, whole, boxes, np.ones(1), model.input_size, model.udp
-    ).crops  # (H, W, 3)
+    (image,), _ = predictions.crop_people([person], model.input_size, model.udp)  # (H, W, 3)
     inputs, k = transforms.normalize(torch.from_numpy(image[None])), target.joint  # (1, 3, H, W)
     with torch.no_grad():
         output = model(inputs)

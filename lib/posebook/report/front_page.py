@@ -46,8 +46,7 @@ def predicted_people(
         if height < 0.6 * image.shape[0] or annotations[0]["num_keypoints"] < 15:
             continue
         boxes = np.array([[x, y, width, height]])
-        crops = predict.crop_boxes(Path("rendered"), image, boxes, np.ones(1), model.input_size)
-        keypoints, scores = predict.predict_keypoints(model, [crops], flip_test=True, device="cpu")[0]
+        keypoints, scores = predict.predict_boxes(model, image, boxes)
         # A window around the box, of the proportions 3 : 4, inside the image.
         side = min(image.shape[0], 1.15 * height)
         left = np.clip(x + width / 2 - 0.375 * side, 0, max(image.shape[1] - 0.75 * side, 0))
