@@ -56,7 +56,7 @@ def test_records_without_the_published_metric_have_no_entry():
 
 def test_detected_boxes_are_used_if_they_are_published_and_there(tmp_path):
     assert published_accuracy.published_boxes(HRNET, tmp_path) is None
-    path = tmp_path / published_accuracy.BOXES
+    path = tmp_path / published_accuracy.COCO_BOXES
     path.parent.mkdir()
     path.touch()
     assert published_accuracy.published_boxes(HRNET, tmp_path) == path

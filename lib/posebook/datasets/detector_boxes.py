@@ -1,6 +1,6 @@
 """A detector's boxes instead of the annotated ones, from a COCO results file.
 
-    ROOT/person_detection_results/COCO_val2017_detections_AP_H_56_person.json, and similar files
+    ROOT/COCO_BOXES, the file of the HRNet authors, and similar files
 
 1. Only entries of category 1 (person) are used.
 2. The annotations remain the ground truth. People in an image without a box count as missed.
@@ -13,6 +13,8 @@ import numpy as np
 
 from posebook.datasets import Person, PoseDataset, coco_json
 from posebook.utils import sha256
+
+COCO_BOXES = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"  # below COCO's folder
 
 
 def load_boxes(dataset: PoseDataset, path: str | Path, threshold: float = 0.0) -> PoseDataset:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from posebook import transfers
 from posebook.datasets import default_root
+from posebook.datasets.detector_boxes import COCO_BOXES
 from posebook.utils import unknown_name_error
 
 
@@ -64,7 +65,6 @@ _CROWDPOSE_FILES = [f"mmpose_crowdpose_{split}.json" for split in ("train", "val
 _MPII_FILES = ("mpii_train.json", "mpii_val.json", "mpii_gt_val.mat")
 _MPII_IMAGES = "https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/mpii_human_pose_v1.tar.gz"
 _HRNET_PAGE = "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#data-preparation"
-_COCO_BOXES = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 SOURCES = {
     "coco": Source(
         (
@@ -76,7 +76,7 @@ SOURCES = {
             Archive(f"{_COCO}/zips/val2017.zip", ("val2017",), "md5:442b8da7639aecaf257c1dceb8ba8c80"),
             Archive(f"{_COCO}/zips/train2017.zip", ("train2017",), "md5:cced6f7f71b7629ddf16f17bbcfab6b2"),
         ),
-        (ByHand(_HRNET_PAGE, _COCO_BOXES),),
+        (ByHand(_HRNET_PAGE, COCO_BOXES),),
     ),
     "mpii": Source(
         (

@@ -7,15 +7,15 @@
 
 from pathlib import Path
 
+from posebook.datasets.detector_boxes import COCO_BOXES
 from posebook.models.published import Checkpoint
 
 TOLERANCE = 0.5  # percentage points
-BOXES = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"  # below COCO's folder
 
 
 def published_boxes(checkpoint: Checkpoint, root: Path) -> Path | None:
     """The file of detected boxes with which an accuracy on COCO was published, if it is in COCO's folder."""
-    path = root / BOXES
+    path = root / COCO_BOXES
     is_used = checkpoint.dataset == "coco" and checkpoint.boxes == "detector"
     return path if is_used and path.is_file() else None
 
@@ -25,7 +25,7 @@ def differences(checkpoint: Checkpoint, record: dict) -> list[str]:
     protocol, found = record["protocol"], []
     boxes = "detector" if protocol["boxes"].startswith("detector") else "ground truth"
     if boxes != checkpoint.boxes:
-        where = f" ({BOXES})" if checkpoint.dataset == "coco" and checkpoint.boxes == "detector" else ""
+        where = f" ({COCO_BOXES})" if checkpoint.dataset == "coco" and checkpoint.boxes == "detector" else ""
         found.append(f"published with {checkpoint.boxes} boxes{where}, measured with {boxes} boxes")
     decoding = protocol["decoding"].rpartition(", ")[2]
     if (decoding if decoding in ("DARK", "UDP") else "") != checkpoint.decoding:

@@ -3,6 +3,7 @@
 import json
 
 from posebook import datasets
+from posebook.datasets.detector_boxes import COCO_BOXES
 from posebook.models import published
 from posebook.papers import ablations
 from posebook.papers.cells import box_source, parse_options, parse_size, where_measured
@@ -10,7 +11,6 @@ from posebook.papers.matching import cell_recipe
 from posebook.papers.size_trace import count
 from posebook.training import recipes
 
-COCO_BOXES = "data/coco/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 # Person instances to train on. COCO: instances with a labeled joint, without crowds. The others are
 # estimated: COCO-mini has 5000 of COCO's 118,287 images; CrowdPose's trainval is assumed to have as many
 # instances per image as its val split (7,074 instances in 2,000 images).
@@ -43,7 +43,11 @@ def measuring_command(cell: dict) -> str:
     if line := published_line(cell):
         boxes = " --boxes annotated" if box_source(cell["boxes"]) == "ground" else ""
         return f"posebook evaluate --weights {line.weights} --model {line.model} --profile paper{boxes}"
-    boxes = f" -p boxes {COCO_BOXES}" if dataset == "coco" and box_source(cell["boxes"]) == "detector" else ""
+    boxes = (
+        f" -p boxes data/coco/{COCO_BOXES}"
+        if dataset == "coco" and box_source(cell["boxes"]) == "detector"
+        else ""
+    )
     return (
         f"papermill notebooks/evaluate.ipynb reports/executed/{cell['model']}.ipynb -p model {cell['model']} "
         f"-p weights AUTHORS_FILE -y 'input_size: {size}' -p trained_on {dataset} -p dataset {dataset} "
