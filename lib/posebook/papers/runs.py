@@ -4,7 +4,6 @@ Snakemake executes these runs with papermill. The executed notebook is the page 
 the record that it writes.
 """
 
-import dataclasses
 import json
 import shlex
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from posebook import paths
-from posebook.training.config import TrainConfig
+from posebook.training.config import TrainConfig, changed_fields
 
 PAGES = Path("executed", "runs")  # below the folder of reports
 
@@ -48,12 +47,7 @@ def parse_value(text: str) -> Any:
 
 def training(config: TrainConfig, files: tuple[str, ...] = ()) -> NotebookRun:
     """The run of notebooks/train.ipynb that trains with a config."""
-    defaults = TrainConfig()
-    changed = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if getattr(config, field.name) != getattr(defaults, field.name)
-    }
+    changed = changed_fields(config)
     if "recipe" in changed:
         changed["settings"] = changed.pop("recipe")
     return NotebookRun("train", changed, files)

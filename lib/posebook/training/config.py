@@ -68,6 +68,13 @@ class TrainConfig:
     )
 
 
+def changed_fields(config: TrainConfig) -> dict[str, Any]:
+    """The fields of a config that do not have their default, by name."""
+    defaults = TrainConfig()
+    names = [field.name for field in dataclasses.fields(config)]
+    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(defaults, name)}
+
+
 def make_config(*values: object, **settings: Any) -> TrainConfig:
     """Create a TrainConfig from its own fields and from recipe fields.
 

@@ -4,7 +4,6 @@ The processes that torchrun starts run `python -m posebook.training` with the sa
 """
 
 import ctypes
-import dataclasses
 import json
 import shlex
 import signal
@@ -13,7 +12,7 @@ import sys
 from pathlib import Path
 
 from posebook.training import trainer
-from posebook.training.config import TrainConfig
+from posebook.training.config import TrainConfig, changed_fields
 
 
 def train(config: TrainConfig, torchrun: str = "") -> dict:
@@ -39,16 +38,13 @@ def train(config: TrainConfig, torchrun: str = "") -> dict:
 
 def command_line(config: TrainConfig) -> list[str]:
     """The options of `posebook train` that give this config; defaults are left out."""
-    words = []
-    for field in dataclasses.fields(config):
-        value, default = getattr(config, field.name), getattr(TrainConfig(), field.name)
-        if value == default:
-            continue
-        words.append("--" + field.name.replace("_", "-"))
-        if isinstance(default, dict):
+    words, defaults = [], TrainConfig()
+    for name, value in changed_fields(config).items():
+        words.append("--" + name.replace("_", "-"))
+        if isinstance(getattr(defaults, name), dict):
             words.append(json.dumps(value))
         elif isinstance(value, dict):
-            words.append(",".join(f"{name}={part}" for name, part in value.items()))
+            words.append(",".join(f"{key}={part}" for key, part in value.items()))
         elif isinstance(value, list):
             words.append(",".join(map(str, value)))
         elif value is not True:
