@@ -66,7 +66,8 @@ def test_a_detector_is_downloaded_once_and_checked(line, file_server, cache):
 def test_without_the_file_the_error_says_where_to_put_it(line, file_server, cache):
     file_server.fault = "missing"
     saved = cache / line.url.rsplit("/", 1)[1]
-    with pytest.raises(ConnectionError, match=f"responded 404.*; or save {line.url} as {saved}$"):
+    fix = "; correct the url in line made of detectors.csv"
+    with pytest.raises(ConnectionError, match=f"responded 404.*{fix}; or save {line.url} as {saved}$"):
         detector_files.resolve("made")
     saved.write_bytes(file_server.content)  # as the error says
     assert detector_files.resolve("made").read_bytes() == CONTENT

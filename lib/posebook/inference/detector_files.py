@@ -63,7 +63,9 @@ def fetch(line: DetectorFile) -> Path:
             archive = transfers.fetch(line.url, path.parent)
         except ConnectionError as error:
             saved = path.parent / line.url.rsplit("/", 1)[1] if line.url.endswith(".zip") else path
-            raise ConnectionError(f"{error}; or save {line.url} as {saved}") from error
+            moved = isinstance(error, transfers.MovedError)
+            fix = f"; correct the url in line {line.name} of {TABLE.name}" if moved else ""
+            raise ConnectionError(f"{error}{fix}; or save {line.url} as {saved}") from error
         folder = path.parent / f"{line.file}.unpacked"
         download.unpack(archive, [MEMBER], folder)
         os.replace(folder / MEMBER, path)
@@ -79,9 +81,9 @@ def resolve(detector: str | Path) -> Path:
 
     Raises FileNotFoundError for a path without a file, and the errors of `find` and `fetch`.
     """
-    text = str(detector)
-    if Path(text).is_file():
-        return Path(text)
-    if os.sep in text or "." in text:
-        raise FileNotFoundError(f"no detector at {text}")
-    return fetch(find(text))
+    path = Path(detector)
+    if not published.is_path(str(detector)):
+        return fetch(find(str(detector)))
+    if not path.is_file():
+        raise FileNotFoundError(f"no detector at {path}")
+    return path

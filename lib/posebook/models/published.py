@@ -108,7 +108,8 @@ def fetch(checkpoint: Checkpoint) -> Path:
         raise ConnectionError(f"{error}; or save the file as {path}{other}") from error
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
+    """Whether a text is a path, not a name in a table of files."""
     return os.sep in text or "." in text or Path(text).is_file()
 
 
@@ -123,7 +124,7 @@ def find_given(weights: str, model: str | None) -> Checkpoint | None:
 
     Raises ValueError for a name without a model, an unknown name, or a file with only a backbone.
     """
-    if _is_path(weights):
+    if is_path(weights):
         return find_by_file(weights)
     if model is None:
         raise ValueError(f"weights {weights!r} are given by name: also give the name of the model")
@@ -142,6 +143,6 @@ def resolve(weights: str | Path, model: str | None) -> Path:
     """
     text = str(weights)
     checkpoint = find_given(text, model)
-    if _is_path(text):
+    if is_path(text):
         return Path(text)
     return fetch(checkpoint) if checkpoint else _bundled(str(model))[text]
