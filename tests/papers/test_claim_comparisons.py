@@ -55,6 +55,8 @@ def test_names_of_records_are_matched_exactly():
     assert len(claims.by_seed(ledger, "study-x-with-seed*-occluded")) == 1
     newer = claims.by_seed([*ledger, *runs("with", [9.0])], ARMS[0])
     assert newer[0]["metrics"]["AP"] == 9.0
+    others = [{"name": "predict-x", "seed": None}, {"name": "benchmark-x", "seed": None}]
+    assert claims.by_seed(others + ledger, ARMS[0]) == claims.by_seed(ledger, ARMS[0])
 
 
 def test_interval_over_seeds_decides():

@@ -226,9 +226,8 @@ def compare_seeds(
 def by_seed(records: Sequence[dict], names: str) -> dict[int, dict]:
     """The records with these names by seed, '*' standing for its number; the last record of each seed."""
     pattern = re.escape(names).replace(r"\*", r"\d+")
-    return {
-        r["seed"]: r for r in sorted(records, key=lambda r: r["seed"]) if re.fullmatch(pattern, r["name"])
-    }
+    runs = [record for record in records if re.fullmatch(pattern, record["name"])]  # others may have no seed
+    return {run["seed"]: run for run in sorted(runs, key=lambda run: run["seed"])}
 
 
 def check_reproduced(cells: Sequence[Mapping], within: float, evidence: str) -> Finding:
