@@ -12,18 +12,18 @@ from nbformat.v4 import new_code_cell, new_output
 from posebook.report import running
 
 MAX_SVG = 1_000_000  # characters
-PAPERMILL_TAGS = {"injected-parameters", "papermill-error-cell-tag"}
+HIDDEN_TAGS = {"injected-parameters", "papermill-error-cell-tag", "colab"}
 
 
 def read_notebook(path: Path, page: Path) -> NotebookNode:
-    """A notebook without progress bars, widgets and papermill's own cells, with its code ready to be folded.
+    """A notebook without progress bars, widgets, and cells of papermill or Colab; its code can be folded.
 
     Lessons keep their code where it stands. The cell in which a notebook stopped keeps its progress.
     """
     notebook = nbformat.read(path, as_version=4)
     mark_unfinished(notebook)
     stopped = notebook.metadata.get("posebook", {}).get("stopped", {}).get("cell")
-    notebook.cells = [cell for cell in notebook.cells if not PAPERMILL_TAGS & set(tags(cell))]
+    notebook.cells = [cell for cell in notebook.cells if not HIDDEN_TAGS & set(tags(cell))]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             if stopped and cell.execution_count == stopped:
