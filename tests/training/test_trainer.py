@@ -226,7 +226,7 @@ def test_the_loss_falls_when_overfitting_a_few_people(small, tmp_path, precision
             str(small),
             "overfit",
             out_dir=str(tmp_path),
-            epochs=6 if precision == "fp16" else 12,  # slow on a CPU
+            epochs=3 if precision == "fp16" else 12,  # slow on a CPU
             batch_size=8,
             # oneDNN computes a wrong bf16 gradient of a 7x7 convolution over 2x2 cells on some AMD CPUs
             input_size=[128, 96] if precision == "bf16" else [64, 64],
