@@ -2,6 +2,8 @@
 
 import ast
 import csv
+import importlib.util
+import json
 import os
 import re
 import statistics
@@ -19,6 +21,9 @@ NOTEBOOKS = sorted(
 LEARN = ROOT / "notebooks/learn"
 COURSE = list(csv.DictReader((LEARN / "course.csv").read_text(encoding="utf-8").splitlines()))
 LESSONS = [LEARN / f"{row['lesson']}.ipynb" for row in COURSE]
+SCRIPT = importlib.util.spec_from_file_location("time_lessons", ROOT / "workflow/time_lessons.py")
+time_lessons = importlib.util.module_from_spec(SCRIPT)
+SCRIPT.loader.exec_module(time_lessons)
 LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
@@ -105,6 +110,11 @@ def test_links_are_valid(path, notebook):
         assert "://" in target or (path.parent / target).exists(), target
 
 
+def test_modules_that_are_named_exist(notebook):
+    for module in re.findall(r"\bposebook/[\w/]+\.py\b", "\n".join(prose(notebook))):
+        assert (ROOT / "lib" / module).is_file(), module
+
+
 def test_course_lists_all_lessons_after_their_prerequisites():
     order = [row["lesson"] for row in COURSE]
     assert sorted(["index", *order]) == sorted(path.stem for path in LEARN.glob("*.ipynb"))
@@ -117,6 +127,27 @@ def test_course_lists_all_lessons_after_their_prerequisites():
 
 def test_lesson_states_its_content_early(lesson):
     assert "**What you will see.**" in "\n".join(prose(lesson)[:2])
+
+
+def test_lessons_state_the_archived_durations():
+    record = json.loads((ROOT / "data/measured/lessons.json").read_text())
+    assert list(record["metrics"]) == time_lessons.lessons()
+    for path in LESSONS:
+        stated = time_lessons.sentence(record["metrics"][path.stem], record["parameters"]["cores"])
+        first = nbformat.read(path, as_version=4).cells[0].source
+        assert time_lessons.with_sentence(first, stated) == first and stated in first
+
+
+@pytest.mark.parametrize(
+    "seconds, stated",
+    [(1, "5 seconds"), (57, "55 seconds"), (58, "1 minute"), (89, "1.5 minutes"), (120, "2 minutes")],
+)
+def test_durations_are_rounded(seconds, stated):
+    assert time_lessons.sentence(seconds, 2) == f"It runs in about {stated} on 2 cores."
+    text = "# A\n\n**Requirements.** PyTorch.\nTwo lines.\n\nMore."
+    once = time_lessons.with_sentence(text, time_lessons.sentence(seconds, 2))
+    assert once == text.replace("lines.", f"lines.\nIt runs in about {stated} on 2 cores.")
+    assert time_lessons.with_sentence(once, "It runs in about 9 seconds on 8 cores.").count("It runs") == 1
 
 
 def test_lesson_has_formula(lesson):

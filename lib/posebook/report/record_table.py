@@ -23,7 +23,7 @@ KINDS = {
     "predict": "prediction speed",
     "gpu-check": "check of a GPU",
 }  # other kinds are words already
-NOT_RUNS = ("audit", "dataset")  # records of pages that count something, without a model
+NOT_RUNS = ("audit", "dataset", "lessons")  # records of pages that count something, without a model
 SIZES = {"persons": "people", "clips": "clips"}  # field of a dataset's description -> unit
 MILLIMETERS = ("MPJPE", "P-MPJPE")
 
