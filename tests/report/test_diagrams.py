@@ -3,10 +3,12 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
 from posebook import models
 from posebook.lifting import models as lifters
+from posebook.models.lapx import NonLocal
 from posebook.report import diagrams
 
 SIZE = (128, 96)
@@ -97,6 +99,19 @@ def test_drawing_has_a_box_for_each_block_and_an_arrow_for_each_connection():
     assert {"input", "stem", "left", "right", "×", "+"} <= texts
     arrows = [patch for patch in ax.patches if type(patch).__name__ == "FancyArrowPatch"]
     assert len(arrows) == sum(len(node.inputs) for node in nodes)
+    plt.close(figure)
+
+
+def test_line_beside_the_blocks_passes_behind_no_block_of_its_row():
+    blocks = {name: name for name in ("theta", "phi", "g", "softmax", "out_proj")}
+    figure = diagrams.draw(diagrams.trace(NonLocal(8), (1, 8, 4, 3), blocks))
+    (ax,) = figure.axes
+    boxes = [patch.get_window_extent() for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
+    assert len(ax.lines) == 2  # the values on the left, the shortcut on the right
+    for line in ax.lines:
+        (start, y), (lane, _), _ = ax.transData.transform(line.get_xydata())
+        between = sorted((start, lane))
+        assert not any(b.y0 < y < b.y1 and between[0] < (b.x0 + b.x1) / 2 < between[1] for b in boxes)
     plt.close(figure)
 
 

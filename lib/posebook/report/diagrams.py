@@ -195,7 +195,7 @@ def draw(nodes: list[Node]) -> Figure:
     ax.set_position((0, 0, 1, 1))
     ax.set(xlim=(-half, half), ylim=(bottom, ROW / 2))
     ax.set_axis_off()
-    lane_ends: list[int] = []  # the last row of each lane beside the blocks
+    lane_ends: dict[int, list[int]] = {-1: [], 1: []}  # side -> the last row of each lane beside the blocks
     for i, node in enumerate(nodes):
         for j in node.inputs:
             # A short arrow may touch a block, but not vanish behind it.
@@ -206,9 +206,11 @@ def draw(nodes: list[Node]) -> Figure:
                 if rows[j] < rows[k] < rows[i]
             )
             lane = None
-            if blocked:  # lanes of the same rows are side by side
-                lane = max(x) + COLUMN / 2 - 0.12 * sum(rows[j] <= end for end in lane_ends)
-                lane_ends.append(rows[i])
+            if blocked:  # on the side of the block, so that the line crosses no neighbor
+                # Lanes of the same rows are side by side.
+                side = -1 if x[j] < 0 else 1
+                lane = side * (max(x) + COLUMN / 2 - 0.12 * sum(rows[j] <= end for end in lane_ends[side]))
+                lane_ends[side].append(rows[i])
             _draw_arrow(ax, (x[j], y[j], nodes[j].symbol), (x[i], y[i], node.symbol), lane)
         _draw_node(ax, node, x[i], y[i])
     return figure
@@ -223,7 +225,8 @@ def _draw_arrow(
     if lane is None:
         ends = (x0, y0 - 0.36 * ROW), (x1, y1 + (0.17 if symbol1 else 0.36 * ROW))
     else:
-        side0, side1 = (0.17 if symbol else 0.42 * COLUMN for symbol in (symbol0, symbol1))
+        side = 1 if lane > x0 else -1
+        side0, side1 = (side * (0.17 if symbol else 0.42 * COLUMN) for symbol in (symbol0, symbol1))
         ax.plot([x0 + side0, lane, lane], [y0, y0, y1], color=MUTED, linewidth=1, zorder=1)
         ends = (lane, y1), (x1 + side1, y1)
     ax.add_patch(FancyArrowPatch(*ends, shrinkA=0, shrinkB=0, zorder=1, **style))
