@@ -30,6 +30,18 @@ FAMILIES = {  # the part of a model name before its size -> the authors' spellin
     "ktpformer": "KTPFormer",
     "starpose": "StarPose",
 }
+METHODS = {  # methods of lifters, as runs and studies name them -> as pages write them
+    "full": "MixSTE",
+    "mixste": "MixSTE",
+    "hot": "HoT",
+    "hot-interpolated": "HoT, interpolated",
+    "uniform": "uniform frames",
+    "subsampled": "fewer input frames",
+    "ktpformer, full": "KTPFormer",
+    "plain": "plain lifter",
+    "starpose": "StarPose",
+    "guided": "guidance",
+}
 BACKBONES = {"resnet": "ResNet-", "hrnet-w": "HRNet-W"}  # the part after "simcc-"
 
 
@@ -57,6 +69,12 @@ def display_name_or_same(name: str) -> str:
         return display_name(name)
     except ValueError:
         return name
+
+
+def method_name(method: str) -> str:
+    """A method of a run or study as pages write it: 'h2ot-uniform' becomes 'H₂OT, uniform'."""
+    parts = [METHODS.get(part) or part.replace("h2ot-", "H₂OT, ") for part in method.split(" + ")]
+    return " + ".join(parts).replace("ktpformer", FAMILIES["ktpformer"]).replace("-", " ")
 
 
 def display_size(size: tuple[int, int] | list[int]) -> str:
