@@ -30,6 +30,13 @@ FAMILIES = {  # the part of a model name before its size -> the authors' spellin
     "ktpformer": "KTPFormer",
     "starpose": "StarPose",
 }
+PEERS = {  # files of other projects, without suffix -> the authors' spelling
+    "movenet_lightning_int8": "MoveNet Lightning (int8)",
+    "pose_landmark_lite": "BlazePose lite",
+    "pose_landmark_full": "BlazePose full",
+}
+DATASETS = {"coco": "COCO", "coco-sample": "COCO sample", "coco-mini": "COCO-mini", "crowdpose": "CrowdPose"}
+DATASETS |= {"mpii": "MPII", "lspet": "LSPET", "h36m": "Human3.6M", "3dhp": "MPI-INF-3DHP"}
 METHODS = {  # methods of lifters, as runs and studies name them -> as pages write them
     "full": "MixSTE",
     "mixste": "MixSTE",
@@ -64,9 +71,9 @@ def display_name(name: str) -> str:
 
 
 def display_name_or_same(name: str) -> str:
-    """`display_name`, or the name itself if it belongs to no family, such as that of another project."""
+    """`display_name`, the name of another project in PEERS, or else the name itself."""
     try:
-        return display_name(name)
+        return PEERS.get(name) or display_name(name)
     except ValueError:
         return name
 
