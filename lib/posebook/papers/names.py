@@ -48,6 +48,8 @@ METHODS = {  # methods of lifters, as runs and studies name them -> as pages wri
     "plain": "plain lifter",
     "starpose": "StarPose",
     "guided": "guidance",
+    "constant-0.6": "fixed probability 0.6",
+    "schedule-1.0-0.5": "schedule 1.0 to 0.5",
 }
 BACKBONES = {"resnet": "ResNet-", "hrnet-w": "HRNet-W"}  # the part after "simcc-"
 
