@@ -30,6 +30,25 @@ def test_display_names_follow_the_authors(name, shown):
     assert names.display_name(name) == shown
 
 
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        ("full", "MixSTE"),
+        ("h2ot-uniform", "H₂OT, uniform"),
+        ("ktpformer, full", "KTPFormer"),
+        ("ktpformer, no-bones", "KTPFormer, no bones"),
+        ("starpose + history + guided", "StarPose + history + guidance"),
+    ],
+)
+def test_methods_of_lifters(method, shown):
+    assert names.method_name(method) == shown
+
+
+def test_other_projects_and_unknown_names():
+    assert names.display_name_or_same("pose_landmark_full") == "BlazePose full"
+    assert names.display_name_or_same("nothing-1") == "nothing-1"
+
+
 def test_unknown_family_is_an_error():
     with pytest.raises(ValueError, match="no display name for 'nothing-1'"):
         names.display_name("nothing-1")

@@ -58,3 +58,9 @@ def test_unknown_page_is_in_the_last_group():
     pages = [Path("mine.html"), Path("index.html"), Path("learn/lapx.html")]
     assert navigation.in_order(pages) == [Path("index.html"), Path("learn/lapx.html"), Path("mine.html")]
     assert navigation.group_of(Path("mine.html")) == (navigation.OTHER, 0)
+
+
+def test_title_of_a_notebook_is_its_heading():
+    assert navigation.notebook_title("tables/lapx_coco.ipynb") == "LAPX: COCO"
+    with pytest.raises(FileNotFoundError):
+        navigation.notebook_title("tables/nothing.ipynb")

@@ -35,7 +35,7 @@ def test_verdict_table():
     assert all(row.select_one(".verdict").text in VERDICTS for row in rows)
     assert "as printed <1>" in rows[0].text and rows[0].select_one("a")["href"] == "#Sizes"
     last = rows[-1]
-    assert last.select_one("a").text == "speed" and last.select_one("details code").text == "make it"
+    assert last.select_one("a").text == "Speed" and last.select_one("details code").text == "make it"
     assert "Not tested, because there is no record." in last.text and BASES["text"] in last.text
     assert "records: a-record" in last.text and "what would test it" in last.text
 

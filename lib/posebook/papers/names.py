@@ -30,6 +30,27 @@ FAMILIES = {  # the part of a model name before its size -> the authors' spellin
     "ktpformer": "KTPFormer",
     "starpose": "StarPose",
 }
+PEERS = {  # files of other projects, without suffix -> the authors' spelling
+    "movenet_lightning_int8": "MoveNet Lightning (int8)",
+    "pose_landmark_lite": "BlazePose lite",
+    "pose_landmark_full": "BlazePose full",
+}
+DATASETS = {"coco": "COCO", "coco-sample": "COCO sample", "coco-mini": "COCO-mini", "crowdpose": "CrowdPose"}
+DATASETS |= {"mpii": "MPII", "lspet": "LSPET", "h36m": "Human3.6M", "3dhp": "MPI-INF-3DHP"}
+METHODS = {  # methods of lifters, as runs and studies name them -> as pages write them
+    "full": "MixSTE",
+    "mixste": "MixSTE",
+    "hot": "HoT",
+    "hot-interpolated": "HoT, interpolated",
+    "uniform": "uniform frames",
+    "subsampled": "fewer input frames",
+    "ktpformer, full": "KTPFormer",
+    "plain": "plain lifter",
+    "starpose": "StarPose",
+    "guided": "guidance",
+    "constant-0.6": "fixed probability 0.6",
+    "schedule-1.0-0.5": "schedule 1.0 to 0.5",
+}
 BACKBONES = {"resnet": "ResNet-", "hrnet-w": "HRNet-W"}  # the part after "simcc-"
 
 
@@ -52,11 +73,17 @@ def display_name(name: str) -> str:
 
 
 def display_name_or_same(name: str) -> str:
-    """`display_name`, or the name itself if it belongs to no family, such as that of another project."""
+    """`display_name`, the name of another project in PEERS, or else the name itself."""
     try:
-        return display_name(name)
+        return PEERS.get(name) or display_name(name)
     except ValueError:
         return name
+
+
+def method_name(method: str) -> str:
+    """A method of a run or study as pages write it: 'h2ot-uniform' becomes 'H₂OT, uniform'."""
+    parts = [METHODS.get(part) or part.replace("h2ot-", "H₂OT, ") for part in method.split(" + ")]
+    return " + ".join(parts).replace("ktpformer", FAMILIES["ktpformer"]).replace("-", " ")
 
 
 def display_size(size: tuple[int, int] | list[int]) -> str:

@@ -10,6 +10,7 @@
 
 import functools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -166,7 +167,8 @@ def errata(records: list[dict]) -> list[str]:
             note = f", {omitted:,} of them not counted by thop" if omitted else ""
             measured.append(f"{cell['label']}: {counted['params']:,} parameters{note}; {', '.join(giga)}")
         evidence = f" *Measured here:* {' — '.join(measured)}." if measured else ""
-        paragraphs.append(f"**{line['paper']}, {line['subject']}.** {line['says']} {line['but']}{evidence}")
+        text = f"**{line['paper']}, {line['subject']}.** {line['says']} {line['but']}{evidence}"
+        paragraphs.append(re.sub(r"(?<=\d)x(?=\d)", "×", text))
     return paragraphs
 
 

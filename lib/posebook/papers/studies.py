@@ -24,6 +24,7 @@ from posebook import models, paths, records
 from posebook.datasets.synthetic.occlusion import SPLIT as OCCLUDED
 from posebook.evaluation.seeds import SeedDifference, difference
 from posebook.lifting.models import LIFTERS
+from posebook.papers.names import method_name
 from posebook.papers.runs import NotebookRun, training
 from posebook.training.config import TrainConfig
 from posebook.utils import unknown_name_error
@@ -232,7 +233,7 @@ def sentence(study: str, label: str, arm: str, found: SeedDifference) -> str:
         f"{number(found.value)} {outcome.unit} (95 % interval {number(found.low)} to {number(found.high)}, "
         f"{found.seeds[0]} and {found.seeds[1]} seeds)"
     )
-    names = f"{outcome.label}: {arm} minus {STUDIES[study].baseline}"
+    names = f"{outcome.label}: {method_name(arm)} minus {method_name(STUDIES[study].baseline)}"
     if found.low > 0 or found.high < 0:
         return f"{names} is {measured}, a difference."
     return (

@@ -48,7 +48,7 @@ from posebook.papers.cells import (
 )
 from posebook.papers.commands import BENCHMARK_COMMAND, measuring_command, training_cost
 from posebook.papers.matching import config_key, matches, metric_value
-from posebook.papers.names import display_name, display_name_or_same, display_size
+from posebook.papers.names import DATASETS, display_name, display_name_or_same, display_size
 from posebook.papers.size_trace import KEYS, paper_counter, traced_sizes
 from posebook.papers.statuses import (
     AGREES,
@@ -328,6 +328,7 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
             continue
         data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
         metric = next(iter(record["metrics"]))  # the main metric of a dataset comes first
+        name = DATASETS.get(data["name"], data["name"])
         if protocol["flip_test"]:
             flipped, unflipped = record["metrics"], record.get("metrics_without_flip", {})
         else:
@@ -336,7 +337,7 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
             {
                 "record": record["name"],
                 "model": display_name_or_same(record["model"]),
-                "measured on": f"{data['name']} {data['split']}, {data['persons']:,} people",
+                "measured on": f"{name} {data['split']}, {data['persons']:,} people",
                 "boxes": protocol["boxes"],
                 "input": display_size(protocol["input_size"]),
                 "metric": metric,

@@ -285,14 +285,16 @@ def runtime_times(rows: Sequence[dict], baseline: str) -> Figure:
     return figure
 
 
-def tradeoff(points: pd.DataFrame, x: str, y: str, size: str, front: bool = False) -> Figure:
+def tradeoff(points: pd.DataFrame, x: str, y: str, size: str) -> Figure:
     """Columns x and y of models as bubbles with area `size`, in one panel for each `source`.
 
-    Scales differ between sources. points: also has the columns `label` and `source`. front: connect the
-    Pareto front, i.e. the models for which no other has at least the same x and a higher y.
+    Scales differ between sources. points: also has the columns `label` and `source`.
     """
     sources = list(dict.fromkeys(points["source"]))
-    figure, axes = plt.subplots(1, len(sources), figsize=(5.2 * len(sources), 3.9), squeeze=False)
+    lines = -(-len(sources) // 2)  # two panels in a line
+    figure, axes = plt.subplots(lines, 2, figsize=(10.4, 3.9 * lines), squeeze=False)
+    for ax in axes.flat[len(sources) :]:
+        ax.set_visible(False)
     for ax, source, color in zip(axes.flat, sources, (TEAL, ORANGE, BLUE, GOLD) * 9, strict=False):
         own = points[points["source"] == source].dropna(subset=[x, y]).sort_values(x)
         area = 60 * own[size].fillna(own[size].median()).fillna(3)
@@ -311,9 +313,6 @@ def tradeoff(points: pd.DataFrame, x: str, y: str, size: str, front: bool = Fals
             offset = (0, 10 if above else -17)
             xy = (point[x], point[y])
             ax.annotate(point["label"], xy, offset, textcoords="offset points", ha="center", fontsize=7.8)
-        if front:
-            best = own[[not ((own[x] >= p[x]) & (own[y] > p[y])).any() for _, p in own.iterrows()]]
-            ax.step(best[x], best[y], where="pre", color=INK, lw=1, ls="--")
         ax.set(xlabel=x, ylabel=y, title=source)
         ax.margins(0.2)
     return figure

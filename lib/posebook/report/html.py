@@ -156,12 +156,12 @@ def page_path(notebook: Path) -> Path:
 def page_context(page: Path, notebook: NotebookNode, titles: dict[Path, str], stopped: set[Path]) -> dict:
     """The variables of the template for a page, besides its cells."""
     groups = navigation.page_groups(page, titles, stopped)
-    entries = [entry for group in groups for entry in group["pages"]]
-    position = next(i for i, entry in enumerate(entries) if entry["here"])
+    order = list(titles)
+    position = order.index(page)
     neighbors = {
-        name: entries[i]
+        name: {"title": titles[order[i]], "href": os.path.relpath(order[i], page.parent)}
         for name, i in (("previous", position - 1), ("next", position + 1))
-        if 0 <= i < len(entries)
+        if 0 <= i < len(order)
     }
     run = notebook.metadata.get("papermill", {})
     return {

@@ -12,7 +12,9 @@ import pandas as pd
 
 from posebook.papers import runs, tables
 from posebook.papers.claims import BASES, VERDICTS, Claim, Finding, load_claims, tally
+from posebook.papers.names import PAPERS
 from posebook.papers.statuses import BADGES, ELSEWHERE, NOT_RUN, PUBLISHED, STATUSES
+from posebook.report import navigation
 from posebook.report.colors import GRID, MUTED, STATUS_COLORS, VERDICT_COLORS
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def comparison_table(table: pd.DataFrame) -> HTML:
     suffix, lines = _common_size(rows), []
     for name, cells in rows.items():
         values = "".join(f"<td{kind}>{cell_of(cells)}</td>" for _, kind, cell_of in columns)
-        lines.append(f'<tr><th scope="row">{html.escape(name.removesuffix(suffix))}</th>{values}</tr>')
+        label = html.escape(name.removesuffix(suffix).replace("H2OT", PAPERS["H2OT"]))
+        lines.append(f'<tr><th scope="row">{label}</th>{values}</tr>')
     first = "component" if (table["unit"] == "text").all() else "model"
     return HTML(
         f'<style>{COMPARISON_CSS}</style><div style="overflow-x: auto"><table class="compare">'
@@ -87,8 +90,9 @@ def verdict_table(audited: Sequence[tuple[Claim, Finding]]) -> HTML:
     counts = " ".join(_verdict_badge(v, t) for v, t in zip(VERDICTS, texts, strict=True) if v in verdicts)
     lines = []
     for claim, finding in audited:
-        target = finding.evidence.rpartition("/")[2].removesuffix(".ipynb").strip("#")
-        link = f'<a href="{finding.evidence}">{re.sub("[-_]", " ", target)}</a>'
+        page, _, section = finding.evidence.partition("#")
+        title = section.replace("-", " ") or navigation.notebook_title(page.removeprefix("../"))
+        link = f'<a href="{finding.evidence}">{html.escape(title)}</a>'
         cells = (
             f"{_verdict_badge(finding.verdict)}<small>evidence: {link}</small>",
             f"{_html(claim.text)}<small>{_html(claim.where)}</small>",

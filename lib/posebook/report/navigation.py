@@ -6,7 +6,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
+from posebook import paths
 from posebook.papers.names import PAPERS, display_name
+from posebook.report.page_cells import first_heading
 
 GROUPS = {  # title of a group -> its pages in order, without suffix; * stands for any text
     "": ("index",),
@@ -91,6 +95,12 @@ def short_title(page: Path, heading: str) -> str:
         text = " ".join(SPELLING.get(word, word) for word in words) or "results"
         return text[:1].upper() + text[1:]
     return start
+
+
+def notebook_title(name: str) -> str:
+    """The heading of a notebook, by its path in notebooks/."""
+    path = paths.require(paths.ROOT / "notebooks" / name)
+    return first_heading(nbformat.read(path, as_version=4), path)
 
 
 def page_groups(page: Path, titles: dict[Path, str], stopped: set[Path]) -> list[dict[str, Any]]:

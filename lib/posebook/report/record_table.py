@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from posebook.papers.names import PAPERS, display_name_or_same
+from posebook.papers.names import DATASETS, PAPERS, display_name_or_same
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -75,7 +75,9 @@ def _data(dataset: dict | None) -> str:
     if not dataset:
         return ""
     counted = next((f"{dataset[unit]:,} {word}" for unit, word in SIZES.items() if unit in dataset), "")
-    return ", ".join(filter(None, [f"{dataset['name']} {dataset['split']}", counted]))
+    return ", ".join(
+        filter(None, [f"{DATASETS.get(dataset['name'], dataset['name'])} {dataset['split']}", counted])
+    )
 
 
 def record_table(records: Sequence[dict]) -> HTML:
