@@ -134,7 +134,13 @@ def photographs_card(record: dict, name: str, digest: str, earlier: list[dict]) 
     hours = sum(run["wall_seconds"] for run in runs) / 3600
     shares = ", ".join(f"{one['share']:.2f} {one['name']}" for one in record["dataset"]["sources"])
     people = {one["name"]: one["persons"] for one in record["dataset"]["sources"]}
-    evaluations = [r for r in records.load(records.ARCHIVE) if r.get("weights", {}).get("sha256") == digest]
+    evaluations = [
+        r
+        for r in records.load(records.ARCHIVE)
+        if r.get("weights", {}).get("sha256") == digest
+        and r["protocol"]["boxes"] == "ground truth"
+        and "runtime" not in r["parameters"]  # evaluations in int8 are on the page of photographs
+    ]
     return f"""# {name}
 
 `{record["model"]}` for real photographs. `posebook predict` uses these weights by default.
