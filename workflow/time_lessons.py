@@ -1,13 +1,16 @@
-"""Measure how long the lessons take: python workflow/time_lessons.py, on an idle machine.
+"""Measure how long the lessons take: python workflow/time_lessons.py [LESSON ...], on an idle machine.
 
 Each lesson of notebooks/learn/course.csv is executed once, one after another. The record `lessons` in
-reports/records has the seconds of each, with the start of its kernel. Archive it with
-`posebook records archive`. The duration is also written into the lesson, as the last sentence of its
-**Requirements.**; a test compares these sentences with the archived record.
+reports/records has the seconds of each, with the start of its kernel. It is written after each lesson: if the
+script is stopped, the same command continues. With names, only these lessons are measured again. Archive the
+record with `posebook records archive`. The duration is also written into the lesson, as the last sentence of
+its **Requirements.**; a test compares these sentences with the archived record.
 """
 
+import json
 import os
 import re
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -40,29 +43,35 @@ def with_sentence(text: str, duration: str) -> str:
     return REQUIREMENTS.sub(lambda match: f"{match[1]}\n{duration}", text, count=1)
 
 
+def measure(lesson: str) -> float:
+    """Execute a lesson in a temporary folder; the seconds that it takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        declared = notebooks.declared_parameters(LEARN / f"{lesson}.ipynb")
+        parameters = {"out_dir": folder} if "out_dir" in declared else {}
+        notebooks.execute(LEARN / f"{lesson}.ipynb", Path(folder, "executed.ipynb"), parameters)
+        return round(time.perf_counter() - start, 1)
+
+
 def main() -> None:
-    run, durations = records.RunMetadata(), {}
-    cores = os.cpu_count() or 1
-    for lesson in lessons():
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            declared = notebooks.declared_parameters(LEARN / f"{lesson}.ipynb")
-            parameters = {"out_dir": folder} if "out_dir" in declared else {}
-            notebooks.execute(LEARN / f"{lesson}.ipynb", Path(folder, "executed.ipynb"), parameters)
-        durations[lesson] = round(time.perf_counter() - start, 1)
-    record = records.build(
-        "lessons",
-        "lessons",
-        run,
-        model=None,
-        dataset={"name": "synthetic", "split": "val"},
-        profile="demo",
-        parameters={"cores": cores},
-        protocol={"metric": "seconds of one execution, with the start of the kernel"},
-        metrics=durations,
-        seed=None,
-    )
-    print(records.write(record))
+    run, cores = records.RunMetadata(), os.cpu_count() or 1
+    path = paths.REPORTS / "records/lessons.json"
+    durations = json.loads(path.read_text())["metrics"] if path.exists() else {}
+    for lesson in sys.argv[1:] or [lesson for lesson in lessons() if lesson not in durations]:
+        durations[lesson] = measure(lesson)
+        record = records.build(
+            "lessons",
+            "lessons",
+            run,
+            model=None,
+            dataset={"name": "synthetic", "split": "val"},
+            profile="demo",
+            parameters={"cores": cores},
+            protocol={"metric": "seconds of one execution, with the start of the kernel"},
+            metrics={lesson: durations[lesson] for lesson in lessons() if lesson in durations},
+            seed=None,
+        )
+        records.write(record, paths.REPORTS)
     for lesson, seconds in durations.items():
         notebook = nbformat.read(LEARN / f"{lesson}.ipynb", as_version=4)
         notebook.cells[0].source = with_sentence(notebook.cells[0].source, sentence(seconds, cores))
