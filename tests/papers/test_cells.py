@@ -82,7 +82,7 @@ def test_accuracies_state_their_data():
     assert list(table["metric"]) == ["PCK@0.2", "AP"]
     assert table.loc[0, ["with flip test", "without"]].tolist() == [0.6, 0.5]
     assert pd.isna(table.loc[1, "with flip test"]) and table.loc[1, "without"] == pytest.approx(0.71234)
-    assert table.loc[0, "measured on"] == "lspet val2017, 6,352 people"
+    assert table.loc[0, "measured on"] == "LSPET val2017, 6,352 people"
 
 
 def test_unknown_table_raises_with_known_ones(tmp_path):

@@ -328,8 +328,7 @@ BLOCKS: dict[str, dict[str, str]] = {
         r"backbone\.patch_embed\.proj": "patches: 16×16 convolution",
         r"backbone\.blocks\.(\d+)": r"attention and MLP #\1",
         r"backbone\.last_norm": "layer norm",
-        r"keypoint_head\.deconv_layers": "head: deconvolutions",
-        r"keypoint_head\.final_layer": "head: 1×1 convolution",
+        r"keypoint_head\.(deconv_layers|final_layer)": r"head: \1",
     },
     "mixste": {
         r"start": "linear",
