@@ -71,7 +71,7 @@ def notebooks() -> list[Path]:
 def with_cell(notebook: nbformat.NotebookNode, address: str) -> nbformat.NotebookNode:
     """The notebook with the current installation cell after its title."""
     cell = nbformat.v4.new_code_cell(CELL.format(address=address), id="colab")
-    cell.metadata = {"jupyter": {"source_hidden": True}, "tags": ["colab"]}
+    cell.metadata = {"tags": ["colab"]}
     others = [other for other in notebook.cells if other["id"] != "colab"]
     notebook.cells = [others[0], cell, *others[1:]]
     return notebook
