@@ -1,14 +1,25 @@
 """What many tests share: the checkout, made-up weights, differences."""
 
+import importlib.util
 import math
 import zlib
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 
 from posebook.paths import ROOT
 
-__all__ = ["ROOT", "drawn", "apart"]
+__all__ = ["ROOT", "load_script", "drawn", "apart"]
+
+
+def load_script(path: Path) -> ModuleType:
+    """Import a script that is not part of the library."""
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    return script
 
 
 def drawn(layout: list) -> dict[str, torch.Tensor]:

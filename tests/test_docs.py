@@ -1,6 +1,5 @@
 """The commands and programs of README.md and docs/ run as they are printed, or say why they are not run."""
 
-import importlib.util
 import json
 import os
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from helpers import ROOT
+from helpers import ROOT, load_script
 from posebook import datasets, models
 from posebook.report import browser
 
@@ -96,9 +95,7 @@ def test_commands_run_as_printed(page, clone, tmp_path):
 
 
 def test_architecture_page_is_up_to_date():
-    specification = importlib.util.spec_from_file_location("architecture", ROOT / "docs" / "architecture.py")
-    architecture = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(architecture)
+    architecture = load_script(ROOT / "docs" / "architecture.py")
     assert (ROOT / "docs" / "architecture.md").read_text() == architecture.page(), "run docs/architecture.py"
 
 

@@ -1,6 +1,5 @@
 """Configuration of continuous integration, pre-commit and packaging agrees with the repository."""
 
-import importlib.util
 import json
 import os
 import re
@@ -10,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from helpers import ROOT
+from helpers import ROOT, load_script
 from posebook.inference import runtimes
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -95,9 +94,7 @@ def test_wheel_names_what_needs_the_repository(wheel):
 
 
 def test_listed_constructions_are_found_with_line_and_advice():
-    specification = importlib.util.spec_from_file_location("check", ROOT / "workflow" / "check_english.py")
-    check = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(check)
+    check = load_script(ROOT / "workflow" / "check_english.py")
     assert check.find("Each joint has one weight.\nRaises Value" + "Error where the file is damaged.") == [
         (2, "ValueError " + "where", "use 'if'")
     ]

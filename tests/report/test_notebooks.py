@@ -2,7 +2,6 @@
 
 import ast
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import sys
 import nbformat
 import pytest
 
-from helpers import ROOT
+from helpers import ROOT, load_script
 
 NOTEBOOKS = sorted(
     path for path in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
@@ -21,9 +20,7 @@ NOTEBOOKS = sorted(
 LEARN = ROOT / "notebooks/learn"
 COURSE = list(csv.DictReader((LEARN / "course.csv").read_text(encoding="utf-8").splitlines()))
 LESSONS = [LEARN / f"{row['lesson']}.ipynb" for row in COURSE]
-SCRIPT = importlib.util.spec_from_file_location("time_lessons", ROOT / "workflow/time_lessons.py")
-time_lessons = importlib.util.module_from_spec(SCRIPT)
-SCRIPT.loader.exec_module(time_lessons)
+time_lessons = load_script(ROOT / "workflow/time_lessons.py")
 LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
