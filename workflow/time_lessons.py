@@ -2,9 +2,10 @@
 
 Each lesson of notebooks/learn/course.csv is executed once, one after another. The record `lessons` in
 reports/records has the seconds of each, with the start of its kernel. It is written after each lesson: if the
-script is stopped, the same command continues. With names, only these lessons are measured again. Archive the
-record with `posebook records archive`. The duration is also written into the lesson, as the last sentence of
-its **Requirements.**; a test compares these sentences with the archived record.
+script is stopped, the same command continues, if code and machine are still the same. With names, only these
+lessons are measured again. Archive the record with `posebook records archive`. The duration is also written
+into the lesson, as the last sentence of its **Requirements.**; a test compares these sentences with the
+archived record.
 """
 
 import json
@@ -56,13 +57,17 @@ def measure(lesson: str) -> float:
 def main() -> None:
     run, cores = records.RunMetadata(), os.cpu_count() or 1
     path = paths.REPORTS / "records/lessons.json"
-    durations = json.loads(path.read_text())["metrics"] if path.exists() else {}
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    if (earlier.get("code"), earlier.get("machine")) != (run.code, records.machine()):
+        earlier = {"metrics": {}, "wall_seconds": 0.0}  # one record, one commit, one machine
+    durations = earlier["metrics"]
     for lesson in sys.argv[1:] or [lesson for lesson in lessons() if lesson not in durations]:
         durations[lesson] = measure(lesson)
         record = records.build(
             "lessons",
             "lessons",
             run,
+            earlier["wall_seconds"],
             model=None,
             dataset={"name": "synthetic", "split": "val"},
             profile="demo",
