@@ -55,6 +55,9 @@ def measure(lesson: str) -> float:
 
 
 def main() -> None:
+    if unknown := sorted(set(sys.argv[1:]) - set(lessons())):
+        print(f"{', '.join(unknown)}: not in {LEARN.name}/course.csv", file=sys.stderr)
+        sys.exit(2)
     run, cores = records.RunMetadata(), os.cpu_count() or 1
     path = paths.REPORTS / "records/lessons.json"
     earlier = json.loads(path.read_text()) if path.exists() else {}
