@@ -79,15 +79,16 @@ def test_code_without_output_makes_one_fold_per_section(tmp_path):
         None,
         ["d = 4"],
     ]
-    for folder in (".", "learn"):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        nbformat.write(new_notebook(cells=cells), tmp_path / folder / "index.ipynb")
-    html.export([tmp_path / "index.ipynb", tmp_path / "learn/index.ipynb"], tmp_path / "html")
-    result, lesson = (
-        BeautifulSoup((tmp_path / "html" / name).read_text(), "html.parser").main
-        for name in ("index.html", "learn/index.html")
+    (tmp_path / "learn").mkdir()
+    names = ("index", "learn/index", "learn/lesson")
+    for name in names:
+        nbformat.write(new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    html.export([tmp_path / f"{name}.ipynb" for name in names], tmp_path / "html")
+    *results, lesson = (
+        BeautifulSoup((tmp_path / "html" / f"{name}.html").read_text(), "html.parser").main for name in names
     )
-    assert [len(fold.select("pre")) for fold in result.select("details")] == [3, 1, 1]
+    for result in results:  # also the index of the lessons
+        assert [len(fold.select("pre")) for fold in result.select("details")] == [3, 1, 1]
     assert not lesson.select("details")  # a lesson shows its code where it stands
     texts = [pre.text.replace("\xa0", " ").strip() for pre in lesson.select("pre")]
     assert texts == ["a = 1", "b = 2", "print(a)", "1", "c = 3", "d = 4"]

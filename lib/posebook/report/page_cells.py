@@ -18,7 +18,8 @@ HIDDEN_TAGS = {"injected-parameters", "papermill-error-cell-tag", "colab"}
 def read_notebook(path: Path, page: Path) -> NotebookNode:
     """A notebook without progress bars, widgets, and cells of papermill or Colab; its code can be folded.
 
-    Lessons keep their code where it stands. The cell in which a notebook stopped keeps its progress.
+    Lessons keep their code where it stands; their index is no lesson. The cell in which a notebook stopped
+    keeps its progress.
     """
     notebook = nbformat.read(path, as_version=4)
     mark_unfinished(notebook)
@@ -29,7 +30,7 @@ def read_notebook(path: Path, page: Path) -> NotebookNode:
             if stopped and cell.execution_count == stopped:
                 cell.outputs = with_progress(cell.outputs)
             cell.outputs = [prefer_svg(output) for output in cell.outputs if is_shown(output)]
-    if page.parent.name != "learn":
+    if page.parent.name != "learn" or page.stem == "index":
         notebook.cells = fold_code(notebook.cells)
     return notebook
 
