@@ -19,7 +19,7 @@ from posebook.inference import output, predict
 from posebook.lifting import predict_3d, synthetic_motion, weights_io
 from posebook.lifting.skeleton import BONES, H36M
 from posebook.models.lapx import HOURGLASS_DEPTH
-from posebook.report.colors import BLUE, GRID, INK, MUTED, ORANGE, TEAL
+from posebook.report.colors import BLUE, BOX_COLORS, GRID, INK, MUTED, ORANGE, TEAL
 from posebook.report.figures_3d import SIDES, upright
 
 # people and motion
@@ -134,11 +134,11 @@ def traced_svg(traced: Sequence[bool]) -> str:
 def marker(boxes: str, x: float, y: float, size: float = 7) -> str:
     """A point whose shape says whose boxes: a circle for ground truth, a square for a detector's."""
     if boxes.startswith("ground"):
-        return f'<circle cx="{x:g}" cy="{y:g}" r="{size:g}" style="fill: {ORANGE}"/>'
-    return (
-        f'<rect x="{x - size:g}" y="{y - size:g}" width="{2 * size:g}" height="{2 * size:g}" '
-        f'style="fill: {BLUE}"/>'
-    )
+        shape, color = f'circle cx="{x:g}" cy="{y:g}" r="{size:g}"', BOX_COLORS["ground truth"]
+    else:
+        side = f'width="{2 * size:g}" height="{2 * size:g}"'
+        shape, color = f'rect x="{x - size:g}" y="{y - size:g}" {side}', BOX_COLORS["detector"]
+    return f'<{shape} style="fill: {color}"/>'
 
 
 def boxes_svg(rows: Sequence[tuple[str, float, str]]) -> str:

@@ -20,7 +20,7 @@ from posebook.lifting.pruning import build_lifter
 from posebook.lifting.skeleton import H36M
 from posebook.papers.cells import load_cells
 from posebook.papers.names import PAPERS
-from posebook.report.colors import BLUE, MUTED, ORANGE, TEAL, VERDICT_COLORS
+from posebook.report.colors import BOX_COLORS, TEAL, VERDICT_COLORS
 from posebook.report.front_page import svg
 
 PAPER_FILE = paths.DATA / "papers.csv"
@@ -140,14 +140,12 @@ def pareto_front(points: pd.DataFrame, cost: str = "GFLOPs") -> pd.DataFrame:
 def pareto_plot(points: pd.DataFrame) -> Axes:
     """AP over GFLOPs (log scale) of `printed_tradeoff`; the shape of a point tells whose boxes were used."""
     figure, ax = plt.subplots(figsize=(10, 5))
-    shapes, colors = {"ground truth": "o", "detector": "s", "not stated": "X"}, [ORANGE, BLUE, MUTED]
-    palette = dict(zip(shapes, colors, strict=True))
-    sns.scatterplot(
-        points, x="GFLOPs", y="AP", style="boxes", hue="boxes", markers=shapes, palette=palette, s=70, ax=ax
-    )
+    shapes = {"ground truth": "o", "detector": "s", "not stated": "X"}
+    style = {"hue": "boxes", "palette": BOX_COLORS, "style": "boxes", "markers": shapes}
+    sns.scatterplot(points, x="GFLOPs", y="AP", s=70, ax=ax, **style)
     for boxes in ("ground truth", "detector"):
         front = pareto_front(points[points["boxes"] == boxes])
-        ax.step(front["GFLOPs"], front["AP"], where="post", color=palette[boxes], lw=1.2, ls="--")
+        ax.step(front["GFLOPs"], front["AP"], where="post", color=BOX_COLORS[boxes], lw=1.2, ls="--")
         for point in front.to_dict("records"):
             name = point["name"].split(",")[0]
             ax.annotate(
