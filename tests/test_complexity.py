@@ -93,17 +93,17 @@ def test_thop_omits_bare_parameters():
     "printed, expected",
     [
         ("0.435", {("fvcore", "rounded")}),
-        ("0.432", {("exact", "rounded"), ("exact", "cut off")}),
-        ("0.44", {("thop", "rounded"), ("mmcv", "rounded"), ("mmcv", "cut off")}),
+        ("0.432", {("exact", "rounded"), ("exact", "truncated")}),
+        ("0.44", {("thop", "rounded"), ("mmcv", "rounded"), ("mmcv", "truncated")}),
         ("0.431", set()),
         (
             "0.430",
             {("fvcore", "rounded"), ("exact", "rounded")}
-            | {(n, "cut off") for n in ("fvcore", "exact", "thop")},
+            | {(n, "truncated") for n in ("fvcore", "exact", "thop")},
         ),
         (
             "0.4",
-            {(n, match) for n in ("exact", "fvcore", "thop", "mmcv") for match in ("rounded", "cut off")},
+            {(n, match) for n in ("exact", "fvcore", "thop", "mmcv") for match in ("rounded", "truncated")},
         ),
         ("1.0", set()),
         ("", set()),

@@ -230,7 +230,7 @@ def in_tool_units(counted: dict, convention: str) -> float:
 
 
 def matching_counters(printed: str, totals: dict[str, float]) -> list[tuple[str, str]]:
-    """Which totals give a printed number: (name, "rounded") and (name, "cut off") pairs, sorted.
+    """Which totals give a printed number: (name, "rounded") and (name, "truncated") pairs, sorted.
 
     The comparison uses the decimals of the printed number. If the last of several decimals is a zero, the
     comparison also runs without it, because a table may pad its numbers.
@@ -243,7 +243,7 @@ def matching_counters(printed: str, totals: dict[str, float]) -> list[tuple[str,
                 matches.add((name, "rounded"))
             # 1e-9 keeps a product such as 0.29 * 100 from ending just below the integer
             if math.floor(total * 10**decimals + 1e-9) == round(float(text) * 10**decimals):
-                matches.add((name, "cut off"))
+                matches.add((name, "truncated"))
     return sorted(matches)
 
 

@@ -41,8 +41,8 @@ def test_every_model_with_printed_size_is_in_table(table):
         ("AMFACPose", "HRNet-W48", "all", "hrnet"),
         ("LAPX", "LAPX", "thop's total", "thop"),
         ("LAPX", "LPN-50, 256×192", "all", "hrnet"),
-        ("LAPX", "LPN-101, 256×192", "all, cut off or thop's total, cut off", "hrnet"),
-        ("LAPX", "HF-HRNet-30, 256×192", "all", "mmcv, cut off"),
+        ("LAPX", "LPN-101, 256×192", "all, truncated or thop's total, truncated", "hrnet"),
+        ("LAPX", "HF-HRNet-30, 256×192", "all", "mmcv, truncated"),
         ("LAPX", "HRFormer-T, 384×288", "all", ""),
     ],
 )

@@ -50,9 +50,9 @@ def test_status_of_each_size_follows_from_the_shown_values():
 def test_own_counter_agrees_and_another_one_is_a_convention():
     for counter, value, status, reason in (
         ("all", 2.3042, AGREES, ""),
-        ("exact", 2.3091, AGREES, "cut off"),
+        ("exact", 2.3091, AGREES, "truncated"),
         ("thop", 2.3042, CONVENTION, "counter thop"),
-        ("mmcv, cut off", 2.3091, CONVENTION, "counter mmcv, cut off"),
+        ("mmcv, truncated", 2.3091, CONVENTION, "counter mmcv, truncated"),
         ("all", 2.3111, CONVENTION, "last zero padded"),
         ("thop", 2.3111, CONVENTION, "counter thop; last zero padded"),
         ("", 2.31, DIFFERS, "+0.01"),

@@ -81,7 +81,7 @@ def paper_counter(line: dict, column: str) -> tuple[str, float, float]:
     column: one of SIZE_COLUMNS. Without such a counter, the text is empty and both results are the exact one.
     """
     by = line["params by" if column == "Params (M)" else "GFLOPs by"]
-    first = by.partition(" or ")[0].removesuffix(", cut off")
+    first = by.partition(" or ")[0].removesuffix(", truncated")
     exact = line["params" if column == "Params (M)" else "exact"]
     names = {title: name for name, title in PARAMS.items()}
     return by, line[names.get(first, first)] if by else exact, exact
@@ -127,7 +127,7 @@ def _matching_counters(table: pd.DataFrame, column: str, counters: dict[str, str
         most = max((frequency[system, match] for match in found), default=0)
         best = [match for match in found if frequency[system, match] == most]
         rounded = [name for name, operation in best if operation == "rounded"]
-        truncated = [f"{name}, cut off" for name, operation in best if operation == "cut off"]
+        truncated = [f"{name}, truncated" for name, operation in best if operation == "truncated"]
         texts.append("all" if "all" in rounded else " or ".join(rounded or truncated))
     return texts
 

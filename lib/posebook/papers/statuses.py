@@ -43,7 +43,7 @@ def size_status(printed: str, value: float, counter: str) -> dict[str, str]:
     rounded = format_like(value, printed) == printed
     truncated = math.floor(value * scale + 1e-9) == round(float(printed) * scale)
     if own and (rounded or truncated):
-        return {"status": AGREES, "reason": "" if rounded else "cut off"}
+        return {"status": AGREES, "reason": "" if rounded else "truncated"}
     notes = [] if own else [f"counter {counter}"]
     return _by("; ".join(notes if rounded or truncated else [*notes, "last zero padded"]))
 

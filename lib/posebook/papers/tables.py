@@ -162,7 +162,7 @@ def _size_cell(cell: dict, line: dict) -> dict[str, str]:
     printed, (counter, value, exact) = cell["value"], paper_counter(line, cell["column"])
     fitted = {"fitted": "yes"} if cell["model"] in FITTED else {}
     # a truncated value needs its further digits
-    text = f"{value:.4f}" if counter.endswith("cut off") else format_like(value, printed)
+    text = f"{value:.4f}" if counter.endswith("truncated") else format_like(value, printed)
     more = {"counter": counter, "exact": f"{exact:.4f}", "where": SIZE_COLUMNS[cell["column"]]}
     return {"measured": text} | size_status(printed, value, counter) | more | fitted
 
