@@ -274,14 +274,16 @@ def draw_model(name: str, **options: Any) -> Figure:
 def layer_table(model: models.PoseModel, depth: int = 3) -> pd.DataFrame:
     """The layers of a model by torchinfo, down to `depth`: layer, type, output (without batch), parameters.
 
-    Layers without parameters are left out, and so is a layer's second call.
+    A layer has the name of its module, for example head.gau. Layers without parameters are left out, and so
+    is a layer's second call.
     """
     device = next(model.parameters()).device
     size: Any = model.input_size
+    names = {id(module): name for name, module in model.named_modules()}
     summary = torchinfo.summary(model, (1, 3, *size), device=device, mode="eval", depth=depth, verbose=0)
     rows = [
         {
-            "layer": "\xa0\xa0\xa0" * (layer.depth - 1) + layer.var_name,  # spaces that HTML keeps
+            "layer": names[layer.layer_id],
             "type": layer.class_name,
             "output": "×".join(map(str, layer.output_size[1:])),
             "parameters": layer.num_params,
