@@ -14,7 +14,7 @@ MISTAKES = [  # lesson, a part of its solution, the wrong part, words of the mes
     ("build_starnet_pose", "gate_h * gate_w", "gate_h", "a quarter of the input"),
     ("build_starnet_pose", "nn.init.zeros_(parameter)", "pass", "both gates must be 0.5"),
     ("build_starnet_pose", "x.mean(", "x.amax(", "maximum, not the mean"),
-    ("build_starnet_pose", "self.bn(self.conv_reduce(u))", "self.conv_reduce(u)", "batch norm is missing"),
+    ("build_starnet_pose", "self.bn(self.conv_reduce(u))", "self.conv_reduce(u)", "norm is not applied"),
     ("build_starnet_pose", "torch.relu(", "(", "the output differs"),
     ("build_starnet_pose", "columns.transpose(2, 3)]", "columns]", "RuntimeError"),
     ("build_a_lifter", "predicted - predicted.mean(-2, keepdim=True)", "predicted", "subtract the centers"),
