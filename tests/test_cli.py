@@ -30,7 +30,7 @@ def test_help_shows_options_defaults_and_an_example(command, capsys):
     with pytest.raises(SystemExit) as exit_info:
         cli.main([command, "--help"])
     text = capsys.readouterr().out
-    assert exit_info.value.code == 0 and f"posebook {command} {cli.COMMANDS[command].example}" in text
+    assert exit_info.value.code == 0 and f"posebook {command} {cli.EXAMPLES[command]}" in text
     assert "--debug" in text and "None" not in text
     if command in ("train", "evaluate", "predict", "lift", "export", "benchmark"):
         assert "(default: cpu)" in text
@@ -39,8 +39,9 @@ def test_help_shows_options_defaults_and_an_example(command, capsys):
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_example_can_be_parsed(command, monkeypatch):
     calls = []
-    monkeypatch.setitem(cli.COMMANDS, command, cli.COMMANDS[command]._replace(run=calls.append))
-    cli.main([command, *(word.strip("'") for word in cli.COMMANDS[command].example.split())])
+    add_options, _, summary = cli.COMMANDS[command]
+    monkeypatch.setitem(cli.COMMANDS, command, (add_options, calls.append, summary))
+    cli.main([command, *(word.strip("'") for word in cli.EXAMPLES[command].split())])
     assert len(calls) == 1 and calls[0].command == command
 
 
