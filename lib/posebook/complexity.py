@@ -22,7 +22,6 @@ torchstat  the copy in Lite-HRNet: similar to mmcv, but counts a module that run
 
 import functools
 import hashlib
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -227,24 +226,6 @@ def shapes(model: nn.Module, names: list[str]) -> dict[str, tuple[int, ...]]:
 def in_tool_units(counted: dict, convention: str) -> float:
     """The multiply-adds from `count` in giga, in the unit of the convention's tool."""
     return counted["macs"][convention] / UNITS[convention]
-
-
-def matching_counters(printed: str, totals: dict[str, float]) -> list[tuple[str, str]]:
-    """Which totals give a printed number: (name, "rounded") and (name, "cut off") pairs, sorted.
-
-    The comparison uses the decimals of the printed number. If the last of several decimals is a zero, the
-    comparison also runs without it, because a table may pad its numbers.
-    """
-    matches, padded = set(), len(printed.partition(".")[2]) > 1 and printed.endswith("0")
-    for text in {printed, printed[:-1]} if padded else {printed} - {""}:
-        decimals = len(text.partition(".")[2])
-        for name, total in totals.items():
-            if f"{total:.{decimals}f}" == f"{float(text):.{decimals}f}":
-                matches.add((name, "rounded"))
-            # 1e-9 keeps a product such as 0.29 * 100 from ending just below the integer
-            if math.floor(total * 10**decimals + 1e-9) == round(float(text) * 10**decimals):
-                matches.add((name, "cut off"))
-    return sorted(matches)
 
 
 @functools.cache
