@@ -325,11 +325,6 @@ def match_findings(paper: str, findings: Mapping[str, Finding]) -> list[tuple[Cl
     return [(claim, findings[name]) for name, claim in claims.items()]
 
 
-def tally(counts: Mapping[str, int]) -> list[str]:
-    """The number of claims with each verdict in words: '8 reproduced', '2 self-consistent', ..."""
-    return [f"{number} {verdict}" for verdict, number in counts.items()]
-
-
 def audit_record(paper: str, findings: Mapping[str, Finding], name: str) -> dict[str, Any]:
     """The fields of an audit page's record: the count of each verdict, and every finding in their order."""
     match_findings(paper, findings)

@@ -52,17 +52,16 @@ def forward_passes(cell: dict) -> int:
 
 
 def find_rows(
-    records: Iterable[dict], model: str, size: tuple[int, int], form: str, device: str = ""
+    records: Iterable[dict], model: str, size: tuple[int, int], form: str
 ) -> list[tuple[dict, dict]]:
     """The benchmark records and their timed rows of one model in one runtime at batch size 1, the best first.
 
-    device: the start of the device's name. Best: choice 1 of the module's docstring. Rows with other outputs
-    than the model's are included.
+    Best: choice 1 of the module's docstring. Rows with other outputs than the model's are included.
     """
     found = [
         (record, row)
         for record in records
-        if record["kind"] == "benchmark" and record["machine"]["device"].startswith(device)
+        if record["kind"] == "benchmark"
         for row in record["metrics"]
         if (row["model"], tuple(row["input_size"]), row["batch"], row["form"]) == (model, size, 1, form)
         if "latency_ms" in row

@@ -335,17 +335,14 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
             flipped, unflipped = {}, record["metrics"]
         lines.append(
             {
-                "record": record["name"],
                 "model": display_name_or_same(record["model"]),
                 "measured on": f"{name} {data['split']}, {data['persons']:,} people",
-                "boxes": protocol["boxes"],
                 "input": display_size(protocol["input_size"]),
                 "metric": metric,
                 "with flip test": flipped.get(metric),
                 "without": unflipped.get(metric),
                 "profile": record["profile"],
                 "seed": record["seed"],
-                "where": where_measured(record),
             }
         )
     return pd.DataFrame(lines)
