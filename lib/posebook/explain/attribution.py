@@ -49,17 +49,6 @@ BETA = 10.0  # inverse temperature of the distributions, as in the loss
 PARTS = ("background", "head", "trunk", "left arm", "right arm", "left leg", "right leg")
 
 
-def bins_at(points: Tensor, input_size: tuple[int, int], bins_per_pixel: float = 2.0) -> Tensor:
-    """The x and y bins (or heatmap cells) of points (..., 2), given as (x, y) in pixels of the input (H, W).
-
-    bins_per_pixel: SimCC's split ratio, or 1 / stride of a heatmap. A point outside of the input gets the
-    bins at the border.
-    """
-    last = [round(length * bins_per_pixel) - 1 for length in (input_size[1], input_size[0])]
-    bins = (points * bins_per_pixel).round().long()
-    return bins.clamp(min=torch.zeros_like(bins), max=torch.tensor(last, device=bins.device))  # (..., 2)
-
-
 def log_prob_at(output: SimCC | list[Tensor], bins: Tensor) -> Tensor:
     """Log-probability (B, K) of each joint at the given bins (B, K, 2), as (x, y).
 
@@ -104,8 +93,13 @@ class JointTarget(nn.Module):
         return (output.x if isinstance(output, SimCC) else output[-1]).shape[-1] / width
 
     def bins(self, points: Tensor) -> Tensor:
-        """The bins or cells of this model for points (..., 2) in pixels of the input."""
-        return bins_at(points, self.model.input_size, self.bins_per_pixel)
+        """The x and y bins (or heatmap cells) of points (..., 2), given as (x, y) in pixels of the input.
+
+        A point outside of the input gets the bins at the border.
+        """
+        last = [round(length * self.bins_per_pixel) - 1 for length in reversed(self.model.input_size)]
+        bins = (points * self.bins_per_pixel).round().long()
+        return bins.clamp(min=torch.zeros_like(bins), max=torch.tensor(last, device=bins.device))  # (..., 2)
 
 
 def marginals(output: SimCC | list[Tensor]) -> tuple[Tensor, Tensor]:
