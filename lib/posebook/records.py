@@ -112,11 +112,9 @@ def build(
 ) -> dict:
     """Build a record from the fields of the measurement and those of `RunMetadata.stamp`.
 
-    earlier_seconds: duration before the run was resumed. Raises ValueError if a field of FIELDS is missing.
+    earlier_seconds: duration before the run was resumed.
     """
-    record = {"kind": kind, "name": name, **fields, **metadata.stamp(earlier_seconds)}
-    check_fields(record)
-    return record
+    return {"kind": kind, "name": name, **fields, **metadata.stamp(earlier_seconds)}
 
 
 def weights_facts(path: Path, digest: str, initialization: str, trained_on: str) -> dict:
@@ -129,15 +127,10 @@ def weights_facts(path: Path, digest: str, initialization: str, trained_on: str)
     }
 
 
-def check_fields(record: dict) -> None:
-    """Raise ValueError if a record lacks one of FIELDS."""
-    if missing := FIELDS - record.keys():
-        raise ValueError(f"a record needs {', '.join(sorted(missing))}")
-
-
 def write(record: dict, out_dir: str | Path = "reports") -> Path:
     """Write a record to OUT_DIR/records/NAME.json. Raises ValueError if a field of FIELDS is missing."""
-    check_fields(record)
+    if missing := FIELDS - record.keys():
+        raise ValueError(f"a record needs {', '.join(sorted(missing))}")
     folder = Path(out_dir) / "records"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record['name']}.json"
