@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from posebook.report import figures
@@ -221,7 +220,10 @@ def differences_by_size(rows: pd.DataFrame, label: str) -> Figure:
         for shift, (color, (joints, part)) in enumerate(
             zip(PALETTE, rows[rows["square"] == kind].groupby("joints", sort=False), strict=False)
         ):
-            _intervals(ax, part["side"] + 0.012 * shift, part, color, joints)
+            x, y = part["side"] + 0.012 * shift, part["difference"]
+            ax.errorbar(
+                x, y, [y - part["low"], part["high"] - y], fmt="o", ms=5, capsize=3, color=color, label=joints
+            )
         ax.axhline(0, color=INK, linewidth=0.9)
         ax.set(title=f"square: {kind}", xlabel="side of the square / crop height")
     axes[0, 0].set_ylabel(label)
@@ -254,12 +256,6 @@ def accuracy_over_time(points: pd.DataFrame) -> Figure:
     ax.margins(0.1)  # before the limits, which would otherwise cut off the highest dot
     ax.set(xlabel="ms from crop to keypoints", ylabel="AP", xlim=(0, None), ylim=(0, None))
     return figure
-
-
-def _intervals(ax: Axes, x: pd.Series, rows: pd.DataFrame, color: str, label: str) -> None:
-    """Points with error bars from the columns difference, low and high."""
-    below, above = rows["difference"] - rows["low"], rows["high"] - rows["difference"]
-    ax.errorbar(x, rows["difference"], [below, above], fmt="o", ms=5, capsize=3, color=color, label=label)
 
 
 def _words(name: object) -> str:
