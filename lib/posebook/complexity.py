@@ -22,7 +22,8 @@ torchstat  the copy in Lite-HRNet: similar to mmcv, but counts a module that run
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,17 +172,24 @@ def run_on_meta(model: nn.Module, *inputs: Tensor) -> None:
         model.train(training)
 
 
-def record_calls(
-    model: nn.Module, modules: Iterable[nn.Module], *input_shapes: tuple[int, ...]
-) -> list[tuple[nn.Module, tuple, Any]]:
-    """Every call of these submodules as (module, inputs, output), in order, of `run_on_meta`."""
+@contextmanager
+def recorded_calls(modules: Iterable[nn.Module]) -> Iterator[list[tuple[nn.Module, tuple, Any]]]:
+    """A list of every call of these modules in the block, in order: (module, inputs, output)."""
     calls: list[tuple[nn.Module, tuple, Any]] = []
     hooks = [module.register_forward_hook(lambda *call: calls.append(call)) for module in modules]
     try:
-        run_on_meta(model, *(torch.empty(shape, device="meta") for shape in input_shapes))
+        yield calls
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def record_calls(
+    model: nn.Module, modules: Iterable[nn.Module], *input_shapes: tuple[int, ...]
+) -> list[tuple[nn.Module, tuple, Any]]:
+    """`recorded_calls` of these submodules in `run_on_meta`."""
+    with recorded_calls(modules) as calls:
+        run_on_meta(model, *(torch.empty(shape, device="meta") for shape in input_shapes))
     return calls
 
 

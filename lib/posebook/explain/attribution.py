@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
+from posebook.complexity import recorded_calls
 from posebook.models.layers import PoseModel
 from posebook.models.transformer import Attention
 from posebook.skeletons import Skeleton, side
@@ -142,20 +143,10 @@ def capture_activations(
 
     Puts the model into eval mode. Raises ValueError, with close matches, for an unknown layer.
     """
-    activations = {}
-    modules = {layer: find_layer(model, layer) for layer in layers}
-    hooks = [
-        module.register_forward_hook(
-            lambda _, inputs, output, layer=layer: activations.update({layer: (inputs[0], output)})
-        )
-        for layer, module in modules.items()
-    ]
-    try:
+    names = {find_layer(model, layer): layer for layer in layers}
+    with recorded_calls(names) as calls:
         model.eval()(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return activations
+    return {names[module]: (inputs[0], output) for module, inputs, output in calls}
 
 
 def retry_on_oom(call: Callable[[int], Any], batch_size: int) -> Any:
