@@ -73,23 +73,11 @@ def metric_by_group(groups: pd.DataFrame, metric: str) -> Figure:
     groups: indexed by the name of the group, with the columns `metric`, low, high and people.
     """
     figure, ax = plt.subplots(figsize=(6.4, 3.0))
-    points = groups.rename_axis("group").reset_index()
-    points = points.melt("group", [metric, "low", "high"])  # three rows for each group
-    sns.pointplot(
-        points,
-        x="group",
-        y="value",
-        estimator="median",  # the metric lies between both ends of its interval
-        errorbar=lambda values: (values.min(), values.max()),
-        linestyle="none",
-        color=TEAL,
-        capsize=0.12,
-        ax=ax,
-    )
-    ax.set_xticks(
-        range(len(groups)), [f"{name}\n{n:,} people" for name, n in groups["people"].items()], fontsize=8.5
-    )
-    for place, value in enumerate(groups[metric]):
+    values, places = groups[metric], range(len(groups))
+    ends = values - groups["low"], groups["high"] - values
+    ax.errorbar(places, values, ends, fmt="o", ms=9, lw=3, color=TEAL, capsize=9, capthick=3)
+    ax.set_xticks(places, [f"{name}\n{n:,} people" for name, n in groups["people"].items()], fontsize=8.5)
+    for place, value in enumerate(values):
         ax.annotate(f"{value:.3f}", (place, value), (9, 0), textcoords="offset points", va="center")
     ax.set(xlabel="", ylabel=metric, ylim=(0, None))
     ax.grid(axis="x", visible=False)
