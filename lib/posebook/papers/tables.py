@@ -32,7 +32,6 @@ import torch
 from torch import nn
 
 from posebook import models
-from posebook.benchmark.rows import is_quiet
 from posebook.evaluation import bootstrap, metrics, predictions
 from posebook.lifting.models import LIFTERS
 from posebook.models.layers import CoordinateAttention, PoseModel
@@ -46,9 +45,9 @@ from posebook.papers.cells import (
     parse_size,
     where_measured,
 )
-from posebook.papers.commands import BENCHMARK_COMMAND, measuring_command, training_cost
+from posebook.papers.commands import measuring_command, training_cost
 from posebook.papers.matching import config_key, matches, metric_value
-from posebook.papers.names import DATASETS, display_name, display_name_or_same, display_size
+from posebook.papers.names import DATASETS, display_name_or_same, display_size
 from posebook.papers.size_trace import KEYS, paper_counter, traced_sizes
 
 # The columns that build_table adds to the printed ones.
@@ -132,7 +131,7 @@ def _measure_cell(cell: dict, records: list[dict], sizes: dict[tuple[str, ...], 
     if cell["model"] in LIFTERS:
         return _lifter_cell(cell, records)
     if speeds.quantity(cell):
-        return _speed_cell(cell, records)
+        return speeds.measure_cell(cell, records)
     if cell["model"] not in models.names():
         return {"status": statuses.PUBLISHED, "reason": "posebook does not build this model"}
     size = parse_size(cell["input_size"])
@@ -186,28 +185,6 @@ def _spread(values: Collection[float], printed: str) -> dict[str, str]:
     if len(values) < 2:
         return {}
     return {"spread": f"± {format_like(statistics.stdev(values), printed)}, {len(values)} runs"}
-
-
-def _speed_cell(cell: dict, records: list[dict]) -> dict[str, str]:
-    """`_measure_cell` for a speed or the memory (posebook.papers.speeds)."""
-    result = speeds.measure_cell(cell, records)
-    if "value" not in result:
-        if result["can_measure"]:
-            return {"status": statuses.NOT_RUN, "command": BENCHMARK_COMMAND, "reason": result["why"]}
-        return {"status": statuses.PUBLISHED, "reason": result["why"]}
-    row, latency = result["row"], result["row"]["latency_ms"]
-    spread = f"median, 10th to 90th percentile {latency['p10']:.2f} to {latency['p90']:.2f} ms"
-    where = f"{display_name(cell['model'])} on {where_measured(result['record'])}: {row['form']}, "
-    where += f"{row['threads']} threads, "
-    where += "resident memory" if speeds.quantity(cell) == "RAM (MB)" else spread
-    where += ", two forward passes" * (result["forwards"] == 2)
-    where += ", not from a quiet measurement" * (not is_quiet(row))
-    device = result["record"]["machine"]["device"]
-    printed_on = cell["column"].partition(", ")[2] or cell["setting"].partition(",")[0]
-    status = {"status": statuses.ELSEWHERE}
-    if printed_on and printed_on in device:
-        status = statuses.accuracy_status(cell["value"], float(result["value"]))
-    return {"measured": result["value"], "device": device, "where": where} | status
 
 
 def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
