@@ -67,6 +67,28 @@ def test_target_of_a_heatmap_model_is_the_value_of_its_cell(lapx, images):
     assert values.tolist() == [maps[i, joint, y, x].item() for i, (x, y) in enumerate(CELLS.tolist())]
 
 
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_coordinate_of_a_heatmap_model_is_its_soft_argmax(lapx, images, axis):
+    joint = lapx.skeleton.keypoints.index("nose")
+    with torch.no_grad():
+        target = attribution.JointTarget(lapx, "nose", quantity=axis)
+        values, maps = target(images, CELLS), lapx(images)[-1]
+    for i in range(2):
+        powers = np.exp(10 * maps[i, joint].double().numpy())  # (h, w)
+        rows, columns = np.indices(powers.shape)
+        by_hand = 4 * (powers * {"x": columns, "y": rows}[axis]).sum() / powers.sum()
+        assert values[i].item() == pytest.approx(by_hand, abs=1e-3)
+
+
+def test_log_probabilities_of_both_axes_sum_to_that_of_the_location(model, images):
+    with torch.no_grad():
+        location, x, y = (
+            attribution.JointTarget(model, "nose", quantity=quantity)(images, BINS)
+            for quantity in ("location", "x", "y")
+        )
+    torch.testing.assert_close(x + y, location)
+
+
 @pytest.mark.parametrize(("fixture", "expected"), [("model", [63, 20]), ("lapx", [8, 2])])
 def test_bins_follow_the_output_size_of_the_model(request, fixture, expected):
     target = attribution.JointTarget(request.getfixturevalue(fixture), "nose")

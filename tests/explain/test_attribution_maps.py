@@ -159,6 +159,8 @@ def test_unknown_names_suggest_close_matches(model, images):
         attribution.grad_cam(attribution.JointTarget(model, "nose"), images, BINS, layer="backbone.stage.3")
     with pytest.raises(ValueError, match=r"joint of coco 'left_wirst'.*left_wrist"):
         attribution.JointTarget(model, "left_wirst")
+    with pytest.raises(ValueError, match=r"quantity 'locaton'.*location"):
+        attribution.JointTarget(model, "nose", quantity="locaton")
 
 
 def test_model_without_default_layer_is_an_error():

@@ -19,7 +19,7 @@ class SumOfRegion(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.gain = nn.Parameter(torch.tensor(0.001))
+        self.gain = nn.Parameter(torch.tensor(0.01))
 
     def forward(self, images):
         logit = self.gain * images[:, :, 17:24, 6:13].sum((1, 2, 3))  # (B,)
@@ -30,7 +30,7 @@ class SumOfRegion(nn.Module):
 @pytest.fixture(scope="module")
 def case():
     """A target, two images, their bins, and the correct map: the contribution of each pixel."""
-    target = attribution.JointTarget(SumOfRegion(), "nose")
+    target = attribution.JointTarget(SumOfRegion(), "nose", beta=1.0)
     images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0)) + 0.5
     bins = torch.tensor([[18, 40]]).expand(2, 2)
     correct = torch.zeros(2, *SIZE)

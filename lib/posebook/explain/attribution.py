@@ -7,10 +7,11 @@ NeurIPS 2018, section 3. All but the last use captum's code. explain/faithfulnes
 
 1. The target of a SimCC model is the log-probability of one x bin plus that of one y bin. This is the
    log-probability that the joint is at this location, because SimCC's axes are independent given the image.
-   The target of a heatmap model is the value of the heatmap at one cell. The location is chosen beforehand
-   and stays fixed while the input changes; with an argmax in the target, each step could explain a different
-   location.
-2. The probabilities are those of the loss, a softmax with inverse temperature BETA.
+   The target of a heatmap model is the value of the heatmap at one cell, and its coordinates are the
+   soft-argmax. The location is chosen beforehand and stays fixed while the input changes; with an argmax in
+   the target, each step could explain a different location.
+2. The probabilities are those of the loss, a softmax with inverse temperature beta = 10, also for the
+   soft-argmax.
 3. The baseline is zero in normalized space, the mean image color. With a black baseline, black pixels (black
    trousers, for example) could not receive any attribution.
 4. All downsampling layers are convolutions centered on pixel 0, so cell i of a layer with stride s is
@@ -46,44 +47,55 @@ LAYERS = {
     "LAPX": "backbone_attention.2",
     "ViTPose": "backbone",
 }
-BETA = 10.0  # inverse temperature of the distributions, as in the loss
 PARTS = ("background", "head", "trunk", "left arm", "right arm", "left leg", "right leg")
 
 
-def log_prob_at(output: SimCC | list[Tensor], bins: Tensor) -> Tensor:
-    """Log-probability (B, K) of each joint at the given bins (B, K, 2), as (x, y).
+def log_prob_at(output: SimCC | list[Tensor], bins: Tensor, beta: float = 10.0, axes: str = "xy") -> Tensor:
+    """Log-probability (B, K) of each joint at the given bins (B, K, 2), as (x, y), summed over `axes`.
 
-    For heatmaps, the value of the last stage's heatmap at the given cell.
+    For heatmaps, the value of the last stage's heatmap at the given cell, without `beta` and `axes`.
     """
     if isinstance(output, SimCC):
-        x, y = (
-            torch.log_softmax(BETA * logits, -1).gather(2, bins[..., axis, None])[..., 0]
-            for axis, logits in enumerate(output)
-        )  # (B, K) each
-        return x + y
+        log_probs = [
+            torch.log_softmax(beta * getattr(output, axis), -1).gather(2, bins[..., "xy".index(axis), None])
+            for axis in axes
+        ]  # (B, K, 1) each
+        return torch.cat(log_probs, 2).sum(2)  # (B, K)
     cells = bins[..., 1] * output[-1].shape[-1] + bins[..., 0]  # (B, K), row-major
     return output[-1].flatten(2).gather(2, cells[..., None])[..., 0]
 
 
 class JointTarget(nn.Module):
-    """The scalar that is explained: `log_prob_at` the given location, for one joint of each image.
+    """The scalar that is explained: one number for each image, for one joint.
 
     model: put into eval mode, because the points of an integration path must not share batch statistics.
-    joint: its name. Raises ValueError, with close matches, for an unknown joint.
+    joint: its name. quantity: 'location' is the log-probability of the given bins (SimCC) or the heatmap
+    value at the given cell; 'x' or 'y' is the log-probability of the bin of this axis (SimCC) or the
+    soft-argmax coordinate in input pixels (heatmaps). Raises ValueError, with close matches, for an unknown
+    joint or quantity.
     """
 
-    def __init__(self, model: PoseModel, joint: str):
+    def __init__(self, model: PoseModel, joint: str, beta: float = 10.0, quantity: str = "location"):
         super().__init__()
         if joint not in model.skeleton.keypoints:
             raise unknown_name_error(joint, model.skeleton.keypoints, f"joint of {model.skeleton.name}")
+        if quantity not in ("location", "x", "y"):
+            raise unknown_name_error(quantity, ("location", "x", "y"), "quantity")
         self.model, self.joint = model.eval(), model.skeleton.keypoints.index(joint)
+        self.beta, self.quantity = beta, quantity
 
     def forward(self, images: Tensor, bins: Tensor) -> Tensor:
         """Numbers (B,) for normalized images (B, 3, H, W) and bins or cells (B, 2) as (x, y)."""
         output, joint = self.model(images), slice(self.joint, self.joint + 1)
         is_simcc = isinstance(output, SimCC)
         output = SimCC(*(logits[:, joint] for logits in output)) if is_simcc else [output[-1][:, joint]]
-        return log_prob_at(output, bins[:, None])[:, 0]
+        if is_simcc or self.quantity == "location":
+            axes = "xy" if self.quantity == "location" else self.quantity
+            return log_prob_at(output, bins[:, None], self.beta, axes)[:, 0]
+        probabilities = marginals(output, self.beta)["xy".index(self.quantity)][:, 0]  # (B, w) or (B, h)
+        cells = torch.arange(probabilities.shape[1], device=images.device, dtype=probabilities.dtype)
+        stride = images.shape[-1] // output[0].shape[-1]
+        return probabilities @ cells * stride  # (B,)
 
     @functools.cached_property
     def bins_per_pixel(self) -> float:
@@ -103,20 +115,20 @@ class JointTarget(nn.Module):
         return bins.clamp(min=torch.zeros_like(bins), max=torch.tensor(last, device=bins.device))  # (..., 2)
 
 
-def marginals(output: SimCC | list[Tensor]) -> tuple[Tensor, Tensor]:
+def marginals(output: SimCC | list[Tensor], beta: float = 10.0) -> tuple[Tensor, Tensor]:
     """Probability of each joint over columns (B, K, Wx) and over rows (B, K, Wy).
 
     For heatmaps, the softmax over the cells of the last stage, summed along each axis.
     """
     if isinstance(output, SimCC):
-        return torch.softmax(BETA * output.x, -1), torch.softmax(BETA * output.y, -1)
-    maps = torch.softmax(BETA * output[-1].flatten(2), -1).view_as(output[-1])  # (B, K, h, w)
+        return torch.softmax(beta * output.x, -1), torch.softmax(beta * output.y, -1)
+    maps = torch.softmax(beta * output[-1].flatten(2), -1).view_as(output[-1])  # (B, K, h, w)
     return maps.sum(2), maps.sum(3)  # (B, K, w), (B, K, h)
 
 
-def entropy(output: SimCC | list[Tensor]) -> Tensor:
+def entropy(output: SimCC | list[Tensor], beta: float = 10.0) -> Tensor:
     """Entropy (B, K) of both `marginals`, divided by that of uniform ones: 0 (certain) to 1 (unknown)."""
-    columns, rows = marginals(output)
+    columns, rows = marginals(output, beta)
     total = torch.special.entr(columns).sum(-1) + torch.special.entr(rows).sum(-1)  # (B, K)
     return total / (np.log(columns.shape[-1]) + np.log(rows.shape[-1]))
 

@@ -28,7 +28,6 @@ import torch
 from posebook import transforms
 from posebook.codecs import SimCC
 from posebook.evaluation import metrics
-from posebook.explain import attribution
 from posebook.inference import export, predict
 from posebook.models.layers import PoseModel
 
@@ -38,6 +37,7 @@ SHA512 = (
 )
 SCRIPT, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"  # its build for CPUs only
 JAVASCRIPT = Path(__file__).with_name("template") / "browser_demo.js"
+BETA = 10.0  # inverse temperature of the distributions, as in the loss
 
 
 def load_runtime(folder: str | Path) -> tuple[str, bytes]:
@@ -116,7 +116,7 @@ def page(model: PoseModel, image: np.ndarray, folder: str | Path) -> str:
         "padding": transforms.PADDING,
         "mean": transforms.MEAN,
         "std": transforms.STD,
-        "beta": attribution.BETA,
+        "beta": BETA,
         "threshold": metrics.JOINT_THRESHOLD,
         "joints": joints,
         "limbs": skeleton.limbs,
