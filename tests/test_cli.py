@@ -30,7 +30,7 @@ def test_help_shows_options_defaults_and_an_example(command, capsys):
     with pytest.raises(SystemExit) as exit_info:
         cli.main([command, "--help"])
     text = capsys.readouterr().out
-    assert exit_info.value.code == 0 and f"posebook {command} {cli.COMMANDS[command].example}" in text
+    assert exit_info.value.code == 0 and f"posebook {command} {cli.EXAMPLES[command]}" in text
     assert "--debug" in text and "None" not in text
     if command in ("train", "evaluate", "predict", "lift", "export", "benchmark"):
         assert "(default: cpu)" in text
@@ -39,8 +39,9 @@ def test_help_shows_options_defaults_and_an_example(command, capsys):
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_example_can_be_parsed(command, monkeypatch):
     calls = []
-    monkeypatch.setitem(cli.COMMANDS, command, cli.COMMANDS[command]._replace(run=calls.append))
-    cli.main([command, *(word.strip("'") for word in cli.COMMANDS[command].example.split())])
+    add_options, _, summary = cli.COMMANDS[command]
+    monkeypatch.setitem(cli.COMMANDS, command, (add_options, calls.append, summary))
+    cli.main([command, *(word.strip("'") for word in cli.EXAMPLES[command].split())])
     assert len(calls) == 1 and calls[0].command == command
 
 
@@ -83,6 +84,18 @@ def test_predict_fails_without_a_readable_image(capsys, tmp_path):
 def test_errors_are_one_line(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("POSEBOOK_DATA", str(tmp_path))
     assert message in run_failing(capsys, *words)
+
+
+def test_missing_permission_is_one_line(monkeypatch, capsys):
+    def refuse(args):
+        raise PermissionError(13, "Permission denied", "/reports")
+
+    options, _, summary = cli.COMMANDS["models"]
+    monkeypatch.setitem(cli.COMMANDS, "models", (options, refuse, summary))  # root may write anywhere
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["models"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: [Errno 13] Permission denied: '/reports'\n"
 
 
 def test_debug_shows_the_traceback():

@@ -89,31 +89,6 @@ def test_thop_omits_bare_parameters():
     assert counted["params"] - counted["thop_params"] == bare
 
 
-@pytest.mark.parametrize(
-    "printed, expected",
-    [
-        ("0.435", {("fvcore", "rounded")}),
-        ("0.432", {("exact", "rounded"), ("exact", "truncated")}),
-        ("0.44", {("thop", "rounded"), ("mmcv", "rounded"), ("mmcv", "truncated")}),
-        ("0.431", set()),
-        (
-            "0.430",
-            {("fvcore", "rounded"), ("exact", "rounded")}
-            | {(n, "truncated") for n in ("fvcore", "exact", "thop")},
-        ),
-        (
-            "0.4",
-            {(n, match) for n in ("exact", "fvcore", "thop", "mmcv") for match in ("rounded", "truncated")},
-        ),
-        ("1.0", set()),
-        ("", set()),
-    ],
-)
-def test_matching_counters_of_a_printed_number(printed, expected):
-    totals = {"exact": 0.4323, "fvcore": 0.4349, "thop": 0.4374, "mmcv": 0.4416}
-    assert set(complexity.matching_counters(printed, totals)) == expected
-
-
 def test_output_shapes_of_named_submodules():
     model = models.build("starnet-pose-t", input_size=(64, 96))
     shapes = complexity.shapes(model, ["backbone.stem", "backbone.stages.3", "head.cls_y"])

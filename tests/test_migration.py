@@ -78,7 +78,7 @@ def test_a_missing_field_is_an_error_and_not_equal_to_everything():
 
 def test_a_newer_schema_is_refused(archived, tmp_path):
     (tmp_path / "new.json").write_text(json.dumps(archived[0] | {"schema": migration.SCHEMA + 1}))
-    with pytest.raises(ValueError, match="new.json: schema 3 is newer than this posebook"):
+    with pytest.raises(ValueError, match="new.json cannot be read as a record: schema 3 is newer than this"):
         records.load(tmp_path)
 
 

@@ -38,10 +38,10 @@ def test_a_record_without_its_fields_is_refused(tmp_path):
 
 def test_a_file_that_is_no_record_is_named(tmp_path):
     (tmp_path / "torn.json").write_text('{"kind": "train", ')
-    with pytest.raises(ValueError, match="torn.json is not a record"):
+    with pytest.raises(ValueError, match="torn.json cannot be read as a record"):
         records.load(tmp_path)
     (tmp_path / "torn.json").write_text('{"kind": "train"}')
-    with pytest.raises(ValueError, match="torn.json is not a record: it lacks dataset"):
+    with pytest.raises(ValueError, match="torn.json cannot be read as a record: a record needs dataset"):
         records.load(tmp_path)
 
 

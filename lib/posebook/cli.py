@@ -15,7 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posebook.datasets import PoseDataset
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 USER_ERRORS = (
     ValueError,
     FileNotFoundError,
+    PermissionError,
     ModuleNotFoundError,
     IsADirectoryError,
     NotADirectoryError,
@@ -657,63 +658,42 @@ def run_train_two_sets(args: Arguments) -> None:
     print_record(record, records.write(record, args.out_dir))
 
 
-class Command(NamedTuple):
-    """One subcommand: help text, function that adds its options, function that runs it, example options."""
-
-    summary: str
-    add_options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[Arguments], None]
-    example: str
-
-
-COMMANDS = {
-    "train": Command(
-        "train a model and evaluate it", add_train, run_train, "--dataset lspet --profile fast --seed 1"
-    ),
-    "evaluate": Command(
-        "evaluate weights on a dataset",
-        add_evaluate,
-        run_evaluate,
-        "--weights coco --model rtmpose-t",
-    ),
-    "predict": Command(
-        "predict poses in your own images, videos or camera",
-        add_predict,
-        run_predict,
-        "photo.jpg --out-dir poses",
-    ),
-    "lift": Command("3D poses from a video", add_lift, run_lift, "walk.mp4 --out-dir lifted"),
-    "export": Command(
-        "write a model as ONNX", add_export, run_export, "model.onnx --weights best.safetensors"
-    ),
-    "benchmark": Command("time models in every runtime", add_benchmark, run_benchmark, "--model lapx"),
-    "gpu-check": Command(
-        "measure training, latency and energy of a GPU", add_gpu_check, run_gpu_check, "--device cuda:1"
-    ),
-    "download": Command(
-        "download a dataset, published weights or a detector",
-        add_download,
-        run_download,
-        "weights rtmpose-t coco",
-    ),
-    "models": Command("list models, or count one", add_models, run_models, "lapx --input-size 256 256"),
-    "records": Command("archive, list or migrate records", add_records, run_records, "list"),
-    "grid": Command("list the runs of the papers' ablations", add_grid, run_grid, "'lapx-*'"),
-    "study": Command(
-        "train a run of a study with several seeds", add_study, run_study, "study-priors-skeleton-seed0"
-    ),
-    "train-lifter": Command(
-        "train a 2D-to-3D lifter", add_train_lifter, run_train_lifter, "--variant hot --profile fast"
-    ),
-    "train-starpose": Command(
-        "train and compare a small StarPose", add_train_starpose, run_train_starpose, "--seed 1"
-    ),
-    "train-two-sets": Command(
-        "train one ViTPose on two keypoint sets", add_train_two_sets, run_train_two_sets, "--seed 1"
-    ),
-    "synthesize": Command(
-        "render the synthetic dataset", add_synthesize, run_synthesize, "--train-images 8000"
-    ),
+# Name -> function that adds its options, function that runs it, help text.
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[Arguments], None], str]] = {
+    "train": (add_train, run_train, "train a model and evaluate it"),
+    "evaluate": (add_evaluate, run_evaluate, "evaluate weights on a dataset"),
+    "predict": (add_predict, run_predict, "predict poses in your own images, videos or camera"),
+    "lift": (add_lift, run_lift, "3D poses from a video"),
+    "export": (add_export, run_export, "write a model as ONNX"),
+    "benchmark": (add_benchmark, run_benchmark, "time models in every runtime"),
+    "gpu-check": (add_gpu_check, run_gpu_check, "measure training, latency and energy of a GPU"),
+    "download": (add_download, run_download, "download a dataset, published weights or a detector"),
+    "models": (add_models, run_models, "list models, or count one"),
+    "records": (add_records, run_records, "archive, list or migrate records"),
+    "grid": (add_grid, run_grid, "list the runs of the papers' ablations"),
+    "study": (add_study, run_study, "train a run of a study with several seeds"),
+    "train-lifter": (add_train_lifter, run_train_lifter, "train a 2D-to-3D lifter"),
+    "train-starpose": (add_train_starpose, run_train_starpose, "train and compare a small StarPose"),
+    "train-two-sets": (add_train_two_sets, run_train_two_sets, "train one ViTPose on two keypoint sets"),
+    "synthesize": (add_synthesize, run_synthesize, "render the synthetic dataset"),
+}
+EXAMPLES = {  # name -> options
+    "train": "--dataset lspet --profile fast --seed 1",
+    "evaluate": "--weights coco --model rtmpose-t",
+    "predict": "photo.jpg --out-dir poses",
+    "lift": "walk.mp4 --out-dir lifted",
+    "export": "model.onnx --weights best.safetensors",
+    "benchmark": "--model lapx",
+    "gpu-check": "--device cuda:1",
+    "download": "weights rtmpose-t coco",
+    "models": "lapx --input-size 256 256",
+    "records": "list",
+    "grid": "'lapx-*'",
+    "study": "study-priors-skeleton-seed0",
+    "train-lifter": "--variant hot --profile fast",
+    "train-starpose": "--seed 1",
+    "train-two-sets": "--seed 1",
+    "synthesize": "--train-images 8000",
 }
 
 
@@ -724,20 +704,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="posebook", description="Lightweight human pose estimation, paper by paper."
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
+    for name, (add_options, _, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(
             name,
-            help=command.summary,
-            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-            epilog=f"example:\n  posebook {name} {command.example}",
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=f"example:\n  posebook {name} {EXAMPLES[name]}",
             formatter_class=Formatter,
         )
         subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name in arguments[:1]:  # the options of other commands would import modules for nothing
-            command.add_options(subparser)
+            add_options(subparser)
     args = parser.parse_args(arguments)
     try:
-        COMMANDS[args.command].run(args)
+        _, run, _ = COMMANDS[args.command]
+        run(args)
     except USER_ERRORS as error:
         if args.debug:
             raise

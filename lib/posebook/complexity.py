@@ -22,8 +22,8 @@ torchstat  the copy in Lite-HRNet: similar to mmcv, but counts a module that run
 
 import functools
 import hashlib
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -172,17 +172,24 @@ def run_on_meta(model: nn.Module, *inputs: Tensor) -> None:
         model.train(training)
 
 
-def record_calls(
-    model: nn.Module, modules: Iterable[nn.Module], *input_shapes: tuple[int, ...]
-) -> list[tuple[nn.Module, tuple, Any]]:
-    """Every call of these submodules as (module, inputs, output), in order, of `run_on_meta`."""
+@contextmanager
+def recorded_calls(modules: Iterable[nn.Module]) -> Iterator[list[tuple[nn.Module, tuple, Any]]]:
+    """A list of every call of these modules in the block, in order: (module, inputs, output)."""
     calls: list[tuple[nn.Module, tuple, Any]] = []
     hooks = [module.register_forward_hook(lambda *call: calls.append(call)) for module in modules]
     try:
-        run_on_meta(model, *(torch.empty(shape, device="meta") for shape in input_shapes))
+        yield calls
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def record_calls(
+    model: nn.Module, modules: Iterable[nn.Module], *input_shapes: tuple[int, ...]
+) -> list[tuple[nn.Module, tuple, Any]]:
+    """`recorded_calls` of these submodules in `run_on_meta`."""
+    with recorded_calls(modules) as calls:
+        run_on_meta(model, *(torch.empty(shape, device="meta") for shape in input_shapes))
     return calls
 
 
@@ -227,24 +234,6 @@ def shapes(model: nn.Module, names: list[str]) -> dict[str, tuple[int, ...]]:
 def in_tool_units(counted: dict, convention: str) -> float:
     """The multiply-adds from `count` in giga, in the unit of the convention's tool."""
     return counted["macs"][convention] / UNITS[convention]
-
-
-def matching_counters(printed: str, totals: dict[str, float]) -> list[tuple[str, str]]:
-    """Which totals give a printed number: (name, "rounded") and (name, "truncated") pairs, sorted.
-
-    The comparison uses the decimals of the printed number. If the last of several decimals is a zero, the
-    comparison also runs without it, because a table may pad its numbers.
-    """
-    matches, padded = set(), len(printed.partition(".")[2]) > 1 and printed.endswith("0")
-    for text in {printed, printed[:-1]} if padded else {printed} - {""}:
-        decimals = len(text.partition(".")[2])
-        for name, total in totals.items():
-            if f"{total:.{decimals}f}" == f"{float(text):.{decimals}f}":
-                matches.add((name, "rounded"))
-            # 1e-9 keeps a product such as 0.29 * 100 from ending just below the integer
-            if math.floor(total * 10**decimals + 1e-9) == round(float(text) * 10**decimals):
-                matches.add((name, "truncated"))
-    return sorted(matches)
 
 
 @functools.cache

@@ -112,11 +112,9 @@ def build(
 ) -> dict:
     """Build a record from the fields of the measurement and those of `RunMetadata.stamp`.
 
-    earlier_seconds: duration before the run was resumed. Raises ValueError if a field of FIELDS is missing.
+    earlier_seconds: duration before the run was resumed.
     """
-    record = {"kind": kind, "name": name, **fields, **metadata.stamp(earlier_seconds)}
-    check_fields(record)
-    return record
+    return {"kind": kind, "name": name, **fields, **metadata.stamp(earlier_seconds)}
 
 
 def weights_facts(path: Path, digest: str, initialization: str, trained_on: str) -> dict:
@@ -150,22 +148,17 @@ def load(*folders: str | Path) -> list[dict]:
     """Read all records of the folders, archived ones first. A missing folder counts as empty.
 
     The default folders are data/measured and reports/records of the repository. Each record also gets its
-    `path`, and `kept`: whether it is archived. Raises ValueError that names a file that is not a record.
+    `path`, and `kept`: whether it is archived. Raises ValueError that names a file that cannot be read.
     """
     records = []
     for folder in map(Path, folders or (ARCHIVE, paths.REPORTS / "records")):
         for path in sorted(folder.glob("*.json")):
             try:
                 record = json.loads(path.read_text())
-                missing = FIELDS - record.keys()
-            except (json.JSONDecodeError, AttributeError) as error:
-                raise ValueError(f"{path} is not a record: {error}") from error
-            if missing:
-                raise ValueError(f"{path} is not a record: it lacks {', '.join(sorted(missing))}")
-            try:
+                check_fields(record)
                 record = migration.migrate_record(record)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
+            except (ValueError, AttributeError) as error:  # e.g. a JSON list, which has no fields
+                raise ValueError(f"{path} cannot be read as a record: {error}") from error
             records.append(record | {"path": str(path), "kept": folder.resolve() == ARCHIVE})
     return records
 

@@ -45,16 +45,16 @@ def test_target_puts_the_model_into_eval_mode(model):
     assert not model.training
 
 
-def test_bins_of_a_decoded_joint_are_the_maxima():
+def test_bins_of_a_decoded_joint_are_the_maxima(model):
     output = codecs.SimCC(*torch.randn(2, 4, 17, 128, generator=torch.Generator().manual_seed(2)))
     points, _ = codecs.decode_simcc(output)  # (B, K, 2)
-    bins = attribution.bins_at(points[:, 5], SIZE)
+    bins = attribution.JointTarget(model, "nose").bins(points[:, 5])
     assert torch.equal(bins, torch.stack([output.x[:, 5].argmax(-1), output.y[:, 5].argmax(-1)], 1))
 
 
-def test_bins_of_a_point_outside_are_at_the_border():
+def test_bins_of_a_point_outside_are_at_the_border(model):
     points = torch.tensor([[-9.0, 400.0], [63.9, 10.26]])
-    assert attribution.bins_at(points, (96, 64)).tolist() == [[0, 191], [127, 21]]
+    assert attribution.JointTarget(model, "nose").bins(points).tolist() == [[0, 127], [127, 21]]
 
 
 CELLS = torch.tensor([[3, 9], [15, 0]])  # (B, 2): x and y of two images, in LAPX's 16 x 16 heatmap cells

@@ -114,14 +114,14 @@ def test_curves_use_blocks_in_the_order_of_the_map(case):
                     assert curve[i, step].item() == pytest.approx(scaled, abs=1e-4)
 
 
-def test_sensitivity_is_the_largest_relative_change(case):
+def test_sensitivity_is_the_relative_change(case):
     images = case[1]
     generator = torch.Generator().manual_seed(7)
-    noises = [(2 * torch.rand(images.shape, generator=generator) - 1) * 0.05 for _ in range(3)]
-    values = faithfulness.sensitivity(lambda inputs: inputs.sum(1), images, images.sum(1), samples=3, seed=7)
+    noise = (2 * torch.rand(images.shape, generator=generator) - 1) * 0.05
+    values = faithfulness.sensitivity(lambda inputs: inputs.sum(1), images, images.sum(1), seed=7)
     for i in range(2):
-        largest = max(noise[i].sum(0).norm().item() for noise in noises)
-        assert values[i].item() == pytest.approx(largest / images[i].sum(0).norm().item(), rel=1e-4)
+        change = noise[i].sum(0).norm().item()
+        assert values[i].item() == pytest.approx(change / images[i].sum(0).norm().item(), rel=1e-4)
     constant = torch.ones(2, *SIZE)
     assert faithfulness.sensitivity(lambda _: constant, images, constant).tolist() == [0, 0]
     zeros = torch.zeros(2, *SIZE)

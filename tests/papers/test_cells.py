@@ -182,3 +182,28 @@ def test_sizes_are_read_from_record_of_current_code():
     assert size_trace.count(line, [counted])["params"] == 1
     counted["parameters"]["code"] = "older"
     assert size_trace.count(line, [counted])["params"] == 2311111
+
+
+@pytest.mark.parametrize(
+    "printed, expected",
+    [
+        ("0.435", {("fvcore", "rounded")}),
+        ("0.432", {("exact", "rounded"), ("exact", "truncated")}),
+        ("0.44", {("thop", "rounded"), ("mmcv", "rounded"), ("mmcv", "truncated")}),
+        ("0.431", set()),
+        (
+            "0.430",
+            {("fvcore", "rounded"), ("exact", "rounded")}
+            | {(n, "truncated") for n in ("fvcore", "exact", "thop")},
+        ),
+        (
+            "0.4",
+            {(n, match) for n in ("exact", "fvcore", "thop", "mmcv") for match in ("rounded", "truncated")},
+        ),
+        ("1.0", set()),
+        ("", set()),
+    ],
+)
+def test_matching_counters_of_a_printed_number(printed, expected):
+    totals = {"exact": 0.4323, "fvcore": 0.4349, "thop": 0.4374, "mmcv": 0.4416}
+    assert set(size_trace.matching_counters(printed, totals)) == expected

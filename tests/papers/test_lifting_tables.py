@@ -148,7 +148,7 @@ def test_pruning_table_groups_runs_by_method():
     assert lifting_tables.pruning_table([]).empty and lifting_tables.guidance_table([]).empty
 
 
-def test_variant_command_gives_name_of_record(monkeypatch):
+def test_pruning_command_trains_a_run_of_the_table(monkeypatch):
     asked = []
 
     def train(**arguments) -> dict:
@@ -157,11 +157,8 @@ def test_variant_command_gives_name_of_record(monkeypatch):
         return {}
 
     monkeypatch.setattr(training, "train_lifter", train)
-    for method in ("hot", "ktpformer, full", "ktpformer, no-bones"):
-        cli.main(shlex.split(lifting_tables.variant_command(method))[1:])
-    names = [f"lift-{method}-fast-seed0" for method in ("mixste-hot", "ktpformer-full", "ktpformer-no-bones")]
-    assert [arguments["name"] for arguments in asked] == names
-    assert asked[2]["options"]["links"] == [list(link) for link in recipes.NO_BONES]
+    cli.main(shlex.split(lifting_tables.PRUNING)[1:])
+    assert [arguments["name"] for arguments in asked] == ["lift-mixste-hot-fast-seed0"]
 
 
 def test_frames_per_layer():

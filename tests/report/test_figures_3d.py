@@ -47,11 +47,10 @@ def test_poses_are_not_mirrored(clip):
 
 
 def test_figure_has_equal_axes_floor_and_every_bone(clip, poses):
-    drawn = figures_3d.figure(poses, clip.fps, beside=False)
+    drawn = figures_3d.figure({"truth": poses["truth"]}, clip.fps)
     assert drawn.layout.scene.aspectmode == "data"
-    assert [trace.meta for trace in drawn.data] == ["floor", *["left", "right", "middle"] * 2]
+    assert [trace.meta for trace in drawn.data] == ["floor", "left", "right", "middle"]
     assert drawn.data[1].line.color == LEFT
-    assert drawn.data[1].line.dash is None and drawn.data[4].line.dash == "dash"
     assert np.allclose(drawn.data[0].z, 0)
     lengths = []
     for trace in drawn.data[1:4]:
@@ -86,11 +85,10 @@ def test_side_by_side_poses_do_not_overlap(clip, poses):
 
 
 def test_still_has_one_row_per_pose(poses):
-    for beside, rows in ((True, 2), (False, 1)):
-        drawn = figures_3d.still(poses, beside)
-        assert len(drawn.axes) == rows
-        assert len(drawn.axes[0].lines) == 6 * len(BONES) * (1 if beside else 2) + 1  # and the floor
-        plt.close(drawn)
+    drawn = figures_3d.still(poses)
+    assert [ax.get_title(loc="left") or ax.get_title() for ax in drawn.axes] == list(poses)
+    assert len(drawn.axes[0].lines) == 6 * len(BONES) + 1  # and the floor
+    plt.close(drawn)
 
 
 def test_scene_in_jupyterlab_is_plotly_figure(clip, monkeypatch):

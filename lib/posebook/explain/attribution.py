@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
+from posebook.complexity import recorded_calls
 from posebook.models.layers import PoseModel
 from posebook.models.transformer import Attention
 from posebook.skeletons import Skeleton, side
@@ -47,17 +48,6 @@ LAYERS = {
     "ViTPose": "backbone",
 }
 PARTS = ("background", "head", "trunk", "left arm", "right arm", "left leg", "right leg")
-
-
-def bins_at(points: Tensor, input_size: tuple[int, int], bins_per_pixel: float = 2.0) -> Tensor:
-    """The x and y bins (or heatmap cells) of points (..., 2), given as (x, y) in pixels of the input (H, W).
-
-    bins_per_pixel: SimCC's split ratio, or 1 / stride of a heatmap. A point outside of the input gets the
-    bins at the border.
-    """
-    last = [round(length * bins_per_pixel) - 1 for length in (input_size[1], input_size[0])]
-    bins = (points * bins_per_pixel).round().long()
-    return bins.clamp(min=torch.zeros_like(bins), max=torch.tensor(last, device=bins.device))  # (..., 2)
 
 
 def log_prob_at(output: SimCC | list[Tensor], bins: Tensor, beta: float = 10.0, axes: str = "xy") -> Tensor:
@@ -116,8 +106,13 @@ class JointTarget(nn.Module):
         return (output.x if isinstance(output, SimCC) else output[-1]).shape[-1] / width
 
     def bins(self, points: Tensor) -> Tensor:
-        """The bins or cells of this model for points (..., 2) in pixels of the input."""
-        return bins_at(points, self.model.input_size, self.bins_per_pixel)
+        """The x and y bins (or heatmap cells) of points (..., 2), given as (x, y) in pixels of the input.
+
+        A point outside of the input gets the bins at the border.
+        """
+        last = [round(length * self.bins_per_pixel) - 1 for length in reversed(self.model.input_size)]
+        bins = (points * self.bins_per_pixel).round().long()
+        return bins.clamp(min=torch.zeros_like(bins), max=torch.tensor(last, device=bins.device))  # (..., 2)
 
 
 def marginals(output: SimCC | list[Tensor], beta: float = 10.0) -> tuple[Tensor, Tensor]:
@@ -160,20 +155,10 @@ def capture_activations(
 
     Puts the model into eval mode. Raises ValueError, with close matches, for an unknown layer.
     """
-    activations = {}
-    modules = {layer: find_layer(model, layer) for layer in layers}
-    hooks = [
-        module.register_forward_hook(
-            lambda _, inputs, output, layer=layer: activations.update({layer: (inputs[0], output)})
-        )
-        for layer, module in modules.items()
-    ]
-    try:
+    names = {find_layer(model, layer): layer for layer in layers}
+    with recorded_calls(names) as calls:
         model.eval()(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return activations
+    return {names[module]: (inputs[0], output) for module, inputs, output in calls}
 
 
 def retry_on_oom(call: Callable[[int], Any], batch_size: int) -> Any:

@@ -90,7 +90,7 @@ def check_maps(
         "on the person": faithfulness.mass_in_mask(maps, body),
         "body": body.float().mean((1, 2)),
         "like shuffled": torch.tensor(faithfulness.rank_correlation(maps, shuffled)),
-        "sensitivity": faithfulness.sensitivity(again, images, maps, samples=1),
+        "sensitivity": faithfulness.sensitivity(again, images, maps),
     }
     table = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
     return table, (deletion.cpu().numpy(), insertion.cpu().numpy())

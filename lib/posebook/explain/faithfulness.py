@@ -65,24 +65,19 @@ def infidelity(maps: Tensor, masks: Tensor, decreases: Tensor) -> Tensor:
 
 
 def sensitivity(
-    explain: Callable[[Tensor], Tensor],
-    images: Tensor,
-    maps: Tensor,
-    radius: float = 0.05,
-    samples: int = 4,
-    seed: int = 0,
+    explain: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, radius: float = 0.05, seed: int = 0
 ) -> Tensor:
-    """Largest relative change (B,) of maps if each value of an image changes by up to `radius`; 0 is stable.
+    """Relative change (B,) of maps if each value of an image changes by up to `radius`; 0 is stable.
 
-    explain: computes maps from images (B, 3, H, W). maps (B, H, W): those of `images`. The result is the
-    largest of `samples` random changes, as in captum's sensitivity_max, which would compute `maps` again.
-    It is NaN for a map of zeros, for which a relative change is undefined.
+    explain: computes maps from images (B, 3, H, W). maps (B, H, W): those of `images`. captum's
+    sensitivity_max with one random change is the same, but would compute `maps` again. The result is NaN for
+    a map of zeros, for which a relative change is undefined.
     """
     generator = torch.Generator().manual_seed(seed)
-    noises = [(2 * torch.rand(images.shape, generator=generator) - 1) * radius for _ in range(samples)]
-    changes = [(explain(images + noise.to(images)) - maps).flatten(1).norm(dim=1) for noise in noises]  # (B,)
+    noise = (2 * torch.rand(images.shape, generator=generator) - 1) * radius
+    change = (explain(images + noise.to(images)) - maps).flatten(1).norm(dim=1)  # (B,)
     norm = maps.flatten(1).norm(dim=1)  # (B,)
-    return torch.where(norm > 0, torch.stack(changes).amax(0) / norm, torch.nan)
+    return torch.where(norm > 0, change / norm, torch.nan)
 
 
 @torch.no_grad()

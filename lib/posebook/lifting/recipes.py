@@ -15,7 +15,8 @@ from typing import Any
 from posebook.training.recipes import BaseRecipe
 from posebook.utils import unknown_name_error
 
-# Loss weights of the joints, largest for elbows and wrists, then for knees and ankles: MixSTE's code, also used by HoT and KTPFormer.
+# Loss weights of the joints, largest for elbows and wrists, then for knees and ankles. Source: the code of
+# MixSTE, also used by HoT and KTPFormer.
 JOINTS = (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4)
 
 

@@ -1,6 +1,7 @@
 """The cells of the published tables as printed, and functions that parse them."""
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,17 @@ def parse_options(text: str) -> dict[str, Any]:
 def format_like(value: float, printed: str) -> str:
     """A number with as many decimals as the printed one."""
     return f"{value:.{len(printed.partition('.')[2])}f}"
+
+
+def roundings(value: float, printed: str) -> set[str]:
+    """How a value becomes the printed one: 'rounded', 'truncated', both or neither."""
+    scale, found = 10 ** len(printed.partition(".")[2]), set()
+    if format_like(value, printed) == printed:
+        found.add("rounded")
+    # 1e-9 keeps a product such as 0.29 * 100 from ending just below the integer
+    if math.floor(value * scale + 1e-9) == round(float(printed) * scale):
+        found.add("truncated")
+    return found
 
 
 def where_measured(record: dict) -> str:

@@ -325,11 +325,6 @@ def match_findings(paper: str, findings: Mapping[str, Finding]) -> list[tuple[Cl
     return [(claim, findings[name]) for name, claim in claims.items()]
 
 
-def tally(counts: Mapping[str, int]) -> list[str]:
-    """The number of claims with each verdict in words: '8 reproduced', '2 self-consistent', ..."""
-    return [f"{number} {verdict}" for verdict, number in counts.items()]
-
-
 def audit_record(paper: str, findings: Mapping[str, Finding], name: str) -> dict[str, Any]:
     """The fields of an audit page's record: the count of each verdict, and every finding in their order."""
     match_findings(paper, findings)
@@ -358,13 +353,8 @@ def _finding(line: dict[str, Any]) -> Finding:
 def load_verdicts(paper: str = "", path: Path = VERDICT_FILE) -> list[Verdict]:
     """The stored verdicts of a paper, or of all, in the order of data/claims.csv. Nothing is run."""
     lines = json.loads(paths.require(path).read_text(encoding="utf-8"))
-    return [
-        Verdict(
-            line["paper"], line["id"], _finding({k: v for k, v in line.items() if k not in ("paper", "id")})
-        )
-        for line in lines
-        if paper in ("", line["paper"])
-    ]
+    verdicts = [Verdict(line.pop("paper"), line.pop("id"), _finding(line)) for line in lines]
+    return [verdict for verdict in verdicts if paper in ("", verdict.paper)]
 
 
 def save_verdicts(verdicts: Sequence[Verdict], path: Path = VERDICT_FILE) -> Path:

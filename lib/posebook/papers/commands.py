@@ -21,7 +21,6 @@ TRAINING_INSTANCES = {
     "crowdpose": 7074 * 12000 // 2000,
 }
 NO_PUBLIC_WEIGHTS = ("lap",)
-BENCHMARK_COMMAND = "posebook benchmark --published"
 
 
 def measuring_command(cell: dict) -> str:

@@ -35,6 +35,8 @@ COSTS = {
     "FLOPs saved (%)": "relative to the same model without pruning, both counted as in the papers",
 }
 IGNORED_FIELDS = ("evaluate_every", "device")  # parameters in records that do not affect the result
+# The commands that train the first seed of the comparisons on the bundled synthetic motion.
+PRUNING = "posebook train-lifter --lifter mixste --seed 0 --profile fast --variant hot"
 STARPOSE = "posebook train-starpose --seed 0"
 
 
@@ -117,16 +119,16 @@ def h36m_command(name: str) -> str:
     return training_command({"model": lifter, "options": text, "dataset": "h36m"})
 
 
-def pruning_runs(records: Sequence[dict], profile: str = "fast") -> list[dict]:
+def pruning_runs(records: Sequence[dict]) -> list[dict]:
     """The trainings of pruning methods on the bundled synthetic motion, one dictionary each.
 
-    The method is read from the name of the run, lift-LIFTER-METHOD-PROFILE-seedN; most methods are keys of
+    The method is read from the name of the run, lift-LIFTER-METHOD-fast-seedN; most methods are keys of
     recipes.VARIANTS. A method of MixSTE has its plain name, any other is called 'LIFTER, METHOD'. Only runs
     with the most frequent parameters are included.
     """
     rows, parameters = [], []
     for record in {record["name"]: record for record in records}.values():  # the last one of each name
-        method = record["name"].removeprefix(f"lift-{record['model']}-").rpartition(f"-{profile}-seed")[0]
+        method = record["name"].removeprefix(f"lift-{record['model']}-").rpartition("-fast-seed")[0]
         if method and record["kind"] == "lift" and record["dataset"]["name"] == "motion":
             method = method if record["model"] == "mixste" else f"{record['model']}, {method}"
             macs = record["complexity"]["macs"] / 1e6
@@ -137,9 +139,9 @@ def pruning_runs(records: Sequence[dict], profile: str = "fast") -> list[dict]:
     return [row for row, text in zip(rows, parameters, strict=True) if text == most_frequent]
 
 
-def pruning_table(records: Sequence[dict], profile: str = "fast") -> pd.DataFrame:
+def pruning_table(records: Sequence[dict]) -> pd.DataFrame:
     """The methods of `pruning_runs`, one row each; see `_over_seeds`."""
-    rows = pruning_runs(records, profile)
+    rows = pruning_runs(records)
     return _over_seeds(rows, [*recipes.VARIANTS, *(row["method"] for row in rows)])
 
 
@@ -166,19 +168,6 @@ def _over_seeds(rows: list[dict], order: list[str]) -> pd.DataFrame:
     table = table[[*table.columns.difference(pairs), *pairs]]
     table.insert(0, "seeds", groups.size())
     return table.loc[[method for method in dict.fromkeys(order) if method in table.index]]
-
-
-def variant_command(method: str) -> str:
-    """The command that trains a method of `pruning_table` with the first seed."""
-    lifter, _, variant = method.rpartition(", ")
-    lifter = lifter or "mixste"
-    words = [f"posebook train-lifter --lifter {lifter} --seed 0 --profile fast"]
-    if variant == "no-bones":
-        links = json.dumps({"links": recipes.NO_BONES})
-        words += [f"--options '{links}' --name lift-{lifter}-no-bones-fast-seed0"]
-    else:
-        words += [f"--variant {variant}"]
-    return " ".join(words)
 
 
 def frames_per_layer(model: FramePruning, x: torch.Tensor) -> list[int]:

@@ -9,7 +9,7 @@
 """
 
 import functools
-import math
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,10 +22,10 @@ from tqdm import tqdm
 from posebook import complexity, models, paths
 from posebook.papers.cells import (
     SIZE_COLUMNS,
-    format_like,
     load_cells,
     parse_options,
     parse_size,
+    roundings,
     skeleton_name,
 )
 
@@ -87,13 +87,6 @@ def paper_counter(line: dict, column: str) -> tuple[str, float, float]:
     return by, line[names.get(first, first)] if by else exact, exact
 
 
-def reproduces(printed: str, value: float) -> bool:
-    """Whether a number rounds or truncates to all printed digits. A last zero is not ignored."""
-    scale = 10 ** len(printed.partition(".")[2])
-    truncated = math.floor(value * scale + 1e-9) / scale  # 1e-9: 0.29 * 100 is slightly below 29
-    return printed in (format_like(value, printed), format_like(truncated, printed))
-
-
 def explain_gflops(line: dict) -> tuple[float, str]:
     """How the printed GFLOPs of a line of `size_table` come about: the matching counter's result, and a note.
 
@@ -103,7 +96,7 @@ def explain_gflops(line: dict) -> tuple[float, str]:
     if not line["GFLOPs"] or not line["GFLOPs by"]:
         return float("nan"), "unexplained" if line["GFLOPs"] else "not printed"
     name, _, operation = line["GFLOPs by"].partition(" or ")[0].partition(", ")
-    if not reproduces(line["GFLOPs"], line[name]):
+    if not roundings(line[name], line["GFLOPs"]):
         return line[name], "last zero ignored"
     return line[name], "truncated" if operation else "rounded"
 
@@ -115,8 +108,7 @@ def _matching_counters(table: pd.DataFrame, column: str, counters: dict[str, str
     """
     lines = table.to_dict("records")
     matches = [
-        complexity.matching_counters(line[column], {name: line[key] for key, name in counters.items()})
-        for line in lines
+        matching_counters(line[column], {name: line[key] for key, name in counters.items()}) for line in lines
     ]
     systems = [(line["paper"], _builder(line["model"])) for line in lines]
     frequency = Counter(
@@ -130,6 +122,14 @@ def _matching_counters(table: pd.DataFrame, column: str, counters: dict[str, str
         truncated = [f"{name}, truncated" for name, operation in best if operation == "truncated"]
         texts.append("all" if "all" in rounded else " or ".join(rounded or truncated))
     return texts
+
+
+def matching_counters(printed: str, totals: dict[str, float]) -> list[tuple[str, str]]:
+    """Which totals give a number (point 1): sorted pairs (name, "rounded") and (name, "truncated")."""
+    padded = len(printed.partition(".")[2]) > 1 and printed.endswith("0")
+    texts = {printed, printed[:-1]} if padded else {printed} - {""}
+    pairs = itertools.product(totals.items(), texts)
+    return sorted({(name, how) for (name, total), text in pairs for how in roundings(total, text)})
 
 
 def _builder(name: str) -> object:

@@ -19,9 +19,12 @@ import pandas as pd
 
 from posebook import models
 from posebook.benchmark.rows import BASELINE, is_correct, is_quiet
-from posebook.papers.cells import FOLDER, format_like, load_cells, parse_size
+from posebook.papers import statuses
+from posebook.papers.cells import FOLDER, format_like, load_cells, parse_size, where_measured
+from posebook.papers.names import display_name
 
 QUANTITIES = ("Latency (ms)", "FPS", "RAM (MB)")
+COMMAND = "posebook benchmark --published"
 ONNX_RUNTIME = "ONNX Runtime fp32"
 AUGMENTED = "test-time augmentation: yes"
 
@@ -52,17 +55,16 @@ def forward_passes(cell: dict) -> int:
 
 
 def find_rows(
-    records: Iterable[dict], model: str, size: tuple[int, int], form: str, device: str = ""
+    records: Iterable[dict], model: str, size: tuple[int, int], form: str
 ) -> list[tuple[dict, dict]]:
     """The benchmark records and their timed rows of one model in one runtime at batch size 1, the best first.
 
-    device: the start of the device's name. Best: choice 1 of the module's docstring. Rows with other outputs
-    than the model's are included.
+    Best: choice 1 of the module's docstring. Rows with other outputs than the model's are included.
     """
     found = [
         (record, row)
         for record in records
-        if record["kind"] == "benchmark" and record["machine"]["device"].startswith(device)
+        if record["kind"] == "benchmark"
         for row in record["metrics"]
         if (row["model"], tuple(row["input_size"]), row["batch"], row["form"]) == (model, size, 1, form)
         if "latency_ms" in row
@@ -74,33 +76,41 @@ def find_rows(
     return sorted(found, key=priority, reverse=True)
 
 
-def measure_cell(cell: dict, records: Iterable[dict]) -> dict:
-    """The measured value of a speed or memory cell.
-
-    Keys: `value` (text, in the unit of the cell), `record`, `row` and `forwards`. If there is no value: `why`
-    and `can_measure`, whether a benchmark would give one.
-    """
+def measure_cell(cell: dict, records: Iterable[dict]) -> dict[str, str]:
+    """The columns of tables.build_table for a speed or memory cell; columns left out are empty."""
     if cell["model"] not in models.names():
         built = f"posebook does not build {cell['row'].partition(', ')[0]}"
         unstated = "the document does not state the input size"
-        return {"why": built if cell["input_size"] else unstated, "can_measure": False}
+        return {"status": statuses.PUBLISHED, "reason": built if cell["input_size"] else unstated}
     form, size = cell_runtime(cell), parse_size(cell["input_size"])
+    is_memory = quantity(cell) == "RAM (MB)"
     rows = find_rows(records, cell["model"], size, form)
-    if quantity(cell) == "RAM (MB)":
+    if is_memory:
         rows = [(record, row) for record, row in rows if row.get("resident_mib") is not None]
+    not_run = {"status": statuses.NOT_RUN, "command": COMMAND}
     if not rows:
-        return {"why": f"no benchmark of {cell['model']} at this size in {form}", "can_measure": True}
+        return not_run | {"reason": f"no benchmark of {cell['model']} at this size in {form}"}
     record, row = rows[0]
     if not is_correct(row):
         why = f"the recorded outputs in {form} differ from the model's by {row['difference']:.1e}"
-        return {"why": why, "can_measure": True}
-    forwards = forward_passes(cell)
-    milliseconds = forwards * row["latency_ms"]["median"]
+        return not_run | {"reason": why}
+    forwards, latency = forward_passes(cell), row["latency_ms"]
+    milliseconds = forwards * latency["median"]
     values = {"Latency (ms)": milliseconds, "FPS": 1000 / milliseconds}
     values["RAM (MB)"] = (row.get("resident_mib") or 0.0) * 2**20 / 1e6
     # a value printed without decimals, such as 17 frames a second, is measured to one
     text = format_like(values[quantity(cell)], cell["value"] if "." in cell["value"] else "0.0")
-    return {"value": text, "record": record, "row": row, "forwards": forwards}
+    spread = f"median, 10th to 90th percentile {latency['p10']:.2f} to {latency['p90']:.2f} ms"
+    where = f"{display_name(cell['model'])} on {where_measured(record)}: {form}, {row['threads']} threads, "
+    where += "resident memory" if is_memory else spread
+    where += ", two forward passes" * (forwards == 2)
+    where += ", not from a quiet measurement" * (not is_quiet(row))
+    device = record["machine"]["device"]
+    printed_on = cell["column"].partition(", ")[2] or cell["setting"].partition(",")[0]
+    status = {"status": statuses.ELSEWHERE}
+    if printed_on and printed_on in device:
+        status = statuses.accuracy_status(cell["value"], float(text))
+    return {"measured": text, "device": device, "where": where} | status
 
 
 def unmeasured_inputs(rows: list[dict]) -> dict[tuple[str, ...], list[tuple[str, tuple[int, int]]]]:

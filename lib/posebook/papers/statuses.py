@@ -10,10 +10,9 @@
 3. A speed measured on another device neither agrees nor differs. On the device of the paper, point 2 holds.
 """
 
-import math
 from collections.abc import Sequence
 
-from posebook.papers.cells import format_like
+from posebook.papers.cells import format_like, roundings
 
 AGREES, CONVENTION, DIFFERS = "agrees", "agrees by another convention", "differs"
 ELSEWHERE, NOT_RUN, PUBLISHED = "measured on another device", "not run", "published only"
@@ -39,13 +38,11 @@ def size_status(printed: str, value: float, counter: str) -> dict[str, str]:
     """
     if not counter:
         return {"status": DIFFERS, "reason": _gap(value, printed)}
-    own, scale = counter.startswith(("all", "exact")), 10.0 ** len(printed.partition(".")[2])
-    rounded = format_like(value, printed) == printed
-    truncated = math.floor(value * scale + 1e-9) == round(float(printed) * scale)
-    if own and (rounded or truncated):
-        return {"status": AGREES, "reason": "" if rounded else "truncated"}
+    own, how = counter.startswith(("all", "exact")), roundings(value, printed)
+    if own and how:
+        return {"status": AGREES, "reason": "" if "rounded" in how else "truncated"}
     notes = [] if own else [f"counter {counter}"]
-    return _by("; ".join(notes if rounded or truncated else [*notes, "last zero padded"]))
+    return _by("; ".join(notes if how else [*notes, "last zero padded"]))
 
 
 def _by(convention: str) -> dict[str, str]:

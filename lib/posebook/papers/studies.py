@@ -47,12 +47,11 @@ class Outcome:
     metric: str
     scale: float  # from the record's unit to `unit`
     unit: str
-    decimals: int
 
 
-AP_CLEAN = Outcome("AP on the validation images", "", "AP", 100, "points", 1)
-AP_OCCLUDED = Outcome("AP on the occluded validation images", "-occluded", "AP", 100, "points", 1)
-MPJPE = Outcome("MPJPE", "", "MPJPE", 1, "mm", 1)
+AP_CLEAN = Outcome("AP on the validation images", "", "AP", 100, "points")
+AP_OCCLUDED = Outcome("AP on the occluded validation images", "-occluded", "AP", 100, "points")
+MPJPE = Outcome("MPJPE", "", "MPJPE", 1, "mm")
 
 
 @dataclass(frozen=True)
@@ -227,7 +226,7 @@ def sentence(study: str, label: str, arm: str, found: SeedDifference) -> str:
     outcome = next(outcome for outcome in STUDIES[study].outcomes if outcome.label == label)
 
     def number(value: float, sign: str = "+") -> str:
-        return f"{round(value, outcome.decimals) + 0.0:{sign}.{outcome.decimals}f}"  # + 0.0: no -0.0
+        return f"{round(value, 1) + 0.0:{sign}.1f}"  # + 0.0: no -0.0
 
     measured = (
         f"{number(found.value)} {outcome.unit} (95 % interval {number(found.low)} to {number(found.high)}, "

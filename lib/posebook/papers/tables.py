@@ -32,11 +32,10 @@ import torch
 from torch import nn
 
 from posebook import models
-from posebook.benchmark.rows import is_quiet
 from posebook.evaluation import bootstrap, metrics, predictions
 from posebook.lifting.models import LIFTERS
 from posebook.models.layers import CoordinateAttention, PoseModel
-from posebook.papers import ablations, lifting_tables, speeds
+from posebook.papers import ablations, lifting_tables, speeds, statuses
 from posebook.papers.cells import (
     NO_FLIP_TEST,
     SIZE_COLUMNS,
@@ -46,22 +45,10 @@ from posebook.papers.cells import (
     parse_size,
     where_measured,
 )
-from posebook.papers.commands import BENCHMARK_COMMAND, measuring_command, training_cost
+from posebook.papers.commands import measuring_command, training_cost
 from posebook.papers.matching import config_key, matches, metric_value
-from posebook.papers.names import DATASETS, display_name, display_name_or_same, display_size
+from posebook.papers.names import DATASETS, display_name_or_same, display_size
 from posebook.papers.size_trace import KEYS, paper_counter, traced_sizes
-from posebook.papers.statuses import (
-    AGREES,
-    DIFFERS,
-    ELSEWHERE,
-    FITTED,
-    NOT_RUN,
-    PUBLISHED,
-    STATUSES,
-    accuracy_status,
-    quantity,
-    size_status,
-)
 
 # The columns that build_table adds to the printed ones.
 EMPTY_CELL = dict.fromkeys(
@@ -96,7 +83,7 @@ def build_table(paper: str, name: str, records: list[dict]) -> pd.DataFrame:
     filled = [EMPTY_CELL | _measure_cell(cell, records, sizes) for cell in cells.to_dict("records")]
     columns = "row backbone setting model input_size column unit value boxes boxes_basis source".split()
     table = cells[columns].rename(columns={"value": "published"}).reset_index(drop=True)
-    table["quantity"] = list(map(quantity, table["column"], table["unit"]))
+    table["quantity"] = list(map(statuses.quantity, table["column"], table["unit"]))
     return table.join(pd.DataFrame(filled, columns=list(EMPTY_CELL)))
 
 
@@ -109,7 +96,7 @@ def scorecard(records: list[dict]) -> pd.DataFrame:
     pairs = load_cells()[["paper", "table"]].drop_duplicates().itertuples(index=False)
     built = [build_table(paper, name, records).assign(paper=paper, table=name) for paper, name in pairs]
     cells = pd.concat(built)
-    cells = cells.sort_values("status", key=lambda texts: texts.map(STATUSES.index), kind="stable")
+    cells = cells.sort_values("status", key=lambda texts: texts.map(statuses.STATUSES.index), kind="stable")
     groups = cells.groupby(["paper", "table", "quantity", "status"], sort=False)["fitted"]
     counts = groups.agg(count="size", fitted=lambda texts: int((texts != "").sum()))
     return counts.reset_index().sort_values(["paper", "table", "quantity"], kind="stable", ignore_index=True)
@@ -144,13 +131,13 @@ def _measure_cell(cell: dict, records: list[dict], sizes: dict[tuple[str, ...], 
     if cell["model"] in LIFTERS:
         return _lifter_cell(cell, records)
     if speeds.quantity(cell):
-        return _speed_cell(cell, records)
+        return speeds.measure_cell(cell, records)
     if cell["model"] not in models.names():
-        return {"status": PUBLISHED, "reason": "posebook does not build this model"}
+        return {"status": statuses.PUBLISHED, "reason": "posebook does not build this model"}
     size = parse_size(cell["input_size"])
     if cell["unit"] == "text":
         built = _built_architecture(cell["model"], size)[cell["row"]]
-        status = AGREES if built == cell["value"] else DIFFERS
+        status = statuses.AGREES if built == cell["value"] else statuses.DIFFERS
         return {"measured": built, "status": status, "where": "read from the built model"}
     if cell["column"] in SIZE_COLUMNS:
         return _size_cell(cell, sizes[tuple(cell[key] for key in KEYS)])
@@ -160,11 +147,11 @@ def _measure_cell(cell: dict, records: list[dict], sizes: dict[tuple[str, ...], 
 def _size_cell(cell: dict, line: dict) -> dict[str, str]:
     """`_measure_cell` for parameters or GFLOPs. line: of size_table."""
     printed, (counter, value, exact) = cell["value"], paper_counter(line, cell["column"])
-    fitted = {"fitted": "yes"} if cell["model"] in FITTED else {}
+    fitted = {"fitted": "yes"} if cell["model"] in statuses.FITTED else {}
     # a truncated value needs its further digits
     text = f"{value:.4f}" if counter.endswith("truncated") else format_like(value, printed)
     more = {"counter": counter, "exact": f"{exact:.4f}", "where": SIZE_COLUMNS[cell["column"]]}
-    return {"measured": text} | size_status(printed, value, counter) | more | fitted
+    return {"measured": text} | statuses.size_status(printed, value, counter) | more | fitted
 
 
 def _lifter_cell(cell: dict, records: list[dict]) -> dict[str, str]:
@@ -176,15 +163,15 @@ def _lifter_cell(cell: dict, records: list[dict]) -> dict[str, str]:
         counter = "linear layers" if text == printed else ""
         more = {"counter": counter, "exact": format_like(exact, printed)}
         more["where"] = lifting_tables.COSTS[cell["column"]]
-        return {"measured": text} | size_status(printed, value, counter) | more
+        return {"measured": text} | statuses.size_status(printed, value, counter) | more
     runs = lifting_tables.matching_runs(cell, records)
     if not runs:
-        return {"status": NOT_RUN, "command": lifting_tables.training_command(cell)}
+        return {"status": statuses.NOT_RUN, "command": lifting_tables.training_command(cell)}
     values, newest = [run["metrics"][cell["column"]] for run in runs.values()], [*runs.values()][-1]
     where = f"{where_measured(newest)}, with flip test, {_seeds(runs)}, weights: scratch"
     mean = statistics.mean(values)
     more = {"where": where, "record": newest.get("path", "")} | _spread(values, printed)
-    return {"measured": format_like(mean, printed)} | accuracy_status(printed, mean) | more
+    return {"measured": format_like(mean, printed)} | statuses.accuracy_status(printed, mean) | more
 
 
 def _seeds(runs: Iterable[int]) -> str:
@@ -200,27 +187,6 @@ def _spread(values: Collection[float], printed: str) -> dict[str, str]:
     return {"spread": f"± {format_like(statistics.stdev(values), printed)}, {len(values)} runs"}
 
 
-def _speed_cell(cell: dict, records: list[dict]) -> dict[str, str]:
-    """`_measure_cell` for a speed or the memory (posebook.papers.speeds)."""
-    result = speeds.measure_cell(cell, records)
-    if "value" not in result:
-        if result["can_measure"]:
-            return {"status": NOT_RUN, "command": BENCHMARK_COMMAND, "reason": result["why"]}
-        return {"status": PUBLISHED, "reason": result["why"]}
-    row, latency = result["row"], result["row"]["latency_ms"]
-    spread = f"median, 10th to 90th percentile {latency['p10']:.2f} to {latency['p90']:.2f} ms"
-    where = f"{display_name(cell['model'])} on {where_measured(result['record'])}: {row['form']}, "
-    where += f"{row['threads']} threads, "
-    where += "resident memory" if speeds.quantity(cell) == "RAM (MB)" else spread
-    where += ", two forward passes" * (result["forwards"] == 2)
-    where += ", not from a quiet measurement" * (not is_quiet(row))
-    device = result["record"]["machine"]["device"]
-    printed_on = cell["column"].partition(", ")[2] or cell["setting"].partition(",")[0]
-    same = printed_on != "" and printed_on in device
-    status = accuracy_status(cell["value"], float(result["value"])) if same else {"status": ELSEWHERE}
-    return {"measured": result["value"], "device": device, "where": where} | status
-
-
 def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
     """`_measure_cell` for an accuracy (points 1, 2 and 4)."""
     no_flip_test = NO_FLIP_TEST in cell["setting"]
@@ -232,7 +198,7 @@ def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> di
     ]
     if not results:
         command = measuring_command(cell)
-        missing = {"status": NOT_RUN if command else PUBLISHED, "command": command}
+        missing = {"status": statuses.NOT_RUN if command else statuses.PUBLISHED, "command": command}
         return missing | {"cost": training_cost(cell, records)}
 
     def source(record: dict) -> str:
@@ -263,7 +229,7 @@ def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> di
     if source(record) != box_source(cell["boxes"]):
         conventions.insert(0, _boxes_note(more["measured_boxes"], cell["boxes"]))
     second = (more["other"], _boxes_note(more["other_boxes"], cell["boxes"])) if others else ("", "")
-    status = accuracy_status(cell["value"], value, conventions, *second)
+    status = statuses.accuracy_status(cell["value"], value, conventions, *second)
     return {"measured": format_like(value, cell["value"])} | status | more
 
 
@@ -335,17 +301,14 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
             flipped, unflipped = {}, record["metrics"]
         lines.append(
             {
-                "record": record["name"],
                 "model": display_name_or_same(record["model"]),
                 "measured on": f"{name} {data['split']}, {data['persons']:,} people",
-                "boxes": protocol["boxes"],
                 "input": display_size(protocol["input_size"]),
                 "metric": metric,
                 "with flip test": flipped.get(metric),
                 "without": unflipped.get(metric),
                 "profile": record["profile"],
                 "seed": record["seed"],
-                "where": where_measured(record),
             }
         )
     return pd.DataFrame(lines)

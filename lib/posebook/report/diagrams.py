@@ -148,7 +148,8 @@ def fold_repeats(nodes: list[Node]) -> list[Node]:
     for position, node in enumerate(nodes):
         label, _, number = node.label.rpartition(" ")
         same, before = (label, node.shape, node.params), position - 1
-        if number.isdigit() and same == chain and node.inputs == {before} and _is_read_once(nodes, before):
+        alone = sum(before in other.inputs for other in nodes) == 1  # no other node reads the one before
+        if number.isdigit() and same == chain and node.inputs == {before} and alone:
             last = folded[-1]
             last.label = f"{last.label.partition(' to ')[0]} to {number}"
             last.params += node.params
@@ -157,10 +158,6 @@ def fold_repeats(nodes: list[Node]) -> list[Node]:
             folded.append(Node(node.label, node.shape, node.params, inputs, node.symbol))
         chain, new[position] = same, len(folded) - 1
     return folded
-
-
-def _is_read_once(nodes: list[Node], position: int) -> bool:
-    return sum(position in node.inputs for node in nodes) == 1
 
 
 def ranks(nodes: list[Node]) -> list[int]:

@@ -332,11 +332,10 @@ def layer_times(tables: dict[str, pd.DataFrame]) -> Figure:
     left = np.zeros(len(shares))
     colors = (TEAL, ORANGE, BLUE, GOLD, MUTED, "#8fb8b5", "#e3b7a5")
     for kind, color in zip(percent, colors, strict=False):
-        ax.barh(percent.index, percent[kind], left=left, color=color, label=kind, height=0.68)
-        for row, value in enumerate(percent[kind]):
-            if value >= 7:  # narrower segments have no space for a number
-                x = left[row] + value / 2
-                ax.text(x, row, f"{value:.0f}", ha="center", va="center", color="white", fontsize=8)
+        bars = ax.barh(percent.index, percent[kind], left=left, color=color, label=kind, height=0.68)
+        # narrower segments have no space for a number
+        texts = [f"{value:.0f}" if value >= 7 else "" for value in percent[kind]]
+        ax.bar_label(bars, texts, label_type="center", color="white", fontsize=8)
         left += percent[kind].to_numpy()
     ax.set(xlabel="% of an eager forward pass", xlim=(0, 100), ylim=(len(shares) - 0.5, -0.5))
     ax.grid(False)

@@ -29,37 +29,32 @@ if TYPE_CHECKING:
     from IPython.display import HTML
 
 SIDES = {"left": LEFT, "right": RIGHT, "middle": MIDDLE}
-FRAMES = 60  # maximum number of frames of a scene
-WIDE, NARROW = 7, 4  # line widths in pixels: of the first pose, of poses drawn over it
+FRAMES, STILL_FRAMES = 60, 6  # maximum number of frames of a scene, and frames of its static image
 
 
 def scene(
-    poses: Mapping[str, np.ndarray],
-    fps: float = 50.0,
-    camera: Camera | None = None,
-    beside: bool = True,
-    alt: str = "",
+    poses: Mapping[str, np.ndarray], fps: float = 50.0, camera: Camera | None = None, alt: str = ""
 ) -> go.Figure | HTML | None:
-    """An interactive 3D animation of named poses, for the last line of a cell.
+    """An interactive 3D animation of named poses side by side, for the last line of a cell.
 
-    camera: the camera in whose axes the poses are, used to draw them upright. beside: side by side, or else
-    over one another. alt: the text alternative; by default, the names. Returns None if plotly is missing.
+    camera: the camera in whose axes the poses are, used to draw them upright. alt: the text alternative; by
+    default, the names. Returns None if plotly is missing.
     """
     upright_poses = upright(poses, camera)
     if "POSEBOOK_STILL" not in os.environ:
         try:
-            return figure(upright_poses, fps, beside)
+            return figure(upright_poses, fps)
         except ModuleNotFoundError:
             print("This interactive 3D figure needs plotly: pip install plotly")
             return None
     from IPython.display import HTML
 
-    static, stream = still(upright_poses, beside), io.BytesIO()
+    static, stream = still(upright_poses), io.BytesIO()
     static.savefig(stream, format="png", dpi=110, transparent=True)
     plt.close(static)
     image = base64.b64encode(stream.getvalue()).decode()
     words = html.escape(alt or f"{', '.join(poses)}: skeletons in a few frames of the motion")
-    interactive = figure(upright_poses, fps, beside)
+    interactive = figure(upright_poses, fps)
     interactive.layout.updatemenus = interactive.layout.sliders = ()  # pages have their own controls
     data = interactive.to_json().replace("</", "<\\/")  # "</script>" in the data would end the script
     return HTML(
@@ -84,7 +79,7 @@ def upright(poses: Mapping[str, np.ndarray], camera: Camera | None = None) -> di
     return {name: pose - [0, 0, lowest] for name, pose in rotated.items()}
 
 
-def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0, beside: bool = True) -> go.Figure:
+def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0) -> go.Figure:
     """Upright poses as a plotly figure: a floor, skeletons, a play button and a frame slider.
 
     The `meta` of a trace states what it shows (left, right, middle, floor or words); the page uses it to set
@@ -92,14 +87,14 @@ def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0, beside: bool = Tr
     """
     import plotly.graph_objects as go
 
-    poses = _side_by_side(poses) if beside else dict(poses)
+    poses = _side_by_side(poses)
     frames = min(map(len, poses.values()))
     shown = np.unique(np.linspace(0, frames - 1, min(frames, FRAMES)).round().astype(int))
     traces = [_floor(go, poses)]
-    if beside and len(poses) > 1:
+    if len(poses) > 1:
         traces.append(_names(go, poses))
     first = len(traces)
-    traces += _skeletons(go, poses, shown[0], beside)
+    traces += _skeletons(go, poses, shown[0])
     moving = list(range(first, len(traces)))  # the traces that differ between frames
     steps = [
         go.Frame(data=[{"type": "scatter3d"} | lines for lines in _bones(poses, frame)], traces=moving,
@@ -116,8 +111,7 @@ def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0, beside: bool = Tr
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         paper_bgcolor="rgba(0,0,0,0)",
         font={"color": MUTED, "family": "system-ui, DejaVu Sans, sans-serif"},
-        showlegend=not beside and len(poses) > 1,
-        legend={"orientation": "h", "x": 0, "y": 1},
+        showlegend=False,
         scene={
             "bgcolor": "rgba(0,0,0,0)",
             "aspectmode": "data",  # the same scale along all axes
@@ -131,26 +125,20 @@ def figure(poses: Mapping[str, np.ndarray], fps: float = 50.0, beside: bool = Tr
     return plot
 
 
-def still(poses: Mapping[str, np.ndarray], beside: bool = True, num_frames: int = 6) -> Figure:
-    """A few frames of upright poses in oblique projection: one row for each pose, or one row for all."""
-    rows = [[name] for name in poses] if beside else [list(poses)]
-    plot, axes = plt.subplots(len(rows), 1, figsize=(9.6, 2.4 * len(rows)), squeeze=False)
+def still(poses: Mapping[str, np.ndarray]) -> Figure:
+    """A few frames of upright poses in oblique projection, one row for each pose."""
+    plot, axes = plt.subplots(len(poses), 1, figsize=(9.6, 2.4 * len(poses)), squeeze=False)
     top = max(pose[..., 2].max() for pose in poses.values())
-    for ax, names in zip(axes[:, 0], rows, strict=True):
-        for order, name in enumerate(names):
-            frames = np.linspace(0, len(poses[name]) - 1, num_frames).round().astype(int)
-            width, linestyle = (1.2, (0, (3, 1.5))) if order else (2.2, "-")
-            for column, frame in enumerate(frames):
-                # All poses of a row are centered at the pelvis of its first pose.
-                pelvis = poses[names[0]][min(frame, len(poses[names[0]]) - 1), 0]
-                x, y, z = (poses[name][frame] - [*pelvis[:2], 0]).T  # each (17,)
-                x, z = x * 0.94 + y * 0.34 + column * 1.2, z + y * 0.17  # oblique; 1.2 m between frames
-                for a, b in BONES:
-                    color = H36M.colors[b]
-                    ax.plot(x[[a, b]], z[[a, b]], color=color, lw=width, ls=linestyle, solid_capstyle="round")
+    for ax, (name, pose) in zip(axes[:, 0], poses.items(), strict=True):
+        frames = np.linspace(0, len(pose) - 1, STILL_FRAMES).round().astype(int)
+        for column, frame in enumerate(pose[frames]):
+            x, y, z = (frame - [*frame[0, :2], 0]).T  # each (17,), centered at the pelvis
+            x, z = x * 0.94 + y * 0.34 + column * 1.2, z + y * 0.17  # oblique; 1.2 m between frames
+            for a, b in BONES:
+                ax.plot(x[[a, b]], z[[a, b]], color=H36M.colors[b], lw=2.2, solid_capstyle="round")
         ax.axhline(0, color=MUTED, linewidth=1)
-        ax.set(xlim=(-0.8, 1.2 * num_frames - 0.4), ylim=(-0.2, top + 0.15), aspect="equal")
-        ax.set_title(" — ".join(names) + (" (dashed)" if len(names) == 2 else ""), fontsize=9, color=MUTED)
+        ax.set(xlim=(-0.8, 1.2 * STILL_FRAMES - 0.4), ylim=(-0.2, top + 0.15), aspect="equal")
+        ax.set_title(name, fontsize=9, color=MUTED)
         ax.set_axis_off()
     return plot
 
@@ -177,20 +165,16 @@ def _bones(poses: Mapping[str, np.ndarray], frame: int) -> list[dict[str, np.nda
     return lines
 
 
-def _skeletons(go, poses: Mapping[str, np.ndarray], frame: int, beside: bool) -> list:
-    """The traces of the lines from `_bones`; poses drawn over the first one are thin and dashed."""
-    traces, keys = [], [(order, name, side) for order, name in enumerate(poses) for side in SIDES]
-    for (order, name, side), lines in zip(keys, _bones(poses, frame), strict=True):
-        over = order > 0 and not beside
-        line = {"width": NARROW, "dash": "dash"} if over else {"width": WIDE}
-        traces.append(
-            go.Scatter3d(
-                **lines, mode="lines+markers", meta=side, name=name, legendgroup=name, hoverinfo="skip",
-                line=line | {"color": SIDES[side]}, marker={"color": SIDES[side], "size": 2 if over else 3},
-                showlegend=side == "middle",
-            )
-        )  # fmt: skip
-    return traces
+def _skeletons(go, poses: Mapping[str, np.ndarray], frame: int) -> list:
+    """The traces of the lines from `_bones`."""
+    keys = [(name, side) for name in poses for side in SIDES]
+    return [
+        go.Scatter3d(
+            **lines, mode="lines+markers", meta=side, name=name, hoverinfo="skip",
+            line={"width": 7, "color": SIDES[side]}, marker={"color": SIDES[side], "size": 3},
+        )
+        for (name, side), lines in zip(keys, _bones(poses, frame), strict=True)
+    ]  # fmt: skip
 
 
 def _floor(go, poses: Mapping[str, np.ndarray]):

@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from posebook.report import figures
@@ -74,23 +73,11 @@ def metric_by_group(groups: pd.DataFrame, metric: str) -> Figure:
     groups: indexed by the name of the group, with the columns `metric`, low, high and people.
     """
     figure, ax = plt.subplots(figsize=(6.4, 3.0))
-    points = groups.rename_axis("group").reset_index()
-    points = points.melt("group", [metric, "low", "high"])  # three rows for each group
-    sns.pointplot(
-        points,
-        x="group",
-        y="value",
-        estimator="median",  # the metric lies between both ends of its interval
-        errorbar=lambda values: (values.min(), values.max()),
-        linestyle="none",
-        color=TEAL,
-        capsize=0.12,
-        ax=ax,
-    )
-    ax.set_xticks(
-        range(len(groups)), [f"{name}\n{n:,} people" for name, n in groups["people"].items()], fontsize=8.5
-    )
-    for place, value in enumerate(groups[metric]):
+    values, places = groups[metric], range(len(groups))
+    ends = values - groups["low"], groups["high"] - values
+    ax.errorbar(places, values, ends, fmt="o", ms=9, lw=3, color=TEAL, capsize=9, capthick=3)
+    ax.set_xticks(places, [f"{name}\n{n:,} people" for name, n in groups["people"].items()], fontsize=8.5)
+    for place, value in enumerate(values):
         ax.annotate(f"{value:.3f}", (place, value), (9, 0), textcoords="offset points", va="center")
     ax.set(xlabel="", ylabel=metric, ylim=(0, None))
     ax.grid(axis="x", visible=False)
@@ -221,7 +208,10 @@ def differences_by_size(rows: pd.DataFrame, label: str) -> Figure:
         for shift, (color, (joints, part)) in enumerate(
             zip(PALETTE, rows[rows["square"] == kind].groupby("joints", sort=False), strict=False)
         ):
-            _intervals(ax, part["side"] + 0.012 * shift, part, color, joints)
+            x, y = part["side"] + 0.012 * shift, part["difference"]
+            ax.errorbar(
+                x, y, [y - part["low"], part["high"] - y], fmt="o", ms=5, capsize=3, color=color, label=joints
+            )
         ax.axhline(0, color=INK, linewidth=0.9)
         ax.set(title=f"square: {kind}", xlabel="side of the square / crop height")
     axes[0, 0].set_ylabel(label)
@@ -254,12 +244,6 @@ def accuracy_over_time(points: pd.DataFrame) -> Figure:
     ax.margins(0.1)  # before the limits, which would otherwise cut off the highest dot
     ax.set(xlabel="ms from crop to keypoints", ylabel="AP", xlim=(0, None), ylim=(0, None))
     return figure
-
-
-def _intervals(ax: Axes, x: pd.Series, rows: pd.DataFrame, color: str, label: str) -> None:
-    """Points with error bars from the columns difference, low and high."""
-    below, above = rows["difference"] - rows["low"], rows["high"] - rows["difference"]
-    ax.errorbar(x, rows["difference"], [below, above], fmt="o", ms=5, capsize=3, color=color, label=label)
 
 
 def _words(name: object) -> str:

@@ -131,27 +131,19 @@ def traced_svg(traced: Sequence[bool]) -> str:
     return svg(240, 110, "".join(cells), f"{sum(traced)} of {len(traced)} squares filled")
 
 
-def marker(boxes: str, x: float, y: float, size: float = 7) -> str:
-    """A point whose shape says whose boxes: a circle for ground truth, a square for a detector's."""
-    if boxes.startswith("ground"):
-        shape, color = f'circle cx="{x:g}" cy="{y:g}" r="{size:g}"', BOX_COLORS["ground truth"]
-    else:
-        side = f'width="{2 * size:g}" height="{2 * size:g}"'
-        shape, color = f'rect x="{x - size:g}" y="{y - size:g}" {side}', BOX_COLORS["detector"]
-    return f'<{shape} style="fill: {color}"/>'
-
-
 def boxes_svg(rows: Sequence[tuple[str, float, str]]) -> str:
-    """Rows of (name, AP, boxes) as points over a common AP axis."""
+    """Rows of (name, AP, boxes) as points over a common AP axis: circles for ground truth, else squares."""
     values = [value for _, value, _ in rows]
     low, scale = min(values) - 1, 200 / (max(values) - min(values) + 2)
     content = []
     for i, (name, value, boxes) in enumerate(rows):
         x, y = 20 + scale * (value - low), 24 + 52 * i
-        source = "ground truth" if boxes.startswith("ground") else "detector"
-        content.append(
-            f'<path d="M12 {y}H230" style="stroke: {GRID}; stroke-width: 1.5"/>{marker(boxes, x, y)}'
-        )
+        if boxes.startswith("ground"):
+            source, shape = "ground truth", f'circle cx="{x:g}" cy="{y}" r="7"'
+        else:
+            source, shape = "detector", f'rect x="{x - 7:g}" y="{y - 7}" width="14" height="14"'
+        point = f'<{shape} style="fill: {BOX_COLORS[source]}"/>'
+        content.append(f'<path d="M12 {y}H230" style="stroke: {GRID}; stroke-width: 1.5"/>{point}')
         style = f"fill: {INK}; font-size: 12px"
         content.append(f'<text x="12" y="{y + 24}" style="{style}">{name}: {value:.1f}, {source}</text>')
     return svg(240, 110, "".join(content), "; ".join(f"{n}: {v:.1f} AP, {b} boxes" for n, v, b in rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from posebook.papers import runs, tables
-from posebook.papers.claims import BASES, VERDICTS, Claim, Finding, load_claims, tally
+from posebook.papers.claims import BASES, VERDICTS, Claim, Finding, load_claims
 from posebook.papers.names import PAPERS
 from posebook.papers.statuses import BADGES, ELSEWHERE, NOT_RUN, PUBLISHED, STATUSES
 from posebook.report import navigation
@@ -85,9 +86,8 @@ def verdict_table(audited: Sequence[tuple[Claim, Finding]]) -> HTML:
     """Claims with their verdicts and findings, one row each, below the counts; as cards on narrow pages."""
     from IPython.display import HTML
 
-    verdicts = [finding.verdict for _, finding in audited]
-    texts = tally({verdict: verdicts.count(verdict) for verdict in VERDICTS})
-    counts = " ".join(_verdict_badge(v, t) for v, t in zip(VERDICTS, texts, strict=True) if v in verdicts)
+    number = Counter(finding.verdict for _, finding in audited)
+    counts = " ".join(_verdict_badge(v, f"{number[v]} {v}") for v in VERDICTS if v in number)
     lines = []
     for claim, finding in audited:
         page, _, section = finding.evidence.partition("#")

@@ -15,10 +15,11 @@ from torch import nn
 from posebook import models, paths
 from posebook.complexity import record_calls
 from posebook.lifting import diffusion
-from posebook.lifting.models import build_plain
+from posebook.lifting.models import LIFTERS, build_plain
 from posebook.lifting.pruning import build_lifter
 from posebook.lifting.skeleton import H36M
 from posebook.papers.cells import load_cells
+from posebook.papers.lifting_tables import parse_options
 from posebook.papers.names import PAPERS
 from posebook.report.colors import BOX_COLORS, TEAL, VERDICT_COLORS
 from posebook.report.front_page import svg
@@ -37,27 +38,25 @@ NUMBERS = {  # column of a printed table -> its value on a card
 
 
 def load_papers() -> pd.DataFrame:
-    """data/papers.csv: title, venue, code and weights of each paper, and the printed row on its card."""
+    """data/papers.csv: title, venue, code, weights and model of each paper, and the row on its card.
+
+    The options of a lifter are its pruning, as in `lifting_tables.parse_options`.
+    """
     return pd.read_csv(paths.require(PAPER_FILE), dtype=str, keep_default_na=False)
 
 
 def build_meta(paper: Mapping[str, str]) -> tuple[nn.Module, tuple[tuple[int, ...], ...]]:
     """A paper's model on the meta device, where nothing is computed, and the shapes of its inputs."""
+    joints = 1, FRAMES, len(H36M.keypoints), 2
     with torch.device("meta"):
-        if paper["model"]:
-            model = models.build(paper["model"])
-            return model, ((1, 3, *model.input_size),)
-        joints = 1, FRAMES, len(H36M.keypoints), 2
-        third = FRAMES // 3
         if paper["paper"] == "StarPose":
             plain = build_plain("mixste", FRAMES, channels=5 + 32, width=32)
             return diffusion.Denoiser(plain), ((1, FRAMES, len(H36M.keypoints), 5), (1,))
-        if paper["paper"] == "KTPFormer":
-            return build_plain("ktpformer", FRAMES, width=32), (joints,)
-        if paper["paper"] == "HoT":
-            return build_lifter("mixste", FRAMES, {3: ("cluster", third)}, "attend", width=32), (joints,)
-        prune = {2: ("uniform", third), 5: ("uniform", third // 3)}
-        return build_lifter("mixste", FRAMES, prune, width=32), (joints,)
+        if paper["model"] in LIFTERS:
+            pruning = parse_options(paper["options"])
+            return build_lifter(paper["model"], FRAMES, **pruning, width=32), (joints,)
+        model = models.build(paper["model"])
+        return model, ((1, 3, *model.input_size),)
 
 
 def positions(model: nn.Module, input_shapes: tuple[tuple[int, ...], ...]) -> list[int]:
