@@ -30,7 +30,9 @@ def primary_metrics(
     scores: dict[str, float] = {}
     for source in sources_of(dataset):
         prefix = f"{source.name} " if dataset.sources else ""
-        measured = without_flip(model, source, runtime)
+        measured = evaluator.evaluate(
+            model, source, flip_test=False, device=runtime.device, workers=runtime.workers
+        )
         scores |= {prefix + key: value for key, value in measured.items() if is_primary(key)}
     return scores
 
@@ -40,26 +42,11 @@ def is_primary(name: str) -> bool:
     return name.rpartition(" ")[2] in metrics.PRIMARY_METRICS
 
 
-def without_flip(model: PoseModel, dataset: PoseDataset, runtime: RuntimeConfig) -> dict[str, float]:
-    """Return all metrics of a model on one dataset, without flip test."""
-    return evaluator.evaluate(model, dataset, flip_test=False, device=runtime.device, workers=runtime.workers)
-
-
 def evaluate_source(model: PoseModel, dataset: PoseDataset, runtime: RuntimeConfig, path: Path) -> dict:
     """Return a record's fields for one dataset. The predictions are saved beside `path`."""
-    single = without_flip(model, dataset, runtime)
-    predicted = predictions.predict(
-        model, dataset, flip_test=True, device=runtime.device, workers=runtime.workers
-    )
-    scores, stats = metrics.measure(dataset, predicted)
+    fields, predicted, stats = evaluator.measure(model, dataset, runtime.device, runtime.workers)
     predictions.save_predictions(path, dataset, predicted, stats)
-    return {
-        "protocol": evaluator.protocol(dataset, model.input_size, True, predicted.decoding),
-        "evaluated": dataset.describe(),
-        "metrics": scores,
-        "interval": bootstrap.interval(stats),
-        "metrics_without_flip": single,
-    }
+    return fields | {"evaluated": dataset.describe()}
 
 
 def evaluate_run(model: PoseModel, dataset: PoseDataset, runtime: RuntimeConfig, path: Path) -> dict:
