@@ -56,8 +56,8 @@ def test_custom_data_with_known_joints_is_scored_by_oks(tmp_path):
     """Custom data has no head sizes and no crowd index, even with the joints of MPII or CrowdPose."""
     for skeleton, joints in (("mpii", 16), ("crowdpose", 14)):
         dataset = replace(make_dataset(skeleton, random_keypoints(joints)), name="own-people")
-        assert metrics.metric_type(dataset) == "oks"
-        assert metrics.metric_type(replace(dataset, name=f"{skeleton}-sample")) != "oks"
+        assert dataset.metric_type == "oks"
+        assert replace(dataset, name=f"{skeleton}-sample").metric_type != "oks"
 
 
 def test_bootstrap_interval_of_a_share_against_the_formula():
