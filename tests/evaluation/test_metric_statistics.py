@@ -93,10 +93,11 @@ def test_different_images_or_annotations_cannot_be_paired(tmp_path):
         bootstrap.paired_difference(stats, replace(stats, people=stats.people + 1))
 
 
-def test_mean_interval_resamples_people():
+def test_mean_interval_resamples_people(monkeypatch):
+    monkeypatch.setattr(bootstrap, "NUM_RESAMPLES", 4000)
     rng = np.random.default_rng(0)
     sums, counts = rng.normal(5, 1, 40), rng.integers(0, 4, 40)
-    mean, low, high = bootstrap.mean_interval(sums, counts, resamples=4000)
+    mean, low, high = bootstrap.mean_interval(sums, counts)
     items = [(s, c) for s, c in zip(sums, counts, strict=True) if c]  # a person without items has no sum
     assert mean == pytest.approx(sum(s for s, _ in items) / sum(c for _, c in items))
     draws = [rng.integers(40, size=40) for _ in range(4000)]
