@@ -9,7 +9,6 @@
 import copy
 import json
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -158,7 +157,7 @@ def train_epochs(state: TrainState, context: LoopContext, bar: tqdm) -> Iterator
 
 
 def run_steps(
-    state: TrainState, context: LoopContext, bar: tqdm, sigterm: threading.Event
+    state: TrainState, context: LoopContext, bar: tqdm, sigterm: list[int]
 ) -> Iterator[tuple[int, float]]:
     """Run all remaining steps: learning rate, optimizer step, moving average, progress and checkpoints.
 
@@ -187,12 +186,12 @@ def run_steps(
 
         epoch_ends = state.step % steps_per_epoch == 0
         save_due = state.step % runtime.save_every == 0
-        stop = sigterm.is_set() and runtime.world_size == 1  # several processes agree on it below
+        stop = bool(sigterm) and runtime.world_size == 1  # several processes agree on it below
         if epoch_ends or save_due or stop or len(pending) == CHECK_EVERY:
             state.losses, pending = state.losses + check_finite(pending, state.step), []
             epochs = f"{epoch + 1}/{recipe.epochs}"
             bar.set_postfix(epoch=epochs, loss=f"{state.losses[-1]:.5f}", refresh=False)
-            stop = stop or runtime.any_rank(sigterm.is_set())
+            stop = stop or runtime.any_rank(bool(sigterm))
         if epoch_ends:
             mean, state.losses = float(np.mean(state.losses)), []
             yield epoch + 1, mean  # `fit` evaluates and saves

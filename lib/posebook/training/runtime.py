@@ -117,16 +117,16 @@ def move_model(model: nn.Module, device: str) -> None:
 
 
 @contextmanager
-def catch_sigterm() -> Iterator[threading.Event]:
-    """Context in which SIGTERM only sets an event, so that the loop can write a checkpoint before it ends.
+def catch_sigterm() -> Iterator[list[int]]:
+    """Context in which SIGTERM is only added to a list, so that the loop can write a checkpoint first.
 
-    Python handles signals only in the main thread. In other threads, the event is never set.
+    Python handles signals only in the main thread. In other threads, the list stays empty.
     """
-    received = threading.Event()
+    received: list[int] = []  # not an Event: its lock would block if a second signal came during set()
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: received.set())
+    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:
         yield received
     finally:
