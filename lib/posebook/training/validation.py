@@ -42,23 +42,17 @@ def is_primary(name: str) -> bool:
     return name.rpartition(" ")[2] in metrics.PRIMARY_METRICS
 
 
-def evaluate_source(model: PoseModel, dataset: PoseDataset, runtime: RuntimeConfig, path: Path) -> dict:
-    """Return a record's fields for one dataset. The predictions are saved beside `path`."""
-    fields, predicted, stats = evaluator.measure(model, dataset, runtime.device, runtime.workers)
-    predictions.save_predictions(path, dataset, predicted, stats)
-    return fields | {"evaluated": dataset.describe()}
-
-
 def evaluate_run(model: PoseModel, dataset: PoseDataset, runtime: RuntimeConfig, path: Path) -> dict:
     """Return a record's fields for the validation data. Predictions are saved beside `path`.
 
     For a combined dataset, each source has its own metrics and its own file of predictions.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    evaluations = [
-        evaluate_source(model, source, runtime, predictions_path(path, dataset, source))
-        for source in sources_of(dataset)
-    ]
+    evaluations: list[dict] = []
+    for source in sources_of(dataset):
+        fields, predicted, stats = evaluator.measure(model, source, runtime.device, runtime.workers)
+        predictions.save_predictions(predictions_path(path, dataset, source), source, predicted, stats)
+        evaluations.append(fields | {"evaluated": source.describe()})
     if not dataset.sources:
         return evaluations[0]
 
