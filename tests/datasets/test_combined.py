@@ -123,7 +123,7 @@ def test_held_out_images_are_disjoint_and_deterministic(small):
 def test_lspet_with_coco_joints_is_evaluated_with_pck_on_12_joints():
     source = random_dataset(skeletons.get("lspet"), 40, "lspet")
     mapped = combined.map_joints(source, COCO)
-    assert metrics.metric_type(mapped) == "pck" and mapped.describe()["joints"] == 12
+    assert mapped.metric_type == "pck" and mapped.describe()["joints"] == 12
     rng = np.random.default_rng(1)
     predicted = rng.uniform(0, 200, (40, 17, 2))
     for i, person in enumerate(mapped.instances):
@@ -159,7 +159,7 @@ def test_ap_of_mapped_joints_equals_pycocotools(small):
     dataset = datasets.load("synthetic", small, "val")
     names = list(COCO.keypoints[5:])[::-1]
     mapped = combined.map_joints(dataset, skeletons.make_skeleton("twelve", names, [], None))
-    assert metrics.metric_type(mapped) == "oks"
+    assert mapped.metric_type == "oks"
     predicted = np.stack([person.keypoints[:, :2] for person in mapped.instances])
     predicted = predicted + np.random.default_rng(0).normal(0, 3, predicted.shape)
     scores = metrics.score(mapped, Predictions(predicted, np.ones((24, 12))))

@@ -8,7 +8,6 @@ import pytest
 
 from posebook import datasets
 from posebook.datasets.synthetic import anatomy, bodies, drawing, scenes, surfaces, writing
-from posebook.evaluation import metrics
 
 KEY = {name: number for number, name in enumerate(bodies.KEYPOINTS)}
 REST = {name: 0.0 for name in anatomy.LIMITS} | {"family": "stand", "pitch": 0.0, "lift": 0.0}
@@ -231,7 +230,7 @@ def test_the_same_people_are_written_with_the_joints_of_crowdpose(tmp_path):
             }
     coco, crowd = (datasets.load(name, tmp_path, "val") for name in ("synthetic", "synthetic-14"))
     assert len(coco.skeleton.keypoints) == 17 and len(crowd.skeleton.keypoints) == 14
-    assert crowd.name == "synthetic-14" and metrics.metric_type(crowd) == "oks"
+    assert crowd.name == "synthetic-14" and crowd.metric_type == "oks"
     assert [p.bbox for p in coco.instances] == [p.bbox for p in crowd.instances]
 
 

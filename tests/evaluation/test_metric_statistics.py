@@ -56,8 +56,8 @@ def test_custom_data_with_known_joints_is_scored_by_oks(tmp_path):
     """Custom data has no head sizes and no crowd index, even with the joints of MPII or CrowdPose."""
     for skeleton, joints in (("mpii", 16), ("crowdpose", 14)):
         dataset = replace(make_dataset(skeleton, random_keypoints(joints)), name="own-people")
-        assert metrics.metric_type(dataset) == "oks"
-        assert metrics.metric_type(replace(dataset, name=f"{skeleton}-sample")) != "oks"
+        assert dataset.metric_type == "oks"
+        assert replace(dataset, name=f"{skeleton}-sample").metric_type != "oks"
 
 
 def test_bootstrap_interval_of_a_share_against_the_formula():
@@ -93,10 +93,11 @@ def test_different_images_or_annotations_cannot_be_paired(tmp_path):
         bootstrap.paired_difference(stats, replace(stats, people=stats.people + 1))
 
 
-def test_mean_interval_resamples_people():
+def test_mean_interval_resamples_people(monkeypatch):
+    monkeypatch.setattr(bootstrap, "NUM_RESAMPLES", 4000)
     rng = np.random.default_rng(0)
     sums, counts = rng.normal(5, 1, 40), rng.integers(0, 4, 40)
-    mean, low, high = bootstrap.mean_interval(sums, counts, resamples=4000)
+    mean, low, high = bootstrap.mean_interval(sums, counts)
     items = [(s, c) for s, c in zip(sums, counts, strict=True) if c]  # a person without items has no sum
     assert mean == pytest.approx(sum(s for s, _ in items) / sum(c for _, c in items))
     draws = [rng.integers(40, size=40) for _ in range(4000)]

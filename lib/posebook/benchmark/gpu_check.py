@@ -150,15 +150,8 @@ def table(results: dict[str, dict]) -> list[Row]:
                 limit = TOLERANCES[name.split()[1]]
                 rows.append(Row(f"gradient {name}", f"{value:.1e}", f"up to {limit:g}", value <= limit))
         else:
-            value = result["difference"]
-            rows.append(
-                Row(
-                    "resume after kill -9",
-                    f"{value:.1e}",
-                    f"up to {RESUME_TOLERANCE}",
-                    value <= RESUME_TOLERANCE,
-                )
-            )
+            value, limit = result["difference"], RESUME_TOLERANCE
+            rows.append(Row("resume after kill -9", f"{value:.1e}", f"up to {limit:g}", value <= limit))
     return rows
 
 

@@ -3,6 +3,8 @@
 `sweep` measures the rows. A row has `latency_ms` if it was timed, otherwise `why`.
 """
 
+import itertools
+
 from posebook.benchmark import timing
 from posebook.inference import export, runtimes
 
@@ -68,18 +70,16 @@ def noise_warnings(rows: list[dict]) -> list[str]:
     return warnings
 
 
-def fastest_rows(rows: list[dict], exact: bool = True) -> list[dict]:
+def fastest_rows(rows: list[dict]) -> list[dict]:
     """Return the fastest row for each model, input size, batch size and number of threads.
 
-    With exact, only runtimes that compute in float32 count. Raises export.OutputMismatch if the outputs of
-    one of them differ from the baseline's.
+    Only runtimes that compute in float32 count. Raises export.OutputMismatch if the outputs of one of them
+    differ from the baseline's.
     """
-    if exact:
-        rows = [row for row in rows if runtimes.is_float32(row["form"])]
-        for row in rows:
-            if "latency_ms" in row:
-                check_outputs(row, f"{label(row)}: ")
-    return [min(group, key=lambda row: row["latency_ms"]["median"]) for group in _timed_groups(rows)]
+    groups = _timed_groups([row for row in rows if runtimes.is_float32(row["form"])])
+    for row in itertools.chain(*groups):
+        check_outputs(row, f"{label(row)}: ")
+    return [min(group, key=lambda row: row["latency_ms"]["median"]) for group in groups]
 
 
 def sweep_conditions(rows: list[dict]) -> dict:

@@ -15,15 +15,14 @@ import numpy as np
 
 from posebook.evaluation.metrics import ImageStats, weighted_metric
 
-NUM_RESAMPLES = 1000
+NUM_RESAMPLES = 1000  # a multiple of 100
 
 
-def _resample_counts(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image is drawn: arrays (R, I) of up to 100 resamples, which limits memory."""
+def _resample_counts(images: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each image is drawn: arrays (R, I) of 100 resamples, which limits memory."""
     rng = np.random.default_rng(seed)
-    for start in range(0, resamples, 100):
-        rows = min(100, resamples - start)
-        yield rng.multinomial(images, np.full(images, 1 / images), rows).astype(float)  # (R, I)
+    for _ in range(NUM_RESAMPLES // 100):
+        yield rng.multinomial(images, np.full(images, 1 / images), 100).astype(float)  # (R, I)
 
 
 def _interval95(batches: list[np.ndarray]) -> tuple[float, float]:
@@ -31,16 +30,12 @@ def _interval95(batches: list[np.ndarray]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def interval(stats: ImageStats, resamples: int = NUM_RESAMPLES, seed: int = 0) -> tuple[float, float]:
+def interval(stats: ImageStats) -> tuple[float, float]:
     """The 95 % interval of the primary metric (AP, PCKh@0.5 or PCK), as fractions."""
-    return _interval95(
-        [weighted_metric(stats, w) for w in _resample_counts(len(stats.images), resamples, seed)]
-    )
+    return _interval95([weighted_metric(stats, w) for w in _resample_counts(len(stats.images))])
 
 
-def paired_difference(
-    a: ImageStats, b: ImageStats, resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> tuple[float, float, float]:
+def paired_difference(a: ImageStats, b: ImageStats) -> tuple[float, float, float]:
     """The metric of b minus that of a, and its 95 % interval: (difference, low, high).
 
     Raises ValueError if a and b were not measured on the same images and annotations with the same metric.
@@ -55,12 +50,12 @@ def paired_difference(
     def difference(weights: np.ndarray) -> np.ndarray:
         return weighted_metric(b, weights) - weighted_metric(a, weights)
 
-    differences = [difference(w) for w in _resample_counts(len(a.images), resamples, seed)]
+    differences = [difference(w) for w in _resample_counts(len(a.images))]
     return float(difference(np.ones((1, len(a.images))))[0]), *_interval95(differences)
 
 
 def mean_interval(
-    sums: np.ndarray, counts: np.ndarray | None = None, resamples: int = NUM_RESAMPLES, seed: int = 0
+    sums: np.ndarray, counts: np.ndarray | None = None, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean of a quantity and its 95 % interval, from resampled people: (mean, low, high).
 
@@ -71,7 +66,7 @@ def mean_interval(
     sums = np.where(counts > 0, sums, 0.0)
     if not counts.any():
         return np.nan, np.nan, np.nan
-    drawn = np.concatenate(list(_resample_counts(len(sums), resamples, seed)))  # (R, N)
+    drawn = np.concatenate(list(_resample_counts(len(sums), seed)))  # (R, N)
     with np.errstate(invalid="ignore"):  # a resample without any item is NaN
         values = (drawn @ sums) / (drawn @ counts)  # (R,)
     return float(sums.sum() / counts.sum()), *_interval95([values])

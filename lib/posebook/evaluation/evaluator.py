@@ -31,6 +31,25 @@ def evaluate(
     return metrics.score(dataset, predict(model, dataset, flip_test, batch_size, device, workers, dark))
 
 
+def measure(
+    model: PoseModel, dataset: PoseDataset, device: str = "cpu", workers: int = 0, dark: bool = False
+) -> tuple[dict, Predictions, ImageStats]:
+    """The record's fields about the accuracy, the predictions with flip test, and their image statistics.
+
+    device, workers, dark: as in `predict`.
+    """
+    without_flip = evaluate(model, dataset, flip_test=False, device=device, workers=workers, dark=dark)
+    predictions = predict(model, dataset, device=device, workers=workers, dark=dark)
+    scores, stats = metrics.measure(dataset, predictions)
+    fields = {
+        "protocol": protocol(dataset, model.input_size, True, predictions.decoding),
+        "metrics": scores,
+        "interval": bootstrap.interval(stats),
+        "metrics_without_flip": without_flip,
+    }
+    return fields, predictions, stats
+
+
 def protocol(dataset: PoseDataset, input_size: tuple[int, int], flip_test: bool, decoding: str) -> dict:
     """The record's description of how a metric was measured."""
     uses_oks = dataset.metric_type in ("oks", "crowd")
@@ -86,9 +105,7 @@ def evaluate_weights(
     name, options = facts.get("model", name), facts.get("options", {})
     if name is None:
         raise ValueError(f"{Path(weights).name} does not contain the name of its model: pass it as name")
-    without_flip = evaluate(model, dataset, flip_test=False, device=device, workers=workers, dark=dark)
-    predictions = predict(model, dataset, device=device, workers=workers, dark=dark)
-    scores, stats = metrics.measure(dataset, predictions)
+    fields, predictions, stats = measure(model, dataset, device, workers, dark)
     height, width = model.input_size
     record_name = ["evaluate", name, *(f"{key}={value}" for key, value in options.items()), dataset.name]
     record_name += [f"{height}x{width}", profile, f"seed{seed}"]
@@ -102,10 +119,7 @@ def evaluate_weights(
         dataset=dataset.describe(),
         profile=profile,
         parameters={"split": dataset.split, "device": device, "workers": workers, "dark": dark},
-        protocol=protocol(dataset, model.input_size, True, predictions.decoding),
-        metrics=scores,
-        interval=bootstrap.interval(stats),
-        metrics_without_flip=without_flip,
+        **fields,
         complexity=complexity.count(model, model.input_size),
         weights=weights_file_facts(weights, facts.get("trained_on", trained_on)),
         seed=seed,

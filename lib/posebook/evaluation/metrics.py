@@ -63,11 +63,6 @@ class ImageStats:
     place: np.ndarray | None = None  # (D,) index of a detection's image in `images`
 
 
-def metric_type(dataset: PoseDataset) -> str:
-    """The metric that scores a dataset: 'oks', 'crowd' (CrowdPose), 'pckh' (MPII) or 'pck'."""
-    return dataset.metric_type
-
-
 def check_dependencies(dataset: PoseDataset) -> None:
     """Raise ModuleNotFoundError if the dataset's metric needs a package that is not installed."""
     if dataset.metric_type in ("oks", "crowd") and importlib.util.find_spec("pycocotools") is None:

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,15 +27,14 @@ def staged_folder(target: str | Path) -> Iterator[Path]:
     parent = next(path for path in (target, *target.parents) if path.exists())
     if not parent.is_dir():
         raise NotADirectoryError(f"{parent} is a file: choose another --out-dir")
-    folder = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))  # same disk: files can be renamed
-    try:
+    # On the same disk, so that files can be renamed.
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=parent, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
         yield folder
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             destination = target / path.relative_to(folder)
             destination.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, destination)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_results(

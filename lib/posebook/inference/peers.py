@@ -40,7 +40,6 @@ class Peer:
     name: str
     side: int  # S, height and width of the input in pixels
     run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    size_bytes: int
 
 
 def load_peer(path: str | Path) -> Peer:
@@ -74,7 +73,7 @@ def load_peer(path: str | Path) -> Peer:
         run = blazepose
     else:
         raise ValueError(f"{path.name} is neither MoveNet nor BlazePose: its outputs are {shapes}")
-    return Peer(path.stem, height, run, path.stat().st_size)
+    return Peer(path.stem, height, run)
 
 
 def predict(peer: Peer, dataset: PoseDataset) -> Predictions:

@@ -52,9 +52,14 @@ def predict_video(
     entries: list[dict] = []
 
     def jobs() -> Iterator[Callable[[], ImageCrops]]:
-        for seconds, image in times.iterate("read", stream.frames):
-            stamps.append(seconds)
-            yield partial(find_people, Path(f"{len(stamps):06d}"), image, boxes, model, times)
+        frames = iter(stream.frames)
+        while True:
+            with times.measure("read"):
+                frame = next(frames, None)
+            if frame is None:
+                return
+            stamps.append(frame[0])
+            yield partial(find_people, Path(f"{len(stamps):06d}"), frame[1], boxes, model, times)
 
     follow = make_tracker(model.skeleton, smooth)
     with (

@@ -15,7 +15,7 @@ import torch
 
 from posebook import records, transforms
 from posebook.datasets import PoseDataset, combined
-from posebook.evaluation import bootstrap, error_analysis, evaluator, metrics, predictions
+from posebook.evaluation import bootstrap, error_analysis, evaluator, predictions
 from posebook.evaluation.metrics import ImageStats, Predictions
 from posebook.inference import runtimes
 from posebook.inference.runtime_model import RuntimeModel
@@ -64,18 +64,12 @@ def evaluate_runtime(
         except runtimes.Unavailable as error:
             raise ValueError(f"{runtime} cannot be used here: {error}") from error
         record, _, float_stats = evaluator.evaluate_weights(model, dataset, **options)
-        dark = options.get("dark", False)
-        results = predictions.predict(quantized, dataset, dark=dark)
-        without_flip = evaluator.evaluate(quantized, dataset, flip_test=False, dark=dark)
-    scores, stats = metrics.measure(dataset, results)
+        fields, results, stats = evaluator.measure(quantized, dataset, dark=options.get("dark", False))
     float32 = {name: record[name] for name in ("metrics", "metrics_without_flip", "interval")}
     float32["difference"] = bootstrap.paired_difference(float_stats, stats)
     record["parameters"]["runtime"] = runtime
     record["name"] += "-" + runtime.replace(" ", "-").lower()
-    record |= {
-        "metrics": scores,
-        "metrics_without_flip": without_flip,
-        "interval": bootstrap.interval(stats),
+    record |= fields | {
         "float32": float32,
         "calibration": calibration.describe() | {"used": min(NUM_CALIBRATION, len(calibration.instances))},
     }

@@ -69,17 +69,6 @@ class StageTimes:
             with self._lock:
                 self.seconds[stage] += time.perf_counter() - start
 
-    def iterate(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """Yield the items, and add the time that each takes to a stage."""
-        iterator = iter(items)
-        while True:
-            with self.measure(stage):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
-
     def progress(self, results: Iterable[tuple], total: int | None, unit: str) -> Iterator[tuple]:
         """Yield (image, keypoints (N, K, 2), scores (N, K)), count them, and show a progress bar."""
         with tqdm(total=total, desc="predict", unit=unit, delay=1) as bar:  # not for a few images

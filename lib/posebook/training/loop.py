@@ -34,7 +34,7 @@ from posebook.training.data import (
 from posebook.training.objectives import Objective, pose_loss
 from posebook.training.optimizer import lr_at_step, parameter_groups, update_ema
 from posebook.training.recipes import BaseRecipe, Recipe
-from posebook.training.runtime import RuntimeConfig, SigtermGuard, move_model
+from posebook.training.runtime import RuntimeConfig, catch_sigterm, move_model
 
 CHECK_EVERY = 20  # steps between two checks that losses are finite; each check waits for the device
 MAX_LOADER_RESTARTS = 3
@@ -139,7 +139,7 @@ def train_epochs(state: TrainState, context: LoopContext, bar: tqdm) -> Iterator
     SystemExit(143) after SIGTERM, with a checkpoint written.
     """
     restarts = 0
-    with SigtermGuard() as sigterm:
+    with catch_sigterm() as sigterm:
         while state.step < context.total_steps:
             try:
                 yield from run_steps(state, context, bar, sigterm)
@@ -157,7 +157,7 @@ def train_epochs(state: TrainState, context: LoopContext, bar: tqdm) -> Iterator
 
 
 def run_steps(
-    state: TrainState, context: LoopContext, bar: tqdm, sigterm: SigtermGuard
+    state: TrainState, context: LoopContext, bar: tqdm, sigterm: list[int]
 ) -> Iterator[tuple[int, float]]:
     """Run all remaining steps: learning rate, optimizer step, moving average, progress and checkpoints.
 
@@ -186,12 +186,12 @@ def run_steps(
 
         epoch_ends = state.step % steps_per_epoch == 0
         save_due = state.step % runtime.save_every == 0
-        stop = sigterm.triggered and runtime.world_size == 1  # several processes agree on it below
+        stop = bool(sigterm) and runtime.world_size == 1  # several processes agree on it below
         if epoch_ends or save_due or stop or len(pending) == CHECK_EVERY:
             state.losses, pending = state.losses + check_finite(pending, state.step), []
             epochs = f"{epoch + 1}/{recipe.epochs}"
             bar.set_postfix(epoch=epochs, loss=f"{state.losses[-1]:.5f}", refresh=False)
-            stop = stop or runtime.any_rank(sigterm.triggered)
+            stop = stop or runtime.any_rank(bool(sigterm))
         if epoch_ends:
             mean, state.losses = float(np.mean(state.losses)), []
             yield epoch + 1, mean  # `fit` evaluates and saves

@@ -3,11 +3,11 @@
 import os
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -116,24 +116,18 @@ def move_model(model: nn.Module, device: str) -> None:
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
 
 
-class SigtermGuard:
-    """Context in which SIGTERM only sets `triggered`, so that the loop can write a checkpoint before it ends.
+@contextmanager
+def catch_sigterm() -> Iterator[list[int]]:
+    """Context in which SIGTERM is only added to a list, so that the loop can write a checkpoint first.
 
-    Python handles signals only in the main thread. In other threads, `triggered` stays False.
+    Python handles signals only in the main thread. In other threads, the list stays empty.
     """
-
-    def __init__(self) -> None:
-        self.triggered = False
-        self._previous_handler: Any = None
-
-    def __enter__(self) -> "SigtermGuard":
-        if threading.current_thread() is threading.main_thread():
-            self._previous_handler = signal.signal(signal.SIGTERM, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGTERM, self._previous_handler)
-
-    def _handle(self, *_: object) -> None:
-        self.triggered = True
+    received: list[int] = []  # not an Event: its lock would block if a second signal came during set()
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -30,7 +30,9 @@ def primary_metrics(
     scores: dict[str, float] = {}
     for source in sources_of(dataset):
         prefix = f"{source.name} " if dataset.sources else ""
-        measured = without_flip(model, source, runtime)
+        measured = evaluator.evaluate(
+            model, source, flip_test=False, device=runtime.device, workers=runtime.workers
+        )
         scores |= {prefix + key: value for key, value in measured.items() if is_primary(key)}
     return scores
 
@@ -40,38 +42,17 @@ def is_primary(name: str) -> bool:
     return name.rpartition(" ")[2] in metrics.PRIMARY_METRICS
 
 
-def without_flip(model: PoseModel, dataset: PoseDataset, runtime: RuntimeConfig) -> dict[str, float]:
-    """Return all metrics of a model on one dataset, without flip test."""
-    return evaluator.evaluate(model, dataset, flip_test=False, device=runtime.device, workers=runtime.workers)
-
-
-def evaluate_source(model: PoseModel, dataset: PoseDataset, runtime: RuntimeConfig, path: Path) -> dict:
-    """Return a record's fields for one dataset. The predictions are saved beside `path`."""
-    single = without_flip(model, dataset, runtime)
-    predicted = predictions.predict(
-        model, dataset, flip_test=True, device=runtime.device, workers=runtime.workers
-    )
-    scores, stats = metrics.measure(dataset, predicted)
-    predictions.save_predictions(path, dataset, predicted, stats)
-    return {
-        "protocol": evaluator.protocol(dataset, model.input_size, True, predicted.decoding),
-        "evaluated": dataset.describe(),
-        "metrics": scores,
-        "interval": bootstrap.interval(stats),
-        "metrics_without_flip": single,
-    }
-
-
 def evaluate_run(model: PoseModel, dataset: PoseDataset, runtime: RuntimeConfig, path: Path) -> dict:
     """Return a record's fields for the validation data. Predictions are saved beside `path`.
 
     For a combined dataset, each source has its own metrics and its own file of predictions.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    evaluations = [
-        evaluate_source(model, source, runtime, predictions_path(path, dataset, source))
-        for source in sources_of(dataset)
-    ]
+    evaluations: list[dict] = []
+    for source in sources_of(dataset):
+        fields, predicted, stats = evaluator.measure(model, source, runtime.device, runtime.workers)
+        predictions.save_predictions(predictions_path(path, dataset, source), source, predicted, stats)
+        evaluations.append(fields | {"evaluated": source.describe()})
     if not dataset.sources:
         return evaluations[0]
 
