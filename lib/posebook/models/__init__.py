@@ -257,7 +257,6 @@ def load_weights(
     skeleton = skeletons.from_description(facts["skeleton"])
     model = build(facts["model"], skeleton, tuple(facts["input_size"]), **facts["options"])
     model.udp = facts.get("udp", False)
-    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     return load_official(model, state).eval()
 
 
