@@ -11,7 +11,7 @@ import numpy as np
 
 from posebook import paths
 from posebook.skeletons import Skeleton
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 SAME_FOLDER = {"coco-mini": "coco", "synthetic-14": "synthetic"}  # datasets in the folder of another dataset
 
@@ -190,8 +190,7 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
     in COCO format). The default is the split for evaluation. Raises ValueError for an unknown name or split,
     and DatasetMissing if files are missing.
     """
-    if name not in loaders():
-        raise unknown_name_error(name, names(), "dataset")
+    check_name(name, names(), "dataset")
     root = Path(root) if root else default_root(SAME_FOLDER.get(name, name))
     return loaders()[name](root, split) if split else loaders()[name](root)
 

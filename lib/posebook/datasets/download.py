@@ -23,7 +23,7 @@ from tqdm import tqdm
 from posebook import transfers
 from posebook.datasets import default_root
 from posebook.datasets.detector_boxes import COCO_BOXES
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ def get(name: str, root: str | Path | None = None) -> list[str]:
     root: the dataset's folder; default: `default_root(name)`. Raises ValueError for an unknown name or an
     invalid file, and ConnectionError for a file that cannot be transferred.
     """
-    if name not in SOURCES:
-        raise unknown_name_error(name, SOURCES, "dataset to download")
+    check_name(name, SOURCES, "dataset to download")
     root = Path(root) if root else default_root(name)
     for archive in SOURCES[name]:
         missing = [target for target in archive.targets if not (root / target).exists()]

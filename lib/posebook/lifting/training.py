@@ -22,7 +22,7 @@ from posebook.lifting.recipes import Recipe
 from posebook.lifting.skeleton import mirror
 from posebook.training import loop, runtime
 from posebook.training.config import TrainConfig
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 DATASETS = ("motion", *h36m_3dhp.NAMES)
 SYNTHETIC_CLIPS = {"train": 240, "val": 40}  # clips of 243 frames at 25 frames per second
@@ -30,8 +30,7 @@ SYNTHETIC_CLIPS = {"train": 240, "val": 40}  # clips of 243 frames at 25 frames 
 
 def load_clips(dataset: str, root: str | Path | None, split: str) -> list[Clip]:
     """The clips of a split of the bundled synthetic motion ("motion"), or of a dataset's files in `root`."""
-    if dataset not in DATASETS:
-        raise unknown_name_error(dataset, DATASETS, "dataset")
+    check_name(dataset, DATASETS, "dataset")
     if dataset == "motion":
         return synthetic_motion.load_split(split, SYNTHETIC_CLIPS[split], frames=243, fps=25.0)
     if root is None:
@@ -112,8 +111,7 @@ def evaluate_lifter(lifter: Lifter, clips: list[Clip], flip_test: bool = True) -
 
 def _builder_options(lifter: str, profile: str, prune: dict | None, recover: str, options: dict) -> dict:
     """Keyword arguments of `pruning.build_lifter`; raises ValueError for a lifter that cannot be trained."""
-    if lifter not in LIFTERS:
-        raise unknown_name_error(lifter, LIFTERS, "lifter")
+    check_name(lifter, LIFTERS, "lifter")
     if recover == "keep":
         raise ValueError("a lifter that predicts only the kept frames cannot be trained: recover all frames")
     options = ({} if profile == "paper" else recipes.SMALL_MODEL) | options
