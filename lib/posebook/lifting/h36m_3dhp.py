@@ -60,9 +60,10 @@ def load(dataset: str, root: str | Path, split: str) -> list[Clip]:
     return _3dhp(Path(root), split) if dataset == "3dhp" else _h36m(Path(root), split, DETECTIONS[dataset])
 
 
+@cache
 def cameras(subject: str) -> dict[str, Camera]:
     """The four cameras of a Human3.6M subject by their serial numbers, in the order of the files."""
-    known = _camera_parameters()
+    known = json.loads(paths.require(CAMERAS).read_text(encoding="utf-8"))
     if subject not in known["places"]:
         raise ValueError(f"Human3.6M has no cameras for {subject}, only for {', '.join(known['places'])}")
     views = {}
@@ -76,11 +77,6 @@ def cameras(subject: str) -> dict[str, Camera]:
             lens["radial"], lens["tangential"],
         )  # fmt: skip
     return views
-
-
-@cache
-def _camera_parameters() -> dict:
-    return json.loads(paths.require(CAMERAS).read_text(encoding="utf-8"))
 
 
 def _read(root: Path, file: str, names: tuple[str, ...], dataset: str, layout: str) -> list[dict]:

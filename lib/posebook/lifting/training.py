@@ -9,7 +9,7 @@ prediction, and the velocity error. MotionBERT's adds the distance after the bes
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -154,16 +154,16 @@ def train_lifter(
         return WindowDataset(train_clips, recipe, seed, model.channels)
 
     def score(ema: nn.Module) -> dict:
-        return evaluate_lifter(as_lifter(ema), val_clips, flip_test=False)[0]
+        return evaluate_lifter(cast(Lifter, ema), val_clips, flip_test=False)[0]
 
     spec = loop.RunSpec(name, Path(out_dir), identity)
     run, folder = loop.fit(model, make_dataset, recipe, runtime_config, spec, score, lifter_objective)
     if runtime_config.rank > 0:  # the first process writes the record
         return {}
-    evaluation = evaluation_fields(as_lifter(run.ema), dataset, val_clips)
+    evaluation = evaluation_fields(cast(Lifter, run.ema), dataset, val_clips)
     run.curve[-1] |= evaluation["metrics_without_flip"]
     path = folder / "weights.safetensors"
-    digest = weights_io.save_weights(as_lifter(run.ema.cpu()), path, lifter, dataset, **options)
+    digest = weights_io.save_weights(cast(Lifter, run.ema.cpu()), path, lifter, dataset, **options)
     fields = {
         "model": lifter,
         "options": options,
@@ -175,12 +175,6 @@ def train_lifter(
         "weights": records.weights_facts(path, digest, "scratch", dataset),
     }
     return records.build("lift", name, metadata, run.seconds, **fields, seed=seed)
-
-
-def as_lifter(model: nn.Module) -> Lifter:
-    """The model that the training loop returns, with its type."""
-    assert isinstance(model, Lifter)
-    return model
 
 
 def evaluation_fields(lifter: Lifter, dataset: str, clips: list[Clip]) -> dict:
