@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -170,8 +171,8 @@ def loaders() -> dict[str, Callable[..., PoseDataset]]:
         "crowdpose": crowdpose.load,
         "mpii": mpii.load,
         "lspet": lspet.load,
-        "synthetic": coco.load_synthetic,
-        "synthetic-14": coco.load_synthetic_14,
+        "synthetic": partial(coco.load_rendered, "synthetic"),
+        "synthetic-14": partial(coco.load_rendered, "synthetic-14"),
         "own": custom.load,
     }
 
