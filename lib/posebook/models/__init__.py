@@ -197,6 +197,14 @@ def save_weights(
     return sha256(path)
 
 
+def _metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file; {} for other files."""
+    if Path(path).suffix != ".safetensors":
+        return {}
+    with safetensors.safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
 def describe_weights(path: str | Path) -> dict:
     """The facts that `save_weights` stored in a file, or those of a published file; {} for other files.
 
@@ -204,10 +212,7 @@ def describe_weights(path: str | Path) -> dict:
     known, trained_images with the hashes of the training images, separated by spaces. A published file is
     known by its name: see published.py.
     """
-    facts: dict[str, Any] = {}
-    if Path(path).suffix == ".safetensors":
-        with safetensors.safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get("posebook", "{}"))
+    facts = json.loads(_metadata(path).get("posebook", "{}"))
     if not facts and (checkpoint := published.find_by_file(path)):
         return {
             "model": checkpoint.model,
@@ -224,7 +229,10 @@ def describe_weights(path: str | Path) -> dict:
 
 def trained_images(path: str | Path) -> set[str]:
     """Hashes of the images that the weights were trained on; empty if the file does not contain them."""
-    return set(describe_weights(path).get("trained_images", "").split())
+    metadata = _metadata(path)
+    # Files of earlier versions have a separate metadata entry for the hashes.
+    facts = metadata if "trained_images" in metadata else json.loads(metadata.get("posebook", "{}"))
+    return set(facts.get("trained_images", "").split())
 
 
 def load_weights(
