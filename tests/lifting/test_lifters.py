@@ -155,6 +155,7 @@ def test_cluster_pruning_matches_a_loop():
         scores.append(density[i] * (min(denser) if denser else max(map(max, apart))))
     expected = sorted(np.argsort(scores)[::-1][:5].tolist())
     assert pruning.ClusterPruner(5)(tokens, tokens)[0].tolist() == expected
+    assert 6 in pruning.ClusterPruner(3, center=True)(tokens, tokens)[0].tolist()
 
 
 def test_motion_pruning_keeps_frames_after_a_jump():

@@ -46,8 +46,14 @@ def _top_frames(scores: Tensor, keep: int) -> Tensor:
     return scores.sort(dim=1, descending=True, stable=True)[1][:, :keep].sort(1)[0]
 
 
+@dataclass(frozen=True)
 class ClusterPruner(Pruner):
-    """HoT's cluster centers: frames with a high density and a large distance to any denser frame."""
+    """HoT's cluster centers: frames with a high density and a large distance to any denser frame.
+
+    center: always keep the middle frame, for a model that predicts only this frame (HoT's seq2frame).
+    """
+
+    center: bool = False
 
     def __call__(self, tokens: Tensor, _: Tensor) -> Tensor:
         features = tokens.mean(2)  # (B, F, C)
@@ -56,6 +62,9 @@ class ClusterPruner(Pruner):
         denser = density[:, None] > density[:, :, None]  # (B, F, F): whether another frame is denser
         farthest = distances.flatten(1).amax(1)[:, None, None]  # (B, 1, 1); stands for "no denser frame"
         scores = density * torch.where(denser, distances, farthest).amin(-1)  # (B, F)
+        if self.center:
+            middle = torch.arange(scores.shape[1], device=scores.device) == scores.shape[1] // 2  # (F,)
+            scores = scores.masked_fill(middle, torch.inf)
         return _top_frames(scores, self.keep)
 
 
