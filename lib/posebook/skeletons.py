@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 LEFT, RIGHT, MIDDLE = "#d1603d", "#2f6690", "#0b7a75"  # drawing colors of the person's sides
 
@@ -149,8 +149,7 @@ SKELETONS = {
 
 def get(name: str) -> Skeleton:
     """The known skeleton `name`. Raises ValueError with suggestions for an unknown name."""
-    if name not in SKELETONS:
-        raise unknown_name_error(name, SKELETONS, "skeleton")
+    check_name(name, SKELETONS, "skeleton")
     return SKELETONS[name]
 
 

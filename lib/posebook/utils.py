@@ -42,6 +42,13 @@ def unknown_name_error(word: str, known: Iterable[str], what: str) -> ValueError
     return ValueError(f"unknown {what} {word!r}; did you mean {' or '.join(offers)}?")
 
 
+def check_name(word: str, known: Iterable[str], what: str) -> None:
+    """Raise `unknown_name_error` if the word is not one of the known names."""
+    known = list(known)
+    if word not in known:
+        raise unknown_name_error(word, known, what)
+
+
 def lazy_attributes(
     package: str, exports: dict[str, str], renamed: dict[str, str] | None = None
 ) -> Callable[[str], object]:

@@ -30,16 +30,20 @@ def server(file_server):
     return file_server
 
 
-def source(server, digest=None, targets=("images", "joints.mat")) -> download.Source:
+def get(server, root, digest=None) -> list[str]:
+    """Download lspet from the test's server."""
     url = f"http://127.0.0.1:{server.server_port}/lspet.zip"
-    return download.Source((download.Archive(url, targets, digest),))
+    with pytest.MonkeyPatch.context() as patch:
+        archive = download.Archive(url, ("images", "joints.mat"), digest)
+        patch.setitem(download.SOURCES, "lspet", (archive,))
+        return download.get("lspet", root)
 
 
 @pytest.mark.parametrize("fault", ["none", "interrupted", "no ranges"])
 def test_download_is_complete(server, tmp_path, fault):
     server.fault = fault
     digest = "md5:" + md5(GOOD).hexdigest()
-    assert download.get("lspet", tmp_path, source(server, digest)) == []
+    assert get(server, tmp_path, digest) == []
     assert (tmp_path / "images" / "im00001.jpg").read_bytes() == b"x" * 50_000
     assert (tmp_path / "joints.mat").read_bytes() == b"joints"
     assert sorted(p.name for p in (tmp_path / "downloads").iterdir()) == ["lspet.zip"]
@@ -47,7 +51,7 @@ def test_download_is_complete(server, tmp_path, fault):
         first, second, third = server.ranges
         assert first is None and 0 < int(second[6:-1]) < int(third[6:-1]) < len(GOOD)
     count = len(server.ranges)
-    download.get("lspet", tmp_path, source(server, digest))
+    get(server, tmp_path, digest)
     assert len(server.ranges) == count  # nothing is downloaded again
 
 
@@ -55,19 +59,19 @@ def test_the_next_call_continues_the_transfer(server, tmp_path):
     server.fault = "always interrupted"
     server.content = zipped(**{"images/1.jpg": bytes(10_000_000), "joints.mat": b""})  # too long for 5 halves
     with pytest.raises(ConnectionError, match="the transfer stopped 5 times .* the same command continues"):
-        download.get("lspet", tmp_path, source(server))
+        get(server, tmp_path)
     part = tmp_path / "downloads" / "lspet.zip.part"
     had = part.stat().st_size
     assert 0 < had < len(server.content)
     server.fault, server.ranges = "none", []
-    download.get("lspet", tmp_path, source(server))
+    get(server, tmp_path)
     assert server.ranges == [f"bytes={had}-"] and (tmp_path / "joints.mat").is_file()
 
 
 def test_a_part_longer_than_the_file_is_downloaded_again(server, tmp_path):
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "lspet.zip.part").write_bytes(bytes(len(GOOD) + 5))
-    download.get("lspet", tmp_path, source(server, "md5:" + md5(GOOD).hexdigest()))
+    get(server, tmp_path, "md5:" + md5(GOOD).hexdigest())
     assert server.ranges == [f"bytes={len(GOOD) + 5}-", None] and (tmp_path / "joints.mat").is_file()
 
 
@@ -77,7 +81,7 @@ def test_a_wrong_content_length_is_detected(server, tmp_path, fault):
     with pytest.raises(
         (ConnectionError, ValueError), match="stopped 5 times|is neither|is broken|hash differs"
     ):
-        download.get("lspet", tmp_path, source(server, "md5:" + md5(GOOD).hexdigest()))
+        get(server, tmp_path, "md5:" + md5(GOOD).hexdigest())
     assert not (tmp_path / "joints.mat").exists()
 
 
@@ -87,26 +91,26 @@ def test_a_wrong_content_length_is_detected(server, tmp_path, fault):
 def test_pages_and_missing_files_are_rejected(server, tmp_path, fault, words):
     server.fault = fault
     with pytest.raises((ConnectionError, ValueError), match=words):
-        download.get("lspet", tmp_path, source(server))
+        get(server, tmp_path)
     assert not (tmp_path / "joints.mat").exists()
 
 
 def test_a_file_with_a_wrong_published_hash_is_rejected(server, tmp_path):
     server.content = zipped(**{"images/im00001.jpg": b"other", "joints.mat": b"other"})
     with pytest.raises(ValueError, match="its hash differs from the published hash .md5:.* was deleted"):
-        download.get("lspet", tmp_path, source(server, "md5:" + md5(GOOD).hexdigest()))
+        get(server, tmp_path, "md5:" + md5(GOOD).hexdigest())
     assert not (tmp_path / "images").exists() and not (tmp_path / "downloads" / "lspet.zip").exists()
 
 
 def test_a_later_download_must_match_the_first(server, tmp_path):
-    download.get("lspet", tmp_path, source(server))
+    get(server, tmp_path)
     hash_file = tmp_path / "downloads" / "hashes.json"
     assert json.loads(hash_file.read_text())["lspet.zip"].startswith("sha256:")
     for path in (tmp_path / "downloads" / "lspet.zip", tmp_path / "joints.mat"):
         path.unlink()
     server.content = zipped(**{"images/im00001.jpg": b"other", "joints.mat": b"other"})
     with pytest.raises(ValueError, match="differs from the hash of its first download, in .*hashes.json"):
-        download.get("lspet", tmp_path, source(server))
+        get(server, tmp_path)
 
 
 def tarred(member: tarfile.TarInfo) -> bytes:
@@ -138,19 +142,18 @@ def link(name: str, target: str) -> tarfile.TarInfo:
 def test_invalid_archives_are_not_unpacked(server, tmp_path, content, words):
     server.content, root = content, tmp_path / "inner" / "lspet"
     with pytest.raises(ValueError, match=words):
-        download.get("lspet", root, source(server))
+        get(server, root)
     assert not list(tmp_path.rglob("evil")) and not (root / "images").exists()
     assert {p.name for p in (root / "downloads").iterdir()} == {"lspet.zip", "hashes.json"}
 
 
-def test_missing_files_to_fetch_by_hand_are_listed(tmp_path):
-    by_hand = download.Source((), (download.ByHand("https://example.org/form", "images/1.jpg and others"),))
-    assert download.get("any", tmp_path, by_hand) == [
-        "images/1.jpg and others, from https://example.org/form"
-    ]
+def test_missing_files_to_fetch_by_hand_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setitem(download.SOURCES, "any", ())
+    monkeypatch.setitem(download.BY_HAND, "any", ("images/1.jpg and others", "https://example.org/form"))
+    assert download.get("any", tmp_path) == ["images/1.jpg and others, from https://example.org/form"]
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.jpg").touch()
-    assert download.get("any", tmp_path, by_hand) == []
+    assert download.get("any", tmp_path) == []
 
 
 def test_unknown_names_suggest_close_matches(tmp_path):

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import numpy as np
 
 from posebook import paths
 from posebook.skeletons import Skeleton
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 SAME_FOLDER = {"coco-mini": "coco", "synthetic-14": "synthetic"}  # datasets in the folder of another dataset
 
@@ -170,8 +171,8 @@ def loaders() -> dict[str, Callable[..., PoseDataset]]:
         "crowdpose": crowdpose.load,
         "mpii": mpii.load,
         "lspet": lspet.load,
-        "synthetic": coco.load_synthetic,
-        "synthetic-14": coco.load_synthetic_14,
+        "synthetic": partial(coco.load_rendered, "synthetic"),
+        "synthetic-14": partial(coco.load_rendered, "synthetic-14"),
         "own": custom.load,
     }
 
@@ -190,8 +191,7 @@ def load(name: str, root: str | Path | None = None, split: str | None = None) ->
     in COCO format). The default is the split for evaluation. Raises ValueError for an unknown name or split,
     and DatasetMissing if files are missing.
     """
-    if name not in loaders():
-        raise unknown_name_error(name, names(), "dataset")
+    check_name(name, names(), "dataset")
     root = Path(root) if root else default_root(SAME_FOLDER.get(name, name))
     return loaders()[name](root, split) if split else loaders()[name](root)
 

@@ -13,17 +13,20 @@ from pathlib import Path
 
 from posebook import skeletons
 from posebook.datasets import PoseDataset, coco_json, missing_dataset
-from posebook.utils import atomic_write, unknown_name_error
+from posebook.utils import atomic_write, check_name
 
 IMAGES = {"train2017": 118287, "val2017": 5000}  # in the official files
 MINI = {"train2017": 5000, "val2017": 500}  # in COCO-mini of the StarNet-Pose authors
+RENDERED = {  # synthetic data by name: joints, annotation file, splits
+    "synthetic": ("coco", "person_keypoints_{}.json", ("train", "val", "val_occluded")),
+    "synthetic-14": ("crowdpose", "person_keypoints_14_{}.json", ("train", "val")),
+}
 INSTRUCTIONS = "https://cocodataset.org/#download (2017 images and annotations)"
 
 
 def load(root: Path, split: str = "val2017") -> PoseDataset:
     """Load a COCO split. Raises DatasetMissing, and ValueError for a broken file or entry."""
-    if split not in IMAGES:
-        raise unknown_name_error(split, IMAGES, "split of coco")
+    check_name(split, IMAGES, "split of coco")
     return read("coco", root, split, INSTRUCTIONS, num_images=IMAGES[split])
 
 
@@ -32,8 +35,7 @@ def load_mini(root: Path, split: str = "val2017") -> PoseDataset:
 
     root is COCO's folder. The first call writes the reduced annotation file next to the full one.
     """
-    if split not in MINI:
-        raise unknown_name_error(split, MINI, "split of coco-mini")
+    check_name(split, MINI, "split of coco-mini")
     full, reduced = (root / "annotations" / f"person_keypoints_{split}{end}.json" for end in ("", "_mini"))
     if full.is_file() and not reduced.is_file():
         content = coco_json.read_json(full)
@@ -45,25 +47,16 @@ def load_mini(root: Path, split: str = "val2017") -> PoseDataset:
     return read("coco-mini", root, split, INSTRUCTIONS, num_images=MINI[split], path=reduced)
 
 
-def load_synthetic(root: Path, split: str = "val") -> PoseDataset:
-    """Load the bundled synthetic data, which synthetic.generate writes in COCO's format."""
-    splits = ("train", "val", "val_occluded")
-    return _load_rendered("synthetic", root, split, "coco", f"person_keypoints_{split}.json", splits)
+def load_rendered(name: str, root: Path, split: str = "val") -> PoseDataset:
+    """Load the bundled synthetic data, which synthetic.generate writes in COCO's format.
 
-
-def load_synthetic_14(root: Path, split: str = "val") -> PoseDataset:
-    """Load the same images and people as `load_synthetic`, with CrowdPose's 14 joints."""
-    return _load_rendered("synthetic-14", root, split, "crowdpose", f"person_keypoints_14_{split}.json")
-
-
-def _load_rendered(
-    name: str, root: Path, split: str, skeleton: str, file: str, splits: tuple[str, ...] = ("train", "val")
-) -> PoseDataset:
-    """Load one of the two keypoint sets of the bundled synthetic data."""
-    if split not in splits:
-        raise unknown_name_error(split, splits, f"split of {name}")
+    name: a key of RENDERED. Both have the same images and people.
+    """
+    skeleton, file, splits = RENDERED[name]
+    check_name(split, splits, f"split of {name}")
     occluded = " --occluded" if split == "val_occluded" else ""
-    instructions, path = f"posebook synthesize --root {root}{occluded}", root / "annotations" / file
+    instructions = f"posebook synthesize --root {root}{occluded}"
+    path = root / "annotations" / file.format(split)
     return read(name, root, split, instructions, path=path, skeleton=skeleton)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from posebook import skeletons
 from posebook.datasets import Person, PoseDataset, load, loaders
 from posebook.skeletons import Skeleton
-from posebook.utils import sha256, unknown_name_error
+from posebook.utils import check_name, sha256
 
 HASH_LENGTH = 12  # hexadecimal digits of an image's SHA-256: 48 bits
 LABEL_SCORE = 0.4  # added labels with this score or a lower one are not used
@@ -241,8 +241,7 @@ def parse_sources(
     """
     names = dataset.split("+")
     for name in names:
-        if name not in loaders():
-            raise unknown_name_error(name, loaders(), "dataset")
+        check_name(name, loaders(), "dataset")
     if len(set(names)) < len(names):
         raise ValueError(f"{dataset} names a source twice")
     if isinstance(shares, str):

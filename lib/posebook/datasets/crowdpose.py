@@ -12,7 +12,7 @@ from pathlib import Path
 
 from posebook import skeletons
 from posebook.datasets import PoseDataset, coco_json, missing_dataset
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 IMAGES = {"train": 10000, "val": 2000, "trainval": 12000, "test": 8000}
 AREA = 0.53  # person's area / area of the box, from the official evaluation
@@ -21,8 +21,7 @@ INSTRUCTIONS = "https://github.com/Jeff-sjtu/CrowdPose, or posebook download cro
 
 def load(root: Path, split: str = "test") -> PoseDataset:
     """Load a CrowdPose split. Raises DatasetMissing, and ValueError for a broken file or entry."""
-    if split not in IMAGES:
-        raise unknown_name_error(split, IMAGES, "split of crowdpose")
+    check_name(split, IMAGES, "split of crowdpose")
     names = [f"{prefix}crowdpose_{split}.json" for prefix in ("mmpose_", "")]
     path = next((path for name in names if (path := root / "annotations" / name).is_file()), None)
     if path is None:

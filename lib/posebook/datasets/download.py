@@ -23,7 +23,7 @@ from tqdm import tqdm
 from posebook import transfers
 from posebook.datasets import default_root
 from posebook.datasets.detector_boxes import COCO_BOXES
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,6 @@ class Archive:
     digest: str | None = None  # "md5:..." if a hash is published
 
 
-@dataclass(frozen=True)
-class ByHand:
-    """A file that the owners provide on a web page only. `target` may end with " and N others"."""
-
-    page: str
-    target: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """A dataset's archives, and the files that must be fetched by hand."""
-
-    archives: tuple[Archive, ...]
-    by_hand: tuple[ByHand, ...] = ()
-
-
 def _annotations(*names: str) -> tuple[str, ...]:
     return tuple(f"annotations/{name}" for name in names)
 
@@ -64,53 +48,46 @@ _COCO_FILES = [f"person_keypoints_{split}2017.json" for split in ("train", "val"
 _CROWDPOSE_FILES = [f"mmpose_crowdpose_{split}.json" for split in ("train", "val", "trainval", "test")]
 _MPII_FILES = ("mpii_train.json", "mpii_val.json", "mpii_gt_val.mat")
 _MPII_IMAGES = "https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/mpii_human_pose_v1.tar.gz"
-_HRNET_PAGE = "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#data-preparation"
 SOURCES = {
-    "coco": Source(
-        (
-            Archive(
-                f"{_COCO}/annotations/annotations_trainval2017.zip",
-                _annotations(*_COCO_FILES),
-                "md5:f4bbac642086de4f52a3fdda2de5fa2c",
-            ),
-            Archive(f"{_COCO}/zips/val2017.zip", ("val2017",), "md5:442b8da7639aecaf257c1dceb8ba8c80"),
-            Archive(f"{_COCO}/zips/train2017.zip", ("train2017",), "md5:cced6f7f71b7629ddf16f17bbcfab6b2"),
+    "coco": (
+        Archive(
+            f"{_COCO}/annotations/annotations_trainval2017.zip",
+            _annotations(*_COCO_FILES),
+            "md5:f4bbac642086de4f52a3fdda2de5fa2c",
         ),
-        (ByHand(_HRNET_PAGE, COCO_BOXES),),
+        Archive(f"{_COCO}/zips/val2017.zip", ("val2017",), "md5:442b8da7639aecaf257c1dceb8ba8c80"),
+        Archive(f"{_COCO}/zips/train2017.zip", ("train2017",), "md5:cced6f7f71b7629ddf16f17bbcfab6b2"),
     ),
-    "mpii": Source(
-        (
-            Archive(f"{_MMPOSE}/mpii_annotations.tar", _annotations(*_MPII_FILES)),
-            Archive(_MPII_IMAGES, ("images",)),
-        )
+    "mpii": (
+        Archive(f"{_MMPOSE}/mpii_annotations.tar", _annotations(*_MPII_FILES)),
+        Archive(_MPII_IMAGES, ("images",)),
     ),
-    "crowdpose": Source(
-        (Archive(f"{_MMPOSE}/crowdpose_annotations.tar", _annotations(*_CROWDPOSE_FILES)),),
-        (ByHand("https://github.com/Jeff-sjtu/CrowdPose", "images/100000.jpg and 19,999 others"),),
-    ),
-    "lspet": Source((Archive("http://sam.johnson.io/research/lspet_dataset.zip", ("images", "joints.mat")),)),
+    "crowdpose": (Archive(f"{_MMPOSE}/crowdpose_annotations.tar", _annotations(*_CROWDPOSE_FILES)),),
+    "lspet": (Archive("http://sam.johnson.io/research/lspet_dataset.zip", ("images", "joints.mat")),),
+}
+# A file that the owners provide on a web page only, and the page. The file may end with " and N others".
+BY_HAND = {
+    "coco": (COCO_BOXES, "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch#data-preparation"),
+    "crowdpose": ("images/100000.jpg and 19,999 others", "https://github.com/Jeff-sjtu/CrowdPose"),
 }
 
 
-def get(name: str, root: str | Path | None = None, source: Source | None = None) -> list[str]:
+def get(name: str, root: str | Path | None = None) -> list[str]:
     """Download and unpack the missing files. Returns one line for each file that must be fetched by hand.
 
-    root: the dataset's folder; default: `default_root(name)`. source: replaces SOURCES[name]. Raises
-    ValueError for an unknown name or an invalid file, and ConnectionError for a file that cannot be
-    transferred.
+    root: the dataset's folder; default: `default_root(name)`. Raises ValueError for an unknown name or an
+    invalid file, and ConnectionError for a file that cannot be transferred.
     """
-    if source is None and name not in SOURCES:
-        raise unknown_name_error(name, SOURCES, "dataset to download")
-    source, root = source or SOURCES[name], Path(root) if root else default_root(name)
-    for archive in source.archives:
+    check_name(name, SOURCES, "dataset to download")
+    root = Path(root) if root else default_root(name)
+    for archive in SOURCES[name]:
         missing = [target for target in archive.targets if not (root / target).exists()]
         if missing:
             unpack(transfers.fetch(archive.url, root / "downloads", digest=archive.digest), missing, root)
-    return [
-        f"{file.target}, from {file.page}"
-        for file in source.by_hand
-        if not (root / file.target.split(" ")[0]).exists()
-    ]
+    if name not in BY_HAND:
+        return []
+    file, page = BY_HAND[name]
+    return [] if (root / file.split(" ")[0]).exists() else [f"{file}, from {page}"]
 
 
 def unpack(path: Path, targets: list[str], root: Path) -> None:

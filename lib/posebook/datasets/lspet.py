@@ -16,7 +16,7 @@ from scipy.io import loadmat
 
 from posebook import skeletons
 from posebook.datasets import Person, PoseDataset, missing_dataset, usable_images
-from posebook.utils import sha256, unknown_name_error
+from posebook.utils import check_name, sha256
 
 SPLITS = {"train": range(1, 3501), "val": range(3501, 4001)}
 LAYOUT = "joints.mat and the folder images/ with im00001.jpg and so on"
@@ -25,8 +25,7 @@ INSTRUCTIONS = "http://sam.johnson.io/research/lspet.html"
 
 def load(root: Path, split: str = "val") -> PoseDataset:
     """Load a split. Raises DatasetMissing, and ValueError if joints.mat is not LSPET's file."""
-    if split not in SPLITS:
-        raise unknown_name_error(split, SPLITS, "split of lspet")
+    check_name(split, SPLITS, "split of lspet")
     path = root / "joints.mat"
     if not path.is_file() or not (root / "images").is_dir():
         raise missing_dataset(root, "lspet", LAYOUT, INSTRUCTIONS)

@@ -19,7 +19,7 @@ from scipy.io import loadmat
 
 from posebook import skeletons
 from posebook.datasets import Person, PoseDataset, coco_json, missing_dataset, usable_images
-from posebook.utils import sha256, unknown_name_error
+from posebook.utils import check_name, sha256
 
 PEOPLE = {"train": 22246, "val": 2958}  # in the official files
 SC_BIAS = 0.6  # head size / diagonal of the head box
@@ -31,8 +31,7 @@ def load(root: Path, split: str = "val") -> PoseDataset:
 
     Raises DatasetMissing, and ValueError for a file or an entry that is not MPII's.
     """
-    if split not in PEOPLE:
-        raise unknown_name_error(split, PEOPLE, "split of mpii")
+    check_name(split, PEOPLE, "split of mpii")
     path = root / "annotations" / f"mpii_{split}.json"
     if not path.is_file():
         layout = f"annotations/{path.name} and the folder images/"

@@ -31,7 +31,7 @@ from posebook.lifting import safe_pickle
 from posebook.lifting.camera import Camera
 from posebook.lifting.clips import Clip
 from posebook.lifting.skeleton import H36M
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 CAMERAS = paths.DATA / "h36m_cameras.json"
 SUBJECTS = {"train": ("S1", "S5", "S6", "S7", "S8"), "val": ("S9", "S11")}
@@ -55,16 +55,15 @@ def load(dataset: str, root: str | Path, split: str) -> list[Clip]:
     split: train, or val, which the papers use as the test set. Raises ValueError for an unknown name or split
     and for invalid files, datasets.DatasetMissing for missing files.
     """
-    if dataset not in NAMES:
-        raise unknown_name_error(dataset, NAMES, "3D dataset")
-    if split not in SUBJECTS:
-        raise unknown_name_error(split, SUBJECTS, "split")
+    check_name(dataset, NAMES, "3D dataset")
+    check_name(split, SUBJECTS, "split")
     return _3dhp(Path(root), split) if dataset == "3dhp" else _h36m(Path(root), split, DETECTIONS[dataset])
 
 
+@cache
 def cameras(subject: str) -> dict[str, Camera]:
     """The four cameras of a Human3.6M subject by their serial numbers, in the order of the files."""
-    known = _camera_parameters()
+    known = json.loads(paths.require(CAMERAS).read_text(encoding="utf-8"))
     if subject not in known["places"]:
         raise ValueError(f"Human3.6M has no cameras for {subject}, only for {', '.join(known['places'])}")
     views = {}
@@ -78,11 +77,6 @@ def cameras(subject: str) -> dict[str, Camera]:
             lens["radial"], lens["tangential"],
         )  # fmt: skip
     return views
-
-
-@cache
-def _camera_parameters() -> dict:
-    return json.loads(paths.require(CAMERAS).read_text(encoding="utf-8"))
 
 
 def _read(root: Path, file: str, names: tuple[str, ...], dataset: str, layout: str) -> list[dict]:

@@ -1,8 +1,8 @@
 """Convert the state dict keys of the authors' lifters to ours."""
 
-import re
-
 from torch import Tensor
+
+from posebook.models.key_mapping import rename
 
 # Patterns in the authors' keys and their replacements, applied in this order.
 NAMES = [
@@ -46,10 +46,8 @@ NAMES = [
 
 def remap_keys(state: dict[str, Tensor], is_hot: bool) -> dict[str, Tensor]:
     """A lifter's state dict with our keys instead of its authors'; is_hot: it is pruned by HoT."""
-    remapped = {}
-    for key, value in state.items():
-        for pattern, replacement in NAMES:
-            key = re.sub(pattern, replacement, key)
-        inner = is_hot and not key.startswith(("positions", "recover."))
-        remapped[f"lifter.{key}" if inner else key] = value
-    return remapped
+    state = rename(state, NAMES)
+    if not is_hot:
+        return state
+    outer = ("positions", "recover.")
+    return {key if key.startswith(outer) else f"lifter.{key}": value for key, value in state.items()}

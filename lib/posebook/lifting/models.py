@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from posebook.lifting.skeleton import BONES, H36M, adjacency
 from posebook.models.transformer import Attention, Block, DropPath, FeedForward
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 
 def attend_joints(block: nn.Module, x: Tensor) -> Tensor:
@@ -273,6 +273,5 @@ def build_plain(name: str, frames: int = 243, **options: Any) -> Lifter:
 
     Raises ValueError with suggestions for an unknown name.
     """
-    if name not in LIFTERS:
-        raise unknown_name_error(name, LIFTERS, "lifter")
+    check_name(name, LIFTERS, "lifter")
     return LIFTERS[name](frames=frames, **options)

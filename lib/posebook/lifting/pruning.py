@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from posebook.lifting import models
 from posebook.lifting.models import Lifter
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,6 @@ def build_lifter(
     lifter = models.build_plain(name, frames, **options)
     pruners = {}
     for layer, (pruner, keep) in (prune or {}).items():
-        if pruner not in PRUNERS:
-            raise unknown_name_error(pruner, PRUNERS, "pruner")
+        check_name(pruner, PRUNERS, "pruner")
         pruners[int(layer)] = PRUNERS[pruner](keep)
     return FramePruning(lifter, pruners, recover) if pruners else lifter

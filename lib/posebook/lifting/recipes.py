@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from posebook.training.recipes import BaseRecipe
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 # Loss weights of the joints, largest for elbows and wrists, then for knees and ankles. Source: the code of
 # MixSTE, also used by HoT and KTPFormer.
@@ -107,11 +107,9 @@ def get(profile: str, lifter: str, **changes: Any) -> Recipe:
     Profile paper is the lifter's own recipe. The others are the same for all lifters, so that these can be
     compared.
     """
-    if profile not in PROFILES:
-        raise unknown_name_error(profile, PROFILES, "profile")
+    check_name(profile, PROFILES, "profile")
     recipe = PAPER[lifter] if profile == "paper" else {"demo": DEMO, "fast": FAST}[profile]
     for name in changes:
-        if name not in asdict(recipe):
-            raise unknown_name_error(name, asdict(recipe), "recipe field")
+        check_name(name, asdict(recipe), "recipe field")
     changes = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
     return replace(recipe, **changes)

@@ -216,5 +216,5 @@ def save_starpose(model: Denoiser, path: Path) -> None:
 def load_starpose(path: str | Path) -> Denoiser:
     """A small StarPose with the weights of `save_starpose`, in eval mode."""
     model = build_starpose()
-    model.load_state_dict({key: value.float() for key, value in safetensors.torch.load_file(path).items()})
+    model.load_state_dict(safetensors.torch.load_file(path))
     return model.eval()

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import signal
 
-from posebook.datasets.synthetic.anatomy import ARMS, HIP, LIMITS, SHOULDER, SIDES, TABLE
+from posebook.datasets.synthetic.anatomy import ARMS, HIP, LIMITS, SHOULDER, SIDES, TABLE, smoothstep
 from posebook.lifting.camera import Camera
 from posebook.lifting.clips import Clip
 
@@ -107,7 +107,7 @@ ACTIVITIES: dict[str, tuple[float, tuple[float, ...] | None, dict[str, str]]] = 
 SIGNED = ("spine_side", "spine_twist", "neck_side", "neck_twist", "shift", "yaw")
 CHANNELS = (*(f"{side}_{name}" for side in SIDES for name in (*ARM, "foot_ahead", "foot_up", "foot_out")),
             *SIGNED, "spine_flex", "neck_flex", "pitch", "drop", "back", "rise")  # fmt: skip
-REST = dict.fromkeys(CHANNELS, 0.0) | {"neck_flex": 4.0, "drop": 0.0}
+REST = dict.fromkeys(CHANNELS, 0.0) | {"neck_flex": 4.0}
 REST |= {f"{side}_{name}": value for side in SIDES for name, value in zip(ARM, ARMS["hang"], strict=True)}
 # Standard deviation of the permanent sway, by the last word of a channel's name.
 SWAY = {"flex": 2.0, "abduct": 2.0, "rotate": 4.0, "elbow": 4.0, "side": 1.2, "twist": 2.5, "pitch": 1.0,
@@ -181,23 +181,17 @@ def _draw_lengths(rng: Generator) -> Lengths:
     return lengths | {"stature": stature}
 
 
-def smooth(x: np.ndarray) -> np.ndarray:
-    """The smoothstep function: 0 below 0, 1 above 1."""
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
-
-
 def _interpolate_keys(keys: np.ndarray, phase: np.ndarray) -> np.ndarray:
     """Keyframes (n,) at equal intervals over a cycle, interpolated smoothly at phases (T,)."""
     position = phase * len(keys)
-    first, weight = np.floor(position).astype(int), smooth(position % 1)
+    first, weight = np.floor(position).astype(int), smoothstep(position % 1)
     return keys[first % len(keys)] * (1 - weight) + keys[(first + 1) % len(keys)] * weight
 
 
 def _activity_weights(plan: Plan, times: np.ndarray) -> np.ndarray:
     """The weight (A, T) of each activity in each frame, with cross-fades of 0.7 s; the sum over A is 1."""
     starts, ends = (np.array([entry[i] for entry in plan])[:, None] for i in (1, 2))
-    return smooth((times - starts) / 0.7 + 0.5) - smooth((times - ends) / 0.7 + 0.5)
+    return smoothstep((times - starts) / 0.7 + 0.5) - smoothstep((times - ends) / 0.7 + 0.5)
 
 
 def _animate(
@@ -285,7 +279,7 @@ def _walk(rng: Generator, plan: Plan, times: np.ndarray, lengths: Lengths) -> Wa
             cadence, stride, sidestep, turn, duty, lift = gait
             cadence, stride = cadence * rng.uniform(0.9, 1.12), stride * rng.uniform(0.8, 1.12)
             fine = np.arange(start + 0.2, end - 0.2, 0.01)
-            pace = np.cumsum(smooth((fine - fine[0]) / 0.4) * smooth((fine[-1] - fine) / 0.4))
+            pace = np.cumsum(smoothstep((fine - fine[0]) / 0.4) * smoothstep((fine[-1] - fine) / 0.4))
             steps = max(2, round((end - start - 0.8) * cadence * 2))
             first, rest = rest, rest + steps / 2
             phase += np.interp(times, fine, pace / pace[-1]) * steps / 2
@@ -297,9 +291,9 @@ def _walk(rng: Generator, plan: Plan, times: np.ndarray, lengths: Lengths) -> Wa
     gaits[3] = 0.62  # share on the floor while standing
     for first, last, stride, sidestep, turn, duty, lift in stages:
         gap = np.minimum(phases - first, last - phases)
-        growth = smooth(gap / 0.6)
+        growth = smoothstep(gap / 0.6)
         gaits[:3] += growth * np.array([[stride], [sidestep], [turn / max(last - first - 0.6, 0.5)]])
-        gaits[3:] += smooth((gap - 0.25) / 0.3) * np.array([[duty - 0.62], [lift]])
+        gaits[3:] += smoothstep((gap - 0.25) / 0.3) * np.array([[duty - 0.62], [lift]])
     heading = np.cumsum(gaits[2]) * 0.005 + rng.uniform(0, 360)
     ahead = np.array([np.sin(np.radians(heading)), np.cos(np.radians(heading))])  # x, z
     left = np.array([ahead[1], -ahead[0]])
@@ -327,11 +321,11 @@ def _foot(path: _Path, phase: np.ndarray, side: str, stance: float, lengths: Len
     swing = np.clip((within - duty) / (1 - duty), 0, 1)
     stride = np.clip(path.read(path.gait[0], middle)[0] / 0.7, 0, 1.2)
     lift = path.read(path.gait[4], cycle + 1 - delay - 0.2)[0]  # at mid swing
-    heel = np.radians(52) * stride * smooth(within / duty * 2 - 1) * (1 - smooth(swing / 0.75))
-    flat = current + (following - current) * smooth(swing)
+    heel = np.radians(52) * stride * smoothstep(within / duty * 2 - 1) * (1 - smoothstep(swing / 0.75))
+    flat = current + (following - current) * smoothstep(swing)
     flat = flat + path.read(path.ahead, middle) * lengths["ball"] * (1 - np.cos(heel))
     up = lengths["foot_height"] + lengths["ball"] * np.sin(heel)
-    up = up + lift * lengths["stature"] * np.sin(np.pi * smooth(swing)) ** 2
+    up = up + lift * lengths["stature"] * np.sin(np.pi * smoothstep(swing)) ** 2
     return np.stack([flat[0], up, flat[1]], -1)
 
 

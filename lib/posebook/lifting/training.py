@@ -9,7 +9,7 @@ prediction, and the velocity error. MotionBERT's adds the distance after the bes
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from posebook.lifting.recipes import Recipe
 from posebook.lifting.skeleton import mirror
 from posebook.training import loop, runtime
 from posebook.training.config import TrainConfig
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 DATASETS = ("motion", *h36m_3dhp.NAMES)
 SYNTHETIC_CLIPS = {"train": 240, "val": 40}  # clips of 243 frames at 25 frames per second
@@ -30,8 +30,7 @@ SYNTHETIC_CLIPS = {"train": 240, "val": 40}  # clips of 243 frames at 25 frames 
 
 def load_clips(dataset: str, root: str | Path | None, split: str) -> list[Clip]:
     """The clips of a split of the bundled synthetic motion ("motion"), or of a dataset's files in `root`."""
-    if dataset not in DATASETS:
-        raise unknown_name_error(dataset, DATASETS, "dataset")
+    check_name(dataset, DATASETS, "dataset")
     if dataset == "motion":
         return synthetic_motion.load_split(split, SYNTHETIC_CLIPS[split], frames=243, fps=25.0)
     if root is None:
@@ -112,8 +111,7 @@ def evaluate_lifter(lifter: Lifter, clips: list[Clip], flip_test: bool = True) -
 
 def _builder_options(lifter: str, profile: str, prune: dict | None, recover: str, options: dict) -> dict:
     """Keyword arguments of `pruning.build_lifter`; raises ValueError for a lifter that cannot be trained."""
-    if lifter not in LIFTERS:
-        raise unknown_name_error(lifter, LIFTERS, "lifter")
+    check_name(lifter, LIFTERS, "lifter")
     if recover == "keep":
         raise ValueError("a lifter that predicts only the kept frames cannot be trained: recover all frames")
     options = ({} if profile == "paper" else recipes.SMALL_MODEL) | options
@@ -156,16 +154,16 @@ def train_lifter(
         return WindowDataset(train_clips, recipe, seed, model.channels)
 
     def score(ema: nn.Module) -> dict:
-        return evaluate_lifter(as_lifter(ema), val_clips, flip_test=False)[0]
+        return evaluate_lifter(cast(Lifter, ema), val_clips, flip_test=False)[0]
 
     spec = loop.RunSpec(name, Path(out_dir), identity)
     run, folder = loop.fit(model, make_dataset, recipe, runtime_config, spec, score, lifter_objective)
     if runtime_config.rank > 0:  # the first process writes the record
         return {}
-    evaluation = evaluation_fields(as_lifter(run.ema), dataset, val_clips)
+    evaluation = evaluation_fields(cast(Lifter, run.ema), dataset, val_clips)
     run.curve[-1] |= evaluation["metrics_without_flip"]
     path = folder / "weights.safetensors"
-    digest = weights_io.save_weights(as_lifter(run.ema.cpu()), path, lifter, dataset, **options)
+    digest = weights_io.save_weights(cast(Lifter, run.ema.cpu()), path, lifter, dataset, **options)
     fields = {
         "model": lifter,
         "options": options,
@@ -177,12 +175,6 @@ def train_lifter(
         "weights": records.weights_facts(path, digest, "scratch", dataset),
     }
     return records.build("lift", name, metadata, run.seconds, **fields, seed=seed)
-
-
-def as_lifter(model: nn.Module) -> Lifter:
-    """The model that the training loop returns, with its type."""
-    assert isinstance(model, Lifter)
-    return model
 
 
 def evaluation_fields(lifter: Lifter, dataset: str, clips: list[Clip]) -> dict:

@@ -31,7 +31,7 @@ from posebook.models.simplebaseline import SimpleBaseline
 from posebook.models.starnet_pose import StarNetPose
 from posebook.models.vitpose import EXTRA_NUM_JOINTS, ViTPose, from_mae
 from posebook.skeletons import Skeleton
-from posebook.utils import sha256, unknown_name_error
+from posebook.utils import check_name, sha256
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -82,13 +82,11 @@ def names() -> list[str]:
 
 def check_options(name: str, options: dict) -> None:
     """Raise ValueError, with similar names, if the model or one of its options does not exist."""
-    if name not in MODELS:
-        raise unknown_name_error(name, names(), "model")
+    check_name(name, names(), "model")
     parameters = inspect.signature(MODELS[name]).parameters
     known = [option for option in parameters if option not in ("skeleton", "input_size")]
     for option in options:
-        if option not in known:
-            raise unknown_name_error(option, known, f"option of {name}")
+        check_name(option, known, f"option of {name}")
 
 
 def build(
@@ -257,7 +255,6 @@ def load_weights(
     skeleton = skeletons.from_description(facts["skeleton"])
     model = build(facts["model"], skeleton, tuple(facts["input_size"]), **facts["options"])
     model.udp = facts.get("udp", False)
-    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     return load_official(model, state).eval()
 
 

@@ -63,21 +63,22 @@ def remap_keys(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tens
         return state
     state = {key: value for key, value in state.items() if key in own or not UNUSED.match(key)}
     if "backbone.embeddings.position_embeddings" in state:
-        state = _rename(_join_queries(state), TRANSFORMERS_VIT)
+        state = rename(_join_queries(state), TRANSFORMERS_VIT)
         if any(".experts." in key for key in state.keys() - set(own)):
             state = merge_experts(state)  # choice 2
     if "backbone.layers.0.ln1.weight" in state:
-        state = _rename(state, MMPRETRAIN_VIT)
+        state = rename(state, MMPRETRAIN_VIT)
         patches = state["backbone.pos_embed"][:, -GRID[0] * GRID[1] :]  # (1, 192, C); choice 1
         state["backbone.pos_embed"] = torch.cat([torch.zeros_like(patches[:, :1]), patches], 1)  # (1, 193, C)
     if any(key.startswith("keypoint_head.") for key in own):
-        state = _rename(state, KEYPOINT_HEAD)
+        state = rename(state, KEYPOINT_HEAD)
     elif not any(key.startswith(("backbone.", "head.")) for key in own):
-        state = _rename(state, UNWRAPPED)
+        state = rename(state, UNWRAPPED)
     return state
 
 
-def _rename(state: dict[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+def rename(state: dict[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+    """A state dict with the rules applied to its keys."""
     renamed = {}
     for key, value in state.items():
         for pattern, replacement in rules:

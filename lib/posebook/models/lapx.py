@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from posebook.models.layers import PoseModel, check_sides
+from posebook.models.layers import ConvModule, PoseModel, check_sides
 from posebook.skeletons import Skeleton
 
 HOURGLASS_DEPTH = 4  # how often an hourglass halves its map
@@ -182,20 +182,6 @@ class Hourglass(nn.Module):
         return blocks[0](x) + interpolate(blocks[2](low), size=x.shape[-2:])  # (B, C, H, W)
 
 
-class MergeConv(nn.Module):
-    """A 1x1 convolution, followed by batch norm and ELU if `act` is True."""
-
-    def __init__(self, width: int, act: bool):
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 1, bias=not act)
-        if act:
-            self.bn, self.elu = nn.BatchNorm2d(width), nn.ELU()
-        self.act = act
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.elu(self.bn(self.conv(x))) if self.act else self.conv(x)
-
-
 class LAPX(PoseModel):
     """Images (B, 3, H, W), normalized, to a list of heatmaps (B, K, H/4, W/4), one for each stage.
 
@@ -243,9 +229,9 @@ class LAPX(PoseModel):
             for stage in range(stages)
         )
         self.res = nn.ModuleList(nn.Sequential(Bottleneck(width, half)) for _ in range(stages))
-        self.fc = nn.ModuleList(MergeConv(width, act=True) for _ in range(stages))
+        self.fc = nn.ModuleList(ConvModule(width, width, act=nn.ELU) for _ in range(stages))
         self.score = nn.ModuleList(nn.Conv2d(width, joints, 1) for _ in range(stages))
-        self.fc_ = nn.ModuleList(MergeConv(width, act=False) for _ in range(stages - 1))
+        self.fc_ = nn.ModuleList(ConvModule(width, width, norm=False) for _ in range(stages - 1))
         self.score_ = nn.ModuleList(nn.Conv2d(joints, width, 1) for _ in range(stages - 1))
 
     def set_nonlocal_gain(self, gain: float | None) -> None:

@@ -34,28 +34,10 @@ class PoseModel(nn.Module):
         self.skeleton, self.input_size = skeleton, (int(input_size[0]), int(input_size[1]))
 
 
-class ConvBN(nn.Sequential):
-    """Convolution with bias, followed by batch norm if `norm` is True, as in StarNet's code."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        norm: bool = True,
-    ):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
-        if norm:
-            self.bn = nn.BatchNorm2d(out_channels)
-
-
 class ConvModule(nn.Sequential):
-    """Convolution, batch norm, and the activation `act` if it is given.
+    """Convolution, batch norm if `norm` is True, and the activation `act` if it is given.
 
-    If `norm` is False, the convolution has a bias instead of batch norm.
+    bias: whether the convolution has a bias despite batch norm; without batch norm it always has one.
     """
 
     def __init__(
@@ -67,10 +49,12 @@ class ConvModule(nn.Sequential):
         groups: int = 1,
         act: type[nn.Module] | None = None,
         norm: bool = True,
+        bias: bool = False,
     ):
         super().__init__()
+        padding, bias = kernel_size // 2, bias or not norm
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=not norm
+            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias
         )
         if norm:
             self.bn = nn.BatchNorm2d(out_channels)

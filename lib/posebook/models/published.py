@@ -54,9 +54,9 @@ def folder() -> Path:
 
 
 @functools.cache
-def load_table(path: Path = TABLE) -> tuple[Checkpoint, ...]:
+def load_table() -> tuple[Checkpoint, ...]:
     """All lines of the table. Raises FileNotFoundError outside a clone of the repository."""
-    with paths.require(path).open(newline="") as file:
+    with paths.require(TABLE).open(newline="") as file:
         return tuple(_parse(line) for line in csv.DictReader(file))
 
 

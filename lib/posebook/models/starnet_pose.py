@@ -13,12 +13,15 @@ Choices that the text does not specify or that follow the published weights inst
    (reduction 16, at least 8 channels; 7x7), and it is placed where coordinate attention is.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from posebook.codecs import SimCC
-from posebook.models.layers import CBAM, ConvBN, CoordinateAttention, PoseModel, RTMCCHead, check_sides
+from posebook.models.layers import CBAM, ConvModule, CoordinateAttention, PoseModel, RTMCCHead, check_sides
 from posebook.skeletons import Skeleton
 
+ConvBN = partial(ConvModule, bias=True)  # choice 2
 ATTENTION: dict[str, type[nn.Module] | None] = {"none": None, "coordinate": CoordinateAttention, "cbam": CBAM}
 
 

@@ -13,7 +13,7 @@ position, and axes with several slices per joint.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import safetensors
@@ -44,12 +44,7 @@ class TransferReport:
 
     def describe(self) -> dict:
         """The entry for a record."""
-        return {
-            "copied": len(self.copied),
-            "mapped": self.mapped,
-            "interpolated": self.interpolated,
-            "initialized": self.initialized,
-        }
+        return asdict(self) | {"copied": len(self.copied)}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -301,19 +300,6 @@ def ambient_light(depth: np.ndarray) -> np.ndarray:
     return 1 - 0.07 * cv2.blur(occlusion, (5, 5))
 
 
-@lru_cache(maxsize=1)
-def film_grain() -> np.ndarray:
-    """Noise (512 + H, 512 + W, 3) from which windows of SIZE are cut at offsets up to 512."""
-    return np.pad(textures()["grain"], ((0, SIZE[0]), (0, SIZE[1]), (0, 0)), mode="wrap")
-
-
-@lru_cache(maxsize=1)
-def off_center() -> np.ndarray:
-    """Squared distance (H, W) of each pixel from the image center, with height and width as units."""
-    y, x = np.linspace(-0.5, 0.5, SIZE[0])[:, None], np.linspace(-0.5, 0.5, SIZE[1])
-    return x**2 + y**2
-
-
 DEFAULT_PHOTO = {"sun": 0.9, "sky": 0.5, "warmth": 0, "exposure": 0, "blur": 0, "noise": 0, "vignette": 0,
                  "saturation": 1, "seed": 0}  # fmt: skip
 
@@ -345,11 +331,13 @@ def expose(scene: Scene, buffers: Buffers) -> np.ndarray:
     image = cv2.resize(linear, SIZE[::-1], interpolation=cv2.INTER_AREA)
     if photo["blur"] > 0.25:
         image = cv2.GaussianBlur(image, (0, 0), photo["blur"])
-    gain = -1.35 * 2.0 ** photo["exposure"] * (1 - photo["vignette"] * 2 * off_center())
+    y, x = np.linspace(-0.5, 0.5, SIZE[0])[:, None], np.linspace(-0.5, 0.5, SIZE[1])  # from the center
+    gain = -1.35 * 2.0 ** photo["exposure"] * (1 - photo["vignette"] * 2 * (x**2 + y**2))
     # A film-like response: 1 - exp(-exposure).
     image = cv2.sqrt(1 - cv2.exp(cv2.multiply(image, cv2.merge([gain.astype(np.float32)] * 3))))
     saturate = photo["saturation"] * np.eye(3) + (1 - photo["saturation"]) / 3
     image = cv2.transform(image, 255 * 1.08 * saturate)
-    y, x = np.random.default_rng(photo["seed"]).integers(0, 512, 2)
-    noise = film_grain()[y : y + SIZE[0], x : x + SIZE[1]]
+    row, column = np.random.default_rng(photo["seed"]).integers(0, 512, 2)
+    noise = textures()["grain"].take(range(row, row + SIZE[0]), 0, mode="wrap")
+    noise = noise.take(range(column, column + SIZE[1]), 1, mode="wrap")  # (H, W, 3)
     return cv2.addWeighted(image, 1, noise, 255 * photo["noise"], 0, dtype=cv2.CV_8U)
