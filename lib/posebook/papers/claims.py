@@ -200,7 +200,8 @@ def compare_seeds(
     the claim; the command for missing runs if an arm has fewer than two. The keywords describe the metric,
     which is why there are more than eight parameters.
     """
-    rule = f"the 95 % interval of the gain over seeds lies above {deciding:g}"
+    limits = ", ".join(dict.fromkeys(f"{deciding:g} {unit}" for unit in metrics.values()))
+    rule = f"the 95 % interval of the gain over seeds lies above {limits}"
     runs = {arm: by_seed(records, arm) for arm in arms}
     names = [run["name"] for arm in arms for run in runs[arm].values()]
     if few := [arm for arm in arms if len(runs[arm]) < 2]:
@@ -216,7 +217,10 @@ def compare_seeds(
         parts.append(f"gain of {metric} {result.value:+.1f} {unit} ({interval})")
         detectable.append(f"{result.detectable:.1f} {unit}")
     counts = " and ".join(str(len(runs[arm])) for arm in arms)
-    needed = f"{counts} seeds detect a difference of {' and '.join(detectable)}; smaller ones need more"
+    needed = (
+        f"more seeds: with {counts} seeds, a true difference of {', '.join(detectable)} would be found in "
+        f"{100 * seeds.POWER:.0f} % of such studies"
+    )
     found = f"{'; '.join(parts)}; {counts} seeds"
     return make_finding(
         holds, found, rule, evidence, "study", "", f"{needed}{decide and '; ' + decide}", names

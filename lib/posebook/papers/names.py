@@ -41,7 +41,6 @@ METHODS = {  # methods of lifters, as runs and studies name them -> as pages wri
     "full": "MixSTE",
     "mixste": "MixSTE",
     "hot": "HoT",
-    "hot-interpolated": "HoT, interpolated",
     "uniform": "uniform frames",
     "subsampled": "fewer input frames",
     "ktpformer, full": "KTPFormer",
