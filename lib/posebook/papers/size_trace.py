@@ -2,9 +2,9 @@
 
 1. A counter reproduces a printed number if it rounds or truncates to it at the printed digits. A trailing
    zero may be ignored (0.360 also matches as 0.36).
-2. If several counters reproduce a number, those are named that give most numbers of the same system (its sizes
-   and variants together) in the same paper in all digits, then up to a last zero, because one tool counted them
-   all. Counters that give equally many are all named.
+2. If several counters reproduce a number, those are named that give most numbers of the same system (its
+   sizes and variants together) in the same paper in all digits, then up to a last zero, because one tool
+   counted them all. Counters that give equally many are all named.
 3. data/errata.csv lists what a paper says, what contradicts it, and which models to build as evidence.
 """
 
