@@ -53,8 +53,8 @@ def test_own_counter_agrees_and_another_one_is_a_convention():
         ("exact", 2.3091, AGREES, "truncated"),
         ("thop", 2.3042, CONVENTION, "counter thop"),
         ("mmcv, truncated", 2.3091, CONVENTION, "counter mmcv, truncated"),
-        ("all", 2.3111, CONVENTION, "last zero padded"),
-        ("thop", 2.3111, CONVENTION, "counter thop; last zero padded"),
+        ("all", 2.3111, CONVENTION, "last zero ignored"),
+        ("thop", 2.3111, CONVENTION, "counter thop; last zero ignored"),
         ("", 2.31, DIFFERS, "+0.01"),
         ("", 2.2, DIFFERS, "−0.10"),
     ):

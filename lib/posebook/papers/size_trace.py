@@ -2,9 +2,9 @@
 
 1. A counter reproduces a printed number if it rounds or truncates to it at the printed digits. A trailing
    zero may be ignored (0.360 also matches as 0.36).
-2. If several counters reproduce a number, those are named that reproduce most numbers of the same system (its
-   sizes and variants together) in the same paper, because one tool counted them all. Rounding takes
-   precedence over truncation.
+2. If several counters reproduce a number, those are named that give most numbers of the same system (its
+   sizes and variants together) in the same paper in all digits, then up to a last zero, because one tool
+   counted them all. Counters that give equally many are all named.
 3. data/errata.csv lists what a paper says, what contradicts it, and which models to build as evidence.
 """
 
@@ -111,16 +111,22 @@ def _matching_counters(table: pd.DataFrame, column: str, counters: dict[str, str
         matching_counters(line[column], {name: line[key] for key, name in counters.items()}) for line in lines
     ]
     systems = [(line["paper"], _builder(line["model"])) for line in lines]
-    frequency = Counter(
-        (system, match) for system, found in zip(systems, matches, strict=True) for match in found
-    )
+    in_all_digits: Counter = Counter()
+    up_to_zero: Counter = Counter()
+    for system, line, found in zip(systems, lines, matches, strict=True):
+        up_to_zero.update((system, name) for name in {name for name, _ in found})
+        in_all_digits.update(
+            (system, name)
+            for key, name in counters.items()
+            if line[column] and roundings(line[key], line[column])
+        )
     texts = []
     for system, found in zip(systems, matches, strict=True):
-        most = max((frequency[system, match] for match in found), default=0)
-        best = [match for match in found if frequency[system, match] == most]
+        numbers = {name: (in_all_digits[system, name], up_to_zero[system, name]) for name, _ in found}
+        best = [match for match in found if numbers[match[0]] == max(numbers.values())]
         rounded = [name for name, operation in best if operation == "rounded"]
-        truncated = [f"{name}, truncated" for name, operation in best if operation == "truncated"]
-        texts.append("all" if "all" in rounded else " or ".join(rounded or truncated))
+        truncated = [f"{name}, truncated" for name, _ in best if name not in rounded]
+        texts.append("all" if "all" in rounded else " or ".join(rounded + truncated))
     return texts
 
 

@@ -42,7 +42,7 @@ def size_status(printed: str, value: float, counter: str) -> dict[str, str]:
     if own and how:
         return {"status": AGREES, "reason": "" if "rounded" in how else "truncated"}
     notes = [] if own else [f"counter {counter}"]
-    return _by("; ".join(notes if how else [*notes, "last zero padded"]))
+    return _by("; ".join(notes if how else [*notes, "last zero ignored"]))
 
 
 def _by(convention: str) -> dict[str, str]:

@@ -33,7 +33,7 @@ NUMBERS = {  # column of a printed table -> its value on a card
     "FLOPs saved (%)": "{} % of the FLOPs saved",
     "AP": "{} AP",
     "MPJPE": "{} mm MPJPE",
-    "MPJPE gained (mm)": "MPJPE {} mm lower",
+    "MPJPE lowered (mm)": "MPJPE {} mm lower",
 }
 
 
