@@ -25,9 +25,9 @@ def test_printed_difference_allows_for_rounding(difference, agrees):
     assert claims.difference_agrees("70.6", "70.4", difference) is agrees
 
 
-def test_printed_interval_is_that_of_two_means():
-    low, high = claims.printed_interval(0.2, 0.06, (3, 1), freedom=2)
-    half = stats.t.ppf(0.975, 2) * (0.06**2 / 3 + 0.06**2) ** 0.5
+def test_printed_interval_allows_for_the_rounding_of_the_deviation():
+    low, high = claims.printed_interval(0.2, "0.06", (3, 1), freedom=2)
+    half = stats.t.ppf(0.975, 2) * (0.065**2 / 3 + 0.065**2) ** 0.5
     assert (low, high) == pytest.approx((0.2 - half, 0.2 + half))
 
 
@@ -68,7 +68,7 @@ def test_interval_over_seeds_decides():
     assert compare([0.30, 0.31], [0.30, 0.31], deciding=-1.0).verdict == "reproduced"
     expected = seeds.difference([0.3, 0.5], [0.3, 0.4])
     assert f"interval {expected.low:+.1f} to {expected.high:+.1f}" in near.found
-    assert f"a difference of {expected.detectable:.1f} points" in near.decide
+    assert f"a true difference of {expected.detectable:.1f} points would be found in 80 %" in near.decide
     assert near.records[0] == "study-x-with-seed0" and len(near.records) == 4
 
 
