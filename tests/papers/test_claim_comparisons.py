@@ -25,9 +25,9 @@ def test_printed_difference_allows_for_rounding(difference, agrees):
     assert claims.difference_agrees("70.6", "70.4", difference) is agrees
 
 
-def test_printed_interval_is_that_of_two_means():
-    low, high = claims.printed_interval(0.2, 0.06, (3, 1), freedom=2)
-    half = stats.t.ppf(0.975, 2) * (0.06**2 / 3 + 0.06**2) ** 0.5
+def test_printed_interval_allows_for_the_rounding_of_the_deviation():
+    low, high = claims.printed_interval(0.2, "0.06", (3, 1), freedom=2)
+    half = stats.t.ppf(0.975, 2) * (0.065**2 / 3 + 0.065**2) ** 0.5
     assert (low, high) == pytest.approx((0.2 - half, 0.2 + half))
 
 

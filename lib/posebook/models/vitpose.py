@@ -9,7 +9,8 @@ Choices that the texts do not specify, or where this code differs:
 2. The position table has a row for a class token, although there is no such token. This row is added to every
    token.
 3. The position table has 16 x 12 patches. For another input size, its grid is resized (bicubic) in each
-   forward pass, so that the authors' files load at any size. Their code accepts only 256 x 192.
+   forward pass, so that the authors' files load at any size. Their code resizes it only when
+   it loads square pre-training; their configurations for S to H are 256 x 192.
 4. vitpose-s has 12 heads; other transformers of this width have 6.
 5. A ViTPose++ layer runs each expert only on the samples of its own dataset. The authors' code runs all
    experts on all samples and masks the results. The outputs are the same.

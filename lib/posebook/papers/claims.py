@@ -17,7 +17,8 @@ A verdict is computed from the evidence by `make_finding`. It is one of five:
 
 1. A comparison of accuracies needs a 95 % interval, paired over images or over seeds. It is inconclusive if
    the interval contains the deciding value, or lies on the wrong side of it: a run is neither the authors'
-   code nor exact arithmetic. A comparison of single printed runs is inconclusive, too.
+   code nor exact arithmetic. A comparison of single printed runs is inconclusive, too. Whether a stated
+   difference is that of two printed numbers is arithmetic.
 2. No verdict rests on a design that this project chose because the paper does not publish it. A model with
    the layout and the output of the authors' released code counts as their code; tests check both.
 3. A small study on the bundled synthetic data tests whether a method has the claimed effect under the
@@ -171,13 +172,15 @@ def difference_agrees(minuend: str, subtrahend: str, printed: str) -> bool:
 
 
 def printed_interval(
-    difference: float, deviation: float, runs: tuple[int, int], freedom: int
+    difference: float, deviation: str, runs: tuple[int, int], freedom: int
 ) -> tuple[float, float]:
     """The 95 % t interval of a difference of two printed means, given the printed deviation of one run.
 
-    runs: number of runs behind either mean. freedom: runs behind the deviation, less one.
+    It is computed for the largest deviation that rounds to the printed one, so that no verdict depends on the
+    rounding. runs: number of runs behind either mean. freedom: runs behind the deviation, less one.
     """
-    half = seeds.half_width(deviation * sum(1 / n for n in runs) ** 0.5, freedom)
+    largest = float(deviation) + _half_unit(deviation)
+    half = seeds.half_width(largest * sum(1 / n for n in runs) ** 0.5, freedom)
     return difference - half, difference + half
 
 
@@ -218,7 +221,7 @@ def compare_seeds(
         detectable.append(f"{result.detectable:.1f} {unit}")
     counts = " and ".join(str(len(runs[arm])) for arm in arms)
     needed = (
-        f"more seeds: with {counts} seeds, a true difference of {', '.join(detectable)} would be found in "
+        f"more seeds; with {counts} seeds, a true difference of {' and '.join(detectable)} would be found in "
         f"{100 * seeds.POWER:.0f} % of such studies"
     )
     found = f"{'; '.join(parts)}; {counts} seeds"
