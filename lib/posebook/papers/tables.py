@@ -294,6 +294,8 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
             continue
         data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
         metric = next(iter(record["metrics"]))  # the main metric of a dataset comes first
+        counted = "people" if box_source(protocol["boxes"]) == "ground" else "boxes"
+        weights = record.get("weights", {})
         name = DATASETS.get(data["name"], data["name"])
         if protocol["flip_test"]:
             flipped, unflipped = record["metrics"], record.get("metrics_without_flip", {})
@@ -302,11 +304,14 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
         lines.append(
             {
                 "model": display_name_or_same(record["model"]),
-                "measured on": f"{name} {data['split']}, {data['persons']:,} people",
+                "weights": weights.get("file") or weights.get("initialization", "").partition(" sha256 ")[0],
+                "measured on": f"{name} {data['split']}, {data['persons']:,} {counted}",
+                "boxes": protocol["boxes"].partition(":")[0],
                 "input": display_size(protocol["input_size"]),
                 "metric": metric,
                 "with flip test": flipped.get(metric),
                 "without": unflipped.get(metric),
+                "95 % interval": " to ".join(f"{end:.3f}" for end in record.get("interval") or ()),
                 "profile": record["profile"],
                 "seed": record["seed"],
             }
