@@ -166,7 +166,7 @@ def test_time_of_an_evaluation_needs_the_same_model_size_runtime_and_threads():
 
     def latency(threads=1, model="a", size=(64, 48), **parameters):
         evaluation = {"model": model, "protocol": {"input_size": list(size)}, "parameters": parameters}
-        return crop_to_keypoints.latency(evaluation, record, threads)
+        return crop_to_keypoints.latency(evaluation, record, threads).get("median")
 
     assert latency() == 10 + len(FP32) and latency(2) is None  # it is broken with two threads
     assert latency(2, runtime=INT8) == 20 + len(INT8) and latency(runtime="OpenVINO") == 10 + len("OpenVINO")
