@@ -188,7 +188,7 @@ def find_record(records: Iterable[dict]) -> dict | None:
 
 
 def latency(evaluation: dict, record: dict, threads: int) -> dict:
-    """The times (timing.summarize) of the model, input size and runtime of an evaluation's record; {} if untimed.
+    """The times (timing.summarize) of an evaluation's model, input size and runtime; {} if not timed.
 
     An evaluation in PyTorch has the outputs, and so the accuracy, of OpenVINO in float32.
     """

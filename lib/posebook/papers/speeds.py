@@ -81,7 +81,7 @@ def find_rows(
 def best_rows(
     records: Iterable[dict], model: str, size: tuple[int, int], form: str
 ) -> dict[tuple[str, int], dict]:
-    """The best row of `find_rows` for each device and number of threads; rows with other outputs are left out."""
+    """The best row of `find_rows` for each device and number of threads, without rows of other outputs."""
     best: dict[tuple[str, int], dict] = {}
     for record, row in find_rows(records, model, size, form):
         if is_correct(row):

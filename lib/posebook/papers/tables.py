@@ -295,7 +295,8 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
         data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
         metric = next(iter(record["metrics"]))  # the main metric of a dataset comes first
         counted = "people" if box_source(protocol["boxes"]) == "ground" else "boxes"
-        weights = record.get("weights", {})
+        runtime, weights = record["parameters"].get("runtime"), record.get("weights", {})
+        source = weights.get("initialization", "").partition(" sha256 ")[0] or weights.get("file", "")
         name = DATASETS.get(data["name"], data["name"])
         if protocol["flip_test"]:
             flipped, unflipped = record["metrics"], record.get("metrics_without_flip", {})
@@ -304,7 +305,7 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
         lines.append(
             {
                 "model": display_name_or_same(record["model"]),
-                "weights": weights.get("file") or weights.get("initialization", "").partition(" sha256 ")[0],
+                "weights": source.removesuffix(".safetensors") + (f", {runtime}" if runtime else ""),
                 "measured on": f"{name} {data['split']}, {data['persons']:,} {counted}",
                 "boxes": protocol["boxes"].partition(":")[0],
                 "input": display_size(protocol["input_size"]),

@@ -222,8 +222,9 @@ def differences_by_size(rows: pd.DataFrame, label: str) -> Figure:
 def accuracy_over_time(points: pd.DataFrame) -> Figure:
     """AP over milliseconds: filled dots are on the front, and our models are teal.
 
-    points: the columns label, ms, low and high (the ends of a range of ms), AP, ours and front, from which the
-    front's line is drawn. The names are evenly spaced in a column on the right, so that they cannot overlap; a line leads to each dot.
+    points: the columns label, ms, low and high (the ends of the range of ms), AP, ours and front, from which
+    the front's line is drawn. The names are evenly spaced in a column on the right, so that they cannot
+    overlap; a line leads to each dot.
     """
     figure, ax = plt.subplots(figsize=(7, 1.2 + 0.34 * len(points)))
     front = points[points["front"]].sort_values("ms")
