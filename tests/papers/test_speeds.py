@@ -126,6 +126,10 @@ def test_more_threads_then_quiet_then_newer_rows_are_preferred():
     found = speeds.find_rows(records, "starnet-pose-t", (256, 192), "eager fp32")
     assert [row["latency_ms"]["median"] for _, row in found] == [10.0, 20.0, 30.0]
     assert ap(*records, name="speed", column="Latency (ms)")["measured"] == "10.00"
+    agreeing, loud = dated(40.0, "2026-01", False), dated(90.0, "2026-04", False)
+    agreeing["metrics"][0]["latency_ms"]["spread"], loud["metrics"][0]["latency_ms"]["spread"] = 0.2, 0.7
+    first = speeds.find_rows([loud, agreeing], "starnet-pose-t", (256, 192), "eager fp32")[0]
+    assert first[0] is agreeing
     records += [dated(5.0, "2026-04", True, threads=1), dated(2.0, "2026-05", False, threads=1)]
     assert ap(*records, name="speed", column="Latency (ms)")["measured"] == "10.00"
     best = speeds.best_rows(records, "starnet-pose-t", (256, 192), "eager fp32")

@@ -1,9 +1,9 @@
 """The papers' published speeds and memory, and the rows of benchmark records that measure them.
 
 1. A cell is measured by a row of its model and input size with batch size 1, in ONNX Runtime if the paper
-   used this runtime, otherwise in eager PyTorch. Rows with more threads are preferred, then rows measured on
-   a quiet machine, then newer records: models are compared with equal threads. The machine can be any; it is
-   always named beside the value.
+   used this runtime, otherwise in eager PyTorch. Rows with more threads are preferred, so that models are
+   compared with equal threads; then rows measured on a quiet machine, or else those whose rounds agree best;
+   then newer records. The machine can be any; it is always named beside the value.
 2. A float32 row whose outputs differ from the model's measures nothing.
 3. The LAPX document counts two forward passes, one with the flipped image, in the speeds that its authors
    measured for rows with test-time augmentation. The value measured here then counts two as well. Speeds that
@@ -72,8 +72,11 @@ def find_rows(
         if "latency_ms" in row
     ]
 
-    def priority(pair: tuple[dict, dict]) -> tuple[bool, int, bool, str]:
-        return is_correct(pair[1]), pair[1]["threads"], is_quiet(pair[1]), pair[0].get("started", "")
+    def priority(pair: tuple[dict, dict]) -> tuple[bool, int, bool, float, str]:
+        record, row = pair
+        quiet = is_quiet(row)
+        agreement = 0.0 if quiet else -row["latency_ms"].get("spread", 0.0)
+        return is_correct(row), row["threads"], quiet, agreement, record.get("started", "")
 
     return sorted(found, key=priority, reverse=True)
 
