@@ -296,7 +296,8 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
         metric = next(iter(record["metrics"]))  # the main metric of a dataset comes first
         counted = "people" if box_source(protocol["boxes"]) == "ground" else "boxes"
         runtime, weights = record["parameters"].get("runtime"), record.get("weights", {})
-        source = weights.get("initialization", "").partition(" sha256 ")[0] or weights.get("file", "")
+        start = weights.get("initialization", "").partition(" sha256 ")[0].removesuffix(".safetensors")
+        source = f"{record['name']}, from {start}" if start else weights.get("file", "")
         name = DATASETS.get(data["name"], data["name"])
         if protocol["flip_test"]:
             flipped, unflipped = record["metrics"], record.get("metrics_without_flip", {})
