@@ -38,7 +38,7 @@ def stub(monkeypatch, tmp_path):
 
     def load_peer(path):
         points = np.tile(np.arange(17.0)[:, None], 2)
-        return peers.Peer("a", 48, lambda crop: (points + crop[0, 0, 0], np.ones(17)), 4)
+        return peers.Peer("a", 48, lambda crop: (points + crop[0, 0, 0], np.ones(17)))
 
     monkeypatch.setattr(export, "export", save)
     monkeypatch.setattr(runtimes, "require", lambda *_: None)
@@ -97,7 +97,7 @@ def test_wrong_outputs_stop_the_measurement(stub, tmp_path, monkeypatch):
 
     def load_peer(_):
         points = np.full((17, 2), next(loads))
-        return peers.Peer("a", 48, lambda crop: (points, np.ones(17)), 4)
+        return peers.Peer("a", 48, lambda crop: (points, np.ones(17)))
 
     monkeypatch.setattr(peers, "load_peer", load_peer)
     with pytest.raises(
