@@ -38,7 +38,7 @@ def stub(monkeypatch, tmp_path):
 
     def load_peer(path):
         points = np.tile(np.arange(17.0)[:, None], 2)
-        return peers.Peer("a", 48, lambda crop: (points + crop[0, 0, 0], np.ones(17)), 4)
+        return peers.Peer("a", 48, lambda crop: (points + crop[0, 0, 0], np.ones(17)))
 
     monkeypatch.setattr(export, "export", save)
     monkeypatch.setattr(runtimes, "require", lambda *_: None)
@@ -97,7 +97,7 @@ def test_wrong_outputs_stop_the_measurement(stub, tmp_path, monkeypatch):
 
     def load_peer(_):
         points = np.full((17, 2), next(loads))
-        return peers.Peer("a", 48, lambda crop: (points, np.ones(17)), 4)
+        return peers.Peer("a", 48, lambda crop: (points, np.ones(17)))
 
     monkeypatch.setattr(peers, "load_peer", load_peer)
     with pytest.raises(
@@ -166,7 +166,7 @@ def test_time_of_an_evaluation_needs_the_same_model_size_runtime_and_threads():
 
     def latency(threads=1, model="a", size=(64, 48), **parameters):
         evaluation = {"model": model, "protocol": {"input_size": list(size)}, "parameters": parameters}
-        return crop_to_keypoints.latency(evaluation, record, threads)
+        return crop_to_keypoints.latency(evaluation, record, threads).get("median")
 
     assert latency() == 10 + len(FP32) and latency(2) is None  # it is broken with two threads
     assert latency(2, runtime=INT8) == 20 + len(INT8) and latency(runtime="OpenVINO") == 10 + len("OpenVINO")

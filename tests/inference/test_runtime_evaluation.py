@@ -129,3 +129,4 @@ def test_int8_accuracy_is_close_to_float32(tmp_path):
     train, val = (datasets.load("synthetic", tmp_path, split) for split in ("train", "val"))
     ap = runtime_evaluation.int8_accuracy(model, train, val, num_people=32)
     assert ap["fp32"] > 0.2 and abs(ap["fp32"] - ap["int8"]) < 0.1
+    assert -0.1 < ap["low"] <= ap["fp32"] - ap["int8"] <= ap["high"] < 0.1

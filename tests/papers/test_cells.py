@@ -78,7 +78,15 @@ def test_scorecard_counts():
 def test_accuracies_state_their_data():
     pck = record(metrics={"PCK@0.2": 0.6}, metrics_without_flip={"PCK@0.2": 0.5}, evaluated__name="lspet")
     plain = record(protocol__flip_test=False)
+    start = "weights a.safetensors sha256 00"
+    plain |= {"interval": [0.7, 0.75], "weights": {"initialization": start, "file": "b.safetensors"}}
+    plain["protocol"]["boxes"] = "detector: file.json"
+    plain["parameters"]["runtime"] = "OpenVINO int8"
     table = tables.all_accuracies([pck, plain, benchmark()])
+    assert list(table["boxes"]) == ["ground truth", "detector"]
+    assert list(table["95 % interval"]) == ["", "0.700 to 0.750"]
+    assert list(table["weights"]) == ["made-up, from scratch", "made-up, from weights a, OpenVINO int8"]
+    assert table.loc[1, "measured on"] == "COCO val2017, 6,352 boxes"
     assert list(table["metric"]) == ["PCK@0.2", "AP"]
     assert table.loc[0, ["with flip test", "without"]].tolist() == [0.6, 0.5]
     assert pd.isna(table.loc[1, "with flip test"]) and table.loc[1, "without"] == pytest.approx(0.71234)

@@ -90,7 +90,7 @@ def test_lapx_is_measured_in_onnx_runtime_with_two_passes_for_augmentation():
     )
     assert (plain["measured"], plain["published"]) == ("50.0", "30")
     assert (both["measured"], both["published"]) == ("25.0", "15")
-    assert "two forward passes" in both["where"] and "two forward passes" not in plain["where"]
+    assert "two are counted" in both["where"] and "two are counted" not in plain["where"]
     assert ORT in plain["where"] and "quiet" not in plain["where"] and plain["device"] == "cpu: made-up"
     memory = measure("LAPX, 256×192", "RAM (MB)", lapx_benchmark())
     assert (memory["measured"], memory["published"]) == (f"{40 * 2**20 / 1e6:.1f}", "58.0")
@@ -99,7 +99,7 @@ def test_lapx_is_measured_in_onnx_runtime_with_two_passes_for_augmentation():
     # a speed that the document takes from another paper stands for one forward pass, in eager PyTorch
     assert measure("LPN-50, 256×192", "FPS, i7-8700K", benchmark("lpn-50", 20.0))["measured"] == "50.0"
     found = cell(tables.build_table("LAPX", "speed", [lapx_benchmark()]), "LAPX, 256×192", "FPS, Apple M2")
-    assert found["measured"] == "25.0" and "two forward passes" in found["where"]
+    assert found["measured"] == "25.0" and "two are counted" in found["where"]
     empty = cell(tables.build_table("LAPX", "speed", []), "Dite-HRNet-30, 256×192", "FPS, RK3588")
     assert empty[["status", "reason"]].tolist() == ["published only", "posebook does not build Dite-HRNet-30"]
 
@@ -113,11 +113,11 @@ def test_row_with_other_outputs_fills_no_cell():
     status = cell(tables.build_table("LAPX", "speed", [wrong]), name, "FPS, Apple M2")
     assert (status["status"], status["command"]) == ("not run", "posebook benchmark --published")
     both = measure(name, "FPS, Apple M2", wrong, lapx_benchmark(difference=1e-6, threads=1))
-    assert both["measured"] == "50.0" and "1 threads" in both["where"]
+    assert both["measured"] == "50.0" and ", 1 thread," in both["where"]
     assert is_correct({"form": "OpenVINO int8", "difference": 0.3})
 
 
-def test_quiet_then_newer_rows_are_preferred():
+def test_more_threads_then_quiet_then_newer_rows_are_preferred():
     def dated(median, started, quiet, **changes):
         changes |= {"conditions": {"quiet": quiet}}
         return benchmark(median=median, **changes) | {"started": started}
@@ -126,6 +126,30 @@ def test_quiet_then_newer_rows_are_preferred():
     found = speeds.find_rows(records, "starnet-pose-t", (256, 192), "eager fp32")
     assert [row["latency_ms"]["median"] for _, row in found] == [10.0, 20.0, 30.0]
     assert ap(*records, name="speed", column="Latency (ms)")["measured"] == "10.00"
+    agreeing, loud = dated(40.0, "2026-01", False), dated(90.0, "2026-04", False)
+    agreeing["metrics"][0]["latency_ms"]["spread"], loud["metrics"][0]["latency_ms"]["spread"] = 0.2, 0.7
+    first = speeds.find_rows([loud, agreeing], "starnet-pose-t", (256, 192), "eager fp32")[0]
+    assert first[0] is agreeing
+    records += [dated(5.0, "2026-04", True, threads=1), dated(2.0, "2026-05", False, threads=1)]
+    assert ap(*records, name="speed", column="Latency (ms)")["measured"] == "10.00"
+    best = speeds.best_rows(records, "starnet-pose-t", (256, 192), "eager fp32")
+    medians = {key: row["latency_ms"]["median"] for key, row in best.items()}
+    assert medians == {("cpu: made-up", 2): 10.0, ("cpu: made-up", 1): 5.0}
+    wrong = dated(1.0, "2026-06", True, form=ORT, difference=1.9)
+    assert speeds.best_rows([wrong], "starnet-pose-t", (256, 192), ORT) == {}
+
+
+def test_order_separates_only_ranges_that_do_not_overlap():
+    def latency(p10: float, median: float, p90: float) -> dict:
+        return {"p10": p10, "median": median, "p90": p90}
+
+    a, b, c, d = latency(1, 2, 3), latency(2.5, 4, 5), latency(6, 7, 8), latency(6, 6.5, 7)
+    assert speeds.is_separated(a, c) and not speeds.is_separated(c, a) and not speeds.is_separated(a, b)
+    text = speeds.order_text({"c": c, "b": b, "a": a, "d": d})
+    assert text == "a and b (not separated) < d and c (not separated)"
+    assert speeds.order_text({"c": c, "a": a}) == "a < c" and speeds.order_text({"a": a}) == "a"
+    # a long range joins all that it overlaps
+    assert "<" not in speeds.order_text({"a": latency(1, 2, 9), "b": b, "c": c})
 
 
 def test_published_speeds_name_the_model_of_every_row_that_posebook_builds():

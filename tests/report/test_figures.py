@@ -305,7 +305,7 @@ def test_names_over_time_do_not_overlap(count):
     """Even if all models have nearly the same time and AP; the front is marked twice."""
     points = pd.DataFrame({"label": [f"StarNet-Pose-T (synthetic, {i})" for i in range(count)]})
     points = points.assign(ms=20 + 0.01 * points.index, AP=0.3, ours=points.index % 2 == 0)
-    points["front"] = points.index < 2
+    points = points.assign(low=points["ms"] - 4, high=points["ms"] + 5, front=points.index < 2)
     figure = figures_statistics.accuracy_over_time(points)
     figure.canvas.draw()
     (ax,) = figure.axes
@@ -318,3 +318,5 @@ def test_names_over_time_do_not_overlap(count):
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     filled = [dot.get_markerfacecolor() != "white" for dot in dots]
     assert filled == points["front"].tolist() and dots[0].get_color() == colors.TEAL
+    ranges = [line.get_xdata() for line in ax.lines if line.get_alpha() == 0.3]
+    assert [list(ends) for ends in ranges] == points[["low", "high"]].values.tolist()

@@ -187,8 +187,8 @@ def find_record(records: Iterable[dict]) -> dict | None:
     return max((record for record in records if record.get("crop_to_keypoints")), key=priority, default=None)
 
 
-def latency(evaluation: dict, record: dict, threads: int) -> float | None:
-    """The median in milliseconds of the model, input size and runtime of an evaluation's record, if timed.
+def latency(evaluation: dict, record: dict, threads: int) -> dict:
+    """The times (timing.summarize) of an evaluation's model, input size and runtime; {} if not timed.
 
     An evaluation in PyTorch has the outputs, and so the accuracy, of OpenVINO in float32.
     """
@@ -196,5 +196,5 @@ def latency(evaluation: dict, record: dict, threads: int) -> float | None:
     key = evaluation["model"], evaluation["protocol"]["input_size"], form, threads
     for row in record["crop_to_keypoints"]:
         if (row["model"], row["input_size"], row["form"], row["threads"]) == key and "latency_ms" in row:
-            return row["latency_ms"]["median"]
-    return None
+            return row["latency_ms"]
+    return {}

@@ -11,8 +11,8 @@
    mode. Its multiply-adds and bytes (input, output and weights, each once) give its position under a roofline
    (Williams et al., CACM 2009). The two roofs are measured with a large matrix product and a large copy.
 4. A measurement is quiet if the rounds of each runtime agree and the other processes use little of the
-   processor meanwhile. Rounds agree if the middle half of their medians lies within ROUND_SPREAD of the
-   overall median. On a loaded machine, `quiet_timing` waits, and repeats a measurement that is not quiet.
+   processor meanwhile. Rounds agree if the interquartile range of their medians is at most ROUND_SPREAD of
+   the overall median. On a loaded machine, `quiet_timing` waits, and repeats a measurement that is not quiet.
 5. Memory is measured in a new process: the resident size after some forward passes minus the resident size
    after the import of the runtime. The "RAM" of the LAPX document also excludes the interpreter and includes
    the session's buffers.

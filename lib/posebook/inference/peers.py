@@ -27,6 +27,7 @@ from posebook.evaluation import bootstrap, evaluator, metrics
 from posebook.evaluation.metrics import ImageStats, Predictions
 from posebook.inference import runtimes
 
+TRAINED_ON = {"movenet_lightning_int8": "COCO and Active (model card)"}  # others: not published
 BLAZEPOSE_COCO = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)  # landmarks of COCO's joints
 
 
@@ -93,7 +94,7 @@ def evaluate_peer(
 ) -> tuple[dict, Predictions, ImageStats]:
     """Evaluate a .tflite file without flip test: the record, the predictions and their image statistics.
 
-    profile is only part of the record's name. What these models were trained on is not published.
+    profile is only part of the record's name.
     """
     metadata, peer = records.RunMetadata(), load_peer(path)
     predictions = predict(peer, dataset)
@@ -112,7 +113,7 @@ def evaluate_peer(
         metrics=scores,
         metrics_without_flip=scores,
         interval=bootstrap.interval(stats),
-        weights=evaluator.weights_file_facts(path, "not published"),
+        weights=evaluator.weights_file_facts(path, TRAINED_ON.get(peer.name, "not published")),
         seed=0,
     )
     return record, predictions, stats

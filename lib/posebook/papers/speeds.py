@@ -1,8 +1,9 @@
 """The papers' published speeds and memory, and the rows of benchmark records that measure them.
 
 1. A cell is measured by a row of its model and input size with batch size 1, in ONNX Runtime if the paper
-   used this runtime, otherwise in eager PyTorch. Rows measured on a quiet machine are preferred, then newer
-   records, then more threads. The machine can be any; it is always named beside the value.
+   used this runtime, otherwise in eager PyTorch. Rows with more threads are preferred, so that models are
+   compared with equal threads; then rows measured on a quiet machine, or else those whose rounds agree best;
+   then newer records. The machine can be any; it is always named beside the value.
 2. A float32 row whose outputs differ from the model's measures nothing.
 3. The LAPX document counts two forward passes, one with the flipped image, in the speeds that its authors
    measured for rows with test-time augmentation. The value measured here then counts two as well. Speeds that
@@ -12,6 +13,7 @@
 """
 
 import functools
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -70,10 +72,45 @@ def find_rows(
         if "latency_ms" in row
     ]
 
-    def priority(pair: tuple[dict, dict]) -> tuple[bool, bool, str, int]:
-        return is_correct(pair[1]), is_quiet(pair[1]), pair[0].get("started", ""), pair[1]["threads"]
+    def priority(pair: tuple[dict, dict]) -> tuple[bool, int, bool, float, str]:
+        record, row = pair
+        quiet = is_quiet(row)
+        agreement = 0.0 if quiet else -row["latency_ms"].get("spread", 0.0)
+        return is_correct(row), row["threads"], quiet, agreement, record.get("started", "")
 
     return sorted(found, key=priority, reverse=True)
+
+
+def best_rows(
+    records: Iterable[dict], model: str, size: tuple[int, int], form: str
+) -> dict[tuple[str, int], dict]:
+    """The best row of `find_rows` for each device and number of threads, without rows of other outputs."""
+    best: dict[tuple[str, int], dict] = {}
+    for record, row in find_rows(records, model, size, form):
+        if is_correct(row):
+            best.setdefault((record["machine"]["device"], row["threads"]), row)
+    return best
+
+
+def is_separated(fast: dict, slow: dict) -> bool:
+    """Whether the ranges of two latencies, 10th to 90th percentile, do not overlap, and `fast` is faster."""
+    return fast["p90"] < slow["p10"]
+
+
+def order_text(latencies: dict[str, dict]) -> str:
+    """Names from the fastest to the slowest. latencies: of timing.summarize, not empty.
+
+    ' < ' stands between groups if all ranges on its left are below all ranges on its right.
+    """
+    names = sorted(latencies, key=lambda name: latencies[name]["median"])
+    groups = [[names[0]]]
+    for position, name in enumerate(names[1:], 1):
+        pairs = itertools.product(names[:position], names[position:])
+        if all(is_separated(latencies[fast], latencies[slow]) for fast, slow in pairs):
+            groups.append([])
+        groups[-1].append(name)
+    texts = [f"{' and '.join(group)} (not separated)" if group[1:] else group[0] for group in groups]
+    return " < ".join(texts)
 
 
 def measure_cell(cell: dict, records: Iterable[dict]) -> dict[str, str]:
@@ -100,10 +137,11 @@ def measure_cell(cell: dict, records: Iterable[dict]) -> dict[str, str]:
     values["RAM (MB)"] = (row.get("resident_mib") or 0.0) * 2**20 / 1e6
     # a value printed without decimals, such as 17 frames a second, is measured to one
     text = format_like(values[quantity(cell)], cell["value"] if "." in cell["value"] else "0.0")
-    spread = f"median, 10th to 90th percentile {latency['p10']:.2f} to {latency['p90']:.2f} ms"
-    where = f"{display_name(cell['model'])} on {where_measured(record)}: {form}, {row['threads']} threads, "
+    spread = f"median; one forward pass takes {latency['p10']:.2f} to {latency['p90']:.2f} ms (10th to 90th "
+    spread += "percentile)" + ", two are counted" * (forwards == 2)
+    threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
+    where = f"{display_name(cell['model'])} on {where_measured(record)}: {form}, {threads}, "
     where += "resident memory" if is_memory else spread
-    where += ", two forward passes" * (forwards == 2)
     where += ", not from a quiet measurement" * (not is_quiet(row))
     device = record["machine"]["device"]
     printed_on = cell["column"].partition(", ")[2] or cell["setting"].partition(",")[0]

@@ -294,6 +294,10 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
             continue
         data, protocol = record.get("evaluated", record["dataset"]), record["protocol"]
         metric = next(iter(record["metrics"]))  # the main metric of a dataset comes first
+        counted = "people" if box_source(protocol["boxes"]) == "ground" else "boxes"
+        runtime, weights = record["parameters"].get("runtime"), record.get("weights", {})
+        start = weights.get("initialization", "").partition(" sha256 ")[0].removesuffix(".safetensors")
+        source = f"{record['name']}, from {start}" if start else weights.get("file", "")
         name = DATASETS.get(data["name"], data["name"])
         if protocol["flip_test"]:
             flipped, unflipped = record["metrics"], record.get("metrics_without_flip", {})
@@ -302,11 +306,14 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
         lines.append(
             {
                 "model": display_name_or_same(record["model"]),
-                "measured on": f"{name} {data['split']}, {data['persons']:,} people",
+                "weights": source.removesuffix(".safetensors") + (f", {runtime}" if runtime else ""),
+                "measured on": f"{name} {data['split']}, {data['persons']:,} {counted}",
+                "boxes": protocol["boxes"].partition(":")[0],
                 "input": display_size(protocol["input_size"]),
                 "metric": metric,
                 "with flip test": flipped.get(metric),
                 "without": unflipped.get(metric),
+                "95 % interval": " to ".join(f"{end:.3f}" for end in record.get("interval") or ()),
                 "profile": record["profile"],
                 "seed": record["seed"],
             }

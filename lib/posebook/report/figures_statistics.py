@@ -222,8 +222,9 @@ def differences_by_size(rows: pd.DataFrame, label: str) -> Figure:
 def accuracy_over_time(points: pd.DataFrame) -> Figure:
     """AP over milliseconds: filled dots are on the front, and our models are teal.
 
-    points: the columns label, ms, AP, ours and front, from which the front's line is drawn. The names are
-    evenly spaced in a column on the right, so that they cannot overlap; a line leads to each dot.
+    points: the columns label, ms, low and high (the ends of the range of ms), AP, ours and front, from which
+    the front's line is drawn. The names are evenly spaced in a column on the right, so that they cannot
+    overlap; a line leads to each dot.
     """
     figure, ax = plt.subplots(figsize=(7, 1.2 + 0.34 * len(points)))
     front = points[points["front"]].sort_values("ms")
@@ -231,6 +232,7 @@ def accuracy_over_time(points: pd.DataFrame) -> Figure:
     names = points.sort_values(["AP", "ms"]).to_dict("records")
     for row, point in enumerate(names):
         color, xy = TEAL if point["ours"] else ORANGE, (point["ms"], point["AP"])
+        ax.plot((point["low"], point["high"]), (point["AP"],) * 2, color=color, lw=3, alpha=0.3)
         ax.plot(*xy, "o", color=color, mfc=color if point["front"] else "white", ms=8)
         ax.annotate(
             point["label"],
