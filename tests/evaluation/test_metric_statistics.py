@@ -178,6 +178,25 @@ def test_ap_by_visibility_and_by_occlusion(tmp_path):
     assert intervals["none hidden"]["low"] == 1.0
 
 
+def test_change_by_joints_separates_new_joints_from_known_ones(tmp_path):
+    """The known joints become slightly worse, the new ones correct; people without new joints are left out."""
+    dataset, noisy = noisy_predictions(tmp_path)
+    truth = np.stack([person.keypoints[:, :2] for person in dataset.instances])  # (N, K, 2)
+    new = np.arange(17) < 2
+    shift = np.where(new[:, None], 500.0, 0.0)
+    before, after = (
+        replace(noisy, keypoints=points) for points in (truth + shift, truth + 2 * ~new[:, None])
+    )
+    groups = {"new": new, "known": ~new, "all": np.ones(17, bool)}
+    found = error_analysis.change_by_joints(dataset, before, after, groups)
+    assert found["new"] == {"before": 0, "after": 1, "value": 1, "interval": [1, 1], "people": 100}
+    assert found["known"]["before"] == 1 and found["known"]["interval"][1] < 0
+    old, new_stats = (metrics.average_precision(dataset, one) for one in (before, after))
+    value, *limits = bootstrap.paired_difference(old[1], new_stats[1])
+    assert found["all"]["value"] == pytest.approx(new_stats[0]["AP"] - old[0]["AP"])
+    assert [found["all"]["value"], found["all"]["interval"]] == [value, limits]
+
+
 SCORE = """
 import json, sys, time
 import numpy as np

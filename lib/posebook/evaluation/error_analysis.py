@@ -11,7 +11,8 @@ annotated person.
    annotated boxes.
 3. AP by visibility counts either the visible or the hidden joints; the scorer sees the others as unlabeled.
    AP by occlusion groups people by their share of hidden joints. Both exclude the people outside of the
-   group together with their predictions, which would otherwise count as false positives.
+   group together with their predictions, which would otherwise count as false positives. AP by joints
+   counts a group of joints in the same way.
 4. The conditions of `failure_rates` and their limits are ours.
 """
 
@@ -178,6 +179,27 @@ def intervals_by_occlusion(dataset: PoseDataset, predictions: Predictions) -> di
     for name, (ap, people, stats) in _group_ap(dataset, predictions, _occlusion_groups(dataset)).items():
         low, high = bootstrap.interval(stats)
         result[name] = {"AP": ap, "low": low, "high": high, "people": people}
+    return result
+
+
+def change_by_joints(
+    dataset: PoseDataset, before: Predictions, after: Predictions, groups: dict[str, np.ndarray]
+) -> dict[str, dict]:
+    """How AP over a group of joints differs between two sets of predictions for the same people.
+
+    groups: by name, the joints (K,) that count, boolean. Returns {group: {"before", "after", "value",
+    "interval", "people"}}: both AP, their difference with its paired 95 % bootstrap interval over images, and
+    the number of people who have such joints. Raises ValueError as `classify_errors` does.
+    """
+    labeled = _visibility(dataset) > 0  # (N, K)
+    selected = {name: ((labeled & joints).any(1), labeled & joints) for name, joints in groups.items()}
+    old = _group_ap(dataset, before, selected)
+    result = {}
+    for name, (ap, people, stats) in _group_ap(dataset, after, selected).items():
+        value, *limits = bootstrap.paired_difference(old[name][2], stats)
+        result[name] = {
+            "before": old[name][0], "after": ap, "value": value, "interval": limits, "people": people
+        }  # fmt: skip
     return result
 
 
