@@ -179,14 +179,13 @@ def test_ap_by_visibility_and_by_occlusion(tmp_path):
 
 
 def test_change_by_joints_separates_new_joints_from_known_ones(tmp_path):
-    """The known joints become slightly worse, the new ones correct; people without new joints are left out."""
+    """In the predictions after, the new joints are correct and the known ones slightly worse."""
     dataset, noisy = noisy_predictions(tmp_path)
     truth = np.stack([person.keypoints[:, :2] for person in dataset.instances])  # (N, K, 2)
     new = np.arange(17) < 2
     shift = np.where(new[:, None], 500.0, 0.0)
-    before, after = (
-        replace(noisy, keypoints=points) for points in (truth + shift, truth + 2 * ~new[:, None])
-    )
+    before = replace(noisy, keypoints=truth + shift)
+    after = replace(noisy, keypoints=truth + 2 * ~new[:, None])
     groups = {"new": new, "known": ~new, "all": np.ones(17, bool)}
     found = error_analysis.change_by_joints(dataset, before, after, groups)
     assert found["new"] == {"before": 0, "after": 1, "value": 1, "interval": [1, 1], "people": 100}
