@@ -163,9 +163,12 @@ def test_ap_by_visibility_and_by_occlusion(tmp_path):
     points = truth[..., :2] + np.where(truth[..., 2:] == 1, 60.0, 0.0)
     predicted = Predictions(points, np.ones((20, 17)))
     assert error_analysis.by_visibility(dataset, predicted) == {
-        "seen joints": (1.0, 18),
+        "visible joints": (1.0, 18),
         "hidden joints": (0.0, 12),
     }
+    intervals = error_analysis.intervals_by_visibility(dataset, predicted)
+    assert intervals["visible joints"] == {"AP": 1.0, "low": 1.0, "high": 1.0, "people": 18}
+    assert intervals["hidden joints"] == {"AP": 0.0, "low": 0.0, "high": 0.0, "people": 12}
     groups = error_analysis.by_occlusion(dataset, predicted)
     assert {name: count for name, (_, count) in groups.items()} == {
         "none hidden": 8,

@@ -156,9 +156,8 @@ def by_visibility(dataset: PoseDataset, predictions: Predictions) -> dict[str, t
 
     Raises ValueError as `classify_errors` does.
     """
-    seen, hidden = _visibility(dataset) == 2, _visibility(dataset) == 1  # (N, K)
-    groups = {"seen joints": (seen.any(1), seen), "hidden joints": (hidden.any(1), hidden)}
-    return {name: (ap, n) for name, (ap, n, _) in _group_ap(dataset, predictions, groups).items()}
+    groups = _group_ap(dataset, predictions, _visibility_groups(dataset))
+    return {name: (ap, n) for name, (ap, n, _) in groups.items()}
 
 
 def by_occlusion(dataset: PoseDataset, predictions: Predictions) -> dict[str, tuple[float, int]]:
@@ -175,8 +174,17 @@ def intervals_by_occlusion(dataset: PoseDataset, predictions: Predictions) -> di
 
     Returns {group: {"AP", "low", "high", "people"}}. Raises ValueError as `classify_errors` does.
     """
+    return _with_intervals(_group_ap(dataset, predictions, _occlusion_groups(dataset)))
+
+
+def intervals_by_visibility(dataset: PoseDataset, predictions: Predictions) -> dict[str, dict[str, float]]:
+    """As `by_visibility`, with 95 % bootstrap intervals; returns the fields of `intervals_by_occlusion`."""
+    return _with_intervals(_group_ap(dataset, predictions, _visibility_groups(dataset)))
+
+
+def _with_intervals(groups: dict[str, tuple[float, int, ImageStats]]) -> dict[str, dict[str, float]]:
     result = {}
-    for name, (ap, people, stats) in _group_ap(dataset, predictions, _occlusion_groups(dataset)).items():
+    for name, (ap, people, stats) in groups.items():
         low, high = bootstrap.interval(stats)
         result[name] = {"AP": ap, "low": low, "high": high, "people": people}
     return result
@@ -201,6 +209,12 @@ def change_by_joints(
             "before": old[name][0], "after": ap, "value": value, "interval": limits, "people": people
         }  # fmt: skip
     return result
+
+
+def _visibility_groups(dataset: PoseDataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The members (N,) and joints (N, K) of the visible and of the hidden joints."""
+    visible, hidden = _visibility(dataset) == 2, _visibility(dataset) == 1  # (N, K)
+    return {"visible joints": (visible.any(1), visible), "hidden joints": (hidden.any(1), hidden)}
 
 
 def _occlusion_groups(dataset: PoseDataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
