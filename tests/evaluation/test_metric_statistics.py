@@ -163,9 +163,12 @@ def test_ap_by_visibility_and_by_occlusion(tmp_path):
     points = truth[..., :2] + np.where(truth[..., 2:] == 1, 60.0, 0.0)
     predicted = Predictions(points, np.ones((20, 17)))
     assert error_analysis.by_visibility(dataset, predicted) == {
-        "seen joints": (1.0, 18),
+        "visible joints": (1.0, 18),
         "hidden joints": (0.0, 12),
     }
+    intervals = error_analysis.intervals_by_visibility(dataset, predicted)
+    assert intervals["visible joints"] == {"AP": 1.0, "low": 1.0, "high": 1.0, "people": 18}
+    assert intervals["hidden joints"] == {"AP": 0.0, "low": 0.0, "high": 0.0, "people": 12}
     groups = error_analysis.by_occlusion(dataset, predicted)
     assert {name: count for name, (_, count) in groups.items()} == {
         "none hidden": 8,
@@ -176,6 +179,24 @@ def test_ap_by_visibility_and_by_occlusion(tmp_path):
     assert {name: (row["AP"], row["people"]) for name, row in intervals.items()} == groups
     assert all(row["low"] <= row["AP"] <= row["high"] for row in intervals.values())
     assert intervals["none hidden"]["low"] == 1.0
+
+
+def test_change_by_joints_separates_new_joints_from_known_ones(tmp_path):
+    """In the predictions after, the new joints are correct and the known ones slightly worse."""
+    dataset, noisy = noisy_predictions(tmp_path)
+    truth = np.stack([person.keypoints[:, :2] for person in dataset.instances])  # (N, K, 2)
+    new = np.arange(17) < 2
+    shift = np.where(new[:, None], 500.0, 0.0)
+    before = replace(noisy, keypoints=truth + shift)
+    after = replace(noisy, keypoints=truth + 2 * ~new[:, None])
+    groups = {"new": new, "known": ~new, "all": np.ones(17, bool)}
+    found = error_analysis.change_by_joints(dataset, before, after, groups)
+    assert found["new"] == {"before": 0, "after": 1, "value": 1, "interval": [1, 1], "people": 100}
+    assert found["known"]["before"] == 1 and found["known"]["interval"][1] < 0
+    old, new_stats = (metrics.average_precision(dataset, one) for one in (before, after))
+    value, *limits = bootstrap.paired_difference(old[1], new_stats[1])
+    assert found["all"]["value"] == pytest.approx(new_stats[0]["AP"] - old[0]["AP"])
+    assert [found["all"]["value"], found["all"]["interval"]] == [value, limits]
 
 
 SCORE = """

@@ -88,7 +88,7 @@ def test_every_paper_has_a_card_with_its_printed_numbers():
         printed = own["value"][(own["row"] == paper["row"]) & own["column"].isin(paper_cards.NUMBERS)]
         assert len(printed) and all(value in card.text for value in printed)
         assert f"{len(verdicts)} claims" in card.text
-        assert ("no public code" in card.text) == (paper["code"] == "")
+        assert (f"no code found: {paper['source']}" in card.text) == (paper["code"] == "")
         widths = [float(rect["width"]) for rect in card.select("rect")]
         assert sum(widths) == pytest.approx(240, abs=1) and len(widths) == len(VERDICT_COLORS)
 

@@ -40,6 +40,7 @@ def test_a_row_has_data_metric_interval_date_and_commit():
     assert training == {
         "run": "training",
         "model": "StarNet-Pose-T",
+        "setup": "",
         "data": "synthetic val, 1,756 people",
         "metric": "AP",
         "value": "0.551",
@@ -51,7 +52,22 @@ def test_a_row_has_data_metric_interval_date_and_commit():
     }
     assert (newest["model"], newest["metric"], newest["value"]) == ("MixSTE", "MPJPE, mm", "88.8")
     assert newest["data"] == "motion val, 40 clips" and newest["from"] == "this machine"
-    assert (benchmark["model"], benchmark["metric"], benchmark["value"]) == ("", "results", "2")
+    assert (benchmark["model"], benchmark["metric"], benchmark["value"]) == ("", "2 results", "–")
+
+
+def test_setup_distinguishes_runs_of_one_model():
+    detected = TRAINING | {
+        "weights": {"file": "starnet-pose-t-photographs.safetensors"},
+        "protocol": {"boxes": "detector: a.json", "input_size": [256, 192]},
+        "parameters": {"runtime": "OpenVINO int8"},
+    }
+    trained = TRAINING | {"weights": {"file": "runs/train-lapx-fast-seed0-0123abcd/weights.safetensors"}}
+    lesson = TRAINING | {"metrics": {"MPJPE of the model, other people": 88.817}}
+    one, two, three = record_table.record_rows([detected, trained, lesson]).to_dict("records")
+    assert one["setup"] == "starnet-pose-t-photographs, 256×192, OpenVINO int8, detector's boxes"
+    assert one["data"] == "synthetic val, 1,756 detected boxes"
+    assert two["setup"] == "train-lapx-fast-seed0"
+    assert (three["metric"], three["value"]) == ("MPJPE of the model, other people, mm", "88.8")
 
 
 def test_unknown_models_keep_their_name_and_counts_of_pages_are_left_out():

@@ -11,7 +11,8 @@ annotated person.
    annotated boxes.
 3. AP by visibility counts either the visible or the hidden joints; the scorer sees the others as unlabeled.
    AP by occlusion groups people by their share of hidden joints. Both exclude the people outside of the
-   group together with their predictions, which would otherwise count as false positives.
+   group together with their predictions, which would otherwise count as false positives. AP by joints
+   counts a group of joints in the same way.
 4. The conditions of `failure_rates` and their limits are ours.
 """
 
@@ -155,9 +156,8 @@ def by_visibility(dataset: PoseDataset, predictions: Predictions) -> dict[str, t
 
     Raises ValueError as `classify_errors` does.
     """
-    seen, hidden = _visibility(dataset) == 2, _visibility(dataset) == 1  # (N, K)
-    groups = {"seen joints": (seen.any(1), seen), "hidden joints": (hidden.any(1), hidden)}
-    return {name: (ap, n) for name, (ap, n, _) in _group_ap(dataset, predictions, groups).items()}
+    groups = _group_ap(dataset, predictions, _visibility_groups(dataset))
+    return {name: (ap, n) for name, (ap, n, _) in groups.items()}
 
 
 def by_occlusion(dataset: PoseDataset, predictions: Predictions) -> dict[str, tuple[float, int]]:
@@ -174,11 +174,47 @@ def intervals_by_occlusion(dataset: PoseDataset, predictions: Predictions) -> di
 
     Returns {group: {"AP", "low", "high", "people"}}. Raises ValueError as `classify_errors` does.
     """
+    return _with_intervals(_group_ap(dataset, predictions, _occlusion_groups(dataset)))
+
+
+def intervals_by_visibility(dataset: PoseDataset, predictions: Predictions) -> dict[str, dict[str, float]]:
+    """As `by_visibility`, with 95 % bootstrap intervals; returns the fields of `intervals_by_occlusion`."""
+    return _with_intervals(_group_ap(dataset, predictions, _visibility_groups(dataset)))
+
+
+def _with_intervals(groups: dict[str, tuple[float, int, ImageStats]]) -> dict[str, dict[str, float]]:
     result = {}
-    for name, (ap, people, stats) in _group_ap(dataset, predictions, _occlusion_groups(dataset)).items():
+    for name, (ap, people, stats) in groups.items():
         low, high = bootstrap.interval(stats)
         result[name] = {"AP": ap, "low": low, "high": high, "people": people}
     return result
+
+
+def change_by_joints(
+    dataset: PoseDataset, before: Predictions, after: Predictions, groups: dict[str, np.ndarray]
+) -> dict[str, dict]:
+    """How AP over a group of joints differs between two sets of predictions for the same people.
+
+    groups: by name, the joints (K,) that count, boolean. Returns {group: {"before", "after", "value",
+    "interval", "people"}}: both AP, their difference with its paired 95 % bootstrap interval over images, and
+    the number of people who have such joints. Raises ValueError as `classify_errors` does.
+    """
+    labeled = _visibility(dataset) > 0  # (N, K)
+    selected = {name: ((labeled & joints).any(1), labeled & joints) for name, joints in groups.items()}
+    old = _group_ap(dataset, before, selected)
+    result = {}
+    for name, (ap, people, stats) in _group_ap(dataset, after, selected).items():
+        value, *limits = bootstrap.paired_difference(old[name][2], stats)
+        result[name] = {
+            "before": old[name][0], "after": ap, "value": value, "interval": limits, "people": people
+        }  # fmt: skip
+    return result
+
+
+def _visibility_groups(dataset: PoseDataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The members (N,) and joints (N, K) of the visible and of the hidden joints."""
+    visible, hidden = _visibility(dataset) == 2, _visibility(dataset) == 1  # (N, K)
+    return {"visible joints": (visible.any(1), visible), "hidden joints": (hidden.any(1), hidden)}
 
 
 def _occlusion_groups(dataset: PoseDataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:

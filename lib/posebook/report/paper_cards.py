@@ -103,7 +103,7 @@ def paper_card(paper: Mapping[str, str], verdicts: Iterable[str]) -> str:
     cells = cells[(cells["row"] == paper["row"]) & cells["column"].isin(NUMBERS)]
     lines = cells[["column", "value"]].itertuples(index=False)
     numbers = " · ".join(NUMBERS[column].format(value) for column, value in lines)
-    code = f'<a href="{paper["code"]}">code</a>' if paper["code"] else "no public code"
+    code = f'<a href="{paper["code"]}">code</a>' if paper["code"] else f"no code found: {paper['source']}"
     row = html.escape(paper["row"].replace("H2OT", PAPERS["H2OT"]))
     return (
         f"<article>{icon_svg(positions(*build_meta(paper)))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -31,8 +32,9 @@ MILLIMETERS = ("MPJPE", "P-MPJPE")
 def record_rows(records: Sequence[dict]) -> pd.DataFrame:
     """One row per record of a run, the newest first, all columns as text.
 
-    The metric is the first number of a record; a record with several groups of results has their count.
-    The interval is over images. data: the dataset of the result, with its split and size.
+    The metric is the first number of a record; a record with several groups of results has their count
+    instead. The interval is over images. setup: what distinguishes runs of one model, see `_setup`. data: the
+    dataset of the result, with its split and size.
     """
     rows = []
     runs = [record for record in records if record["kind"] not in NOT_RUNS]
@@ -44,7 +46,8 @@ def record_rows(records: Sequence[dict]) -> pd.DataFrame:
             {
                 "run": KINDS.get(record["kind"], record["kind"]),
                 "model": PAPERS.get(name) or display_name_or_same(name),
-                "data": _data(record.get("evaluated") or record.get("dataset")),
+                "setup": _setup(record),
+                "data": _data(record),
                 "metric": metric,
                 "value": value,
                 "95 % interval": "{:.3f} to {:.3f}".format(*interval) if interval else "",
@@ -58,23 +61,39 @@ def record_rows(records: Sequence[dict]) -> pd.DataFrame:
 
 
 def _main_result(metrics: Any) -> tuple[str, str]:
-    """Name and value of the first number among the metrics, or the number of results if there is none."""
+    """Name and value of the first number among the metrics; the number of results if there is none."""
     numbers = (
         [] if isinstance(metrics, list) else [v for v in metrics.items() if isinstance(v[1], int | float)]
     )
     if not numbers:
-        return "results", str(len(metrics))
+        return f"{len(metrics)} results", "–"
     name, value = numbers[0]
-    if name in MILLIMETERS:
+    if name.split()[0] in MILLIMETERS:
         return f"{name}, mm", f"{value:.1f}"
     return name.replace("_", " "), str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def _data(dataset: dict | None) -> str:
-    """Name, split and size of a dataset."""
+def _boxes(record: dict) -> str:
+    return (record.get("protocol") or {}).get("boxes") or ""
+
+
+def _setup(record: dict) -> str:
+    """Weights or the run that wrote them, input size, a named runtime, and boxes that are not annotated."""
+    weights = Path((record.get("weights") or {}).get("file") or "")
+    run = weights.parent.name.rpartition("-")[0]  # the folder of a run ends with a hash
+    size = "×".join(map(str, (record.get("protocol") or {}).get("input_size") or []))
+    runtime = (record.get("parameters") or {}).get("runtime") or ""
+    boxes = "detector's boxes" if _boxes(record).startswith("detector") else ""
+    return ", ".join(filter(None, [run if weights.stem == "weights" else weights.stem, size, runtime, boxes]))
+
+
+def _data(record: dict) -> str:
+    """Name, split and size of the dataset of a record's result."""
+    dataset = record.get("evaluated") or record.get("dataset")
     if not dataset:
         return ""
-    counted = next((f"{dataset[unit]:,} {word}" for unit, word in SIZES.items() if unit in dataset), "")
+    sizes = SIZES | ({"persons": "detected boxes"} if _boxes(record).startswith("detector") else {})
+    counted = next((f"{dataset[unit]:,} {word}" for unit, word in sizes.items() if unit in dataset), "")
     return ", ".join(
         filter(None, [f"{DATASETS.get(dataset['name'], dataset['name'])} {dataset['split']}", counted])
     )
