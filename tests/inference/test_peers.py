@@ -81,7 +81,7 @@ def test_points_are_mapped_back_to_the_image(tmp_path):
         return np.tile(spot, (17, 1)), np.ones(17)
 
     dataset = PoseDataset("spots", "val", skeletons.get("coco"), "0" * 64, (person,) * 2, None)
-    result = peers.predict(peers.Peer("spot", 192, run, 1), dataset)
+    result = peers.predict(peers.Peer("spot", 192, run), dataset)
     assert result.keypoints.shape == (2, 17, 2) and result.scores.shape == (2, 17)
     assert result.decoding == "spot"
     np.testing.assert_allclose(result.keypoints, np.broadcast_to((230, 140), (2, 17, 2)), atol=0.2)
