@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from posebook.papers.cells import box_source
 from posebook.papers.names import DATASETS, PAPERS, display_name_or_same
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def _main_result(metrics: Any) -> tuple[str, str]:
     return name.replace("_", " "), str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def _boxes(record: dict) -> str:
-    return (record.get("protocol") or {}).get("boxes") or ""
+def _has_detected_boxes(record: dict) -> bool:
+    return box_source((record.get("protocol") or {}).get("boxes") or "") == "detector"
 
 
 def _setup(record: dict) -> str:
@@ -83,7 +84,7 @@ def _setup(record: dict) -> str:
     run = weights.parent.name.rpartition("-")[0]  # the folder of a run ends with a hash
     size = "×".join(map(str, (record.get("protocol") or {}).get("input_size") or []))
     runtime = (record.get("parameters") or {}).get("runtime") or ""
-    boxes = "detector's boxes" if _boxes(record).startswith("detector") else ""
+    boxes = "detector's boxes" if _has_detected_boxes(record) else ""
     return ", ".join(filter(None, [run if weights.stem == "weights" else weights.stem, size, runtime, boxes]))
 
 
@@ -92,7 +93,7 @@ def _data(record: dict) -> str:
     dataset = record.get("evaluated") or record.get("dataset")
     if not dataset:
         return ""
-    sizes = SIZES | ({"persons": "detected boxes"} if _boxes(record).startswith("detector") else {})
+    sizes = SIZES | ({"persons": "detected boxes"} if _has_detected_boxes(record) else {})
     counted = next((f"{dataset[unit]:,} {word}" for unit, word in sizes.items() if unit in dataset), "")
     return ", ".join(
         filter(None, [f"{DATASETS.get(dataset['name'], dataset['name'])} {dataset['split']}", counted])
