@@ -78,7 +78,7 @@ def measure_roofline(device: str = "cpu", side: int = 1024, mebibytes: int = 256
     """Measure this machine's two roofs with PyTorch's threads: {"gmacs", "gbytes"}, both per second.
 
     gmacs is from a matrix product with `side` rows and columns. gbytes is from a copy of `mebibytes`; it
-    counts reads and writes. Each is the best of 8 runs.
+    counts reads and writes. Each is the best of 32 runs.
     """
     now = clock(device)
     a, b = torch.rand(2, side, side, device=device)
@@ -87,7 +87,7 @@ def measure_roofline(device: str = "cpu", side: int = 1024, mebibytes: int = 256
 
     def best_rate(job: Callable, amount: float) -> float:
         times = []
-        for _ in range(8):
+        for _ in range(32):
             start = now()
             job()
             times.append(now() - start)
