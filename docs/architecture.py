@@ -10,7 +10,7 @@ from pathlib import Path
 from posebook import import_graph
 
 PACKAGE = import_graph.PACKAGE
-SHARED = "codecs complexity import_graph losses migration paths records skeletons transfers utils".split()
+SHARED = "codecs complexity downloads import_graph losses migration paths records skeletons utils".split()
 
 # (module, function or class, what it does); consecutive steps hand their result on
 TRAINING_SAMPLE = [

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from posebook import cli, models
-from posebook.inference import export, peers
+from posebook.inference import export, tflite
 from posebook.report import notebooks
 
 
@@ -128,7 +128,7 @@ def test_benchmark_checks_peers_and_passes_their_absolute_paths(capsys, tmp_path
     missing = str(tmp_path / "none.tflite")
     assert f"no model file at {missing}" in run_failing(capsys, "benchmark", "--peers", missing)
     assert not calls
-    monkeypatch.setattr(peers, "load_peer", loaded.append)
+    monkeypatch.setattr(tflite, "load_peer", loaded.append)
     monkeypatch.chdir(tmp_path)
     cli.main(["benchmark", "--peers", "a.tflite", "b.tflite", "--model", "lapx"])
     ((_, _, parameters),) = calls

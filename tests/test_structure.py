@@ -30,7 +30,7 @@ LEVELS = [
         "paths",
         "records",
         "skeletons",
-        "transfers",
+        "downloads",
         "utils",
         "__init__",
     },

@@ -190,13 +190,13 @@ def evaluate_dataset(
 ) -> "tuple[dict, Predictions, ImageStats]":
     """Evaluate a model, or without it the .tflite file: the record, the predictions and their statistics."""
     from posebook.evaluation import evaluator
-    from posebook.inference import peers, runtime_evaluation
+    from posebook.inference import runtime_evaluation, tflite
     from posebook.training import trainer
 
     if model is None:
         if args.runtime:
             raise ValueError(".tflite files always run in OpenVINO: leave out --runtime")
-        return peers.evaluate_peer(args.weights, dataset, args.profile)
+        return tflite.evaluate_peer(args.weights, dataset, args.profile)
     options = {
         name: getattr(args, name) for name in ("weights", "trained_on", "profile", "device", "workers")
     }
@@ -374,13 +374,13 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
 def run_benchmark(args: Arguments) -> None:
     """Execute notebooks/benchmark.ipynb, which writes the record."""
     from posebook import paths
-    from posebook.inference import peers
+    from posebook.inference import tflite
     from posebook.report import notebooks
     from posebook.training.runtime import check_device
 
     check_device(args.device)
     for path in args.peers:
-        peers.load_peer(path)  # a wrong file is an error now, not after the other measurements
+        tflite.load_peer(path)  # a wrong file is an error now, not after the other measurements
     parameters = {"model": args.model, "profile": args.profile, "device": args.device}
     parameters |= {"published": args.published, "peers": [str(Path(path).resolve()) for path in args.peers]}
     notebook = paths.require(paths.ROOT / "notebooks" / "benchmark.ipynb")

@@ -8,7 +8,7 @@ import torch
 
 from posebook.benchmark import crop_to_keypoints, timing
 from posebook.benchmark.sweep import SweepConfig
-from posebook.inference import export, peers, runtimes
+from posebook.inference import export, runtimes, tflite
 
 SIZE = (64, 64)
 FP32, INT8 = crop_to_keypoints.FORMS
@@ -38,12 +38,12 @@ def stub(monkeypatch, tmp_path):
 
     def load_peer(path):
         points = np.tile(np.arange(17.0)[:, None], 2)
-        return peers.Peer("a", 48, lambda crop: (points + crop[0, 0, 0], np.ones(17)))
+        return tflite.Peer("a", 48, lambda crop: (points + crop[0, 0, 0], np.ones(17)))
 
     monkeypatch.setattr(export, "export", save)
     monkeypatch.setattr(runtimes, "require", lambda *_: None)
     monkeypatch.setattr(runtimes, "compile_openvino", compile_openvino)
-    monkeypatch.setattr(peers, "load_peer", load_peer)
+    monkeypatch.setattr(tflite, "load_peer", load_peer)
     (tmp_path / "a.tflite").write_bytes(b"file")
     return threads
 
@@ -97,9 +97,9 @@ def test_wrong_outputs_stop_the_measurement(stub, tmp_path, monkeypatch):
 
     def load_peer(_):
         points = np.full((17, 2), next(loads))
-        return peers.Peer("a", 48, lambda crop: (points, np.ones(17)))
+        return tflite.Peer("a", 48, lambda crop: (points, np.ones(17)))
 
-    monkeypatch.setattr(peers, "load_peer", load_peer)
+    monkeypatch.setattr(tflite, "load_peer", load_peer)
     with pytest.raises(
         export.OutputMismatch, match="^a, 48 × 48, batch 1, 1 thread: OpenVINO locates 100% of"
     ):

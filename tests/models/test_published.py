@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers import ROOT, drawn
-from posebook import cli, models, skeletons, transfers
+from posebook import cli, downloads, models, skeletons
 from posebook.inference import export
 from posebook.lifting.models import LIFTERS
 from posebook.models import published
@@ -130,7 +130,7 @@ def test_file_without_a_published_hash_must_stay_the_same(file_server, checkpoin
 
 
 def test_interrupted_download_continues(file_server, checkpoint, cache, monkeypatch):
-    monkeypatch.setattr(transfers, "ATTEMPTS", 2)
+    monkeypatch.setattr(downloads, "ATTEMPTS", 2)
     file_server.fault = "always interrupted"
     part = cache / f"{checkpoint.file}.part"
     message = rf"stopped 2 times .* continues from {part}; or save the file as {cache / checkpoint.file}$"

@@ -2,7 +2,7 @@
 
 1. posebook's models run as files of `posebook export --end-to-end` in OpenVINO. Normalization and decoding
    are inside the file. For int8, the model inside the file is quantized; decoding stays in float32.
-2. MoveNet and BlazePose run as `peers.load_peer` runs them: OpenVINO, with conversion and decoding in NumPy.
+2. MoveNet and BlazePose run as `tflite.load_peer` runs them: OpenVINO, with conversion and decoding in NumPy.
 3. All of them are in memory at once and their rounds interleave, so that any two can be compared. A model
    that does not fit is skipped with a reason.
 4. Weights and crops are random, which does not affect the times.
@@ -24,11 +24,11 @@ from posebook import models
 from posebook.benchmark import timing
 from posebook.benchmark.rows import check_outputs, is_quiet, label
 from posebook.benchmark.sweep import SweepConfig, failure_reason, skip_reason
-from posebook.inference import export, peers, runtimes
+from posebook.inference import export, runtimes, tflite
 from posebook.utils import sha256
 
 FORMS = ("OpenVINO fp32", "OpenVINO int8")
-PEER_FORM = "OpenVINO"  # as in the records of peers.evaluate_peer: the precision is that of the file
+PEER_FORM = "OpenVINO"  # as in the records of tflite.evaluate_peer: the precision is that of the file
 THREADS = (1, 2)
 Run = Callable[[object], list]  # ignores its argument, and returns keypoints (1, K, 2) and scores (1, K)
 
@@ -50,7 +50,7 @@ def measure(config: SweepConfig, peer_files: Sequence[str | Path] = ()) -> list[
 
     Rows are like those of the sweep: with `latency_ms` and `conditions`, or with `why`. `moved_joints` is the
     share of joints that are elsewhere than expected, and `difference` that of the scores. Raises
-    export.OutputMismatch (choice 5), and the errors of `peers.load_peer`.
+    export.OutputMismatch (choice 5), and the errors of `tflite.load_peer`.
     """
     rows: list[dict] = []
     waited, previous_threads = 0.0, torch.get_num_threads()
@@ -73,12 +73,12 @@ def measure(config: SweepConfig, peer_files: Sequence[str | Path] = ()) -> list[
 
 
 def _peer(path: str | Path) -> Candidate:
-    peer = peers.load_peer(path)
+    peer = tflite.load_peer(path)
     crop = np.random.default_rng(0).integers(0, 256, (peer.side, peer.side, 3), np.uint8)
     row = {"model": peer.name, "input_size": [peer.side, peer.side], "batch": 1, "form": PEER_FORM}
 
     def compile_peer() -> Run:
-        run = peers.load_peer(path).run
+        run = tflite.load_peer(path).run
         return lambda _: list(run(crop))
 
     return Candidate(row | {"sha256": sha256(path)}, compile_peer, list(peer.run(crop)))

@@ -1,6 +1,6 @@
 """Downloads a dataset: `posebook download coco|mpii|crowdpose|lspet`.
 
-Archives go to ROOT/downloads; transfers.py continues interrupted transfers and checks hashes. Unpacked files
+Archives go to ROOT/downloads; downloads.py continues interrupted transfers and checks hashes. Unpacked files
 are moved to where the loaders expect them.
 
 1. Only COCO's archives have a published hash that can be cited: PaddleDetection's download table
@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from posebook import transfers
+from posebook import downloads
 from posebook.datasets import default_root
 from posebook.datasets.detector_boxes import COCO_BOXES
 from posebook.utils import check_name
@@ -83,7 +83,7 @@ def get(name: str, root: str | Path | None = None) -> list[str]:
     for archive in SOURCES[name]:
         missing = [target for target in archive.targets if not (root / target).exists()]
         if missing:
-            unpack(transfers.fetch(archive.url, root / "downloads", digest=archive.digest), missing, root)
+            unpack(downloads.fetch(archive.url, root / "downloads", digest=archive.digest), missing, root)
     if name not in BY_HAND:
         return []
     file, page = BY_HAND[name]

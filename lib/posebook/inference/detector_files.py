@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from posebook import paths, transfers
+from posebook import downloads, paths
 from posebook.datasets import download
 from posebook.models import published
 from posebook.utils import unknown_name_error
@@ -59,11 +59,11 @@ def fetch(line: DetectorFile) -> Path:
     if not path.is_file():
         try:
             if not line.url.endswith(".zip"):
-                return transfers.fetch(line.url, path.parent, line.file, line.hash or None)
-            archive = transfers.fetch(line.url, path.parent)
+                return downloads.fetch(line.url, path.parent, line.file, line.hash or None)
+            archive = downloads.fetch(line.url, path.parent)
         except ConnectionError as error:
             saved = path.parent / line.url.rsplit("/", 1)[1] if line.url.endswith(".zip") else path
-            moved = isinstance(error, transfers.MovedError)
+            moved = isinstance(error, downloads.MovedError)
             fix = f"; correct the url in line {line.name} of {TABLE.name}" if moved else ""
             raise ConnectionError(f"{error}{fix}; or save {line.url} as {saved}") from error
         folder = path.parent / f"{line.file}.unpacked"
@@ -71,7 +71,7 @@ def fetch(line: DetectorFile) -> Path:
         os.replace(folder / MEMBER, path)
         shutil.rmtree(folder)
         archive.unlink()
-    if line.hash and not transfers.has_hash(path, line.hash):
+    if line.hash and not downloads.has_hash(path, line.hash):
         raise ValueError(f"{path} is not the detector {line.name}: its hash is not {line.hash}; delete it")
     return path
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posebook import paths, transfers
+from posebook import downloads, paths
 from posebook.utils import unknown_name_error
 
 TABLE = paths.DATA / "checkpoints.csv"
@@ -91,7 +91,7 @@ def fetch(checkpoint: Checkpoint) -> Path:
     """
     path = folder() / checkpoint.file
     line = f"line {checkpoint.model}, {checkpoint.weights} of {TABLE.name}"
-    if path.is_file() and checkpoint.hash and not transfers.has_hash(path, checkpoint.hash):
+    if path.is_file() and checkpoint.hash and not downloads.has_hash(path, checkpoint.hash):
         raise ValueError(f"{path} is not the file of {line}: its hash is not {checkpoint.hash}; delete it")
     if path.is_file():
         return path
@@ -99,8 +99,8 @@ def fetch(checkpoint: Checkpoint) -> Path:
         note = f" ({checkpoint.note})" if checkpoint.note else ""
         raise FileNotFoundError(f"no {path}: download it by hand from {checkpoint.page}{note}")
     try:
-        return transfers.fetch(checkpoint.url, folder(), checkpoint.file, checkpoint.hash or None)
-    except transfers.MovedError as error:
+        return downloads.fetch(checkpoint.url, folder(), checkpoint.file, checkpoint.hash or None)
+    except downloads.MovedError as error:
         raise ConnectionError(f"{error}; correct the url in {line}, or save the file as {path}") from error
     except ConnectionError as error:
         other = ", ".join(_bundled(checkpoint.model))

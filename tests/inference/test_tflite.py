@@ -9,7 +9,7 @@ import pytest
 from posebook import cli, records, skeletons
 from posebook.datasets import Person, PoseDataset, coco
 from posebook.evaluation import bootstrap, metrics, predictions
-from posebook.inference import peers, runtimes
+from posebook.inference import runtimes, tflite
 
 
 class FakeModel:
@@ -28,13 +28,13 @@ class FakeModel:
         return self.results
 
 
-def load_fake(model: FakeModel, tmp_path, monkeypatch) -> peers.Peer:
+def load_fake(model: FakeModel, tmp_path, monkeypatch) -> tflite.Peer:
     """Load a fake model as a peer."""
     core = types.SimpleNamespace(compile_model=lambda *_: model)
     monkeypatch.setattr(runtimes, "openvino_core", lambda: core)
     path = tmp_path / "model.tflite"
     path.write_bytes(b"0123456789")
-    peer = peers.load_peer(path)
+    peer = tflite.load_peer(path)
     assert (peer.name, peer.side) == ("model", model.side)
     return peer
 
@@ -61,7 +61,7 @@ def test_blazepose_outputs_are_pixels_and_logits_of_39_landmarks(tmp_path, monke
     points, scores = load_fake(model, tmp_path, monkeypatch).run(crop)
     assert model.images.dtype == np.float32 and model.images == pytest.approx(0.2)
     landmarks = output.reshape(39, 5)
-    for joint, landmark in enumerate(peers.BLAZEPOSE_COCO):
+    for joint, landmark in enumerate(tflite.BLAZEPOSE_COCO):
         assert points[joint] == pytest.approx(landmarks[landmark, :2] - 0.5)
         assert scores[joint] == pytest.approx(1 / (1 + np.exp(-landmarks[landmark, 3])))
 
@@ -81,7 +81,7 @@ def test_points_are_mapped_back_to_the_image(tmp_path):
         return np.tile(spot, (17, 1)), np.ones(17)
 
     dataset = PoseDataset("spots", "val", skeletons.get("coco"), "0" * 64, (person,) * 2, None)
-    result = peers.predict(peers.Peer("spot", 192, run), dataset)
+    result = tflite.predict(tflite.Peer("spot", 192, run), dataset)
     assert result.keypoints.shape == (2, 17, 2) and result.scores.shape == (2, 17)
     assert result.decoding == "spot"
     np.testing.assert_allclose(result.keypoints, np.broadcast_to((230, 140), (2, 17, 2)), atol=0.2)
@@ -90,7 +90,7 @@ def test_points_are_mapped_back_to_the_image(tmp_path):
 def test_other_files_are_rejected(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     with pytest.raises(FileNotFoundError, match="no model file at .*none.tflite"):
-        peers.load_peer(tmp_path / "none.tflite")
+        tflite.load_peer(tmp_path / "none.tflite")
     model = FakeModel(64, [np.zeros((1, 10), np.float32)])
     message = r"model.tflite is neither MoveNet nor BlazePose: its outputs are \[\(1, 10\)\]"
     with pytest.raises(ValueError, match=message):
@@ -107,7 +107,7 @@ def test_published_files_predict_real_people(test_data, name, min_ap):
     if not path.is_file():
         pytest.skip(f"{path} does not exist")
     dataset = coco.load(test_data / "coco_sample", "val2017")
-    result = peers.predict(peers.load_peer(path), dataset)
+    result = tflite.predict(tflite.load_peer(path), dataset)
     assert min_ap < metrics.score(dataset, result)["AP"] < 0.8
     assert (0 <= result.scores).all() and (result.scores <= 1).all()
 
