@@ -25,6 +25,21 @@ def run_failing(capsys, *words: str) -> str:
     return error
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("download", "unknown"), "invalid choice: 'unknown'"),
+        (("models", "--unknown"), "unrecognized arguments: --unknown"),
+        (("evaluate",), "required: --weights"),
+        (("trian",), "invalid choice: 'trian'"),
+        ((), "required: COMMAND"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_that_names_the_help(words, said, capsys):
+    error = run_failing(capsys, *words)
+    assert said in error and error.endswith("--help\n")
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_shows_options_defaults_and_an_example(command, capsys):
     with pytest.raises(SystemExit) as exit_info:

@@ -15,7 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from posebook.datasets import PoseDataset
@@ -43,6 +43,13 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionH
         """Omit '(default: None)': the help text explains the behavior without the option."""
         empty = action.default in (None, False, {}) or not action.option_strings
         return action.help or "" if empty else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Report a wrong option in one line, as all other errors: argparse also prints the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -700,9 +707,7 @@ EXAMPLES = {  # name -> options
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. On an error that the user can fix, print one line and exit with code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(
-        prog="posebook", description="Lightweight human pose estimation, paper by paper."
-    )
+    parser = Parser(prog="posebook", description="Lightweight human pose estimation, paper by paper.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (add_options, _, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(
