@@ -1,6 +1,7 @@
 """The sweep: wrong outputs stop it, other failures become rows, and it resumes; files match weights."""
 
 import copy
+import time
 
 import pytest
 import torch
@@ -165,6 +166,48 @@ def test_other_runtimes_are_measured_if_one_fails(monkeypatch):
     assert "latency_ms" in by_runtime["eager fp32", 2] and by_runtime["eager fp32", 1]["times"] == 1.0
     assert by_runtime["full", 1]["difference"] <= export.TOLERANCE
     assert {"quiet", "attempts", "load_before", "load_after"} <= by_runtime["full", 1]["conditions"].keys()
+    row = by_runtime["full", 1]
+    assert row["quiet"] is timing.is_quiet(row["latency_ms"], row["conditions"]["others_share"])
+
+
+def test_waiting_is_shared_equally_by_the_combinations(monkeypatch):
+    waits = []
+
+    def measure_job(key, config, folder, max_wait):
+        waits.append(max_wait)
+        conditions = {"quiet": False, "waited_seconds": min(max_wait, 10.0), "others_share": 0.0}
+        conditions |= {"load_before": 0.0, "load_after": 0.0}
+        return [row | key | {"conditions": conditions} for row in make_rows(a=[1])], True
+
+    monkeypatch.setattr(sweep, "_measure_job", measure_job)
+    sweep.run_sweep(config(batches=[1, 2, 4], max_wait=60.0))
+    assert waits == [20.0, 25.0, 40.0]  # the first two wait for ten seconds each
+
+
+def test_onnx_runtime_leaves_the_cores_to_the_next_runtime(tmp_path, monkeypatch):
+    """Threads that spin after a run would take the second core from the runtime that follows."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    model = models.build("starnet-pose-t", input_size=SIZE).eval()
+    images = torch.randn(1, 3, *SIZE)
+    run = runtimes.onnxruntime(model, "cpu", images, tmp_path)
+    run(images)
+    busy = []
+    for _ in range(5):
+        run(images)
+        start = time.process_time()
+        time.sleep(0.04)
+        busy.append(time.process_time() - start)
+    assert sorted(busy)[2] < 0.02  # about 0.04 if they spin
+
+
+def test_row_is_quiet_by_its_own_rounds():
+    steady, noisy = make_rows(a=[10.0, 10.1, 10.0, 10.1], b=[10.0, 20.0, 10.0, 20.0])
+    assert timing.is_quiet(steady["latency_ms"], 0.01) and timing.is_quiet(steady["latency_ms"], None)
+    assert not timing.is_quiet(steady["latency_ms"], 0.2) and not timing.is_quiet(noisy["latency_ms"], 0.01)
+    # the times of one runtime do not become noisy because another runtime's are
+    assert rows.is_quiet(steady | {"quiet": True, "conditions": {"quiet": False}})
+    assert not rows.is_quiet(noisy | {"quiet": False, "conditions": {"quiet": True}})
 
 
 def test_failure_of_the_baseline_is_a_reason_and_is_tried_again(tmp_path, monkeypatch):

@@ -60,9 +60,10 @@ def measure(config: SweepConfig, peer_files: Sequence[str | Path] = ()) -> list[
             for name, size in config.inputs:
                 forms = [form for form in FORMS if form in config.runtimes]
                 candidates += [_own(name, size, form, config, Path(folder)) for form in forms]
-            for threads in THREADS:
+            for number, threads in enumerate(THREADS):
                 runtimes.use_threads(threads)
-                timed = _time(candidates, threads, config.seconds, config.max_wait - waited)
+                wait = (config.max_wait - waited) / (len(THREADS) - number)
+                timed = _time(candidates, threads, config.seconds, wait)
                 waited += max(
                     (row["conditions"]["waited_seconds"] for row in timed if "why" not in row), default=0
                 )
@@ -161,6 +162,7 @@ def _time(candidates: Sequence[Candidate], threads: int, seconds: float, max_wai
     for index, times in samples.items():
         timed = timing.summarize(times)
         fields = {"latency_ms": timed, "people_a_second": 1000 / timed["median"], "conditions": conditions}
+        fields["quiet"] = timing.is_quiet(timed, conditions["others_share"])
         rows[int(index)] |= fields
     return rows
 

@@ -36,8 +36,8 @@ def check_outputs(row: dict, where: str = "") -> None:
 
 
 def is_quiet(row: dict) -> bool:
-    """Whether a row was measured on a quiet machine (timing.py, choice 4); older records do not say so."""
-    return row.get("conditions", {}).get("quiet", False)
+    """Whether the times of a row are quiet (timing.py, choice 4). Old records state it for all runtimes."""
+    return row.get("quiet", row.get("conditions", {}).get("quiet", False))
 
 
 def _timed_groups(rows: list[dict]) -> list[list[dict]]:

@@ -16,6 +16,7 @@ is the reason.
 5. If the outputs of a float32 runtime differ from the model's, the sweep stops. Any other failure becomes the
    reason of a row, and the sweep continues.
 6. Waiting for a quiet machine (timing.quiet_timing) is limited to `max_wait` seconds for the entire sweep.
+   Each combination may use an equal part of what is left.
 """
 
 import hashlib
@@ -84,7 +85,7 @@ def run_sweep(config: SweepConfig, unfinished: Path | None = None) -> tuple[list
     jobs = [(*i, b, t) for i in config.inputs for b in config.batches for t in config.threads]
     try:
         with tempfile.TemporaryDirectory() as exported:
-            for name, size, batch, threads in tqdm(jobs, desc="time"):
+            for number, (name, size, batch, threads) in enumerate(tqdm(jobs, desc="time")):
                 runtimes.use_threads(threads)
                 key = {"model": name, "input_size": list(size), "batch": batch, "threads": threads}
                 file = unfinished and unfinished / f"{name}-{_digest(key, config)}.json"
@@ -93,7 +94,8 @@ def run_sweep(config: SweepConfig, unfinished: Path | None = None) -> tuple[list
                     earlier += result["seconds"]
                 else:
                     start = time.perf_counter()
-                    measured, complete = _measure_job(key, config, Path(exported), config.max_wait - waited)
+                    wait = (config.max_wait - waited) / (len(jobs) - number)
+                    measured, complete = _measure_job(key, config, Path(exported), wait)
                     seconds = time.perf_counter() - start
                     result = {"seconds": seconds, "rows": [key | row for row in measured]}
                     if file and complete:
@@ -183,7 +185,7 @@ def measure_model(
     for name, times in samples.items():
         row, timed = rows[name], timing.summarize(times)
         row |= {"latency_ms": timed, "people_a_second": 1000 * batch / timed["median"]} | counts
-        row["conditions"] = conditions
+        row |= {"conditions": conditions, "quiet": timing.is_quiet(timed, conditions["others_share"])}
         row["times"], row["told_apart"] = timing.speedup(rows[BASELINE]["latency_ms"], timed)
         if meter:
             row["joules_a_person"] = joules_per_person(runs[name], on_device, meter)

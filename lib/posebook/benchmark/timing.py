@@ -10,9 +10,10 @@
 3. The own time of a layer is its module's time minus its children's time, measured from the host in eager
    mode. Its multiply-adds and bytes (input, output and weights, each once) give its position under a roofline
    (Williams et al., CACM 2009). The two roofs are measured with a large matrix product and a large copy.
-4. A measurement is quiet if the rounds of each runtime agree and the other processes use little of the
-   processor meanwhile. Rounds agree if the interquartile range of their medians is at most ROUND_SPREAD of
-   the overall median. On a loaded machine, `quiet_timing` waits, and repeats a measurement that is not quiet.
+4. The times of a runtime are quiet if its rounds agree and the other processes use little of the processor
+   meanwhile. Rounds agree if the interquartile range of their medians is at most ROUND_SPREAD of the overall
+   median. On a loaded machine, `quiet_timing` waits, and repeats a measurement that is not quiet for each
+   runtime.
 5. Memory is measured in a new process: the resident size after some forward passes minus the resident size
    after the import of the runtime. The "RAM" of the LAPX document also excludes the interpreter and includes
    the session's buffers.
@@ -112,6 +113,11 @@ def summarize(samples: list[list[float]]) -> dict:
     }
 
 
+def is_quiet(summary: dict, others_share: float | None) -> bool:
+    """Whether one function's times are quiet (choice 4). An unknown share of other processes counts as 0."""
+    return summary["spread"] <= ROUND_SPREAD and (others_share or 0.0) <= QUIET_SHARE
+
+
 def speedup(slow: dict, fast: dict) -> tuple[float, bool]:
     """Return how many times faster `fast` is, and whether the difference is significant.
 
@@ -166,8 +172,9 @@ def quiet_timing(
             pass
         samples, share, seconds = watch(measure)
         attempts += 1
-        spread = max((summarize(times)["spread"] for times in samples.values()), default=0.0)
-        quiet = spread <= ROUND_SPREAD and (share or 0.0) <= QUIET_SHARE
+        summaries = [summarize(times) for times in samples.values()]
+        spread = max((summary["spread"] for summary in summaries), default=0.0)
+        quiet = is_quiet({"spread": spread}, share)
         if best is None or (not quiet, spread) < best[0]:
             best = (not quiet, spread), samples, share, seconds
         if quiet or now() - start - seconds >= max_wait:

@@ -139,7 +139,8 @@ def open_session(path: Path, runtime: str) -> Session:
 def _open_onnxruntime(path: Path) -> Session:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = runtimes.onnxruntime_options()  # the cores are free for the pose network
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def shapes(nodes: list) -> dict[str, tuple[int | None, ...]]:
         return {n.name: tuple(side if isinstance(side, int) else None for side in n.shape) for n in nodes}

@@ -10,6 +10,9 @@ number of threads that `use_threads` has set.
 3. ExecuTorch 1.5.1 is left out because it crashed the process with a segmentation fault.
 4. int8 is OpenVINO's own post-training quantization (nncf) of weights and activations, from calibration
    images. It does not measure accuracy. The caller has to do that.
+5. By default, ONNX Runtime's threads spin for about 50 ms after a run, in case another one follows. They
+   occupy the cores meanwhile: OpenVINO after it took 1.6 times as long with two threads. Here they stop at
+   the end of a run. The run itself does not take longer (docs/experiments.md).
 """
 
 import contextlib
@@ -183,10 +186,19 @@ def onnxruntime(model: PoseModel, device: str, images: Tensor, folder: Path, **_
     if provider not in ort.get_available_providers():
         raise Unavailable(f"this onnxruntime has no {provider}: pip install onnxruntime-gpu")
     path = onnx_file(model, images, folder)
-    options = ort.SessionOptions()
+    options = onnxruntime_options()
     options.intra_op_num_threads = torch.get_num_threads()
     session = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
     return lambda images: session.run(None, {"images": images.cpu().numpy()})
+
+
+def onnxruntime_options() -> Any:
+    """Options for an ONNX Runtime session whose threads do not spin after a run (choice 5)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
 
 
 @functools.cache
