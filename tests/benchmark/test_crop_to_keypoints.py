@@ -84,7 +84,7 @@ def test_wrong_outputs_stop_the_measurement(stub, tmp_path, monkeypatch):
 
         return compile_openvino
 
-    start = "^rtmpose-t, 64 × 64, batch 1, 1 thread: OpenVINO fp32 "
+    start = "^rtmpose-t, 64×64, batch 1, 1 thread: OpenVINO fp32 "
     monkeypatch.setattr(runtimes, "compile_openvino", changed(0, 0.5))
     with pytest.raises(
         export.OutputMismatch, match=start + "locates 100% of the joints elsewhere than expected$"
@@ -100,9 +100,7 @@ def test_wrong_outputs_stop_the_measurement(stub, tmp_path, monkeypatch):
         return tflite.Peer("a", 48, lambda crop: (points, np.ones(17)))
 
     monkeypatch.setattr(tflite, "load_peer", load_peer)
-    with pytest.raises(
-        export.OutputMismatch, match="^a, 48 × 48, batch 1, 1 thread: OpenVINO locates 100% of"
-    ):
+    with pytest.raises(export.OutputMismatch, match="^a, 48×48, batch 1, 1 thread: OpenVINO locates 100% of"):
         crop_to_keypoints.measure(config(), [tmp_path / "a.tflite"])
 
 
@@ -166,7 +164,7 @@ def test_time_of_an_evaluation_needs_the_same_model_size_runtime_and_threads():
 
     def latency(threads=1, model="a", size=(64, 48), **parameters):
         evaluation = {"model": model, "protocol": {"input_size": list(size)}, "parameters": parameters}
-        return crop_to_keypoints.latency(evaluation, record, threads).get("median")
+        return crop_to_keypoints.find_row(evaluation, record, threads).get("latency_ms", {}).get("median")
 
     assert latency() == 10 + len(FP32) and latency(2) is None  # it is broken with two threads
     assert latency(2, runtime=INT8) == 20 + len(INT8) and latency(runtime="OpenVINO") == 10 + len("OpenVINO")

@@ -86,7 +86,7 @@ def test_float32_runtime_with_other_outputs_stops_the_sweep(monkeypatch):
     monkeypatch.setitem(runtimes.RUNTIMES, "wrong int8", wrong)
     torch.set_num_threads(1)
     message = (
-        r"^rtmpose-t, 64 × 64, batch 1, 2 threads: wrong fp32 differs from eager fp32 by \d\.\de[+-]\d+, "
+        r"^rtmpose-t, 64×64, batch 1, 2 threads: wrong fp32 differs from eager fp32 by \d\.\de[+-]\d+, "
         r"more than 1e-04: repair the export of this model, or leave out this runtime$"
     )
     with pytest.raises(export.OutputMismatch, match=message):
@@ -114,7 +114,7 @@ def test_wrong_row_is_never_ignored_in_a_record():
     for difference in (1.6, float("inf"), float("nan")):
         found[1]["difference"] = difference
         with pytest.raises(
-            export.OutputMismatch, match="^a, 64 × 64, batch 1, 2 threads: OpenVINO fp32 differs"
+            export.OutputMismatch, match="^a, 64×64, batch 1, 2 threads: OpenVINO fp32 differs"
         ):
             rows.fastest_rows(found)
 

@@ -29,8 +29,12 @@ def test_rounds_interleave_and_record_every_sample():
     samples = timing.interleaved_timing(
         {"a": sleeper("a", 0.002), "b": sleeper("b", 0.004)}, torch.zeros(1), count=3, each=2, warmup=15
     )
-    timed = order[-12:]  # after the warm-up of both
-    assert timed == ["a", "a", "b", "b"] * 3
+    turns = [
+        order[-24:][i : i + 4] for i in range(0, 24, 4)
+    ]  # after the warm-up: two untimed passes, two timed
+    assert all(len(set(turn)) == 1 for turn in turns)
+    rounds = [{turns[i][0], turns[i + 1][0]} for i in range(0, 6, 2)]
+    assert rounds == [{"a", "b"}] * 3
     assert [len(times) for times in samples["a"]] == [2, 2, 2]
     a, b = (timing.summarize(samples[name]) for name in "ab")
     assert 2 <= a["median"] < b["median"] and a["samples"] == samples["a"]
@@ -42,6 +46,40 @@ def test_seconds_bound_the_number_of_forwards():
         {"a": lambda images: time.sleep(0.02)}, torch.zeros(1), count=2, seconds=0.1, warmup=15
     )
     assert 1 <= len(samples["a"][0]) <= 3
+
+
+def test_order_changes_from_round_to_round():
+    order = []
+    runs = {name: lambda images, name=name: order.append(name) for name in "abc"}
+    timing.interleaved_timing(runs, torch.zeros(1), count=8, each=1, warmup=15)
+    turns = order[-8 * 3 * 3 :: 3]
+    rounds = [tuple(turns[i : i + 3]) for i in range(0, 24, 3)]
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds) and len(set(rounds)) > 1
+
+
+def test_a_turn_starts_after_the_work_of_the_last_one():
+    """A function that disturbs the next one for a while, as waiting threads do, does not slow it down."""
+    busy_until = [0.0]
+
+    def disturbing(images):
+        busy_until[0] = time.perf_counter() + 0.03
+
+    def disturbed(images):
+        time.sleep(0.02 if time.perf_counter() < busy_until[0] else 0.002)
+
+    samples = timing.interleaved_timing(
+        {"a": disturbing, "b": disturbed}, torch.zeros(1), count=6, each=3, warmup=15
+    )
+    assert np.median(samples["b"]) < 10
+
+
+def test_disturbance_within_rounds_is_not_quiet():
+    """Here every round begins with a disturbed pass, so the medians of the rounds agree."""
+    summary = timing.summarize([[12.0, 7.0, 6.8]] * 6)
+    assert summary["spread"] == 0 and summary["drift"] == pytest.approx(12 / 6.8 - 1)
+    assert not timing.is_quiet(summary, 0.0)
+    assert timing.is_quiet(timing.summarize([[7.0, 7.0, 6.8]] * 6), 0.0)
+    assert timing.summarize([[5.0]])["drift"] == 0
 
 
 def test_summary_and_speedup_are_computed_correctly():
@@ -92,6 +130,11 @@ def test_energy_meter_reads_rapl_or_is_none(tmp_path):
     for socket, microjoules in enumerate((2_000_000, 500_000)):
         (tmp_path / f"intel-rapl:{socket}").mkdir()
         (tmp_path / f"intel-rapl:{socket}" / "energy_uj").write_text(f"{microjoules}\n")
+        (tmp_path / f"intel-rapl:{socket}" / "name").write_text(f"package-{socket}\n")
+    assert energy.energy_meter(root=tmp_path)() == 2.5
+    (tmp_path / "intel-rapl:2").mkdir()
+    (tmp_path / "intel-rapl:2" / "energy_uj").write_text("9000000\n")
+    (tmp_path / "intel-rapl:2" / "name").write_text("psys\n")  # contains the packages
     assert energy.energy_meter(root=tmp_path)() == 2.5
 
 

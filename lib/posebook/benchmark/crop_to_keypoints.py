@@ -183,14 +183,14 @@ def find_record(records: Iterable[dict]) -> dict | None:
     """The benchmark record with rows of `measure`: with peers first, then quiet, then newer; or None."""
 
     def priority(record: dict) -> tuple[bool, bool, str]:
-        rows = record["crop_to_keypoints"]
-        return any(row["form"] == PEER_FORM for row in rows), all(map(is_quiet, rows)), record["started"]
+        timed = [row for row in record["crop_to_keypoints"] if "latency_ms" in row]
+        return any(row["form"] == PEER_FORM for row in timed), all(map(is_quiet, timed)), record["started"]
 
     return max((record for record in records if record.get("crop_to_keypoints")), key=priority, default=None)
 
 
-def latency(evaluation: dict, record: dict, threads: int) -> dict:
-    """The times (timing.summarize) of an evaluation's model, input size and runtime; {} if not timed.
+def find_row(evaluation: dict, record: dict, threads: int) -> dict:
+    """The row with the times of an evaluation's model, input size and runtime; {} if they were not timed.
 
     An evaluation in PyTorch has the outputs, and so the accuracy, of OpenVINO in float32.
     """
@@ -198,5 +198,5 @@ def latency(evaluation: dict, record: dict, threads: int) -> dict:
     key = evaluation["model"], evaluation["protocol"]["input_size"], form, threads
     for row in record["crop_to_keypoints"]:
         if (row["model"], row["input_size"], row["form"], row["threads"]) == key and "latency_ms" in row:
-            return row["latency_ms"]
+            return row
     return {}

@@ -41,10 +41,18 @@ def energy_meter(device: str = "cpu", root: str | Path = "/sys/class/powercap") 
         except Exception:  # no package, no driver, or a GPU without this counter
             return None
         return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3  # NVML counts millijoules
-    counters = [path / "energy_uj" for path in sorted(Path(root).glob("intel-rapl:?"))]
+    zones = sorted(Path(root).glob("intel-rapl:?"))
+    # "psys" is the whole platform, which contains the packages
+    zones = [zone for zone in zones if not _is_platform(zone)]
+    counters = [zone / "energy_uj" for zone in zones]
     try:
         for counter in counters:
             int(counter.read_text())
     except OSError:  # often only root may read the counters
         return None
     return (lambda: sum(int(counter.read_text()) for counter in counters) / 1e6) if counters else None
+
+
+def _is_platform(zone: Path) -> bool:
+    name = zone / "name"
+    return name.is_file() and name.read_text().strip() == "psys"

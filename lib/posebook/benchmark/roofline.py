@@ -46,6 +46,9 @@ def layer_times(model: nn.Module, images: Tensor, device: str = "cpu", runs: int
         if stack:
             stack[-1][1] += elapsed
         own_ms[module] = own_ms.get(module, 0.0) + elapsed - children_ms
+        if module in costs:  # of the first warm-up pass; later passes measure less of this function
+            return
+        costs[module] = 0, 0
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and op_type(module) != "norms":
             # each output value uses one filter; in a transposed convolution, each input value does
@@ -67,8 +70,8 @@ def layer_times(model: nn.Module, images: Tensor, device: str = "cpu", runs: int
             "kind": op_type(module),
             "of": type(module).__name__,
             "ms": float(np.median([result[module] for result in results[warmup:]])),
-            "macs": costs.get(module, (0, 0))[0],
-            "bytes": costs.get(module, (0, 0))[1],
+            "macs": costs[module][0],
+            "bytes": costs[module][1],
         }
         for module in results[-1]
     ]

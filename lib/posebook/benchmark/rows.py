@@ -15,7 +15,7 @@ def label(row: dict) -> str:
     """The combination that a row belongs to, as text."""
     height, width = row["input_size"]
     threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
-    return f"{row['model']}, {height} × {width}, batch {row['batch']}, {threads}"
+    return f"{row['model']}, {height}×{width}, batch {row['batch']}, {threads}"
 
 
 def is_correct(row: dict) -> bool:

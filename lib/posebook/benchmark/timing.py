@@ -1,8 +1,12 @@
 """Reliable timing of models: several runtimes side by side, in rounds, with all samples recorded.
 
-1. Rounds: each runtime runs a few times, then the next one does, and the whole sequence repeats. A change of
-   the clock rate or a background process then affects all runtimes equally. Two runtimes are compared by
-   their ratio in each round, not by their two medians.
+1. Rounds: each runtime runs a few times, then the next one does. Each round has all runtimes, in a new
+   random order. A change of the clock rate or a background process then affects all runtimes equally. Two
+   runtimes are compared by their ratio in each round, not by their two medians. The threads of PyTorch and
+   of ONNX Runtime wait actively for some time after their work, and the caches contain the data of the last
+   runtime. So a runtime's turn begins with a pause of PAUSE seconds and UNTIMED forward passes. Without
+   them, the first pass of a turn took up to 1.8 times as long as the others. A forward pass that takes
+   longer than LONG_PASS needs none: the effect is small beside it.
 2. Before it is timed, a runtime runs until two consecutive groups of five forward passes have the same
    median, within 3 %. The limit is the warm-up of the StarNet-Pose authors, 50 forward passes
    (tools/benchmark_latency.py). They time 200 passes, one by one from the host, and print the mean. The
@@ -12,14 +16,16 @@
    (Williams et al., CACM 2009). The two roofs are measured with a large matrix product and a large copy.
 4. The times of a runtime are quiet if its rounds agree and the other processes use little of the processor
    meanwhile. Rounds agree if the interquartile range of their medians is at most ROUND_SPREAD of the overall
-   median. On a loaded machine, `quiet_timing` waits, and repeats a measurement that is not quiet for each
-   runtime.
+   median, and if the first forward pass of a round takes as long as the last one, up to ROUND_DRIFT: a
+   runtime that disturbs the next one in every round does not change the medians of the rounds. On a loaded
+   machine, `quiet_timing` waits, and repeats a measurement that is not quiet for each runtime.
 5. Memory is measured in a new process: the resident size after some forward passes minus the resident size
    after the import of the runtime. The "RAM" of the LAPX document also excludes the interpreter and includes
    the session's buffers.
 """
 
 import os
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +36,10 @@ import torch
 from torch import Tensor
 
 WARMUP, GROUP = 50, 5  # forward passes
+PAUSE, UNTIMED = 0.05, 2  # seconds and forward passes at the beginning of a turn
+LONG_PASS = 0.1  # seconds
 ROUND_SPREAD = 0.1  # the largest interquartile range of rounds that agree, relative to the median
+ROUND_DRIFT = 0.15  # the largest difference of the first and the last pass of a round, relative to the last
 QUIET_SHARE = 0.05  # the largest share of all cores that other processes use on a quiet machine
 
 
@@ -72,30 +81,40 @@ def interleaved_timing(
 ) -> dict[str, list[list[float]]]:  # fmt: skip
     """Time functions on the same images: `count` rounds of samples in milliseconds for each function.
 
-    A round has `each` forward passes, or fewer if `count` rounds would take longer than `seconds`.
+    A round has `each` timed forward passes, or fewer if `count` rounds would take longer than `seconds`, but
+    at least three, or one if it takes longer than LONG_PASS (choice 1).
     """
     now = clock(device)
-    round_sizes = {}
+    timed_passes, untimed_passes = {}, {}
     for name, run in runs.items():
         milliseconds = warm_up(run, images, now, warmup, seconds)
-        round_sizes[name] = max(1, min(each, int(1000 * seconds / count / milliseconds)))
+        is_long = milliseconds > 1000 * LONG_PASS
+        most = int(1000 * seconds / count / milliseconds)
+        timed_passes[name] = min(each, max(1 if is_long else 3, most))
+        untimed_passes[name] = 0 if is_long else UNTIMED
     samples: dict[str, list[list[float]]] = {name: [] for name in runs}
+    shuffle = random.Random(0).shuffle
     for _ in range(count):
-        for name, run in runs.items():
+        shuffle(order := list(runs))
+        for name in order:
+            time.sleep(PAUSE)
+            for _ in range(untimed_passes[name]):
+                runs[name](images)
             times = []
-            for _ in range(round_sizes[name]):
+            for _ in range(timed_passes[name]):
                 start = now()
-                run(images)
+                runs[name](images)
                 times.append(round(now() - start, 4))
             samples[name].append(times)
     return samples
 
 
 def summarize(samples: list[list[float]]) -> dict:
-    """Summarize one function's rounds: median, mean, p10, p90, p99, medians of the rounds, and their spread.
+    """Summarize one function's rounds: median, mean, p10, p90, p99, medians of the rounds, spread and drift.
 
     The spread is the interquartile range of the medians of the rounds, divided by the median of all samples.
-    The summary also contains the samples.
+    The drift is the median over rounds of the first sample divided by the last one, minus 1. The summary also
+    contains the samples.
     """
     flat = np.concatenate([np.asarray(times) for times in samples])
     p10, median, p90, p99 = np.percentile(flat, [10, 50, 90, 99])
@@ -109,13 +128,15 @@ def summarize(samples: list[list[float]]) -> dict:
         "p99": float(p99),
         "rounds": medians,
         "spread": float((upper - lower) / median),
+        "drift": float(np.median([times[0] / times[-1] for times in samples]) - 1),
         "samples": samples,
     }
 
 
 def is_quiet(summary: dict, others_share: float | None) -> bool:
     """Whether one function's times are quiet (choice 4). An unknown share of other processes counts as 0."""
-    return summary["spread"] <= ROUND_SPREAD and (others_share or 0.0) <= QUIET_SHARE
+    agree = summary["spread"] <= ROUND_SPREAD and abs(summary["drift"]) <= ROUND_DRIFT
+    return agree and (others_share or 0.0) <= QUIET_SHARE
 
 
 def speedup(slow: dict, fast: dict) -> tuple[float, bool]:
@@ -152,7 +173,8 @@ def quiet_timing(
 ) -> tuple[dict[str, list[list[float]]], dict]:
     """Wait until the machine is quiet, measure, and repeat until the measurement is quiet (choice 4).
 
-    Of several attempts, the one is kept whose rounds agree best. Waiting and repeating end after max_wait
+    Of several attempts, the one is kept with the fewest functions that are not quiet, then the one whose
+    rounds agree best. Waiting and repeating end after max_wait
     seconds; a started attempt is completed. Returns the samples and the conditions: `attempts`,
     `waited_seconds` (all but the kept attempt), `load_before` and `load_after` (the system's load average),
     `others_share` (of all cores, used by other processes during the kept attempt), and `quiet`.
@@ -173,20 +195,20 @@ def quiet_timing(
         samples, share, seconds = watch(measure)
         attempts += 1
         summaries = [summarize(times) for times in samples.values()]
+        noisy = sum(not is_quiet(summary, share) for summary in summaries)
         spread = max((summary["spread"] for summary in summaries), default=0.0)
-        quiet = is_quiet({"spread": spread}, share)
-        if best is None or (not quiet, spread) < best[0]:
-            best = (not quiet, spread), samples, share, seconds
-        if quiet or now() - start - seconds >= max_wait:
+        if best is None or (noisy, spread) < best[0]:
+            best = (noisy, spread), samples, share, seconds
+        if not noisy or now() - start - seconds >= max_wait:
             break
-    (not_quiet, _), samples, share, seconds = best
+    (noisy, _), samples, share, seconds = best
     return samples, {
         "attempts": attempts,
         "waited_seconds": round(now() - start - seconds, 1),
         "load_before": load_before,
         "load_after": load_average(),
         "others_share": share,
-        "quiet": not not_quiet,
+        "quiet": not noisy,
     }
 
 

@@ -203,6 +203,7 @@ def step_rates(
     A step is forward pass, loss, backward pass, optimizer update and EMA update. The batch is already on the
     device. Measures VARIANTS, one more for another precision, and one more for `compile`.
     """
+    torch.backends.cudnn.benchmark = True  # as in `loop.fit`
     variants = dict(VARIANTS)
     last = list(variants.values())[-1]
     if precision != "float32":
