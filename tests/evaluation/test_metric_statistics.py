@@ -1,5 +1,6 @@
 """PCKh, bootstrap and error analysis against plain loops and known results; the speed of scoring."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -252,3 +253,19 @@ def test_scoring_a_full_validation_split_takes_ten_seconds(tmp_path):
     assert 0 < ap < 1
     assert seconds < 10, f"{seconds:.1f} s"
     assert peak < 2 * 2**30
+
+
+def test_saved_predictions_belong_to_the_people_of_one_dataset(tmp_path):
+    dataset, predicted = noisy_predictions(tmp_path)
+    _, stats = metrics.measure(dataset, predicted)
+    predictions.save_predictions(tmp_path / "evaluate.json", dataset, predicted, stats)
+    loaded = predictions.load_predictions(tmp_path / "evaluate.json", dataset)
+    assert loaded.keypoints == pytest.approx(predicted.keypoints, abs=0.0051)
+    assert loaded.scores == pytest.approx(predicted.scores)
+    others = dataclasses.replace(dataset, instances=dataset.instances[::-1])
+    with pytest.raises(
+        ValueError, match=f"evaluate.json has predictions for other people than {dataset.name}"
+    ):
+        predictions.load_predictions(tmp_path / "evaluate.json", others)
+    with pytest.raises(FileNotFoundError, match="no predictions beside other.json"):
+        predictions.load_predictions(tmp_path / "other.json", dataset)

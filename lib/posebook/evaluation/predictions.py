@@ -148,10 +148,26 @@ def save_predictions(path: Path, dataset: PoseDataset, predictions: Predictions,
     return target
 
 
-def load_image_stats(path: Path) -> ImageStats:
-    """The image statistics saved beside the record `path`. Raises FileNotFoundError if there are none."""
-    path = Path(path).with_suffix(".npz")
+def _predictions_file(record: str | Path) -> Path:
+    path = Path(record).with_suffix(".npz")
     if not path.is_file():
         raise FileNotFoundError(f"no predictions beside {path.with_suffix('.json').name}: evaluate it again")
-    with np.load(path) as arrays:
+    return path
+
+
+def load_predictions(path: str | Path, dataset: PoseDataset) -> Predictions:
+    """The predictions saved beside the record `path`, in the order of the dataset.
+
+    Raises FileNotFoundError if there are none, and ValueError if they are those of other people.
+    """
+    with np.load(_predictions_file(path)) as arrays:
+        people = [(person.id, person.image_id) for person in dataset.instances]
+        if people != list(zip(arrays["person"].tolist(), arrays["image"].tolist(), strict=True)):
+            raise ValueError(f"{Path(path).name} has predictions for other people than {dataset.name}")
+        return Predictions(arrays["keypoints"], arrays["scores"])
+
+
+def load_image_stats(path: str | Path) -> ImageStats:
+    """The image statistics saved beside the record `path`. Raises FileNotFoundError if there are none."""
+    with np.load(_predictions_file(path)) as arrays:
         return ImageStats(**{key[6:]: arrays[key] for key in arrays.files if key.startswith("units.")})
