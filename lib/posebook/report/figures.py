@@ -17,10 +17,12 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from mpl_toolkits.axes_grid1 import make_axes_locatable
 
 from posebook.evaluation.metrics import PRIMARY_METRICS
-from posebook.report.colors import BLUE, GOLD, GRID, INK, MUTED, ORANGE, SIGNED, TEAL
+from posebook.report.colors import BLUE, CELL_INK, GOLD, GRID, INK, MUTED, ORANGE, SIGNED, TEAL
 from posebook.skeletons import Skeleton
 
 
@@ -220,7 +222,7 @@ def attribution_overlay(ax: Axes, image: np.ndarray, values: np.ndarray) -> Axes
     """
     if not values.any():
         text = ax.text(0.5, 0.5, "map is zero\neverywhere", transform=ax.transAxes, ha="center", va="center")
-        text.set(color="black", fontsize=7.5, bbox={"facecolor": "white", "linewidth": 0, "pad": 2})
+        text.set(color=CELL_INK, fontsize=7.5, bbox={"facecolor": "white", "linewidth": 0, "pad": 2})
     values = cv2.GaussianBlur(np.ascontiguousarray(values, np.float32), (0, 0), 1)
     values = np.clip(values / (np.quantile(np.abs(values), 0.99) or 1), -1, 1)
     ax.imshow(255 - (255 - image.mean(2)) / 2, cmap="gray", vmin=0, vmax=255)
@@ -260,37 +262,12 @@ def map_difference(
     return figure
 
 
-def runtime_times(rows: Sequence[dict], baseline: str) -> Figure:
-    """Latencies of benchmark rows: a panel for each model, a line for each runtime.
-
-    The dots are the medians of the rounds. baseline: the runtime drawn in gray.
-    """
-    timed = [row for row in rows if "latency_ms" in row]
-    names = list(dict.fromkeys(row["model"] for row in timed))
-    columns = min(len(names), 3)
-    height = 0.34 * max(sum(row["model"] == name for row in timed) for name in names) + 0.75
-    lines = -(-len(names) // columns)  # rounded up
-    figure, axes = plt.subplots(lines, columns, figsize=(3.7 * columns, height * lines), squeeze=False)
-    for ax in axes.flat[len(names) :]:
-        ax.set_visible(False)
-    for ax, name in zip(axes.flat, names, strict=False):
-        runtimes = [row for row in timed if row["model"] == name]
-        for position, row in enumerate(runtimes):
-            timing = row["latency_ms"]
-            color = MUTED if row["form"] == baseline else TEAL
-            ax.plot(timing["rounds"], [position] * len(timing["rounds"]), "o", ms=4, color=color, alpha=0.35)
-            ax.plot(timing["median"], position, "|", ms=15, mew=2.5, color=color)
-        ax.set_yticks(range(len(runtimes)), [row["form"] for row in runtimes] if ax in axes[:, 0] else [])
-        ax.set(title=name, xlabel="ms", ylim=(len(runtimes) - 0.5, -0.5), xlim=(0, None))
-    return figure
-
-
 def tradeoff(points: pd.DataFrame, x: str, y: str, size: str) -> Figure:
     """Columns x and y of models as bubbles with area `size`, in one panel for each `source`.
 
     Scales differ between sources. points: also has the columns `label` and `source`.
     """
-    sources = list(dict.fromkeys(points["source"]))
+    sources, tables = list(dict.fromkeys(points["source"])), []
     lines = -(-len(sources) // 2)  # two panels in a line
     figure, axes = plt.subplots(lines, 2, figsize=(10.4, 3.9 * lines), squeeze=False)
     for ax in axes.flat[len(sources) :]:
@@ -299,23 +276,31 @@ def tradeoff(points: pd.DataFrame, x: str, y: str, size: str) -> Figure:
         own = points[points["source"] == source].dropna(subset=[x, y]).sort_values(x)
         area = 60 * own[size].fillna(own[size].median()).fillna(3)
         ax.scatter(own[x], own[y], s=area, color=color, alpha=0.45, edgecolor=color, linewidth=1.2)
-        ranges = (own[x].max() - own[x].min()) or 1, (own[y].max() - own[y].min()) or 1
-        labels: list[tuple[pd.Series, bool]] = []  # each point, and whether its label is above it
-        for _, point in own.iterrows():
-            # Alternate between above and below, so that the labels of nearby points do not overlap.
-            nearby = [
-                above
-                for other, above in labels
-                if abs(other[x] - point[x]) < 0.3 * ranges[0] and abs(other[y] - point[y]) < 0.09 * ranges[1]
-            ]
-            above = nearby.count(True) <= nearby.count(False)
-            labels.append((point, above))
-            offset = (0, 10 if above else -17)
-            xy = (point[x], point[y])
-            ax.annotate(point["label"], xy, offset, textcoords="offset points", ha="center", fontsize=7.8)
         ax.set(xlabel=x, ylabel=y, title=source)
         ax.margins(0.2)
+        tables.append((ax, own))
+    figure.canvas.draw()  # the layout, which decides where labels overlap
+    for ax, own in tables:
+        _label_points(ax, own[[x, y]].to_numpy(float), own["label"].tolist())
     return figure
+
+
+def _label_points(ax: Axes, points: np.ndarray, labels: Sequence[str]) -> None:
+    """Write a label at each point (N, 2), as close as possible without overlapping another one."""
+    offsets = [(0, side * (13.5 + 10 * line) - 3.5) for line in range(8) for side in (1, -1)]
+    taken: list[Bbox] = []
+    for xy, label in zip(points, labels, strict=True):
+        for offset in offsets:
+            leader = {"arrowstyle": "-", "color": MUTED, "lw": 0.6} if offset in offsets[2:] else None
+            text = ax.annotate(
+                label, xy, offset, textcoords="offset points", ha="center", fontsize=7.8, arrowprops=leader
+            )
+            text.set_in_layout(False)
+            box = Text.get_window_extent(text).padded(1)  # without the line
+            if not any(map(box.overlaps, taken)) or offset == offsets[-1]:
+                break
+            text.remove()
+        taken.append(box)
 
 
 def layer_times(tables: dict[str, pd.DataFrame]) -> Figure:

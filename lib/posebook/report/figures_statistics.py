@@ -10,7 +10,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from posebook.report import figures
 from posebook.report.colors import BLUE, GOLD, INK, MUTED, ORANGE, SIGNED, TEAL
@@ -67,10 +69,46 @@ def heatmap(table: pd.DataFrame, label: str, decimals: int = 1) -> Figure:
     return figure
 
 
+def runtime_times(rows: Sequence[dict], baseline: str) -> Figure:
+    """Latencies of benchmark rows, on a logarithmic axis: a panel for each model, a line for each runtime.
+
+    The dots are the medians of the rounds, the bar is their median. baseline: the runtime drawn in gray.
+    """
+    timed = [row for row in rows if "latency_ms" in row]
+    rounds = pd.DataFrame(
+        [(row["model"], row["form"], ms) for row in timed for ms in row["latency_ms"]["rounds"]],
+        columns=["model", "runtime", "ms"],
+    )
+    names, runtimes = rounds["model"].unique(), rounds["runtime"].unique()
+    columns = min(len(names), 3)
+    lines = -(-len(names) // columns)  # rounded up
+    size = 3.7 * columns, (0.34 * len(runtimes) + 0.75) * lines
+    figure, axes = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False)
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
+    style = {"x": "ms", "y": "runtime", "hue": "runtime", "order": runtimes, "legend": False}
+    style["palette"] = {name: MUTED if name == baseline else TEAL for name in runtimes}
+    for ax, name in zip(axes.flat, names, strict=False):
+        own = rounds[rounds["model"] == name]
+        sns.stripplot(own, jitter=False, size=4, alpha=0.35, ax=ax, **style)
+        sns.pointplot(own, estimator="median", errorbar=None, marker="|", markersize=15, ax=ax, **style)
+        ax.set(title=name, xlabel="ms", ylabel="", xscale="log")
+        _plain_log_ticks(ax)
+    return figure
+
+
+def _plain_log_ticks(ax: Axes) -> None:
+    """Label a logarithmic axis with plain numbers: 5, 10, 20."""
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
 def metric_by_group(groups: pd.DataFrame, metric: str) -> Figure:
     """A metric of groups of people with its intervals.
 
-    groups: indexed by the name of the group, with the columns `metric`, low, high and people.
+    groups: indexed by the name of the group, with the columns `metric`, low, high and people. seaborn's
+    pointplot computes its own intervals and cannot draw given ones, so the points are matplotlib's.
     """
     figure, ax = plt.subplots(figsize=(6.4, 3.0))
     values, places = groups[metric], range(len(groups))

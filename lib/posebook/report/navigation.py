@@ -14,6 +14,7 @@ from posebook.report.page_cells import first_heading
 
 GROUPS = {  # title of a group -> its pages in order, without suffix; * stands for any text
     "": ("index",),
+    "Learn": ("learn/index", "learn/*"),
     "StarNet-Pose": (
         "tables/main_results",
         "tables/lightweight_comparison",
@@ -47,7 +48,6 @@ GROUPS = {  # title of a group -> its pages in order, without suffix; * stands f
         "attention",
         "occlusion",
     ),
-    "Learn": ("learn/index", "learn/*"),
     "Records": ("records",),
     "Runs": ("runs/*",),  # of `make grid`, `make study` and others: one page for each
 }

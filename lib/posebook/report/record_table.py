@@ -46,7 +46,7 @@ def record_rows(records: Sequence[dict]) -> pd.DataFrame:
         rows.append(
             {
                 "run": KINDS.get(record["kind"], record["kind"]),
-                "model": PAPERS.get(name) or display_name_or_same(name),
+                "model": PAPERS.get(name) or ", ".join(map(display_name_or_same, name.split(","))),
                 "setup": _setup(record),
                 "data": _data(record),
                 "metric": metric,
