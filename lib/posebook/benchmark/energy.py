@@ -36,7 +36,9 @@ def energy_meter(device: str = "cpu", root: str | Path = "/sys/class/powercap") 
             import pynvml
 
             pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByIndex(torch.device(device).index or 0)
+            # by UUID, because NVML has its own order of devices and ignores CUDA_VISIBLE_DEVICES
+            uuid = torch.cuda.get_device_properties(torch.device(device)).uuid
+            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
             pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         except Exception:  # no package, no driver, or a GPU without this counter
             return None

@@ -77,13 +77,14 @@ def layer_times(model: nn.Module, images: Tensor, device: str = "cpu", runs: int
     ]
 
 
-def measure_roofline(device: str = "cpu", side: int = 1024, mebibytes: int = 256) -> dict[str, float]:
+def measure_roofline(device: str = "cpu", side: int | None = None, mebibytes: int = 256) -> dict[str, float]:
     """Measure this machine's two roofs with PyTorch's threads: {"gmacs", "gbytes"}, both per second.
 
-    gmacs is from a matrix product with `side` rows and columns. gbytes is from a copy of `mebibytes`; it
-    counts reads and writes. Each is the best of 32 runs.
+    gmacs is from a matrix product with `side` rows and columns, by default 1024, or 8192 on a GPU. gbytes is
+    from a copy of `mebibytes`; it counts reads and writes. Each is the best of 32 runs.
     """
     now = clock(device)
+    side = side or (1024 if torch.device(device).type == "cpu" else 8192)
     a, b = torch.rand(2, side, side, device=device)
     source = torch.zeros(mebibytes * 2**18, device=device)  # float32
     target = torch.empty_like(source)

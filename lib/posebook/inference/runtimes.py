@@ -176,7 +176,10 @@ def onnx_file(model: PoseModel, images: Tensor, folder: Path) -> Path:
 
 
 def onnxruntime(model: PoseModel, device: str, images: Tensor, folder: Path, **_: object) -> InferenceFn:
-    """ONNX Runtime on the CPU, or on CUDA if the package onnxruntime-gpu is installed."""
+    """ONNX Runtime on the CPU, or on CUDA if the package onnxruntime-gpu is installed.
+
+    On CUDA, its times include the copies of images and outputs from and to the CPU.
+    """
     require("onnxruntime", "onnxruntime")
     import onnxruntime as ort
 
