@@ -1,6 +1,7 @@
 """Benchmarks: interleaved timing, statistics, waiting for a quiet machine, memory and energy."""
 
 import functools
+import itertools
 import subprocess
 import sys
 import time
@@ -29,12 +30,10 @@ def test_rounds_interleave_and_record_every_sample():
     samples = timing.interleaved_timing(
         {"a": sleeper("a", 0.002), "b": sleeper("b", 0.004)}, torch.zeros(1), count=3, each=2, warmup=15
     )
-    turns = [
-        order[-24:][i : i + 4] for i in range(0, 24, 4)
-    ]  # after the warm-up: two untimed passes, two timed
-    assert all(len(set(turn)) == 1 for turn in turns)
-    rounds = [{turns[i][0], turns[i + 1][0]} for i in range(0, 6, 2)]
-    assert rounds == [{"a", "b"}] * 3
+    turns = [name for name, _ in itertools.groupby(order)][2:]  # after the warm-up of both
+    # the same runtime can be the last of a round and the first of the next one: one longer turn
+    assert 4 <= len(turns) <= 6 and set(turns) == {"a", "b"}
+    assert order.count("a") >= 15 + 3 * (2 + 0.05 / 0.004)  # warm-up; timed and untimed passes
     assert [len(times) for times in samples["a"]] == [2, 2, 2]
     a, b = (timing.summarize(samples[name]) for name in "ab")
     assert 2 <= a["median"] < b["median"] and a["samples"] == samples["a"]
@@ -48,12 +47,12 @@ def test_seconds_bound_the_number_of_forwards():
     assert 1 <= len(samples["a"][0]) <= 3
 
 
-def test_order_changes_from_round_to_round():
+def test_order_changes_from_round_to_round(monkeypatch):
     order = []
     runs = {name: lambda images, name=name: order.append(name) for name in "abc"}
+    monkeypatch.setattr(timing, "PAUSE", 0.0)
     timing.interleaved_timing(runs, torch.zeros(1), count=8, each=1, warmup=15)
-    turns = order[-8 * 3 * 3 :: 3]
-    rounds = [tuple(turns[i : i + 3]) for i in range(0, 24, 3)]
+    rounds = [tuple(order[-24:][i : i + 3]) for i in range(0, 24, 3)]
     assert all(sorted(names) == ["a", "b", "c"] for names in rounds) and len(set(rounds)) > 1
 
 

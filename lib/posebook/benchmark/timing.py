@@ -4,9 +4,9 @@
    random order. A change of the clock rate or a background process then affects all runtimes equally. Two
    runtimes are compared by their ratio in each round, not by their two medians. The threads of PyTorch and
    of ONNX Runtime wait actively for some time after their work, and the caches contain the data of the last
-   runtime. So a runtime's turn begins with a pause of PAUSE seconds and UNTIMED forward passes. Without
-   them, the first pass of a turn took up to 1.8 times as long as the others. A forward pass that takes
-   longer than LONG_PASS needs none: the effect is small beside it.
+   runtime. So a runtime's turn begins with a pause of PAUSE seconds, and with untimed forward passes for
+   equally long. Without them, the first pass of a turn took up to 1.8 times as long as the others. A forward
+   pass that takes longer than LONG_PASS needs none: the effect is small beside it.
 2. Before it is timed, a runtime runs until two consecutive groups of five forward passes have the same
    median, within 3 %. The limit is the warm-up of the StarNet-Pose authors, 50 forward passes
    (tools/benchmark_latency.py). They time 200 passes, one by one from the host, and print the mean. The
@@ -24,6 +24,7 @@
    the session's buffers.
 """
 
+import math
 import os
 import random
 import time
@@ -36,7 +37,7 @@ import torch
 from torch import Tensor
 
 WARMUP, GROUP = 50, 5  # forward passes
-PAUSE, UNTIMED = 0.05, 2  # seconds and forward passes at the beginning of a turn
+PAUSE = 0.05  # seconds at the beginning of a turn
 LONG_PASS = 0.1  # seconds
 ROUND_SPREAD = 0.1  # the largest interquartile range of rounds that agree, relative to the median
 ROUND_DRIFT = 0.15  # the largest difference of the first and the last pass of a round, relative to the last
@@ -91,7 +92,7 @@ def interleaved_timing(
         is_long = milliseconds > 1000 * LONG_PASS
         most = int(1000 * seconds / count / milliseconds)
         timed_passes[name] = min(each, max(1 if is_long else 3, most))
-        untimed_passes[name] = 0 if is_long else UNTIMED
+        untimed_passes[name] = 0 if is_long else math.ceil(1000 * PAUSE / milliseconds)
     samples: dict[str, list[list[float]]] = {name: [] for name in runs}
     shuffle = random.Random(0).shuffle
     for _ in range(count):
