@@ -151,11 +151,22 @@ def test_cluster_pruning_matches_a_loop():
     density = [np.exp(-np.mean(np.sort(np.square(row))[:2])) for row in apart]
     scores = []
     for i in range(12):
-        denser = [apart[i][j] for j in range(12) if density[j] > density[i]]
+        near = [abs(density[j] - density[i]) <= 1e-6 for j in range(12)]
+        denser = [apart[i][j] for j in range(12) if (j < i if near[j] else density[j] > density[i])]
         scores.append(density[i] * (min(denser) if denser else max(map(max, apart))))
     expected = sorted(np.argsort(scores)[::-1][:5].tolist())
     assert pruning.ClusterPruner(5)(tokens, tokens)[0].tolist() == expected
     assert 6 in pruning.ClusterPruner(3, center=True)(tokens, tokens)[0].tolist()
+
+
+@pytest.mark.parametrize("frames", [9, 30])  # torch.cdist computes more than 25 frames in another way
+def test_cluster_pruning_keeps_one_of_two_frames_that_are_alike(frames):
+    """Two frames that are nearest to each other have the same density; the earlier one counts as denser."""
+    torch.manual_seed(0)
+    tokens = torch.randn(1, frames, 1, 8)
+    tokens[0, 5] = tokens[0, 2] + 0.001  # the densest frames
+    kept = pruning.ClusterPruner(3)(tokens, tokens)[0].tolist()
+    assert 2 in kept and 5 not in kept
 
 
 def test_motion_pruning_keeps_frames_after_a_jump():

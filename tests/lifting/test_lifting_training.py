@@ -189,7 +189,7 @@ def test_paper_recipes_match_the_released_code():
         recipes.get("paper", "mixste").learning_rate == 4e-5
         and recipes.get("paper", "mixste").batch_size == 4
     )
-    assert recipes.get("paper", "ktpformer").epochs == 200 and not recipes.get("paper", "ktpformer").squared
+    assert recipes.get("paper", "ktpformer").epochs == 200 and recipes.get("paper", "ktpformer").squared
     rates = [1e-5 * 0.99**epoch for epoch in range(3)]
     recipe = recipes.get("paper", "mixste", learning_rate=1e-5)
     from posebook.training import optimizer

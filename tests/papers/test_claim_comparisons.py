@@ -68,7 +68,13 @@ def test_interval_over_seeds_decides():
     assert compare([0.30, 0.31], [0.30, 0.31], deciding=-1.0).verdict == "reproduced"
     expected = seeds.difference([0.3, 0.5], [0.3, 0.4])
     assert f"interval {expected.low:+.1f} to {expected.high:+.1f}" in near.found
-    assert f"a true difference of {expected.detectable:.1f} points would be found in 80 % of" in near.decide
+    assert f"a true gain of {expected.detectable:+.1f} points would be found in 80 % of" in near.decide
+    limited = compare([0.3, 0.5], [0.3, 0.4], deciding=0.1)
+    assert f"a true gain of {expected.detectable + 0.1:+.1f} points" in limited.decide
+    # an interval below the limit: more seeds would not change it
+    assert (
+        compare([0.30, 0.31, 0.32], [0.50, 0.51, 0.52], scale=100, decide="real data").decide == "real data"
+    )
     assert near.rule == "the 95 % interval of the gain over seeds lies above 0 points"
     assert near.records[0] == "study-x-with-seed0" and len(near.records) == 4
 

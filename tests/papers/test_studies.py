@@ -1,8 +1,10 @@
 """Studies with several seeds: their runs, and the sentences that follow from the intervals."""
 
+import json
 import shutil
 
 import pytest
+import torch
 
 from posebook import cli, records
 from posebook.datasets.synthetic import occlusion, writing
@@ -17,10 +19,18 @@ from posebook.training import recipes
 def ledger(values: dict[str, list[float]], study: str = "priors", suffix: str = "", metric: str = "MPJPE"):
     """Records of a study: results by arm, in the order of the seeds."""
     return [
-        {"name": f"study-{study}-{arm}-seed{seed}{suffix}", "metrics": {metric: value}}
+        made_record(studies.get_run(f"study-{study}-{arm}-seed{seed}"), suffix, {metric: value})
         for arm, results in values.items()
         for seed, value in enumerate(results)
     ]
+
+
+def made_record(run: studies.StudyRun, suffix: str, metrics: dict[str, float]) -> dict:
+    """A record as the run writes it."""
+    facts = {"name": run.name + suffix, "metrics": metrics, "model": run.model}
+    facts |= {"dataset": {"name": run.dataset}, "kind": "evaluate" if suffix else "train"}
+    parameters = json.loads(json.dumps(run.changes)) | {"batch_size": 8}
+    return facts | {"options": {"width": 32} | run.options, "parameters": parameters}
 
 
 def test_arms_of_a_study_differ_only_in_what_the_study_compares():
@@ -45,6 +55,8 @@ def test_every_run_can_be_built(name):
         recipe = lifter_recipes.get("fast", run.model, **run.changes)
         lifter = pruning.build_lifter(run.model, recipe.frames, **lifter_recipes.SMALL_MODEL | run.options)
         assert lifter.frames == 27
+        with torch.no_grad():
+            assert lifter(torch.randn(1, 27, 17, lifter.channels)).isfinite().all()
     else:
         recipe = recipes.get("fast", run.model, run.dataset, **run.changes)
         expected = {"none": (0, 0), "constant-0.6": (0.6, 0.6), "schedule-1.0-0.5": (1.0, 0.5)}[run.arm]
@@ -60,13 +72,49 @@ def test_first_seeds_run_first():
 def test_difference_and_sentence_follow_from_the_records():
     values = {"skeleton": [80.0, 81.0, 82.0], "no-links": [90.0, 91.0, 92.0], "mixste": [80.5, 82.0, 81.0]}
     found = studies.differences("priors", ledger(values))
-    assert set(found) == {("MPJPE", "no-links"), ("MPJPE", "mixste")}
-    worse, same = found["MPJPE", "no-links"], found["MPJPE", "mixste"]
+    assert set(found) == {("MPJPE", "no-links", "skeleton"), ("MPJPE", "mixste", "skeleton")}
+    worse, same = found["MPJPE", "no-links", "skeleton"], found["MPJPE", "mixste", "skeleton"]
     assert worse.value == pytest.approx(10) and worse.low > 0
-    text = studies.sentence("priors", "MPJPE", "no-links", worse)
+    text = studies.sentence("priors", "MPJPE", "no-links", "skeleton", worse)
     assert text.startswith("MPJPE: no links minus skeleton is +10.0 mm") and text.endswith("a difference.")
-    text = studies.sentence("priors", "MPJPE", "mixste", same)
+    text = studies.sentence("priors", "MPJPE", "mixste", "skeleton", same)
     assert "no difference found" in text and f"{same.detectable:.1f} mm would be found" in text
+
+
+def test_choice_of_frames_is_compared_by_its_own_interval():
+    """Two intervals against a third arm do not compare the two arms."""
+    values = {arm: [80.0 + i, 81.0, 82.0] for i, arm in enumerate(("full", "h2ot-uniform", "h2ot-cluster"))}
+    found = studies.differences("pruning", ledger(values, "pruning"))
+    assert list(found) == [
+        ("MPJPE", "h2ot-uniform", "full"),
+        ("MPJPE", "h2ot-cluster", "full"),
+        ("MPJPE", "h2ot-cluster", "h2ot-uniform"),
+    ]
+    pair = found["MPJPE", "h2ot-cluster", "h2ot-uniform"]
+    text = studies.sentence("pruning", "MPJPE", "h2ot-cluster", "h2ot-uniform", pair)
+    assert pair.value == pytest.approx(1 / 3) and "minus H₂OT, uniform" in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "mixste"},
+        {"options": {"width": 32}},
+        {"dataset": {"name": "h36m"}},
+        {"parameters": {"epochs": 2, "batch_size": 8}},
+    ],
+)
+def test_record_of_another_training_with_the_same_name_does_not_count(change):
+    (made,) = ledger({"not-a-skeleton": [80.0]})
+    assert len(studies.results("priors", [made])) == 1
+    assert studies.results("priors", [made | change]).empty
+
+
+def test_record_with_another_augmentation_does_not_count():
+    (made,) = ledger({"none": [0.3]}, "dropout", "", "AP")
+    assert len(studies.results("dropout", [made])) == 1
+    changed = {"stage1": {"dropout": 0.5}}
+    assert studies.results("dropout", [made | {"parameters": made["parameters"] | changed}]).empty
 
 
 def test_arm_with_a_single_run_is_not_compared():
@@ -81,7 +129,7 @@ def test_accuracies_are_shown_in_points():
     table = studies.results("dropout", both)
     assert table["value"].tolist() == [25.0, 10.0]
     interval = SeedDifference(-2.0, -3.0, -1.0, 1.5, (3, 3))
-    text = studies.sentence("dropout", studies.AP_OCCLUDED.label, "constant-0.6", interval)
+    text = studies.sentence("dropout", studies.AP_OCCLUDED.label, "constant-0.6", "none", interval)
     assert "fixed probability 0.6 minus none is -2.0 points (95 % interval -3.0 to -1.0" in text
 
 

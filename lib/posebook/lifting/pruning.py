@@ -6,9 +6,12 @@ the authors' code. H2OT: "H2OT: Hierarchical Hourglass Tokenizer for Efficient V
 Axes are B, F (frames of a sequence), f (kept frames), J, C.
 
 Our choices, and differences from the papers:
-1. HoT breaks near-ties among frames with random numbers. Here the earlier frame wins, so that the same input
-   always gives the same output. The caller can pass frame indices instead, to compare with other code or to
-   use the same frames for a mirrored sequence.
+1. HoT adds a random number below 1e-6 to each density, so that one of two equally dense frames is the denser
+   one. Two frames that are nearest to each other always have the same density. Without this, neither would
+   dominate the other, and both would be kept although they are alike. Here the earlier of two frames whose
+   densities differ by at most TIE is the denser one, so that the same input always gives the same output.
+   The caller can pass frame indices instead, to compare with other code or to use the same frames for a
+   mirrored sequence.
 2. The density of a frame counts the frame itself among its two nearest frames, as in the authors' code. It is
    exp(-d^2 / 2) for the distance d to the nearest other frame.
 3. HoT adds a position embedding to the kept frames. It belongs to recovery by attention here; interpolation
@@ -29,6 +32,8 @@ from torch import Tensor, nn
 from posebook.lifting import models
 from posebook.lifting.models import Lifter
 from posebook.utils import check_name
+
+TIE = 1e-6  # choice 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,9 @@ class ClusterPruner(Pruner):
         features = tokens.mean(2)  # (B, F, C)
         distances = torch.cdist(features, features) / features.shape[-1] ** 0.5  # (B, F, F)
         density = (-distances.topk(2, largest=False)[0].square().mean(-1)).exp()  # (B, F); choice 2
-        denser = density[:, None] > density[:, :, None]  # (B, F, F): whether another frame is denser
+        ahead = density[:, None] - density[:, :, None]  # (B, F, F): by how much another frame is denser
+        earlier = torch.ones_like(ahead).tril(-1) > 0  # (B, F, F): whether the other frame is earlier
+        denser = (ahead > TIE) | (ahead.abs() <= TIE) & earlier
         farthest = distances.flatten(1).amax(1)[:, None, None]  # (B, 1, 1); stands for "no denser frame"
         scores = density * torch.where(denser, distances, farthest).amin(-1)  # (B, F)
         if self.center:

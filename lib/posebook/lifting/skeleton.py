@@ -44,11 +44,14 @@ def bones(pose: Tensor) -> Tensor:
 
 
 def adjacency(links: Sequence[Sequence[int]], nodes: int) -> Tensor:
-    """The adjacency matrix (N, N) of an undirected graph, normalized by rows, plus the identity."""
+    """The adjacency matrix (N, N) of an undirected graph, normalized by rows, plus the identity.
+
+    The row of a node without links is that of the identity.
+    """
     graph = torch.zeros(nodes, nodes)
     for a, b in links:
         graph[a, b] = graph[b, a] = 1.0
-    return graph / graph.sum(1, keepdim=True) + torch.eye(nodes)
+    return graph / graph.sum(1, keepdim=True).clamp(min=1) + torch.eye(nodes)
 
 
 def from_coco(keypoints: np.ndarray) -> np.ndarray:

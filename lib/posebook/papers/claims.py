@@ -210,20 +210,23 @@ def compare_seeds(
     if few := [arm for arm in arms if len(runs[arm]) < 2]:
         why = f"fewer than two archived runs of {' and '.join(few)}"
         return make_finding(None, why, rule, evidence, "study", why, decide or "several seeds of both", names)
-    holds, parts, detectable = True, [], []
+    holds, below, parts, detectable = True, False, [], []
     for metric, unit in metrics.items():
         values = [[sign * scale * run["metrics"][metric] for run in runs[arm].values()] for arm in arms]
         result = seeds.difference(*values)
         holds &= result.low > deciding
+        below |= result.high < deciding
         where = ", the opposite of the claim" if result.high < deciding else ""
         interval = f"95 % interval {result.low:+.1f} to {result.high:+.1f}{where}"
         parts.append(f"gain of {metric} {result.value:+.1f} {unit} ({interval})")
-        detectable.append(f"{result.detectable:.1f} {unit}")
+        detectable.append(f"{deciding + result.detectable:+.1f} {unit}")
     counts = " and ".join(str(len(runs[arm])) for arm in arms)
     needed = (
-        f"more seeds; with {counts} seeds, a true difference of {' and '.join(detectable)} would be found in "
+        f"more seeds; with {counts} seeds, a true gain of {' and '.join(detectable)} would be found in "
         f"{100 * seeds.POWER:.0f} % of such studies"
     )
+    if below and decide:  # more seeds would not change an interval that lies below the limit
+        needed, decide = decide, ""
     found = f"{'; '.join(parts)}; {counts} seeds"
     return make_finding(
         holds, found, rule, evidence, "study", "", f"{needed}{decide and '; ' + decide}", names

@@ -6,9 +6,11 @@ same data, steps and schedule. A run is named study-STUDY-ARM-seedN, and so is i
 
 1. The studies use the bundled synthetic data and small inputs. They show whether an effect exists here, not
    how large it is on the paper's dataset.
-2. An arm is compared with the baseline by the interval over seeds (posebook.evaluation.seeds). The sentence
-   on a page follows from the interval. If the interval contains 0, the sentence states the effect that would
-   have been found with a probability of 80 %.
+2. Two arms are compared by the interval over seeds (posebook.evaluation.seeds): each arm with the baseline,
+   and the further pairs that the question of the study needs. The sentence on a page follows from the
+   interval. If the interval contains 0, the sentence states the effect that would have been found with a
+   probability of 80 %. The intervals are not corrected for the number of comparisons; the page says so.
+3. A record with the name of a run counts only if it has the run's model, options, recipe and dataset.
 """
 
 import csv
@@ -62,6 +64,7 @@ class Study:
     question: str
     baseline: str  # arm that the others are compared with
     outcomes: tuple[Outcome, ...]
+    pairs: tuple[tuple[str, str], ...] = ()  # further comparisons, (arm, arm it is compared with)
 
 
 STUDIES = {
@@ -76,6 +79,8 @@ STUDIES = {
         "How much accuracy does pruning frames cost a small MixSTE, and does the choice of frames matter?",
         "full",
         (MPJPE,),
+        # does the choice of frames matter, and does pruning gain anything over fewer input frames?
+        (("h2ot-cluster", "h2ot-uniform"), ("h2ot-attended", "h2ot-uniform"), ("h2ot-uniform", "subsampled")),
     ),
     "priors": Study(
         "KTPFormer",
@@ -197,6 +202,22 @@ def train(run: StudyRun, data_root: str | Path = DATA_ROOT, out_dir: str | Path 
     return [records.write(record, out_dir), path]  # the training's record last: it marks the run as done
 
 
+def is_result(record: dict, run: StudyRun) -> bool:
+    """Whether a record was made with the model, options, recipe and dataset of a run (point 3)."""
+    if record["kind"] == "evaluate":  # of the trained model on other images
+        return record["model"] == run.model and record["dataset"]["name"] == run.dataset
+    options = {key: value for key, value in record["options"].items() if key in ("prune", "links")}
+    same = record["model"] == run.model and record["dataset"]["name"] == run.dataset
+    return same and options == run.options and _contains(record["parameters"], run.changes)
+
+
+def _contains(found: Any, asked: Any) -> bool:
+    """Whether settings as in a record contain the asked ones, also those of nested dictionaries."""
+    if isinstance(asked, dict):
+        return all(key in found and _contains(found[key], value) for key, value in asked.items())
+    return found == asked
+
+
 def results(study: str, ledger: list[dict]) -> pd.DataFrame:
     """The recorded results of a study, one row each: outcome (its label), arm, seed, value (in its unit)."""
     by_name = {record["name"]: record for record in ledger}
@@ -205,23 +226,29 @@ def results(study: str, ledger: list[dict]) -> pd.DataFrame:
         for run in runs().values()
         if run.study == study
         for outcome, name in zip(STUDIES[study].outcomes, run.records, strict=True)
-        if name in by_name
+        if name in by_name and is_result(by_name[name], run)
     ]
     return pd.DataFrame(lines, columns=["outcome", "arm", "seed", "value"])
 
 
-def differences(study: str, ledger: list[dict]) -> dict[tuple[str, str], SeedDifference]:
-    """Each arm minus the baseline, by (outcome label, arm); arms with fewer than two runs are missing."""
-    table, baseline = results(study, ledger), STUDIES[study].baseline
+def differences(study: str, ledger: list[dict]) -> dict[tuple[str, str, str], SeedDifference]:
+    """Each arm minus the baseline, and the further pairs, by (outcome label, arm, reference).
+
+    Pairs with an arm of fewer than two runs are missing.
+    """
+    table, compared = results(study, ledger), STUDIES[study]
     by_arm = {key: group["value"].tolist() for key, group in table.groupby(["outcome", "arm"], sort=False)}
+    arms = [arm for arm in table["arm"].unique() if arm != compared.baseline]
+    pairs = [*((arm, compared.baseline) for arm in arms), *compared.pairs]
     return {
-        (label, arm): difference(values, by_arm[label, baseline])
-        for (label, arm), values in by_arm.items()
-        if arm != baseline and len(values) > 1 and len(by_arm.get((label, baseline), [])) > 1
+        (outcome.label, *pair): difference(*(by_arm[outcome.label, arm] for arm in pair))
+        for outcome in compared.outcomes
+        for pair in pairs
+        if all(len(by_arm.get((outcome.label, arm), [])) > 1 for arm in pair)
     }
 
 
-def sentence(study: str, label: str, arm: str, found: SeedDifference) -> str:
+def sentence(study: str, label: str, arm: str, reference: str, found: SeedDifference) -> str:
     """One comparison in words. Which words is decided by the interval over seeds."""
     outcome = next(outcome for outcome in STUDIES[study].outcomes if outcome.label == label)
 
@@ -232,7 +259,7 @@ def sentence(study: str, label: str, arm: str, found: SeedDifference) -> str:
         f"{number(found.value)} {outcome.unit} (95 % interval {number(found.low)} to {number(found.high)}, "
         f"{found.seeds[0]} and {found.seeds[1]} seeds)"
     )
-    names = f"{outcome.label}: {method_name(arm)} minus {method_name(STUDIES[study].baseline)}"
+    names = f"{outcome.label}: {method_name(arm)} minus {method_name(reference)}"
     if found.low > 0 or found.high < 0:
         return f"{names} is {measured}, a difference."
     return (

@@ -25,7 +25,7 @@ def lr_at_step(step: int, total: int, recipe: BaseRecipe) -> float:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
-    """Group parameters by layer and weight decay. Norms, biases and position embeddings have no decay.
+    """Group parameters by layer and weight decay. Norms, biases and ViTPose's position embeddings have none.
 
     layer_decay: ratio of a layer's learning rate to that of the next layer; below 1, the model must have a
     method layer_of(name). The key `rate` of a group is its factor on the learning rate.
