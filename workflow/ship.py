@@ -167,7 +167,8 @@ settings.
 
 **Intended use:** research, teaching, and poses on your own photographs. Do not use it to identify or judge
 people. The file contains no photograph. **Do not report results on COCO val2017:** 702 of its images were
-used in training. The file contains hashes of all training photographs; `posebook evaluate` refuses them.
+used in training. The file contains hashes of all training images, also of the held-out ones;
+`posebook evaluate` refuses them.
 
 ## Results
 
@@ -175,7 +176,10 @@ used in training. The file contains hashes of all training photographs; `poseboo
 
 ## Learning curves
 
-On held-out training images, without flip test: PCK@0.2 for LSPET, AP for the others.
+On held-out training images, without flip test: PCK@0.2 for LSPET, AP for the others. Run 1 had inputs of
+128x96, the others of 256x192. The LSPET values also count the joints that MoveNet labeled, so they are higher
+than those of its validation split. The held-out rendered images were among the training images of the initial
+weights, so the rendered values of run 1 are too high.
 
 | run | epoch | samples | loss | COCO | LSPET | rendered |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -194,6 +198,8 @@ def results(evaluations: list[dict]) -> str:
         lines = [f"**{dataset['name']}**: {people}, annotated boxes.",
                  f"The 95 % interval of the first metric is {low:.3f} to {high:.3f}.", "",
                  "| metric | flip test | without |", "| --- | --- | --- |"]  # fmt: skip
+        if skipped := run["metrics"].get("not_scored"):
+            lines[0] = lines[0][:-1] + f", of whom {skipped} are not scored, because they have no torso."
         metrics = {key: value for key, value in run["metrics"].items() if isinstance(value, float)}
         lines += [f"| {key} | {value:.3f} | {single[key]:.3f} |" for key, value in metrics.items()]
         if breakdown := run.get("breakdown"):

@@ -8,7 +8,8 @@ section 3.2.
 
 1. SimCC bin b represents the coordinate b / split_ratio: bin 0 is the center of pixel 0.
 2. A joint outside the input also has a target, the tail of its Gaussian. `inside` tells which joints may
-   count in a loss.
+   count in a loss: those inside the input. The authors' codes also train on joints up to three standard
+   deviations outside.
 3. mmpose moves a joint with a score of 0 or less to (-1, -1). We keep its position, so that it can be drawn,
    and so that the sign of the logits has no effect for a model without a bias.
 4. DARK for UDP (Huang et al., "The Devil Is in the Details: Delving into Unbiased Data Processing for Human

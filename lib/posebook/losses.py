@@ -14,8 +14,8 @@ def simcc_kl(logits: SimCC, targets: SimCC, weights: Tensor, beta: float = 10.0)
     A softmax with inverse temperature `beta` converts both logits and targets to distributions, so the model
     learns softmax(beta * Gaussian) (RTMPose's KLDiscretLoss with label_softmax, beta 10).
 
-    The loss is the mean over bins, joints and batch. RTMPose sums over the batch. With AdamW, this changes
-    the size of the gradient but not the step.
+    The loss is the mean over bins, joints and batch. RTMPose sums over the batch. With AdamW and
+    without a limit on the gradient's norm, this changes the size of the gradient but hardly the step.
     """
 
     def axis_loss(logit: Tensor, target: Tensor) -> Tensor:

@@ -4,10 +4,16 @@ One affine matrix (2, 3) per sample combines flip, rotation, scale, shift and cr
 input pixels; pixel centers have integer coordinates. The same matrix transforms the keypoints.
 
 1. The crop equals mmpose's TopdownAffine without UDP, and the HRNet code: the center of the box is mapped to
-   (W / 2, H / 2) of the input, half a pixel from the input's center. Models that were trained with UDP (Huang
+   (W / 2, H / 2) of the input, half a pixel from the input's center. A mirrored training crop is that crop
+   mirrored, one pixel from mmpose's. Models that were trained with UDP (Huang
    et al., CVPR 2020) need its crop: the box has W - 1 by H - 1 pixels, and its center is the input's center.
-2. Random values are drawn as in mmpose: normal, truncated at one standard deviation, times the range.
-3. Half body, shift and HSV jitter have mmpose's defaults, which StarNet-Pose's config does not change.
+2. Random values are drawn as in mmpose 1.x: normal, truncated at one standard deviation, times the range.
+   ViTPose's code (mmpose 0.x) clips a normal value at two standard deviations instead, so that its angles
+   have a standard deviation of about 38 instead of 22 degrees.
+3. Half body, shift and HSV jitter have mmpose's defaults, which StarNet-Pose's config does not change. Two
+   details differ. The shift is a fraction of the box after it has the input's aspect ratio; mmpose takes the
+   annotated box, which is narrower for a standing person. The half-body crop is centered on the extent of the
+   chosen joints; mmpose centers it on their mean.
 4. On a CPU, OpenCV processes the samples one by one. On a GPU, the `*_batch` functions process a batch. Both
    use the same matrices and the same `Jitter`. These are drawn on the CPU, so that they are the same for all
    devices.

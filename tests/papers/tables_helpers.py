@@ -10,6 +10,7 @@ from posebook.papers import ablations, tables
 from posebook.training import recipes
 
 PAPER = "StarNet-Pose"
+BACKBONES = {"starnet-pose-s": "starnet_s3.pth.tar"}
 
 
 CELLS = {
@@ -30,6 +31,7 @@ def parameters(*recipe: str, **changes) -> dict:
 def record(**changes) -> dict:
     """The record of a run for StarNet-Pose-T's COCO row; changes replace fields, a__b nested ones."""
     people = {"name": "coco", "split": "val2017", "sha256": "0" * 64, "persons": 6352}
+    backbone = BACKBONES.get(changes.get("model", ""), "starnet_s1.pth.tar")
     fields = {
         "kind": "train",
         "name": "made-up",
@@ -43,7 +45,7 @@ def record(**changes) -> dict:
         "metrics": {"AP": 0.71234, "AP50": 0.9, "AP75": 0.79, "AR": 0.74},
         "curve": [{"epoch": 10, "loss": 1.0, "AP": 0.5}, {"epoch": 20, "loss": 0.9, "AP": 0.4}],
         "seed": 0,
-        "weights": {"initialization": "scratch"},
+        "weights": {"initialization": f"backbone {backbone} sha256 00"},
         "machine": {"device": "cuda: made-up"},
         "started": "2026-01-01T00:00:00Z",
     }

@@ -85,7 +85,10 @@ def test_accuracies_state_their_data():
     table = tables.all_accuracies([pck, plain, benchmark()])
     assert list(table["boxes"]) == ["ground truth", "detector"]
     assert list(table["95 % interval"]) == ["", "0.700 to 0.750"]
-    assert list(table["weights"]) == ["made-up, from scratch", "made-up, from weights a, OpenVINO int8"]
+    assert list(table["weights"]) == [
+        "made-up, from backbone starnet_s1.pth.tar",
+        "made-up, from weights a, OpenVINO int8",
+    ]
     assert table.loc[1, "measured on"] == "COCO val2017, 6,352 boxes"
     assert list(table["metric"]) == ["PCK@0.2", "AP"]
     assert table.loc[0, ["with flip test", "without"]].tolist() == [0.6, 0.5]

@@ -108,7 +108,7 @@ def test_coco_record_fills_its_cell():
         "differs",
         "ground truth",
     )
-    assert "cuda: made-up" in found["where"] and "seed 0" in found["where"] and "scratch" in found["where"]
+    assert "cuda: made-up" in found["where"] and "seed 0" in found["where"] and "starnet_s1" in found["where"]
     assert ap(record(), row="StarNet-Pose-S")["status"] == "not run"
     seen_more_often = record(parameters__evaluate_every=50)
     assert ap(seen_more_often)["measured"] == "71.23"
@@ -119,6 +119,9 @@ def test_coco_record_fills_its_cell():
     [
         {"dataset__name": "synthetic", "evaluated__name": "synthetic"},
         {"dataset__name": "synthetic"},  # trained on other data
+        {"weights__initialization": "scratch"},  # the row starts from ImageNet weights
+        {"weights__initialization": "backbone starnet_s3.pth.tar sha256 00"},
+        {"config": {"hold_out": 0.1}},  # not trained on the whole dataset
         {"evaluated__name": "coco-sample"},  # name of a subset of COCO
         {"dataset__name": "coco-sample", "evaluated__name": "coco-sample"},
         {"evaluated__split": "train2017"},

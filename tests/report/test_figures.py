@@ -273,7 +273,7 @@ def test_deletion_curves_average_the_joints_of_a_person_first():
 
 def test_differences_have_a_panel_for_each_kind_of_square():
     rows = pd.DataFrame(
-        [("gray", "covered", 0.3, 2.0, -1.0, 5.0), ("image", "free", 0.3, 1.0, 0.5, 2.0)],
+        [("black", "covered", 0.3, 2.0, -1.0, 5.0), ("image", "free", 0.3, 1.0, 0.5, 2.0)],
         columns=["square", "joints", "side", "difference", "low", "high"],
     )
     left, right = figures_statistics.differences_by_size(rows, "difference").axes
@@ -286,7 +286,7 @@ def test_found_joints_and_entropy_have_a_panel_for_each_group():
     table = pd.DataFrame(
         [
             (square, side, name, joints, what, 9, side, side - 0.1, side + 0.1)
-            for square in ("gray", "another image")
+            for square in ("black", "another image")
             for joints in ("covered", "free")
             for what in ("found", "entropy")
             for name in ("a", "b")
@@ -296,7 +296,7 @@ def test_found_joints_and_entropy_have_a_panel_for_each_group():
     )
     axes = figures_statistics.found_and_entropy(table).axes
     assert len(axes) == 8 and all(len(ax.lines) == 2 for ax in axes)
-    assert axes[1].get_title(loc="left") == "free joints, gray"
+    assert axes[1].get_title(loc="left") == "free joints, black"
     assert axes[4].get_ylabel() == "entropy" and axes[0].lines[0].get_ydata().tolist() == [0, 0.5]
 
 

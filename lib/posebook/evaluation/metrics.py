@@ -8,7 +8,8 @@ torso diagonal.
 1. The score of a person is the box score times the mean score of the joints above 0.2, as in mmpose's
    CocoMetric.
 2. Detected boxes overlap, so their poses go through OKS-NMS at 0.9 as in the HRNet code, with the area of the
-   enlarged box.
+   enlarged box. Poses in annotated boxes do not: mmpose and the HRNet code apply it to them, too, which can
+   remove a person whose pose equals that of a neighbor.
 3. CrowdPose images are easy at a crowd index below 0.2 and hard at 0.8 or more. The AP of a group is its mean
    precision over all thresholds, as in the official tool.
 4. The PCKh total is the mean over joints without pelvis and thorax, as in the official script, and not the

@@ -1,7 +1,7 @@
 """Which joints models find when squares cover a part of each person.
 
-1. The squares have random centers, the same for all models and sides. They are filled with the gray of
-   CoarseDropout, or with the pixels of another person's crop, which CoarseDropout never shows.
+1. The squares have random centers, the same for all models and sides. They are filled with black, as
+   CoarseDropout fills its holes, or with the pixels of another person's crop, which it never shows.
 2. Only joints that are visible in the original image count. A joint is found if the prediction is within a
    tenth of the crop's height of the annotation.
 """
@@ -18,14 +18,15 @@ from posebook.evaluation import bootstrap, predictions
 from posebook.explain import attribution
 from posebook.models.layers import PoseModel
 
-GRAY = 124
-FILLS = ("gray", "another image")
+BLACK = 0
+FILLS = ("black", "another image")
 
 
-def cover(image: np.ndarray, center: np.ndarray, side: float, fill: np.ndarray | int = GRAY) -> np.ndarray:
+def cover(image: np.ndarray, center: np.ndarray, side: float, fill: np.ndarray | int = BLACK) -> np.ndarray:
     """Return a copy of an image (H, W, 3) with a square about `center` (x, y) filled.
 
-    side: in pixels. fill: a gray level, or an image (H, W, 3) whose pixels at the same position are copied.
+    side: in pixels. fill: a gray level from 0 to 255, or an image (H, W, 3) whose pixels at the same position
+    are copied.
     """
     changed = image.copy()
     left, top = np.round(np.maximum(center - side / 2, 0)).astype(int)
@@ -76,7 +77,7 @@ def compare(
     rows, differences = [], []
     for kind in FILLS:
         for side in sides:
-            fills = [GRAY] * len(images) if kind == "gray" else others
+            fills = [BLACK] * len(images) if kind == "black" else others
             covered = [
                 cover(*each)
                 for each in zip(images, centers, [side * height] * len(images), fills, strict=True)

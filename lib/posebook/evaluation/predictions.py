@@ -111,7 +111,12 @@ def predict(
             f"joints: the model's {difference}"
         )
     model.to(device).eval()
-    crops = DataLoader(CropDataset(dataset, model.input_size, model.udp), batch_size, num_workers=workers)
+    crops = DataLoader(
+        CropDataset(dataset, model.input_size, model.udp),
+        batch_size,
+        num_workers=workers,
+        generator=torch.Generator(),  # without it, the loader would draw from the random stream of a training
+    )
     keypoints, scores, decoding = [], [], ""
     for images, matrices in tqdm(crops, desc="predict", delay=2, leave=False):
         output = forward(model, transforms.normalize(images.to(device)), flip_test)

@@ -31,7 +31,13 @@ def matches(cell: dict, size: tuple[int, int], record: dict) -> bool:
         if not trained_by(cell_recipe(cell), record["parameters"]):
             return False
         # A run that starts from weights of the whole model has been trained longer than the recipe.
-        if record.get("weights", {}).get("initialization", "").startswith("weights"):
+        start = record.get("weights", {}).get("initialization", "")
+        if start.startswith("weights"):
+            return False
+        # The row starts from a backbone, so a run from scratch is another experiment.
+        if cell.get("pretrained") and not start.startswith(f"backbone {cell['pretrained']} "):
+            return False
+        if (record.get("config") or {}).get("hold_out"):  # not trained on the whole dataset
             return False
     else:  # For weights from elsewhere, the record only states their training data.
         trained_on = record.get("weights", {}).get("trained_on")

@@ -29,7 +29,7 @@ from posebook.utils import sha256
 
 # names of the training and validation splits, if they are not ("train", "val")
 SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crowdpose": ("trainval", "test")}
-# Larger training sets are complete official splits, which share no image with the other split.
+# Larger training sets than this, except a user's own, are official splits that share no image with the other.
 MAX_HASHED_IMAGES = 20_000
 
 
@@ -104,7 +104,12 @@ def prepare(config: TrainConfig) -> PreparedRun:
     curve_set = val_set
     if config.hold_out:
         train_set, curve_set = combined.hold_out(train_set, config.hold_out)
+        if config.labels:  # a learning curve must not be measured on labels that a model has added
+            annotated = load_split(config.dataset, config.data_root, None, config.shares, train=True)
+            curve_set = combined.hold_out(annotated, config.hold_out)[1]
     image_hashes = hash_training_images(train_set, val_set, config.init, canvases)
+    if curve_set is not val_set and config.init:
+        warn_about_earlier_images(curve_set, config.init)
     torch.manual_seed(config.seed)
     model = models.build(config.model, train_set.skeleton, recipe.input_size, **config.options)
     initialization, transferred = initialize(model, config)
@@ -203,17 +208,36 @@ def hash_training_images(
 ) -> set[str]:
     """Return hashes of the images that the final weights are trained on, including those of `init`.
 
-    Training sets with more than MAX_HASHED_IMAGES images are not hashed. If canvases are given, the hashes
-    come from the cache. Raises ValueError if a validation image is among the training images.
+    Sources with more than MAX_HASHED_IMAGES images are not hashed, except a user's own data. If canvases are
+    given, the hashes come from the cache. Raises ValueError if a validation image is among the training
+    images.
     """
-    earlier, current = models.trained_images(init) if init else set(), set()
-    if len({person.image for person in train_set.instances}) <= MAX_HASHED_IMAGES:
-        current = set(canvases.image_hashes if canvases else combined.image_hashes(train_set.instances))
+    earlier = models.trained_images(init) if init else set()
+    if canvases:
+        current = set(canvases.image_hashes)
+    else:
+        sources = [source for source in train_set.sources or (train_set,) if is_hashed(source)]
+        current = set(combined.image_hashes(person for source in sources for person in source.instances))
     if val_set and (current or earlier):
         val_images = combined.image_hashes(val_set.instances)
         combined.check_overlap(current, val_images, "this run")
         combined.check_overlap(earlier, val_images, Path(init).name if init else "")
     return current | earlier
+
+
+def is_hashed(source: PoseDataset) -> bool:
+    """Whether the images of a training set are compared with those of the validation set."""
+    return source.name == "own" or len({person.image for person in source.instances}) <= MAX_HASHED_IMAGES
+
+
+def warn_about_earlier_images(curve_set: PoseDataset, init: str) -> None:
+    """Print how many held-out images the initial weights were trained on, if there are any."""
+    images = combined.image_hashes(curve_set.instances)
+    if seen := models.trained_images(init) & set(images):
+        print(
+            f"{len(seen)} of {len(images)} held-out images are among those that {Path(init).name} was "
+            "trained on: the learning curve is too high"
+        )
 
 
 def initialize(model: PoseModel, config: TrainConfig) -> tuple[str, dict]:
@@ -280,8 +304,11 @@ def run_identity(run: PreparedRun) -> dict:
         "grad_accum_steps": config.grad_accum_steps,
         "compile": config.compile,
     }
-    if config.hold_out:  # absent otherwise, so that the identity of other runs does not change
+    # absent if they have their defaults, so that the identity of other runs does not change
+    if config.hold_out:
         identity["hold_out"] = config.hold_out
+    if config.val_split:  # it measures the learning curve
+        identity["val_split"] = config.val_split
     if run.canvases:
         identity["canvases"] = run.canvases.digest
     return identity

@@ -1,6 +1,6 @@
 """The split val_occluded: the validation images with a rectangle of another image over each person.
 
-It measures how a model copes with hidden joints. CoarseDropout hides gray rectangles in training; these
+It measures how a model copes with hidden joints. CoarseDropout fills its holes with black in training; these
 rectangles have the texture of another image, so that no model has been trained on their appearance.
 """
 
