@@ -107,9 +107,9 @@ def prepare(config: TrainConfig) -> PreparedRun:
         if config.labels:  # a learning curve must not be measured on labels that a model has added
             annotated = load_split(config.dataset, config.data_root, None, config.shares, train=True)
             curve_set = combined.hold_out(annotated, config.hold_out)[1]
+        if config.init:
+            warn_about_earlier_images(curve_set, config.init)
     image_hashes = hash_training_images(train_set, val_set, config.init, canvases)
-    if curve_set is not val_set and config.init:
-        warn_about_earlier_images(curve_set, config.init)
     torch.manual_seed(config.seed)
     model = models.build(config.model, train_set.skeleton, recipe.input_size, **config.options)
     initialization, transferred = initialize(model, config)
@@ -227,7 +227,10 @@ def hash_training_images(
 
 def is_hashed(source: PoseDataset) -> bool:
     """Whether the images of a training set are compared with those of the validation set."""
-    return source.name == "own" or len({person.image for person in source.instances}) <= MAX_HASHED_IMAGES
+    return (
+        source.name.startswith("own-")
+        or len({person.image for person in source.instances}) <= MAX_HASHED_IMAGES
+    )
 
 
 def warn_about_earlier_images(curve_set: PoseDataset, init: str) -> None:
