@@ -277,7 +277,7 @@ def test_differences_have_a_panel_for_each_kind_of_square():
         columns=["square", "joints", "side", "difference", "low", "high"],
     )
     left, right = figures_statistics.differences_by_size(rows, "difference").axes
-    assert left.get_title(loc="left") == "square: gray" and right.get_title(loc="left") == "square: image"
+    assert left.get_title(loc="left") == "square: black" and right.get_title(loc="left") == "square: image"
     (bar,) = left.containers[0].lines[2]
     assert bar.get_segments()[0][:, 1].tolist() == [-1.0, 5.0]
 
