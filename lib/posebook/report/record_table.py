@@ -52,7 +52,7 @@ def record_rows(records: Sequence[dict]) -> pd.DataFrame:
                 "metric": metric,
                 "value": value,
                 "95 % interval": "{:.3f} to {:.3f}".format(*interval) if interval else "",
-                "seed": str(record.get("seed", "")),
+                "seed": "" if record.get("seed") is None else str(record["seed"]),
                 "date": started.strftime("%Y-%m-%d") if started else "",
                 "commit": ((record.get("code") or {}).get("commit") or "")[:7],
                 "from": "archive" if record.get("kept") else "this machine",
