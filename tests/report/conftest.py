@@ -4,13 +4,23 @@ import re
 import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from report_helpers import executed_notebook, snakemake
 
 from helpers import ROOT
-from posebook.report import html
+from posebook.report import figures, html
+
+
+@pytest.fixture
+def page_style():
+    """Draw in the style of the pages, and close all figures afterwards."""
+    with plt.rc_context():
+        figures.use_style()
+        yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,7 @@ from posebook.report import colors, figures, figures_statistics, html, html_tabl
 COCO = skeletons.get("coco")
 
 
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context():
-        figures.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("page_style")
 
 
 def pixels(figure: plt.Figure) -> np.ndarray:

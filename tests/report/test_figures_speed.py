@@ -1,6 +1,5 @@
 """The plots of times: labels that do not overlap, and one line for each runtime."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,13 +9,7 @@ from posebook.benchmark import timing
 from posebook.report import figures, figures_statistics
 from posebook.report.colors import MUTED, TEAL
 
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context():
-        figures.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("page_style")
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -235,8 +235,10 @@ def is_hashed(source: PoseDataset) -> bool:
 
 def warn_about_earlier_images(curve_set: PoseDataset, init: str) -> None:
     """Print how many held-out images the initial weights were trained on, if there are any."""
+    if not (trained := models.trained_images(init)):
+        return  # without reading the images
     images = combined.image_hashes(curve_set.instances)
-    if seen := models.trained_images(init) & set(images):
+    if seen := trained & set(images):
         print(
             f"{len(seen)} of {len(images)} held-out images are among those that {Path(init).name} was "
             "trained on: the learning curve is too high"
