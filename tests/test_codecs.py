@@ -80,6 +80,16 @@ def test_flipped_back_heatmaps_have_the_same_peak_cell():
     assert (back[..., 1:].flatten(2).argmax(-1) == original[..., 1:].flatten(2).argmax(-1)).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_first_maximum_is_the_first_of_equal_ones(dtype):
+    values = torch.randint(0, 3, (20, 5, 30), generator=torch.Generator().manual_seed(0)).to(dtype)
+    maximum, index = codecs.first_maximum(values)
+    for row, value, place in zip(values.flatten(0, 1), maximum.flatten(), index.flatten(), strict=True):
+        assert value == max(row.tolist()) and place == row.tolist().index(value)
+    maximum, index = codecs.first_maximum(torch.tensor([1.0, torch.nan, 2.0], dtype=dtype))
+    assert maximum.isnan() and index == 2
+
+
 def test_score_is_the_smaller_maximum():
     simcc = codecs.SimCC(torch.tensor([[[0.1, 0.9, 0.2]]]), torch.tensor([[[0.3, 0.4]]]))
     points, score = codecs.decode_simcc(simcc)

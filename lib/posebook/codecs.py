@@ -64,12 +64,25 @@ def encode_simcc(
     return SimCC(*axes)
 
 
+def first_maximum(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The maxima of values (..., N) and their first indices, each (...). The index of NaN is N - 1.
+
+    These are the results of `values.max(-1)`. Exported files contain this form because OpenVINO has no fast
+    operation for the index of a maximum (docs/experiments.md).
+    """
+    last = values.shape[-1] - 1
+    maximum = values.amax(-1)  # (...)
+    positions = torch.arange(last + 1, device=values.device, dtype=torch.float32)  # (N,)
+    first = torch.where(values == maximum[..., None], positions, float(last)).amin(-1)  # (...)
+    return maximum, first.long()
+
+
 def decode_simcc(simcc: SimCC, split_ratio: float = 2.0) -> tuple[Tensor, Tensor]:
     """The highest bin of each axis: keypoints (B, K, 2) in input pixels, and scores (B, K).
 
     The score is the smaller of the maxima of the raw outputs of both axes, as in mmpose.
     """
-    (score_x, x), (score_y, y) = simcc.x.max(-1), simcc.y.max(-1)  # each (B, K)
+    (score_x, x), (score_y, y) = first_maximum(simcc.x), first_maximum(simcc.y)  # each (B, K)
     return torch.stack([x, y], -1) / split_ratio, torch.minimum(score_x, score_y)
 
 
@@ -129,7 +142,7 @@ def decode_heatmap(heatmaps: Tensor, stride: int = 4) -> tuple[Tensor, Tensor]:
 
 def _peak(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Value, column and row of the highest cell of each map (B, K, h, w), each (B, K)."""
-    scores, index = heatmaps.flatten(-2).max(-1)  # (B, K)
+    scores, index = first_maximum(heatmaps.flatten(-2))  # (B, K)
     return scores, index % heatmaps.shape[-1], index // heatmaps.shape[-1]
 
 

@@ -124,9 +124,8 @@ def _file(model: models.layers.PoseModel, form: str, calibration: Tensor, path: 
 def _decoding(source: object) -> list[str]:
     """Names of the operations of a file that decode: all that the search for the maximum does not need."""
     operations = source.get_ordered_ops()  # type: ignore[attr-defined]
-    open_ends = [
-        value.get_node() for op in operations if op.get_type_name() == "TopK" for value in op.input_values()
-    ]
+    maxima = [op for op in operations if op.get_type_name() == "ReduceMax"]  # codecs.first_maximum
+    open_ends = [value.get_node() for op in maxima for value in op.input_values()]
     needed = {}
     while open_ends:
         op = open_ends.pop()
