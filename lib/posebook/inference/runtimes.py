@@ -264,7 +264,8 @@ def openvino_int8(
 
 def _gated_products(source: Any) -> list[str]:
     """Names of the products in Swish and Mish: element-wise functions of a sigmoid."""
-    gates, names = set(), []
+    gates: set[str] = set()
+    names: list[str] = []
     for op in source.get_ordered_ops():
         name, kind = op.get_friendly_name(), op.get_type_name()
         inputs = {value.get_node().get_friendly_name() for value in op.input_values()}
