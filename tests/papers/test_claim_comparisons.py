@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from posebook.evaluation import seeds
-from posebook.papers import claims, tables
+from posebook.papers import claims, studies, tables
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,17 @@ def test_names_of_records_are_matched_exactly():
     assert newer[0]["metrics"]["AP"] == 9.0
     others = [{"name": "predict-x", "seed": None}, {"name": "benchmark-x", "seed": None}]
     assert claims.by_seed(others + ledger, ARMS[0]) == claims.by_seed(ledger, ARMS[0])
+
+
+def test_records_of_a_study_with_another_recipe_do_not_count():
+    run = studies.get_run("study-pruning-full-seed0")
+    record = {
+        "kind": "train-lifter", "name": run.name, "model": run.model, "options": {}, "seed": 0,
+        "dataset": {"name": run.dataset}, "parameters": dict(run.changes),
+    }  # fmt: skip
+    shorter = record | {"parameters": record["parameters"] | {"epochs": 2}}
+    names = "study-pruning-full-seed*"
+    assert claims.by_seed([record], names) == {0: record} and claims.by_seed([shorter], names) == {}
 
 
 def test_interval_over_seeds_decides():

@@ -36,7 +36,7 @@ import pandas as pd
 
 from posebook import paths
 from posebook.evaluation import seeds
-from posebook.papers import tables
+from posebook.papers import studies, tables
 from posebook.utils import atomic_write, unknown_name_error
 
 CLAIMS = paths.DATA / "claims.csv"
@@ -234,9 +234,17 @@ def compare_seeds(
 
 
 def by_seed(records: Sequence[dict], names: str) -> dict[int, dict]:
-    """The records with these names by seed, '*' standing for its number; the last record of each seed."""
-    pattern = re.escape(names).replace(r"\*", r"\d+")
-    runs = [record for record in records if re.fullmatch(pattern, record["name"])]  # others may have no seed
+    """The records with these names by seed, '*' standing for its number; the last record of each seed.
+
+    A record with the name of a study's run counts only if it has the run's settings.
+    """
+    pattern, planned = re.escape(names).replace(r"\*", r"\d+"), studies.runs()
+    runs = [
+        record
+        for record in records
+        if re.fullmatch(pattern, record["name"])  # others may have no seed
+        and (record["name"] not in planned or studies.is_result(record, planned[record["name"]]))
+    ]
     return {run["seed"]: run for run in sorted(runs, key=lambda run: run["seed"])}
 
 
