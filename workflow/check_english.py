@@ -17,6 +17,7 @@ FILES = [
     "workflow/*.py",
     "workflow/Snakefile",
     "docs/*.md",
+    "data/weights/*.md",
     "*.md",
     "Makefile",
     ".ci/run",

@@ -156,7 +156,7 @@ def photographs_card(record: dict, name: str, digest: str, earlier: list[dict]) 
 
 | source | people | terms |
 | --- | --- | --- |
-| COCO: 702 photographs of val2017 | {people["coco-sample"]:,} | annotations CC BY 4.0; image licenses vary |
+| COCO: 636 photographs of val2017 | {people["coco-sample"]:,} | annotations CC BY 4.0; image licenses vary |
 | Leeds Sports Pose Extended (CVPR 2011) | {people["lspet"]:,} | for research |
 | rendered by posebook | {people["synthetic"]:,} | Apache-2.0 |
 
@@ -166,8 +166,8 @@ joints for the people on whom it agreed with LSPET's annotations. A tenth of the
 settings.
 
 **Intended use:** research, teaching, and poses on your own photographs. Do not use it to identify or judge
-people. The file contains no photograph. **Do not report results on COCO val2017:** 702 of its images were
-used in training. The file contains hashes of all training images, also of the held-out ones;
+people. The file contains no photograph. **Do not report results on COCO val2017:** 636 of its images were
+used for training, and 66 to select settings. The file contains hashes of all training images, also of the held-out ones;
 `posebook evaluate` refuses them.
 
 ## Results
