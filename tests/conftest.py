@@ -22,8 +22,7 @@ def test_data() -> Path:
     if "POSEBOOK_TEST_DATA" not in os.environ:
         pytest.skip("POSEBOOK_TEST_DATA does not name a folder of real samples")
     folder = Path(os.environ["POSEBOOK_TEST_DATA"])
-    if not folder.is_dir():
-        pytest.skip(f"POSEBOOK_TEST_DATA names {folder}, which is not there")
+    assert folder.is_dir(), f"POSEBOOK_TEST_DATA names {folder}, which is not there"
     return folder
 
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from posebook import cli, models
+from posebook import cli, models, records
 from posebook.inference import export, tflite
+from posebook.lifting import starpose
 from posebook.report import notebooks
+from posebook.training import multi_dataset
 
 
 def run_failing(capsys, *words: str) -> str:
@@ -200,3 +202,24 @@ def test_training_needs_neither_papermill_nor_snakemake_nor_pycocotools(fresh_cl
     fresh_cli.main([*words, "--out-dir", str(tmp_path)])
     assert list((tmp_path / "runs").rglob("weights.safetensors"))
     assert "records" in capsys.readouterr().out
+
+
+def test_small_trainings_pass_their_options(monkeypatch, tmp_path, capsys):
+    asked = []
+
+    def two_sets(method, data_root, seed, out_dir, device, epochs):
+        asked.append((method, data_root, seed, out_dir, device, epochs))
+        return {"metrics": {"AP": 0.5}}
+
+    def diffusion(seed, out_dir, epochs):
+        asked.append((seed, out_dir, epochs))
+        return {"metrics": [{"net": "plain", "MPJPE": 1.23}]}
+
+    monkeypatch.setattr(records, "write", lambda record, out_dir: tmp_path / "made.json")
+    monkeypatch.setattr(multi_dataset, "train", two_sets)
+    monkeypatch.setattr(starpose, "train_and_compare", diffusion)
+    words = ["--way", "decoders", "--data-root", "d", "--seed", "3", "--epochs", "2", "--out-dir", "o"]
+    cli.main(["train-two-sets", *words])
+    cli.main(["train-starpose", "--seed", "4", "--epochs", "5", "--out-dir", "o"])
+    assert asked == [("decoders", "d", 3, "o", "cpu", 2), (4, "o", 5)]
+    assert "made.json" in capsys.readouterr().out

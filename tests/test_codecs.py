@@ -204,3 +204,14 @@ def test_udp_recovers_the_whole_input_and_needs_no_shift_for_the_flip_test():
     mirrored = udp_maps(np.stack([191 - points[:, 0], points[:, 1]], 1), size)
     back = codecs.flip_heatmap(mirrored, list(range(17)), shift=False)
     assert torch.allclose(back, maps, atol=1e-5)
+
+
+def test_heatmap_target_equals_the_formula():
+    points = torch.tensor([[[10.3, 20.8], [41.0, 62.9]]], dtype=torch.float64)
+    maps = codecs.encode_heatmap(points, (64, 48))
+    assert maps.shape == (1, 2, 16, 12)
+    for k, (x, y) in enumerate(points[0].tolist()):
+        for row in range(16):
+            for column in range(12):
+                square = (column - round(x / 4)) ** 2 + (row - round(y / 4)) ** 2
+                assert maps[0, k, row, column].item() == pytest.approx(math.exp(-square / (2 * 2.0**2)))

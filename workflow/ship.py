@@ -167,8 +167,8 @@ settings.
 
 **Intended use:** research, teaching, and poses on your own photographs. Do not use it to identify or judge
 people. The file contains no photograph. **Do not report results on COCO val2017:** 636 of its images were
-used for training, and 66 to select settings. The file contains hashes of all training images, also of the held-out ones;
-`posebook evaluate` refuses them.
+used for training, and 66 to select settings. The file contains hashes of all of them; `posebook evaluate`
+refuses them.
 
 ## Results
 

@@ -14,7 +14,7 @@ import pytest
 import scipy.io
 
 from posebook import datasets, transforms
-from posebook.datasets import detector_boxes
+from posebook.datasets import coco, detector_boxes
 
 COCO = "coco_sample"
 
@@ -36,6 +36,12 @@ def test_load_lspet(test_data):
     left, right = (train.skeleton.keypoints.index(f"{side}_shoulder") for side in ("left", "right"))
     labeled = np.mean([p.keypoints[9, 2] > 0 and p.keypoints[2, 2] > 0 for p in val.instances])
     assert (left, right) == (9, 8) and round(labeled, 2) == 0.74
+    joints = scipy.io.loadmat(test_data / "lspet" / "joints.mat")["joints"]  # (14, 3, N)
+    for person in val.instances[:50]:
+        theirs = joints[:, :, int(person.image.stem[2:]) - 1]
+        labeled = theirs[:, 2] > 0
+        assert (person.keypoints[:, 2] > 0).tolist() == labeled.tolist()
+        assert person.keypoints[labeled, :2] == pytest.approx(theirs[labeled, :2] - 1)  # MATLAB counts from 1
     for person in val.instances[:50]:
         seen = person.keypoints[person.keypoints[:, 2] > 0, :2]
         x, y, w, h = person.bbox
@@ -292,3 +298,16 @@ def test_boxes_of_a_real_detector(test_data, tmp_path, capsys):
     )
     with pytest.raises(FileNotFoundError, match="no detections at"):
         detector_boxes.load_boxes(dataset, tmp_path / "absent.json")
+
+
+def test_coco_mini_is_the_first_images(small, tmp_path, monkeypatch):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "val2017").symlink_to(small / "val")
+    theirs = small / "annotations/person_keypoints_val.json"
+    shutil.copy(theirs, tmp_path / "annotations/person_keypoints_val2017.json")
+    monkeypatch.setitem(coco.MINI, "val2017", 7)
+    first = sorted(image["id"] for image in json.loads(theirs.read_text())["images"])[:7]
+    for _ in range(2):  # writes the reduced file, then reads it
+        dataset = datasets.load("coco-mini", tmp_path)
+        assert sorted(dataset.images) == first and dataset.name == "coco-mini"
+        assert {person.image_id for person in dataset.instances} == set(first)

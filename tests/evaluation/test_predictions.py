@@ -14,20 +14,50 @@ from posebook.evaluation import metrics, predictions
 from posebook.inference import predict
 
 
-def test_flip_test_does_not_change_a_mirror_symmetric_model():
-    """If the output for a mirrored image is the mirrored output, the average is equal to the output."""
+class Made(torch.nn.Module):
+    """Each joint has its own factor of the image's means; heatmap models return two stages."""
 
-    class Symmetric(torch.nn.Module):
-        skeleton = skeletons.get("coco")
+    skeleton = skeletons.get("coco")
 
-        def forward(self, images):
-            profile = images.mean((1, 2)).repeat_interleave(2, -1)  # (B, 2W)
-            x = torch.stack([profile] * 17, 1)  # (B, 17, 2W)
-            return codecs.SimCC(x, images.mean((1, 3)).repeat_interleave(2, -1)[:, None].repeat(1, 17, 1))
+    def __init__(self, heatmaps, udp):
+        super().__init__()
+        self.heatmaps, self.udp = heatmaps, udp
 
-    model, images = Symmetric(), torch.randn(2, 3, 32, 64)
-    once, twice = predictions.forward(model, images, False), predictions.forward(model, images, True)
-    assert torch.allclose(once.x, twice.x, atol=1e-6) and torch.allclose(once.y, twice.y, atol=1e-6)
+    def forward(self, images):
+        factors = torch.arange(1.0, 18)[:, None]
+        if self.heatmaps:
+            return [torch.zeros(len(images), 17, 2, 2), factors[..., None] * images[:, :1, ::4, ::4]]
+        profiles = images.mean((1, 2)), images.mean((1, 3))
+        return codecs.SimCC(*(factors * p.repeat_interleave(2, -1)[:, None] for p in profiles))
+
+
+@pytest.mark.parametrize("heatmaps, udp", [(False, False), (True, False), (True, True)])
+def test_flip_test_is_the_mean_with_the_mirrored_output_of_the_other_side(heatmaps, udp):
+    model, images = Made(heatmaps, udp), torch.randn(2, 3, 32, 64)
+    plain, mirrored = model(images), model(images.flip(-1))
+    result = predictions.forward(model, images, True)
+    names = model.skeleton.keypoints
+    for k, name in enumerate(names):
+        pair = names.index(skeletons.mirrored(name))
+        if not heatmaps:
+            expected = (plain.x[:, k] + mirrored.x[:, pair].flip(-1)) / 2
+            torch.testing.assert_close(result.x[:, k], expected)
+            torch.testing.assert_close(result.y[:, k], (plain.y[:, k] + mirrored.y[:, pair]) / 2)
+            continue
+        for column in range(16):
+            other = 15 - column if udp else 15 - max(column - 1, 0)
+            expected = (plain[-1][:, k, :, column] + mirrored[-1][:, pair, :, other]) / 2
+            torch.testing.assert_close(result[:, k, :, column], expected)
+
+
+def test_dark_decodes_heatmaps_only():
+    columns, rows = torch.arange(12.0), torch.arange(16.0)[:, None]
+    maps = torch.exp(-((columns - 5.3) ** 2 + (rows - 7.4) ** 2) / 8)[None, None]
+    points, _, name = predictions.decode(maps, (64, 48), dark=True)
+    assert name == "heatmap argmax, DARK" and points[0, 0].tolist() == pytest.approx([21.2, 29.6], abs=0.2)
+    simcc = codecs.SimCC(torch.zeros(1, 1, 96), torch.zeros(1, 1, 128))
+    with pytest.raises(ValueError, match="DARK decodes heatmaps; this model returns SimCC"):
+        predictions.decode(simcc, (64, 48), dark=True)
 
 
 def test_crop_people_returns_the_crops_of_evaluation(small):

@@ -104,8 +104,6 @@ def test_other_files_are_rejected(tmp_path, monkeypatch):
 def test_published_files_predict_real_people(test_data, name, min_ap):
     pytest.importorskip("openvino")
     path = test_data / "peers" / f"{name}.tflite"
-    if not path.is_file():
-        pytest.skip(f"{path} does not exist")
     dataset = coco.load(test_data / "coco_sample", "val2017")
     result = tflite.predict(tflite.load_peer(path), dataset)
     assert min_ap < metrics.score(dataset, result)["AP"] < 0.8
@@ -114,8 +112,6 @@ def test_published_files_predict_real_people(test_data, name, min_ap):
 
 def test_evaluate_command_writes_a_record_of_a_published_file(test_data, tmp_path):
     path = test_data / "peers" / "movenet_lightning_int8.tflite"
-    if not path.is_file():
-        pytest.skip(f"no {path}")
     root = str(test_data / "coco_sample")
     options = ["--dataset", "coco", "--data-root", root, "--profile", "photographs", "--name", "movenet"]
     cli.main(["evaluate", "--weights", str(path), *options, "--out-dir", str(tmp_path)])

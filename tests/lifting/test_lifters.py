@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -275,3 +276,14 @@ def test_another_joint_order_is_refused(clip):
         clips.clip_inputs(dataclasses.replace(clip, joints=coco))
     with pytest.raises(ValueError, match="16 joints, not 17: reorder them"):
         skeleton.check_order(skeleton.H36M.keypoints[:16])
+
+
+def test_attended_pruning_keeps_the_frames_that_a_loop_finds():
+    torch.manual_seed(0)
+    tokens = torch.randn(1, 9, 5, 8, dtype=torch.double)
+    mean, received = tokens[0].mean(1), np.zeros(9)
+    for row in mean:
+        powers = np.array([math.exp(float(row @ other) / 8**0.5) for other in mean])
+        received += powers / powers.sum()
+    expected = sorted(np.argsort(-received)[:4].tolist())
+    assert pruning.AttentionPruner(4)(tokens, tokens)[0].tolist() == expected != [0, 1, 2, 3]

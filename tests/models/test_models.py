@@ -11,6 +11,7 @@ import torch
 
 from helpers import ROOT, apart, drawn
 from posebook import complexity, models, utils
+from posebook.models import starnet_pose
 from posebook.models.layers import CBAM, CoordinateAttention, PoseModel
 
 PARITY = ROOT / "tests" / "parity"
@@ -342,3 +343,16 @@ def test_shipped_weights_are_small_and_have_cards():
     assert sum(path.stat().st_size for path in shipped) <= 40e6
     for path in shipped:
         assert utils.sha256(path) in path.with_suffix(".md").read_text()
+
+
+def test_star_block_equals_its_formula():
+    """Coordinate attention comes before the second depthwise convolution."""
+    torch.manual_seed(0)
+    block, x = starnet_pose.StarBlock(8, CoordinateAttention).eval(), torch.randn(1, 8, 9, 7)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        y = block.dwconv(x)
+        y = block.g(block.f1(y).clamp(0, 6) * block.f2(y))
+        torch.testing.assert_close(block(x), x + block.dwconv2(block.ca(y)))
+        assert not torch.allclose(block(x), x + block.ca(block.dwconv2(y)), atol=1e-4)

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import os
+import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -75,9 +77,13 @@ def test_heatmap_model_is_refused():
 def page(net, tmp_path_factory) -> Path:
     """The exported page, with a rendered person as the example."""
     folder, archives = tmp_path_factory.mktemp("demo"), ROOT / "data" / "npm"
+    if shutil.which("npm") is None:
+        pytest.skip("no npm here")
     try:
         browser_demo.load_runtime(archives)
-    except (FileNotFoundError, ConnectionError) as error:
+    except ConnectionError as error:
+        if re.search("404|ETARGET|No matching version", str(error)):  # npm answers: the version is wrong
+            raise
         pytest.skip(str(error))
     example = front_page.predicted_people(count=1)[0][0].image
     output = new_output("display_data", {"text/html": browser_demo.page(net, example, archives)})

@@ -93,7 +93,7 @@ def test_a_sample_depends_only_on_its_key(small):
     assert image.shape == (64, 64, 3) and points.shape == (17, 2) and set(weights.tolist()) <= {0.0, 1.0}
 
 
-def test_a_run_and_its_record(small, tmp_path):
+def test_a_run_and_its_record(small, tmp_path, capsys):
     record = run(small, tmp_path)
     assert [point["epoch"] for point in record["curve"]] == [1, 2, 3] and "AP" in record["curve"][1]
     assert record["curve"][0]["loss"] > 0 and 0 <= record["metrics"]["AP"] <= 1
@@ -103,8 +103,21 @@ def test_a_run_and_its_record(small, tmp_path):
         weights, "starnet-pose-t"
     )
     assert str(tmp_path) not in json.dumps(record) and str(small) not in json.dumps(record)
+    capsys.readouterr()
     again = run(small, tmp_path)  # training is already complete
+    assert "resuming from step" in capsys.readouterr().out
     assert again["weights"] == record["weights"] and again["curve"] == record["curve"]
+
+
+def test_saved_weights_are_trained(small, tmp_path):
+    states = []
+    for rate in (0.0, 1e-3):
+        file = run(small, tmp_path, epochs=1, learning_rate=rate)["weights"]["file"]
+        states.append(models.load_weights(tmp_path / file).state_dict())
+    trained = [
+        key for key, value in states[0].items() if value.is_floating_point() and key.endswith("weight")
+    ]
+    assert trained and not any(torch.equal(states[0][key], states[1][key]) for key in trained)
 
 
 def test_a_heatmap_model_is_trained_and_evaluated(small, tmp_path):
