@@ -238,3 +238,7 @@ def test_arbitrary_content_is_read_or_rejected(tmp_path_factory, data):
         assert people and set(dataset.images) >= {person.image_id for person in people}
         assert all(np.isfinite(person.keypoints).all() and person.area >= 0 for person in people)
         assert 0 <= result["AP"] <= 1
+
+
+def test_five_files_or_one_percent_may_be_skipped():
+    assert [datasets.skip_limit(count) for count in (20, 599, 600, 5000)] == [5, 5, 6, 50]

@@ -202,7 +202,7 @@ def test_paper_recipes_match_the_released_code():
         recipes.get("papers", "mixste")
 
 
-def test_training_writes_a_record_and_resumes(tmp_path, monkeypatch):
+def test_training_writes_a_record_and_resumes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "SYNTHETIC_CLIPS", {"train": 3, "val": 2})
     some = {"epochs": 2, "batch_size": 8, "frames": 27, "evaluate_every": 1}
     record = training.train_lifter(
@@ -211,9 +211,11 @@ def test_training_writes_a_record_and_resumes(tmp_path, monkeypatch):
     assert record["kind"] == "lift" and [point["epoch"] for point in record["curve"]] == [1, 2]
     assert record["metrics"].keys() == metrics.METRICS.keys() and record["evaluated"]["clips"] == 2
     assert record["complexity"]["flops"] > 0 and record["evaluated"]["frames"] == 486
+    capsys.readouterr()
     again = training.train_lifter(
         profile="demo", out_dir=tmp_path, prune={1: ("uniform", 9)}, options=SMALL, **some
     )
+    assert "resuming from step" in capsys.readouterr().out
     assert again["weights"]["sha256"] == record["weights"]["sha256"]
     assert again["metrics"] == record["metrics"]
 

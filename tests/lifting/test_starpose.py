@@ -2,15 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from helpers import ROOT
 from posebook import paths, records
 from posebook.lifting import diffusion, starpose, synthetic_motion
 from posebook.lifting.clips import clip_targets
 from posebook.lifting.starpose import FRAMES, RECIPE, RayWindows
 from posebook.utils import sha256
 
+GOLDEN = ROOT / "tests" / "parity" / "lifting" / "starpose-motion.golden.npz"
 HISTORY_SEED, NO_HISTORY_SEED = 0, 1  # the loss draws a history with the first seed only
 
 
@@ -123,6 +126,17 @@ def test_the_comparison_writes_a_record(tmp_path, monkeypatch):
 def test_ground_truth_has_no_error(clips):
     y = torch.stack([clip_targets(clip) for clip in clips])
     assert all(abs(value) < 1e-2 for value in starpose.sequence_metrics(y, y).values())
+
+
+def test_shipped_weights_give_the_stored_outputs():
+    """With other time embeddings or links, the weights would still load and the poses look plausible."""
+    golden = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN).items()}
+    model = starpose.load_starpose(paths.ROOT / "data/weights/starpose-motion.safetensors").eval()
+    with torch.no_grad():
+        plain = model(golden["x"], golden["t"])
+        history = model(golden["x"], golden["t"], (golden["past2d"], golden["past3d"]))
+    torch.testing.assert_close(plain, golden["plain"], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(history, golden["history"], atol=1e-4, rtol=1e-4)
 
 
 def test_shipped_weights_match_the_archived_record_and_beat_a_mean_pose():

@@ -119,7 +119,7 @@ def test_every_method_has_the_multiply_adds_of_a_plain_model_per_set(sets):
 
 
 @pytest.mark.parametrize("method, runs", [("separate", 2), ("experts", 1)])
-def test_a_method_is_trained_evaluated_and_recorded(drawn, tmp_path, monkeypatch, method, runs):
+def test_a_method_is_trained_evaluated_and_recorded(drawn, tmp_path, monkeypatch, method, runs, capsys):
     monkeypatch.setattr(multi_dataset, "MODEL_OPTIONS", multi_dataset.MODEL_OPTIONS | TINY)
     record = multi_dataset.train(method, drawn, out_dir=tmp_path, **SHORT)
     assert set(record["metrics"]) == {
@@ -133,7 +133,9 @@ def test_a_method_is_trained_evaluated_and_recorded(drawn, tmp_path, monkeypatch
         assert multi_dataset.evaluate_dataset(one, dataset).items() <= record["metrics"].items()
     assert len(record["complexity"]["merged"]) == 2 and set(record["guess"]) < set(record["metrics"])
     assert records.load(records.write(record, tmp_path).parent)[0]["name"] == f"several-{method}-seed0"
+    capsys.readouterr()
     again = multi_dataset.train(method, drawn, out_dir=tmp_path, **SHORT)  # from the last checkpoint
+    assert "resuming from step" in capsys.readouterr().out
     assert again["metrics"] == record["metrics"] and again["curves"] == record["curves"]
 
 
