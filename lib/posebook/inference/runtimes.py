@@ -287,6 +287,7 @@ def quantize(source: Any, batches: list[np.ndarray], path: Path, float_ops: Sequ
 
     nncf.set_log_level(logging.ERROR)  # otherwise one line for each operation of float_ops
     names = [*float_ops, *_gated_products(source)]
+    # not validated because nncf has no node for constants
     ignored = nncf.IgnoredScope(names=names, types=["GroupConvolution", "Add"], validate=False)
     with contextlib.redirect_stdout(io.StringIO()):  # nncf prints one progress bar for each step
         quantized = nncf.quantize(
