@@ -248,19 +248,28 @@ def differences(study: str, ledger: list[dict]) -> dict[tuple[str, str, str], Se
     }
 
 
-def sentence(study: str, label: str, arm: str, reference: str, found: SeedDifference) -> str:
-    """One comparison in words. Which words is decided by the interval over seeds."""
+def sentence(
+    study: str, label: str, arm: str, reference: str, found: SeedDifference, short: bool = False
+) -> str:
+    """One comparison in words. Which words is decided by the interval over seeds.
+
+    short: without the interval, the seeds, and the effect that would have been found.
+    """
     outcome = next(outcome for outcome in STUDIES[study].outcomes if outcome.label == label)
 
     def number(value: float, sign: str = "+") -> str:
         return f"{round(value, 1) + 0.0:{sign}.1f}"  # + 0.0: no -0.0
 
+    value = f"{number(found.value)} {outcome.unit}"
+    names = f"{outcome.label}: {method_name(arm)} minus {method_name(reference)}"
+    differs = found.low > 0 or found.high < 0
+    if short:
+        return f"{names} is {value}." if differs else f"{names}: no difference found."
     measured = (
-        f"{number(found.value)} {outcome.unit} (95 % interval {number(found.low)} to {number(found.high)}, "
+        f"{value} (95 % interval {number(found.low)} to {number(found.high)}, "
         f"{found.seeds[0]} and {found.seeds[1]} seeds)"
     )
-    names = f"{outcome.label}: {method_name(arm)} minus {method_name(reference)}"
-    if found.low > 0 or found.high < 0:
+    if differs:
         return f"{names} is {measured}, a difference."
     return (
         f"{names} is {measured}, no difference found. A true difference of "
