@@ -77,6 +77,8 @@ def test_notebooks_accept_every_run_of_the_studies():
 def test_the_occluded_images_are_evaluated_after_the_training():
     first, second = studies.get_run("study-dropout-none-seed1").notebook_runs("d", "people.json").values()
     assert (first.notebook, second.notebook) == ("train", "evaluate")
+    assert first.files == ("people.json", first.parameters["init"])
+    assert (paths.ROOT / first.parameters["init"]).is_file()
     assert second.parameters["weights"] in second.files
     assert second.parameters["weights"] == f"reports/records/{first.parameters['name']}.json"
 

@@ -30,7 +30,9 @@ def made_record(run: studies.StudyRun, suffix: str, metrics: dict[str, float]) -
     """A record as the run writes it."""
     facts = {"name": run.name + suffix, "metrics": metrics, "model": run.model}
     facts |= {"dataset": {"name": run.dataset}, "kind": "evaluate" if suffix else "train"}
-    parameters = json.loads(json.dumps(run.changes)) | {"batch_size": 8}
+    init = studies.STUDIES[run.study].init
+    facts["weights"] = {"initialization": f"weights {init} sha256 0" if init else "scratch"}
+    parameters = json.loads(json.dumps(run.changes)) | {"workers": 0}
     return facts | {"options": {"width": 32} | run.options, "parameters": parameters}
 
 
@@ -107,7 +109,8 @@ def test_choice_of_frames_is_compared_by_its_own_interval():
         {"model": "mixste"},
         {"options": {"width": 32}},
         {"dataset": {"name": "h36m"}},
-        {"parameters": {"epochs": 2, "batch_size": 8}},
+        {"parameters": {"epochs": 2, "workers": 0}},
+        {"weights": {"initialization": "weights lifter-motion.safetensors sha256 0"}},
     ],
 )
 def test_record_of_another_training_with_the_same_name_does_not_count(change):
@@ -121,6 +124,7 @@ def test_record_with_another_augmentation_does_not_count():
     assert len(studies.results("dropout", [made])) == 1
     changed = {"stage1": {"dropout": 0.5}}
     assert studies.results("dropout", [made | {"parameters": made["parameters"] | changed}]).empty
+    assert studies.results("dropout", [made | {"weights": {"initialization": "scratch"}}]).empty
 
 
 def test_arm_with_a_single_run_is_not_compared():
@@ -182,6 +186,8 @@ def test_run_writes_both_records(tmp_path, monkeypatch):
     written = {record["name"]: record for record in records.load(tmp_path / "reports" / "records")}
     assert set(written) == set(run.records) and len(paths) == 2
     clean, occluded = (written[name] for name in run.records)
+    assert studies.is_result(clean, run) and studies.is_result(occluded, run)
+    assert clean["weights"]["transfer"]["copied"] > 300
     assert occluded["weights"]["sha256"] == clean["weights"]["sha256"]
     assert occluded["dataset"]["split"] == "val_occluded" and clean["evaluated"]["split"] == "val"
     shutil.rmtree(root)

@@ -1,8 +1,8 @@
 """Small studies that test a claim of a paper at a scale that one CPU can repeat with several seeds.
 
 data/studies.csv has one line for each arm of a study: the model, its options, the data, the changes to the
-recipe of the study (SETTINGS), and the number of seeds. All arms of a study start from scratch and have the
-same data, steps and schedule. A run is named study-STUDY-ARM-seedN, and so is its record.
+recipe of the study (SETTINGS), and the number of seeds. All arms of a study have the same start, data, steps
+and schedule. A run is named study-STUDY-ARM-seedN, and so is its record.
 
 1. The studies use the bundled synthetic data and small inputs. They show whether an effect exists here, not
    how large it is on the paper's dataset.
@@ -10,7 +10,10 @@ same data, steps and schedule. A run is named study-STUDY-ARM-seedN, and so is i
    and the further pairs that the question of the study needs. The sentence on a page follows from the
    interval. If the interval contains 0, the sentence states the effect that would have been found with a
    probability of 80 %. The intervals are not corrected for the number of comparisons; the page says so.
-3. A record with the name of a run counts only if it has the run's model, options, recipe and dataset.
+3. A record with the name of a run counts only if it has the run's start, model, options, recipe and dataset.
+4. The lifters start from scratch. The study of CoarseDropout continues from bundled weights: from scratch, a
+   training that is short enough for fifteen of them is still far from its final accuracy, and would only show
+   how dropout slows the first steps. The weights were trained without CoarseDropout.
 """
 
 import csv
@@ -34,7 +37,19 @@ from posebook.utils import unknown_name_error
 FILE = paths.DATA / "studies.csv"
 DATA_ROOT = paths.DATA / "study"  # posebook synthesize --root data/study --train-images 8000 --occluded
 SETTINGS: dict[str, dict] = {
-    "dropout": {"epochs": 8, "stage2_epochs": 3, "input_size": [96, 64], "evaluate_every": 8},
+    # the schedule is that of the last run that made the initial weights
+    "dropout": {
+        "epochs": 4,
+        "stage2_epochs": 1,
+        "input_size": [96, 64],
+        "evaluate_every": 4,
+        "batch_size": 32,
+        "base_batch_size": 32,
+        "learning_rate": 6e-4,
+        "warmup_steps": 100,
+        "cosine_start": 0.1,
+        "min_lr_ratio": 0.01,
+    },
     "pruning": {"epochs": 10},
     "priors": {"epochs": 10},
 }
@@ -65,6 +80,7 @@ class Study:
     baseline: str  # arm that the others are compared with
     outcomes: tuple[Outcome, ...]
     pairs: tuple[tuple[str, str], ...] = ()  # further comparisons, (arm, arm it is compared with)
+    init: str | None = None  # bundled weights that every arm starts from; None: from scratch
 
 
 STUDIES = {
@@ -73,6 +89,8 @@ STUDIES = {
         "Does CoarseDropout make StarNet-Pose-T more accurate, on people who are hidden and on all people?",
         "none",
         (AP_CLEAN, AP_OCCLUDED),
+        (("schedule-1.0-0.5", "constant-0.6"),),
+        init="starnet-pose-t-synthetic.safetensors",
     ),
     "pruning": Study(
         "H2OT",
@@ -120,11 +138,15 @@ class StudyRun:
         settings |= {"options": options, "prune": self.options.get("prune", {}), "settings": self.changes}
         return {key: value for key, value in settings.items() if value != {}} | {"name": self.name}
 
-    def config(self, data_root: str | Path, out_dir: str | Path = "reports") -> TrainConfig:
-        """The training of a 2D model."""
+    def config(
+        self, data_root: str | Path, weights: str | Path = paths.WEIGHTS, out_dir: str | Path = "reports"
+    ) -> TrainConfig:
+        """The training of a 2D model. weights: the folder of the bundled weights."""
+        init = STUDIES[self.study].init
         return TrainConfig(
             model=self.model, options=self.options, dataset=self.dataset, data_root=str(data_root),
             profile="fast", seed=self.seed, out_dir=str(out_dir), name=self.name, recipe=self.changes,
+            init=str(Path(weights, init)) if init else None,
         )  # fmt: skip
 
     def notebook_runs(self, data_root: str, people: str) -> dict[str, NotebookRun]:
@@ -138,8 +160,9 @@ class StudyRun:
         name = self.name + AP_OCCLUDED.suffix
         evaluated: dict[str, Any] = {"weights": record, "model": self.model, "dataset": self.dataset}
         evaluated |= {"data_root": data_root, "split": OCCLUDED, "profile": "fast", "seed": self.seed}
+        config = self.config(data_root, "data/weights")
         return {
-            self.name: training(self.config(data_root), (people,)),
+            self.name: training(config, (people, *filter(None, [config.init]))),
             name: NotebookRun("evaluate", evaluated | {"name": name}, (people, record)),
         }
 
@@ -191,7 +214,7 @@ def train(run: StudyRun, data_root: str | Path = DATA_ROOT, out_dir: str | Path 
         record = train_lifter(lifter, out_dir=out_dir, **settings, **changes)
         return [records.write(record, out_dir)]
     occluded = datasets.load(run.dataset, data_root, OCCLUDED)
-    record = trainer.train(run.config(data_root, out_dir))
+    record = trainer.train(run.config(data_root, out_dir=out_dir))
     weights = Path(out_dir, record["weights"]["file"])
     evaluation, predicted, stats = evaluator.evaluate_weights(
         models.load_weights(weights), occluded, weights, profile="fast", seed=run.seed
@@ -203,11 +226,13 @@ def train(run: StudyRun, data_root: str | Path = DATA_ROOT, out_dir: str | Path 
 
 
 def is_result(record: dict, run: StudyRun) -> bool:
-    """Whether a record was made with the model, options, recipe and dataset of a run (point 3)."""
+    """Whether a record was made with the start, model, options, recipe and dataset of a run (point 3)."""
     if record["kind"] == "evaluate":  # of the trained model on other images
         return record["model"] == run.model and record["dataset"]["name"] == run.dataset
     options = {key: value for key, value in record["options"].items() if key in ("prune", "links")}
     same = record["model"] == run.model and record["dataset"]["name"] == run.dataset
+    init = STUDIES[run.study].init
+    same &= record["weights"]["initialization"].startswith(f"weights {init} " if init else "scratch")
     return same and options == run.options and _contains(record["parameters"], run.changes)
 
 
