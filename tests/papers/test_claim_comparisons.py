@@ -64,6 +64,7 @@ def test_records_of_a_study_with_another_recipe_do_not_count():
     record = {
         "kind": "train-lifter", "name": run.name, "model": run.model, "options": {}, "seed": 0,
         "dataset": {"name": run.dataset}, "parameters": dict(run.changes),
+        "weights": {"initialization": "scratch", "sha256": "0"},
     }  # fmt: skip
     shorter = record | {"parameters": record["parameters"] | {"epochs": 2}}
     names = "study-pruning-full-seed*"

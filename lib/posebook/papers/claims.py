@@ -236,14 +236,13 @@ def compare_seeds(
 def by_seed(records: Sequence[dict], names: str) -> dict[int, dict]:
     """The records with these names by seed, '*' standing for its number; the last record of each seed.
 
-    A record with the name of a study's run counts only if it has the run's settings.
+    A record with the name of a study's run counts only if it is of the run (`studies.without_others`).
     """
-    pattern, planned = re.escape(names).replace(r"\*", r"\d+"), studies.runs()
+    pattern = re.escape(names).replace(r"\*", r"\d+")
     runs = [
         record
-        for record in records
+        for record in studies.without_others(records)
         if re.fullmatch(pattern, record["name"])  # others may have no seed
-        and (record["name"] not in planned or studies.is_result(record, planned[record["name"]]))
     ]
     return {run["seed"]: run for run in sorted(runs, key=lambda run: run["seed"])}
 

@@ -10,7 +10,8 @@ and schedule. A run is named study-STUDY-ARM-seedN, and so is its record.
    and the further pairs that the question of the study needs. The sentence on a page follows from the
    interval. If the interval contains 0, the sentence states the effect that would have been found with a
    probability of 80 %. The intervals are not corrected for the number of comparisons; the page says so.
-3. A record with the name of a run counts only if it has the run's start, model, options, recipe and dataset.
+3. A record with the name of a run counts only if it has the run's start, model, options, recipe and dataset;
+   an evaluation on other images counts only if its weights are those of such a record.
 4. The lifters start from scratch. The study of CoarseDropout continues from bundled weights: from scratch, a
    training that is short enough for fifteen of them is still far from its final accuracy, and would only show
    how dropout slows the first steps. The weights were trained without CoarseDropout.
@@ -19,6 +20,7 @@ and schedule. A run is named study-STUDY-ARM-seedN, and so is its record.
 import csv
 import functools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,9 +228,7 @@ def train(run: StudyRun, data_root: str | Path = DATA_ROOT, out_dir: str | Path 
 
 
 def is_result(record: dict, run: StudyRun) -> bool:
-    """Whether a record was made with the start, model, options, recipe and dataset of a run (point 3)."""
-    if record["kind"] == "evaluate":  # of the trained model on other images
-        return record["model"] == run.model and record["dataset"]["name"] == run.dataset
+    """Whether a training's record has the start, model, options, recipe and dataset of a run (point 3)."""
     options = {key: value for key, value in record["options"].items() if key in ("prune", "links")}
     same = record["model"] == run.model and record["dataset"]["name"] == run.dataset
     init = STUDIES[run.study].init
@@ -243,20 +243,37 @@ def _contains(found: Any, asked: Any) -> bool:
     return found == asked
 
 
-def results(study: str, ledger: list[dict]) -> pd.DataFrame:
+def without_others(ledger: Iterable[dict]) -> list[dict]:
+    """The records without those that have the name of a run but are of another training (point 3)."""
+    ledger, trainings = list(ledger), runs()
+    written_by = {name: run.name for run in trainings.values() for name in run.records}
+    trained = {
+        (name, record["weights"]["sha256"])
+        for record in ledger
+        if (name := record["name"]) in trainings and is_result(record, trainings[name])
+    }
+
+    def counts(record: dict) -> bool:
+        name = record["name"]
+        return name not in written_by or (written_by[name], record["weights"]["sha256"]) in trained
+
+    return [record for record in ledger if counts(record)]
+
+
+def results(study: str, ledger: Iterable[dict]) -> pd.DataFrame:
     """The recorded results of a study, one row each: outcome (its label), arm, seed, value (in its unit)."""
-    by_name = {record["name"]: record for record in ledger}
+    by_name = {record["name"]: record for record in without_others(ledger)}
     lines = [
         [outcome.label, run.arm, run.seed, outcome.scale * by_name[name]["metrics"][outcome.metric]]
         for run in runs().values()
         if run.study == study
         for outcome, name in zip(STUDIES[study].outcomes, run.records, strict=True)
-        if name in by_name and is_result(by_name[name], run)
+        if name in by_name
     ]
     return pd.DataFrame(lines, columns=["outcome", "arm", "seed", "value"])
 
 
-def differences(study: str, ledger: list[dict]) -> dict[tuple[str, str, str], SeedDifference]:
+def differences(study: str, ledger: Iterable[dict]) -> dict[tuple[str, str, str], SeedDifference]:
     """Each arm minus the baseline, and the further pairs, by (outcome label, arm, reference).
 
     Pairs with an arm of fewer than two runs are missing.
