@@ -65,6 +65,7 @@ def test_every_run_can_be_built(name):
         recipe = recipes.get("fast", run.model, run.dataset, **run.changes)
         expected = {"none": (0, 0), "constant-0.6": (0.6, 0.6), "schedule-1.0-0.5": (1.0, 0.5)}[run.arm]
         assert (recipe.stage1.dropout, recipe.stage2.dropout) == expected
+        assert recipe.stage1 == replace(recipe.stage1, rotation=20, shift=0, scale=(0.8, 1.2))
 
 
 def test_first_seeds_run_first():

@@ -14,7 +14,8 @@ and schedule. A run is named study-STUDY-ARM-seedN, and so is its record.
    an evaluation on other images counts only if its weights are those of such a record.
 4. The lifters start from scratch. The study of CoarseDropout continues from bundled weights: from scratch, a
    training that is short enough for fifteen of them is still far from its final accuracy, and would only show
-   how dropout slows the first steps. The weights were trained without CoarseDropout.
+   how dropout slows the first steps. The same holds for another input size, at which the head has to be
+   learned again. The weights were trained without CoarseDropout.
 """
 
 import csv
@@ -38,19 +39,22 @@ from posebook.utils import unknown_name_error
 
 FILE = paths.DATA / "studies.csv"
 DATA_ROOT = paths.DATA / "study"  # posebook synthesize --root data/study --train-images 8000 --occluded
+MILD = {"half_body": 0, "rotation": 20, "shift": 0, "blur": 0, "median_blur": 0}
 SETTINGS: dict[str, dict] = {
-    # the schedule is that of the last run that made the initial weights
+    # input size, rate and augmentation are those of the last run that made the initial weights
     "dropout": {
-        "epochs": 4,
+        "epochs": 2,
         "stage2_epochs": 1,
-        "input_size": [96, 64],
-        "evaluate_every": 4,
+        "input_size": [128, 96],
+        "evaluate_every": 2,
         "batch_size": 32,
         "base_batch_size": 32,
         "learning_rate": 6e-4,
         "warmup_steps": 100,
         "cosine_start": 0.1,
         "min_lr_ratio": 0.01,
+        "stage1": MILD | {"scale": [0.8, 1.2]},
+        "stage2": MILD | {"scale": [0.9, 1.1], "hsv": [0, 0, 0]},
     },
     "pruning": {"epochs": 10},
     "priors": {"epochs": 10},
@@ -186,10 +190,20 @@ def runs(path: Path = FILE) -> dict[str, StudyRun]:
                     models.check_options(cells["model"], options)
             except ValueError as error:
                 raise ValueError(f"{path.name}, line {line}: {error}") from error
-            changes = SETTINGS[cells["study"]] | changes
+            changes = _merge(SETTINGS[cells["study"]], changes)
             arm = cells["study"], cells["arm"], cells["model"], options, cells["dataset"], changes
             found += [StudyRun(*arm, seed) for seed in range(seeds)]
     return {run.name: run for run in sorted(found, key=lambda run: run.seed)}
+
+
+def _merge(settings: dict, changes: dict) -> dict:
+    """Settings with changes, also inside their nested dictionaries."""
+    nested = {
+        key: settings[key] | changes[key]
+        for key in settings.keys() & changes
+        if isinstance(changes[key], dict)
+    }
+    return settings | changes | nested
 
 
 def get_run(name: str) -> StudyRun:
