@@ -67,28 +67,6 @@ def test_target_of_a_heatmap_model_is_the_value_of_its_cell(lapx, images):
     assert values.tolist() == [maps[i, joint, y, x].item() for i, (x, y) in enumerate(CELLS.tolist())]
 
 
-@pytest.mark.parametrize("axis", ["x", "y"])
-def test_coordinate_of_a_heatmap_model_is_its_soft_argmax(lapx, images, axis):
-    joint = lapx.skeleton.keypoints.index("nose")
-    with torch.no_grad():
-        target = attribution.JointTarget(lapx, "nose", quantity=axis)
-        values, maps = target(images, CELLS), lapx(images)[-1]
-    for i in range(2):
-        powers = np.exp(10 * maps[i, joint].double().numpy())  # (h, w)
-        rows, columns = np.indices(powers.shape)
-        by_hand = 4 * (powers * {"x": columns, "y": rows}[axis]).sum() / powers.sum()
-        assert values[i].item() == pytest.approx(by_hand, abs=1e-3)
-
-
-def test_log_probabilities_of_both_axes_sum_to_that_of_the_location(model, images):
-    with torch.no_grad():
-        location, x, y = (
-            attribution.JointTarget(model, "nose", quantity=quantity)(images, BINS)
-            for quantity in ("location", "x", "y")
-        )
-    torch.testing.assert_close(x + y, location)
-
-
 @pytest.mark.parametrize(("fixture", "expected"), [("model", [63, 20]), ("lapx", [8, 2])])
 def test_bins_follow_the_output_size_of_the_model(request, fixture, expected):
     target = attribution.JointTarget(request.getfixturevalue(fixture), "nose")
@@ -196,3 +174,39 @@ def test_grad_cam_works_on_frozen_weights(model, images):
         torch.testing.assert_close(attribution.grad_cam(target, images, BINS), trainable)
     finally:
         model.requires_grad_(True)
+
+
+class Limited(torch.nn.Module):
+    """A model that has memory for a number of images at a time, and counts them."""
+
+    def __init__(self, model, most: int):
+        super().__init__()
+        self.model, self.skeleton, self.input_size = model, model.skeleton, model.input_size
+        self.most, self.counts = most, []
+
+    def forward(self, images):
+        self.counts.append(len(images))
+        if len(images) > self.most:
+            raise MemoryError(f"no memory for {len(images)} images")
+        return self.model(images)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda target, images, bins, batch: attribution.integrated_gradients(target, images, bins, 8, batch)[
+            0
+        ],
+        lambda target, images, bins, batch: attribution.occlusion_map(target, images, bins, 32, batch),
+    ],
+    ids=["integrated gradients", "occlusion"],
+)
+def test_batches_fit_into_memory_also_if_there_are_more_images(model, method):
+    """Six images, memory for four: the maps are those of a large memory."""
+    images = torch.randn(6, 3, *SIZE, generator=torch.Generator().manual_seed(2))
+    bins, limited = BINS.repeat(3, 1), Limited(model, 4)
+    with pytest.warns(UserWarning, match="continuing with a batch of 4 images"):
+        maps = method(attribution.JointTarget(limited, "nose"), images, bins, 8)
+    assert max(limited.counts[1:]) <= 4
+    expected = method(attribution.JointTarget(model, "nose"), images, bins, 64)
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5)

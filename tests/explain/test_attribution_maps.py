@@ -126,6 +126,17 @@ def test_a_cell_is_centered_on_a_multiple_of_its_stride():
     assert (columns.min() + columns.max()) / 2 == 3 * 32
 
 
+def test_a_cell_of_lapx_is_centered_between_the_pixels_that_were_pooled(lapx):
+    """Up to the end of the stem, without the attention, which depends on all pixels."""
+    image = torch.randn(1, 3, 96, 96, requires_grad=True)
+    cells = lapx.maxpool(lapx.layer1(lapx.elu(lapx.bn1(lapx.conv1(image)))))
+    cells[0, :, 10, 12].sum().backward()
+    rows, columns = (image.grad[0].abs().sum(0).sum(axis).nonzero().squeeze(1) for axis in (1, 0))
+    first = attribution.first_cell_center(lapx, 4)
+    assert (rows.min() + rows.max()) / 2 == 4 * 10 + first
+    assert (columns.min() + columns.max()) / 2 == 4 * 12 + first
+
+
 def test_shuffle_weights_shuffles_a_copy(model, images):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     shuffled = attribution.shuffle_weights(model, seed=3)
@@ -159,8 +170,6 @@ def test_unknown_names_suggest_close_matches(model, images):
         attribution.grad_cam(attribution.JointTarget(model, "nose"), images, BINS, layer="backbone.stage.3")
     with pytest.raises(ValueError, match=r"joint of coco 'left_wirst'.*left_wrist"):
         attribution.JointTarget(model, "left_wirst")
-    with pytest.raises(ValueError, match=r"quantity 'locaton'.*location"):
-        attribution.JointTarget(model, "nose", quantity="locaton")
 
 
 def test_model_without_default_layer_is_an_error():

@@ -104,6 +104,25 @@ def test_file_suffix_must_be_onnx(tmp_path):
         posebook.export(models.build("rtmpose-t", input_size=SIZE), tmp_path / "model.pt")
 
 
+def test_batch_size_must_be_positive(tmp_path):
+    with pytest.raises(ValueError, match="the batch size is -1: give a positive number, or 0"):
+        posebook.export(models.build("rtmpose-t", input_size=SIZE), tmp_path / "model.onnx", batch=-1)
+
+
+def test_no_file_remains_after_an_interruption(tmp_path, monkeypatch):
+    """A cached file that was not checked would be used from then on."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "_check_file", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        posebook.export(models.build("rtmpose-t", input_size=SIZE), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_file_with_other_outputs_is_rejected_and_removed(tmp_path, monkeypatch):
     ort = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -4,13 +4,15 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image
 
-from posebook import datasets, models, skeletons
+from posebook import datasets, models, skeletons, transforms
 from posebook.datasets import detector_boxes
 from posebook.evaluation import predictions
 from posebook.inference import output, predict
@@ -108,6 +110,80 @@ def test_same_name_is_rejected_and_same_stem_has_two_overlays(image_dir, tmp_pat
     assert predict.overlay_path("out", image_dir / "3.png") != predict.overlay_path(
         "out", image_dir / "3.jpg"
     )
+    (tmp_path / "more" / "3.png").rename(tmp_path / "more" / "3.png.jpg")
+    with pytest.raises(ValueError, match=r"2 images have the overlay 3\.png\.jpg"):
+        predict.list_images([image_dir, tmp_path / "more"])
+
+
+def test_folder_with_a_name_like_an_image_is_not_an_image(image_dir, tmp_path):
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "a.png").write_bytes((image_dir / "3.png").read_bytes())
+    assert [path.name for path in predict.list_images([tmp_path])] == ["a.png"]
+
+
+def test_numbers_that_two_images_have_are_no_ids(image_dir, model, tmp_path):
+    for name in ("1.png", "01.png"):
+        (tmp_path / name).write_bytes((image_dir / "3.png").read_bytes())
+    paths = predict.list_images([tmp_path])
+    entries, _ = predict.predict_images(
+        model, paths, tmp_path / "out", settings=predict.Settings(overlays=False)
+    )
+    assert [(entry["file_name"], entry["image_id"]) for entry in entries] == [("01.png", 1), ("1.png", 2)]
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps([{"image_id": 1, "bbox": [1, 2, 30, 40], "score": 1}]))
+    with pytest.raises(ValueError, match="detection 0: several images have the number 1: give the file_name"):
+        predict.file_boxes(boxes, paths)
+
+
+def test_image_of_one_pixel_has_finite_keypoints(model, tmp_path):
+    cv2.imwrite(str(tmp_path / "dot.png"), np.zeros((1, 1, 3), np.uint8))
+    entries, failed = predict.predict_images(model, [tmp_path / "dot.png"], tmp_path / "out")
+    assert not failed and np.isfinite(entries[0]["keypoints"]).all()
+
+
+def test_image_that_cannot_be_read_is_skipped(image_dir, model, tmp_path, monkeypatch):
+    denied = image_dir / "2.png"
+    read_bytes = Path.read_bytes
+
+    def read(path):
+        """As for a user without the permission; the tests may run as root."""
+        if path == denied:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    entries, failed = predict.predict_images(
+        model, [image_dir / "1.png", denied], tmp_path / "out", settings=predict.Settings(overlays=False)
+    )
+    assert [entry["file_name"] for entry in entries] == ["1.png"]
+    assert failed == [f"{denied} cannot be read: Permission denied"]
+
+
+def test_overlay_that_cannot_be_written_is_reported(model, tmp_path, capsys):
+    """A JPEG has at most 65,535 pixels on a side."""
+    cv2.imwrite(str(tmp_path / "long.png"), np.zeros((2, 70_000, 3), np.uint8))
+    entries, failed = predict.predict_images(model, [tmp_path / "long.png"], tmp_path / "out")
+    assert len(entries) == 1 and not failed
+    assert (
+        "not drawn: long.png.jpg, because 70000 x 2 pixels are too many for .jpg" in capsys.readouterr().out
+    )
+
+
+def test_heatmaps_are_decoded_as_the_weights_were_evaluated():
+    model = models.build("hrnet-w32", input_size=(64, 64)).eval()
+    crops = predict.crop_boxes(
+        Path(), np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8),
+        np.array([[5.0, 5, 50, 70]]), np.ones(1), model.input_size,
+    )  # fmt: skip
+    ((plain, _),) = predict.predict_keypoints(model, [crops], True, "cpu")
+    model.dark = True
+    ((dark, _),) = predict.predict_keypoints(model, [crops], True, "cpu")
+    with torch.no_grad():
+        output = predictions.forward(model, transforms.normalize(torch.from_numpy(crops.crops)), True)
+    expected = predictions.decode(output, model.input_size, dark=True)[0][0].double().numpy()
+    assert np.abs(dark - plain).max() > 0.1
+    inverse = transforms.invert(crops.matrices[0])
+    np.testing.assert_allclose(dark[0], transforms.apply_affine(inverse, expected))
 
 
 def test_boxes_are_matched_by_file_name_or_image_id(image_dir, model, tmp_path):

@@ -45,8 +45,18 @@ def files(walk, tmp_path_factory):
 
 def run(model, files, out_dir, **options):
     frames = video.open_frames(files[0])
-    boxes = predict.file_boxes(files[1], list(frames.images))
+    boxes = predict.file_boxes(files[1], None)
     return predict_video.predict_video(model, video.video_stream(frames), out_dir, boxes, **options)
+
+
+def test_boxes_do_not_depend_on_the_number_of_frames_in_the_header(files, tmp_path):
+    """It is an estimate, and 1 in some files."""
+    source = predict.file_boxes(files[1], None)
+    for number in (1, FRAMES):
+        assert len(source(predict.frame_path(number), np.zeros((2, 2, 3)))[0]) == 2
+    (tmp_path / "boxes.json").write_text("[]")
+    with pytest.raises(ValueError, match="boxes.json has no box of a frame"):
+        predict.file_boxes(tmp_path / "boxes.json", None)
 
 
 def test_two_people_are_tracked_and_all_files_agree(model, files, walk, tmp_path):

@@ -1,4 +1,4 @@
-"""What stays in float32 when OpenVINO's post-training quantization makes 8 bits."""
+"""Cached files of the runtimes, devices, and what stays in float32 when OpenVINO makes 8 bits."""
 
 import pytest
 import torch
@@ -37,3 +37,21 @@ def test_decoding_is_found_in_a_file_from_crops_to_keypoints(name, tmp_path):
     decoding = [kinds[name] for name in crop_to_keypoints._decoding(source)]
     assert "ReduceMin" in decoding and "Result" in decoding and "TopK" not in kinds.values()
     assert not {"Convolution", "GroupConvolution"} & set(decoding)
+
+
+def test_cached_file_depends_on_the_code_of_the_model(monkeypatch):
+    """Otherwise a change of a model's forward pass would have no effect on predictions."""
+    model = models.build("rtmpose-t", input_size=SIZE)
+    before = runtimes.model_hash(model)
+    assert runtimes.model_hash(models.build("rtmpose-t", input_size=SIZE)) != before  # other weights
+    assert runtimes.model_hash(model) == before
+    getsource = runtimes.inspect.getsource
+    monkeypatch.setattr(runtimes.inspect, "getsource", lambda module: getsource(module) + "# changed")
+    assert runtimes.model_hash(model) != before
+
+
+def test_onnxruntime_has_no_other_devices(tmp_path):
+    pytest.importorskip("onnxruntime")
+    model, images = models.build("rtmpose-t", input_size=SIZE), torch.zeros(1, 3, *SIZE)
+    with pytest.raises(runtimes.Unavailable, match="ONNX Runtime runs here on cpu and cuda, not on mps"):
+        runtimes.onnxruntime(model, "mps", images=images, folder=tmp_path)

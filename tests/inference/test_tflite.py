@@ -91,6 +91,9 @@ def test_other_files_are_rejected(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     with pytest.raises(FileNotFoundError, match="no model file at .*none.tflite"):
         tflite.load_peer(tmp_path / "none.tflite")
+    (tmp_path / "text.tflite").write_text("not a model")
+    with pytest.raises(ValueError, match=r"text\.tflite cannot be read as a \.tflite file"):
+        tflite.load_peer(tmp_path / "text.tflite")
     model = FakeModel(64, [np.zeros((1, 10), np.float32)])
     message = r"model.tflite is neither MoveNet nor BlazePose: its outputs are \[\(1, 10\)\]"
     with pytest.raises(ValueError, match=message):

@@ -31,6 +31,26 @@ def test_frames_of_a_video_have_the_time_of_its_frame_rate(clip):
     assert short.count == 5 and len(list(short.frames)) == 5
 
 
+@pytest.mark.parametrize("stated, used", [(30.0, 30.0), (0.0, 25.0), (90_000.0, 25.0), (float("nan"), 25.0)])
+def test_impossible_frame_rate_counts_as_unknown(clip, monkeypatch, stated, used):
+    capture = cv2.VideoCapture
+
+    class Capture:
+        """A capture that states another frame rate. A subclass of OpenCV's class would crash Python."""
+
+        def __init__(self, source):
+            self.capture = capture(source)
+
+        def __getattr__(self, name):
+            return getattr(self.capture, name)
+
+        def get(self, prop):
+            return stated if prop == cv2.CAP_PROP_FPS else self.capture.get(prop)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    assert video.open_frames(clip).fps == used and video.camera_stream(str(clip)).fps == used
+
+
 def test_files_that_are_not_videos(tmp_path, capfd):
     with pytest.raises(FileNotFoundError, match="no video and no folder of frames at .*gone.mp4"):
         video.open_frames(tmp_path / "gone.mp4")

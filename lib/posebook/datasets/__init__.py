@@ -31,6 +31,10 @@ class Person:
     head: float = math.nan  # MPII's head size in pixels
 
 
+# names of the training and validation splits, if they are not ("train", "val")
+SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crowdpose": ("trainval", "test")}
+
+
 @dataclass(frozen=True)
 class PoseDataset:
     """The annotated people of one split, and the facts about the data that a record stores."""
@@ -99,14 +103,16 @@ def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
     """Decode an image as RGB uint8 (H, W, 3).
 
     upright: turn the image as its EXIF data say, for a user's photographs. By default they are ignored,
-    because annotation tools ignore them too. Raises ValueError if the file is missing, cannot be decoded, or
-    is too large for OpenCV.
+    because annotation tools ignore them too. Raises ValueError if the file is missing, cannot be read or
+    decoded, or is too large for OpenCV.
     """
     flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except FileNotFoundError as error:
         raise ValueError(f"no image at {path}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     try:
         image = cv2.imdecode(data, flags) if data.size else None
     except cv2.error as error:  # broken files give None; only the limits of the size raise

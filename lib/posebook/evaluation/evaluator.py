@@ -118,7 +118,7 @@ def evaluate_weights(
         options=options,
         dataset=dataset.describe(),
         profile=profile,
-        parameters={"split": dataset.split, "device": device, "workers": workers, "dark": dark},
+        parameters={"split": dataset.split, "device": device, "workers": workers, "dark": dark or model.dark},
         **fields,
         complexity=complexity.count(model, model.input_size),
         weights=weights_file_facts(weights, facts.get("trained_on", trained_on)),

@@ -102,8 +102,8 @@ def predict(
 ) -> Predictions:
     """Keypoints and scores of every person. Moves the model to `device` and puts it into eval mode.
 
-    workers: number of loader processes. dark: decode heatmaps with DARK. Raises ValueError, with the first
-    joint that differs, if the model and the dataset have different joints.
+    workers: number of loader processes. dark: decode heatmaps with DARK, as always if `model.dark`. Raises
+    ValueError, with the first joint that differs, if the model and the dataset have different joints.
     """
     if difference := joint_difference(model.skeleton.keypoints, dataset.skeleton.keypoints):
         raise ValueError(
@@ -120,7 +120,7 @@ def predict(
     keypoints, scores, decoding = [], [], ""
     for images, matrices in tqdm(crops, desc="predict", delay=2, leave=False):
         output = forward(model, transforms.normalize(images.to(device)), flip_test)
-        points, score, decoding = decode(output, model.input_size, dark, model.udp)
+        points, score, decoding = decode(output, model.input_size, dark or model.dark, model.udp)
         for matrix, person in zip(matrices.numpy(), points.double().cpu().numpy(), strict=True):
             keypoints.append(transforms.apply_affine(transforms.invert(matrix), person))
         scores.append(score.cpu().numpy())

@@ -7,17 +7,18 @@ NeurIPS 2018, section 3. All but the last use captum's code. explain/faithfulnes
 
 1. The target of a SimCC model is the log-probability of one x bin plus that of one y bin. This is the
    log-probability that the joint is at this location, because SimCC's axes are independent given the image.
-   The target of a heatmap model is the value of the heatmap at one cell, and its coordinates are the
-   soft-argmax. The location is chosen beforehand and stays fixed while the input changes; with an argmax in
-   the target, each step could explain a different location.
-2. The probabilities are those of the loss, a softmax with inverse temperature beta = 10, also for the
-   soft-argmax.
+   The target of a heatmap model is the value of the heatmap at one cell. The location is chosen beforehand
+   and stays fixed while the input changes; with an argmax in the target, each step could explain a different
+   location.
+2. The probabilities are those of the loss, a softmax with inverse temperature beta = 10.
 3. The baseline is zero in normalized space, the mean image color. With a black baseline, black pixels (black
    trousers, for example) could not receive any attribution.
-4. All downsampling layers are convolutions centered on pixel 0, so cell i of a layer with stride s is
-   centered on pixel s * i. The Grad-CAM map is upsampled accordingly; a plain image resize would shift it by
-   half a cell. The patches of ViTPose (16 pixels, padding 2) are centered on 16 i + 5.5, and the cells of its
-   decoder on s * i + s/2 - 2.5.
+4. The downsampling layers of StarNet-Pose, RTMPose, AMFACPose, HRNet and its relatives are convolutions
+   centered on pixel 0, so cell i of a layer with stride s is centered on pixel s * i. The Grad-CAM map is
+   upsampled accordingly; a plain image resize would shift it by half a cell. LAPX halves its maps by pooling
+   from stride 2 on: s * i + s/2 - 1. The patches of ViTPose (16 pixels, padding 2) are centered on
+   16 i + 5.5, and the cells of its decoder on s * i + s/2 - 2.5. Transposed convolutions, as in
+   SimpleBaseline, shift the cells too; this is not corrected for.
 5. Removed pixels (occlusion, body parts) get the mean image color.
 """
 
@@ -25,7 +26,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -48,17 +49,18 @@ LAYERS = {
     "ViTPose": "backbone",
 }
 PARTS = ("background", "head", "trunk", "left arm", "right arm", "left leg", "right leg")
+T = TypeVar("T")
 
 
-def log_prob_at(output: SimCC | list[Tensor], bins: Tensor, beta: float = 10.0, axes: str = "xy") -> Tensor:
-    """Log-probability (B, K) of each joint at the given bins (B, K, 2), as (x, y), summed over `axes`.
+def log_prob_at(output: SimCC | list[Tensor], bins: Tensor, beta: float = 10.0) -> Tensor:
+    """Log-probability (B, K) of each joint at the given bins (B, K, 2), as (x, y), summed over both axes.
 
-    For heatmaps, the value of the last stage's heatmap at the given cell, without `beta` and `axes`.
+    For heatmaps, the value of the last stage's heatmap at the given cell, without `beta`.
     """
     if isinstance(output, SimCC):
         log_probs = [
-            torch.log_softmax(beta * getattr(output, axis), -1).gather(2, bins[..., "xy".index(axis), None])
-            for axis in axes
+            torch.log_softmax(beta * logits, -1).gather(2, bins[..., axis, None])
+            for axis, logits in enumerate(output)
         ]  # (B, K, 1) each
         return torch.cat(log_probs, 2).sum(2)  # (B, K)
     cells = bins[..., 1] * output[-1].shape[-1] + bins[..., 0]  # (B, K), row-major
@@ -68,34 +70,23 @@ def log_prob_at(output: SimCC | list[Tensor], bins: Tensor, beta: float = 10.0, 
 class JointTarget(nn.Module):
     """The scalar that is explained: one number for each image, for one joint.
 
-    model: put into eval mode, because the points of an integration path must not share batch statistics.
-    joint: its name. quantity: 'location' is the log-probability of the given bins (SimCC) or the heatmap
-    value at the given cell; 'x' or 'y' is the log-probability of the bin of this axis (SimCC) or the
-    soft-argmax coordinate in input pixels (heatmaps). Raises ValueError, with close matches, for an unknown
-    joint or quantity.
+    It is `log_prob_at` the given bins. model: put into eval mode, because the points of an integration path
+    must not share batch statistics. joint: its name. Raises ValueError, with close matches, for an unknown
+    joint.
     """
 
-    def __init__(self, model: PoseModel, joint: str, beta: float = 10.0, quantity: str = "location"):
+    def __init__(self, model: PoseModel, joint: str, beta: float = 10.0):
         super().__init__()
         if joint not in model.skeleton.keypoints:
             raise unknown_name_error(joint, model.skeleton.keypoints, f"joint of {model.skeleton.name}")
-        if quantity not in ("location", "x", "y"):
-            raise unknown_name_error(quantity, ("location", "x", "y"), "quantity")
-        self.model, self.joint = model.eval(), model.skeleton.keypoints.index(joint)
-        self.beta, self.quantity = beta, quantity
+        self.model, self.joint, self.beta = model.eval(), model.skeleton.keypoints.index(joint), beta
 
     def forward(self, images: Tensor, bins: Tensor) -> Tensor:
         """Numbers (B,) for normalized images (B, 3, H, W) and bins or cells (B, 2) as (x, y)."""
         output, joint = self.model(images), slice(self.joint, self.joint + 1)
         is_simcc = isinstance(output, SimCC)
         output = SimCC(*(logits[:, joint] for logits in output)) if is_simcc else [output[-1][:, joint]]
-        if is_simcc or self.quantity == "location":
-            axes = "xy" if self.quantity == "location" else self.quantity
-            return log_prob_at(output, bins[:, None], self.beta, axes)[:, 0]
-        probabilities = marginals(output, self.beta)["xy".index(self.quantity)][:, 0]  # (B, w) or (B, h)
-        cells = torch.arange(probabilities.shape[1], device=images.device, dtype=probabilities.dtype)
-        stride = images.shape[-1] // output[0].shape[-1]
-        return probabilities @ cells * stride  # (B,)
+        return log_prob_at(output, bins[:, None], self.beta)[:, 0]  # (B,)
 
     @functools.cached_property
     def bins_per_pixel(self) -> float:
@@ -161,7 +152,7 @@ def capture_activations(
     return {names[module]: (inputs[0], output) for module, inputs, output in calls}
 
 
-def retry_on_oom(call: Callable[[int], Any], batch_size: int) -> Any:
+def retry_on_oom(call: Callable[[int], T], batch_size: int) -> T:
     """call(batch_size), repeated with half the batch size and a warning as long as memory does not suffice.
 
     Raises the error if memory does not suffice for a batch of one.
@@ -189,17 +180,16 @@ def integrated_gradients(
     """
     from captum.attr import IntegratedGradients
 
-    attributions, delta = retry_on_oom(
-        lambda batch_size: IntegratedGradients(target).attribute(
-            images,
-            additional_forward_args=bins,
-            n_steps=steps,
-            internal_batch_size=max(batch_size, len(images)),  # captum needs one step of all images at least
-            return_convergence_delta=True,
-        ),
-        internal_batch_size,
-    )
-    return attributions.sum(1).detach(), delta.detach()  # (B, H, W), (B,)
+    def attribute(batch_size: int) -> list[tuple[Tensor, Tensor]]:
+        method = IntegratedGradients(target)
+        options = {"n_steps": steps, "internal_batch_size": batch_size, "return_convergence_delta": True}
+        return [  # captum computes one step of all its images at once, so it gets at most batch_size images
+            method.attribute(part, additional_forward_args=places, **options)
+            for part, places in zip(images.split(batch_size), bins.split(batch_size), strict=True)
+        ]
+
+    attributions, deltas = zip(*retry_on_oom(attribute, internal_batch_size), strict=True)
+    return torch.cat(attributions).sum(1).detach(), torch.cat(deltas).detach()  # (B, H, W), (B,)
 
 
 def smooth_gradients(
@@ -243,7 +233,8 @@ def grad_cam(target: JointTarget, images: Tensor, bins: Tensor, layer: str | Non
 
 def first_cell_center(model: nn.Module, stride: int) -> float:
     """The pixel on which cell 0 of a layer with this stride is centered, on both axes (choice 4)."""
-    return stride / 2 - 2.5 if type(model).__name__ == "ViTPose" else 0.0
+    shift = {"ViTPose": -2.5, "LAPX": -1.0}.get(type(model).__name__)
+    return 0.0 if shift is None else stride / 2 + shift
 
 
 @torch.no_grad()
@@ -292,21 +283,26 @@ def occlusion_map(
     """How much the target decreases if a square of `window` x `window` pixels is occluded: (B, H, W).
 
     images (B, 3, H, W) normalized, bins (B, 2) as (x, y). The square moves by half its side. The value of a
-    pixel is the mean over the squares that cover it.
+    pixel is the mean over the squares that cover it. batch_size: number of images in one forward pass.
     """
     from captum.attr import Occlusion
 
-    attributions = retry_on_oom(
-        lambda batch_size: Occlusion(target).attribute(
-            images,
-            sliding_window_shapes=(3, window, window),
-            strides=(3, max(1, window // 2), max(1, window // 2)),
-            baselines=0,
-            additional_forward_args=bins,
-            perturbations_per_eval=batch_size,
-        ),
-        batch_size,
-    )
+    step = max(1, window // 2)
+
+    def attribute(batch_size: int) -> list[Tensor]:
+        return [
+            Occlusion(target).attribute(
+                part,
+                sliding_window_shapes=(3, window, window),
+                strides=(3, step, step),
+                baselines=0,
+                additional_forward_args=places,
+                perturbations_per_eval=batch_size // len(part),  # of each image
+            )
+            for part, places in zip(images.split(batch_size), bins.split(batch_size), strict=True)
+        ]
+
+    attributions = torch.cat(retry_on_oom(attribute, batch_size))  # (B, 3, H, W)
     return attributions[:, 0]  # (B, H, W); the same for all colors
 
 

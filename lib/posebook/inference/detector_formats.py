@@ -156,19 +156,11 @@ def find_person(names: Mapping[Any, str] | None, count: int) -> int:
 def suppress(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
     """NMS: indices of the remaining boxes, from the highest score. corners: (N, 4), scores: (N,).
 
-    A box is dropped if its IoU with a remaining box of a higher score is above `threshold`.
+    A box is dropped if its IoU with a remaining box of a higher score is above `threshold`. All boxes have an
+    area, and all scores are positive.
     """
-    order = np.argsort(-scores, kind="stable")
-    areas = np.prod(corners[:, 2:] - corners[:, :2], axis=1)  # (N,)
-    remaining = []
-    while len(order):
-        best, order = order[0], order[1:]
-        remaining.append(best)
-        upper = np.maximum(corners[best, :2], corners[order, :2])
-        lower = np.minimum(corners[best, 2:], corners[order, 2:])
-        intersection = np.prod(np.clip(lower - upper, 0, None), axis=1)
-        order = order[intersection <= threshold * (areas[best] + areas[order] - intersection)]
-    return np.array(remaining, int)
+    boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])  # (N, 4) xywh
+    return np.array(cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), 0.0, threshold), int)
 
 
 def _detr(logits: str, boxes: str, count: int) -> Format:
@@ -187,7 +179,7 @@ def _detr(logits: str, boxes: str, count: int) -> Format:
 def _detr_size(shape: Size) -> Size:
     """DETR's input size: the shorter side has 800 pixels, but the longer one at most 1333."""
     ratio = min(800 / min(shape), 1333 / max(shape))
-    return round(shape[0] * ratio), round(shape[1] * ratio)
+    return max(1, round(shape[0] * ratio)), max(1, round(shape[1] * ratio))
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -98,12 +98,12 @@ class Detector:
         corners, scores = corners[scores > self.threshold], scores[scores > self.threshold]
         corners = (corners.reshape(-1, 2, 2) - offset) / scale  # (N, 2 corners, 2)
         corners = corners.clip(0, (columns, rows)).reshape(-1, 4)
+        visible = (corners[:, 2:] > corners[:, :2]).all(1)
+        corners, scores = corners[visible], scores[visible]
         order = np.argsort(-scores, kind="stable")
         if self.format.nms is not None:
             order = detector_formats.suppress(corners, scores, self.format.nms)
-        boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])[order]  # (N, 4)
-        visible = (boxes[:, 2:] > 0).all(1)
-        return boxes[visible], scores[order][visible]
+        return np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])[order], scores[order]  # (N, 4)
 
 
 def _fill(shape: tuple[int | None, ...], size: tuple[int, int]) -> list[int]:

@@ -88,4 +88,7 @@ def write_overlay(
     """Write an image with poses to `path`, whose suffix is the format."""
     with times.measure("draw"):
         path.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(path), draw_poses(image, keypoints, scores, skeleton)[..., ::-1])
+        drawn = draw_poses(image, keypoints, scores, skeleton)
+        if not cv2.imwrite(str(path), drawn[..., ::-1]):
+            height, width = drawn.shape[:2]
+            print(f"not drawn: {path.name}, because {width} x {height} pixels are too many for {path.suffix}")

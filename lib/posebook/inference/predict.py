@@ -30,6 +30,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-photographs.safetensors"
 SYNTHETIC_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-synthetic.safetensors"  # better on rendered images
 
+AMBIGUOUS = ""  # in `file_boxes`: no image has this name
+
 # from the path and the RGB pixels (H, W, 3) of an image to boxes (N, 4) as x, y, w, h and scores (N,)
 BoxSource = Callable[[Path, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -60,12 +62,12 @@ def list_images(sources: list[str | Path]) -> list[Path]:
     """List the images among files and folders. The images of a folder are sorted by name.
 
     Raises FileNotFoundError for a path that does not exist. Raises ValueError if there is no image, or if two
-    images have the same name, because results are identified by name.
+    images have the same name or overlay, because results are identified by name.
     """
     images: list[Path] = []
     for path in map(Path, sources):
         if path.is_dir():
-            images += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            images += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         elif not path.exists():
             raise FileNotFoundError(f"no image at {path}")
         else:
@@ -74,12 +76,22 @@ def list_images(sources: list[str | Path]) -> list[Path]:
         raise ValueError(
             f"no image in {', '.join(map(str, sources))}: supported are {', '.join(IMAGE_SUFFIXES)}"
         )
-    name, count = Counter(path.name for path in images).most_common(1)[0]
-    if count > 1:
-        raise ValueError(
-            f"{count} images have the name {name}: results are identified by name, predict them separately"
-        )
+    for what, names in (
+        ("name", [path.name for path in images]),
+        ("overlay", [overlay_path("", path).name for path in images]),
+    ):
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise ValueError(
+                f"{count} images have the {what} {name}: results are identified by name, "
+                "predict them separately"
+            )
     return images
+
+
+def frame_path(number: int) -> Path:
+    """The path that stands for a frame of a video. Frames are numbered from 1."""
+    return Path(f"{number:06d}")
 
 
 def overlay_path(out_dir: str | Path, image_path: Path) -> Path:
@@ -90,21 +102,27 @@ def overlay_path(out_dir: str | Path, image_path: Path) -> Path:
 
 def full_image_boxes(_: Path, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One person who fills the whole image."""
-    return np.array([[0.0, 0.0, image.shape[1] - 1, image.shape[0] - 1]]), np.ones(1)
+    height, width = image.shape[:2]
+    return np.array([[0.0, 0.0, max(1, width - 1), max(1, height - 1)]]), np.ones(1)
 
 
-def file_boxes(path: str | Path, image_paths: list[Path], threshold: float = 0.0) -> BoxSource:
+def file_boxes(path: str | Path, image_paths: list[Path] | None, threshold: float = 0.0) -> BoxSource:
     """Boxes from a COCO results file.
 
     An entry belongs to the image of its file_name or, without one, to the image whose file name is its
-    image_id. Boxes with a score of at most `threshold` are dropped. Raises ValueError for an invalid entry,
-    or if the file has no box of these images.
+    image_id. image_paths: the images; None for a video, whose frames have their number as image_id. Boxes
+    with a score of at most `threshold` are dropped. Raises ValueError for an invalid entry, for an image_id
+    that is the number of several images, or if the file has no box of these images.
     """
     content = coco_json.read_json(Path(path))
     if not isinstance(content, list):
         raise ValueError(f"{path} is not a file of detections: it is not a list of boxes")
-    file_names: dict[str | int, str] = {image.name: image.name for image in image_paths}
-    file_names |= {int(image.stem): image.name for image in image_paths if image.stem.isdecimal()}
+    file_names: dict[str | int, str] = {}
+    for image in image_paths or []:
+        file_names[image.name] = image.name
+        if image.stem.isdecimal():
+            number = int(image.stem)
+            file_names[number] = AMBIGUOUS if number in file_names else image.name
     rows_by_name: dict[str, list[list[float]]] = {}
     for index, entry in enumerate(content):
         label = f"{path}, detection {index}"
@@ -114,12 +132,17 @@ def file_boxes(path: str | Path, image_paths: list[Path], threshold: float = 0.0
         if not isinstance(key, str | int):
             raise ValueError(f"{label}: neither file_name nor image_id identifies the image")
         name = file_names.get(key)
+        if image_paths is None and str(key).isdecimal():
+            name = frame_path(int(key)).name
+        if name == AMBIGUOUS:
+            raise ValueError(f"{label}: several images have the number {key}: give the file_name instead")
         if name and score > threshold and box[2] > 0 and box[3] > 0 and entry.get("category_id", 1) == 1:
             rows_by_name.setdefault(name, []).append([*box, score])
     if not rows_by_name:
-        raise ValueError(
-            f"{path} has no box of any of the {len(image_paths)} images, such as {image_paths[0].name}"
-        )
+        wanted = "a frame"
+        if image_paths:
+            wanted = f"any of the {len(image_paths)} images, such as {image_paths[0].name}"
+        raise ValueError(f"{path} has no box of {wanted}")
 
     def boxes(image_path: Path, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = np.array(rows_by_name.get(image_path.name, [])).reshape(-1, 5)
@@ -187,7 +210,7 @@ def predict_keypoints(
             if torch.device(device).type == "cuda":
                 torch.cuda.synchronize(device)  # otherwise the time would count as decoding
         with times.measure("decode"):
-            keypoints, confidences, _ = predictions.decode(outputs, model.input_size, udp=model.udp)
+            keypoints, confidences, _ = predictions.decode(outputs, model.input_size, model.dark, model.udp)
             points, scores = keypoints.double().cpu().numpy(), confidences.cpu().numpy()
     result, start = [], 0
     for image in images:
@@ -242,12 +265,13 @@ def predict_images(
     """Predict all images; write OUT_DIR/predictions.json, OUT_DIR/predictions.csv and OUT_DIR/overlays/.
 
     Returns the entries, and one message for each image that could not be read. The image_id of an entry is
-    the number in the file name if all file names are numbers. Otherwise it is the position of the image, from
-    1. Raises ValueError if no image could be read. After an error, OUT_DIR is unchanged.
+    the number in the file name if all file names are different numbers. Otherwise it is the position of the
+    image, from 1. Raises ValueError if no image could be read. After an error, OUT_DIR is unchanged.
     """
     settings, times = settings or Settings(), times or StageTimes()
     model.to(settings.device).eval()
     numeric = all(path.stem.isdecimal() for path in image_paths)
+    numeric = numeric and len({int(path.stem) for path in image_paths}) == len(image_paths)
     image_ids = {path: int(path.stem) if numeric else i for i, path in enumerate(image_paths, 1)}
     entries: list[dict] = []
     numbers: list[int] = []  # of each entry's person in its image, from 1

@@ -21,6 +21,7 @@ from posebook.inference.predict import (
     ImageCrops,
     Settings,
     find_people,
+    frame_path,
     full_image_boxes,
     make_entries,
     predict_people,
@@ -59,7 +60,7 @@ def predict_video(
             if frame is None:
                 return
             stamps.append(frame[0])
-            yield partial(find_people, Path(f"{len(stamps):06d}"), frame[1], boxes, model, times)
+            yield partial(find_people, frame_path(len(stamps)), frame[1], boxes, model, times)
 
     follow = make_tracker(model.skeleton, smooth)
     with (

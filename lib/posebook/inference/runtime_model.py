@@ -31,7 +31,7 @@ class RuntimeModel(PoseModel):
 
     def __init__(self, model: PoseModel, run: runtimes.InferenceFn, batch: int):
         super().__init__(model.skeleton, model.input_size)
-        self.run, self.batch, self.udp = run, batch, model.udp
+        self.run, self.batch, self.udp, self.dark = run, batch, model.udp, model.dark
 
     def forward(self, images: Tensor) -> codecs.SimCC | list[Tensor]:
         parts = []

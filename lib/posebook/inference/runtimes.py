@@ -22,9 +22,11 @@ import copy
 import functools
 import hashlib
 import importlib.util
+import inspect
 import io
 import itertools
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from posebook.inference import export
+from posebook.inference.output import staged_folder
 from posebook.models.layers import PoseModel
 from posebook.skeletons import Skeleton
 
@@ -144,7 +147,7 @@ def cuda_graph(model: PoseModel, device: str, images: Tensor, **_: object) -> In
 
 
 def model_hash(model: PoseModel) -> str:
-    """SHA-256 over what a model's ONNX file depends on: its layers with their settings, and its weights."""
+    """SHA-256 over what a model's ONNX file depends on: layers with settings and code, and weights."""
     plain = (bool, int, float, str, tuple, type(None), Skeleton)
     layers = [
         (
@@ -153,7 +156,9 @@ def model_hash(model: PoseModel) -> str:
         )
         for layer in model.modules()
     ]
-    digest = hashlib.sha256(repr((layers, torch.__version__)).encode())
+    modules = {type(layer).__module__ for layer in model.modules()} | {export.__name__}
+    code = [inspect.getsource(sys.modules[name]) for name in sorted(modules) if name.startswith("posebook.")]
+    digest = hashlib.sha256(repr((layers, code, torch.__version__)).encode())
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
@@ -185,15 +190,20 @@ def onnxruntime(model: PoseModel, device: str, images: Tensor, folder: Path, **_
     require("onnxruntime", "onnxruntime")
     import onnxruntime as ort
 
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[torch.device(device).type]
+    place = torch.device(device)
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(place.type)
     # by default, CUDA's convolutions and matrix products use TF32, which has fewer digits than float32
-    settings = {"use_tf32": "0"} if provider == "CUDAExecutionProvider" else {}
+    settings = {"use_tf32": "0", "device_id": str(place.index or 0)} if place.type == "cuda" else {}
+    if provider is None:
+        raise Unavailable(f"ONNX Runtime runs here on cpu and cuda, not on {device}")
     if provider not in ort.get_available_providers():
         raise Unavailable(f"this onnxruntime has no {provider}: pip install onnxruntime-gpu")
     path = onnx_file(model, images, folder)
     options = onnxruntime_options()
     options.intra_op_num_threads = torch.get_num_threads()
     session = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
+    if provider not in session.get_providers():  # it would use the CPU instead
+        raise Unavailable(f"{provider} cannot be loaded: check that its CUDA libraries are installed")
     return lambda images: session.run(None, {"images": images.cpu().numpy()})
 
 
@@ -293,7 +303,8 @@ def quantize(source: Any, batches: list[np.ndarray], path: Path, float_ops: Sequ
         quantized = nncf.quantize(
             source, nncf.Dataset(batches), subset_size=len(batches), ignored_scope=ignored
         )
-    openvino.save_model(quantized, path, compress_to_fp16=False)
+    with staged_folder(path.parent) as folder:  # no incomplete file after an interruption
+        openvino.save_model(quantized, folder / path.name, compress_to_fp16=False)
 
 
 RUNTIMES: dict[str, Callable[..., InferenceFn]] = {

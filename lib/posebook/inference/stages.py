@@ -17,8 +17,8 @@ from posebook import records
 from posebook.utils import sha256
 
 STAGES = ("read", "detect", "crop", "network", "decode", "draw")
-CORES = os.cpu_count() or 1
-AHEAD = 4 * CORES  # images in memory that wait for the model, and for drawing
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+AHEAD = min(4 * CORES, 32)  # images in memory that wait for the model, and for drawing
 T = TypeVar("T")
 
 

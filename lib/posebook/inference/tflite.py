@@ -51,7 +51,10 @@ def load_peer(path: str | Path) -> Peer:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model file at {path}")
-    compiled = runtimes.openvino_core().compile_model(str(path), "CPU", runtimes.openvino_settings())
+    try:
+        compiled = runtimes.openvino_core().compile_model(str(path), "CPU", runtimes.openvino_settings())
+    except RuntimeError as error:  # its lines are about OpenVINO's code
+        raise ValueError(f"{path} cannot be read as a .tflite file") from error
     _, height, width, _ = compiled.input(0).shape
     shapes = [tuple(output.shape) for output in compiled.outputs]
 

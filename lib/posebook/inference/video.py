@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 
 from posebook.datasets import read_image
-from posebook.inference.predict import list_images
+from posebook.inference.predict import frame_path, list_images
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
-FPS = 25.0  # of a folder of images or a camera whose frame rate is unknown
+FPS = 25.0  # of a folder of images, and of a video or camera whose frame rate is unknown
 # FFmpeg's own messages are off. OpenCV reads this once, when the first video of a process is opened.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
@@ -50,12 +50,13 @@ def _open_capture(source: int | str) -> cv2.VideoCapture:
 class Frames:
     """The frames of a video, or the images of a folder in numerical order. It can be iterated repeatedly.
 
-    images: of a folder, its files; of a video, frame numbers, as many as its header states.
+    count: of frames; of a video, as its header states. images: the files of a folder.
     """
 
     source: Path
-    images: tuple[Path, ...]
+    count: int
     fps: float
+    images: tuple[Path, ...] = ()
 
     def __iter__(self) -> Iterator[tuple[Path, np.ndarray | None]]:
         """Each frame's name and RGB uint8 image (H, W, 3), None if it cannot be read."""
@@ -70,10 +71,10 @@ class Frames:
         video, number = _open_capture(str(self.source)), 0
         while (read := video.read())[0]:
             number += 1
-            yield Path(f"{number:06d}"), cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+            yield frame_path(number), cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
         video.release()
-        if number < 0.98 * len(self.images):  # headers are often wrong by a few frames
-            print(f"{self.source.name} ends after {number} of {len(self.images)} frames: it is truncated")
+        if number < 0.98 * self.count:  # headers are often wrong by a few frames
+            print(f"{self.source.name} ends after {number} of {self.count} frames: it is truncated")
 
 
 def open_frames(source: str | Path) -> Frames:
@@ -84,7 +85,8 @@ def open_frames(source: str | Path) -> Frames:
     """
     source = Path(source)
     if source.is_dir():
-        return Frames(source, tuple(sorted(list_images([source]), key=_number_key)), FPS)
+        images = tuple(sorted(list_images([source]), key=_number_key))
+        return Frames(source, len(images), FPS, images)
     if not source.is_file():
         raise FileNotFoundError(f"no video and no folder of frames at {source}")
     video = _open_capture(str(source))
@@ -98,7 +100,12 @@ def open_frames(source: str | Path) -> Frames:
         )
     if not has_frame:
         raise ValueError(f"{source} has no frame that OpenCV can decode: check that a player shows it")
-    return Frames(source, tuple(Path(f"{n:06d}") for n in range(1, max(count, 1) + 1)), fps or FPS)
+    return Frames(source, max(count, 1), _frame_rate(fps))
+
+
+def _frame_rate(stated: float) -> float:
+    """A frame rate as OpenCV states it, or FPS if it is unknown, which some files state as 0 or 90,000."""
+    return stated if 1 <= stated <= 1000 else FPS
 
 
 def _number_key(path: Path) -> list[str | int]:
@@ -119,7 +126,7 @@ class Stream:
 def video_stream(frames: Frames, limit: int | None = None) -> Stream:
     """The frames of a video, the first `limit` if it is given."""
     timed = ((index / frames.fps, image) for index, (_, image) in enumerate(frames) if image is not None)
-    count = min(len(frames.images), limit or len(frames.images))
+    count = min(frames.count, limit or frames.count)
     return Stream(frames.source.name, itertools.islice(timed, limit), frames.fps, count)
 
 
@@ -153,8 +160,8 @@ def camera_stream(device: int | str, limit: int | None = None) -> Stream:
             signal.signal(signal.SIGINT, previous)
             camera.release()
 
-    fps = camera.get(cv2.CAP_PROP_FPS)
-    return Stream(f"camera {device}", itertools.islice(frames(), limit), fps if fps > 0 else FPS, limit)
+    fps = _frame_rate(camera.get(cv2.CAP_PROP_FPS))
+    return Stream(f"camera {device}", itertools.islice(frames(), limit), fps, limit)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def _crop_person(
     Raises ValueError if the images have several sizes.
     """
     last, gone, size = None, 1, None
-    for path, image in tqdm(frames, "2D", len(frames.images), unit="frame"):
+    for path, image in tqdm(frames, "2D", frames.count, unit="frame"):
         candidates, scores = np.zeros((0, 4)), np.zeros(0)
         if image is not None:
             size = size or image.shape[:2]
@@ -195,7 +195,7 @@ def lift_video(
     facts = {"weights": sha256(weights[0]), "lifter_weights": sha256(weights[1])}
     path = write_poses(out_dir, track, pose, facts)
     for index, image in draw_frames(frames, track).items():
-        target = Path(out_dir) / "overlays" / f"{index + 1:06d}.jpg"
+        target = Path(out_dir) / "overlays" / f"{predict.frame_path(index + 1)}.jpg"
         target.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(target), image[..., ::-1])
     return track, path

@@ -187,8 +187,7 @@ def save_weights(
         "options": options,
         "trained_on": trained_on,
     }
-    if model.udp:
-        facts["udp"] = True
+    facts |= {name: True for name in ("udp", "dark") if getattr(model, name)}
     if images := sorted(images):
         facts["trained_images"] = " ".join(images)
     # A single entry: safetensors writes several in random order, and the hash of the file would change.
@@ -208,7 +207,7 @@ def _metadata(path: str | Path) -> dict[str, str]:
 def describe_weights(path: str | Path) -> dict:
     """The facts that `save_weights` stored in a file, or those of a published file; {} for other files.
 
-    Keys: model, skeleton, input_size, options, trained_on; udp if the weights were trained with UDP; and, if
+    Keys: model, skeleton, input_size, options, trained_on; udp or dark if the weights need it; and, if
     known, trained_images with the hashes of the training images, separated by spaces. A published file is
     known by its name: see published.py.
     """
@@ -220,7 +219,7 @@ def describe_weights(path: str | Path) -> dict:
             "input_size": list(checkpoint.input_size),
             "options": checkpoint.options,
             "trained_on": checkpoint.trained_on,
-            **({"udp": True} if checkpoint.decoding == "UDP" else {}),
+            **({checkpoint.decoding.lower(): True} if checkpoint.decoding in ("UDP", "DARK") else {}),
         }
     if "options" in facts:
         facts["options"] = migration.migrate_options(facts["options"])
@@ -254,7 +253,7 @@ def load_weights(
     facts = {"model": name, "skeleton": "coco", "input_size": input_size, "options": {}} | facts
     skeleton = skeletons.from_description(facts["skeleton"])
     model = build(facts["model"], skeleton, tuple(facts["input_size"]), **facts["options"])
-    model.udp = facts.get("udp", False)
+    model.udp, model.dark = facts.get("udp", False), facts.get("dark", False)
     return load_official(model, state).eval()
 
 

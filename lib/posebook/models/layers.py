@@ -24,10 +24,12 @@ class PoseModel(nn.Module):
     """Base class of every 2D pose model.
 
     skeleton: the K joints that the model predicts, in output order. input_size: (height, width) in pixels.
-    udp: whether the weights were trained with UDP, whose crop, flip test and decoding differ.
+    udp: whether the weights were trained with UDP, whose crop, flip test and decoding differ. dark: whether
+    the accuracy of the weights was published with DARK, which decodes their heatmaps by default.
     """
 
     udp = False
+    dark = False
 
     def __init__(self, skeleton: Skeleton, input_size: tuple[int, int]):
         super().__init__()

@@ -240,7 +240,7 @@ def extract_dataset(model: ViTPose, dataset: int = 0, skeleton: Skeleton | None 
         decoder=decoder,
     )
     plain.load_state_dict(merge_experts(model.state_dict(), dataset))
-    plain.udp = model.udp
+    plain.udp, plain.dark = model.udp, model.dark
     return plain.to(model.backbone.pos_embed).train(model.training)
 
 

@@ -108,7 +108,15 @@ def check_device(device: str) -> None:
         raise ValueError(f"unknown device {device!r}: use cpu, cuda, cuda:1, ...") from error
     if device_type == "cuda" and not torch.cuda.is_available():
         reason = "no GPU was found" if torch.version.cuda else "this PyTorch is built without CUDA"
-        raise ValueError(f"device {device} is not available ({reason}): use --device cpu")
+    elif device_type == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        reason = f"this machine has {torch.cuda.device_count()} GPUs, and the first is cuda:0"
+    elif device_type == "mps" and not torch.backends.mps.is_available():
+        reason = "this machine or this PyTorch has no Apple GPU"
+    elif device_type not in ("cpu", "cuda", "mps"):
+        reason = "posebook runs on cpu, cuda and mps"
+    else:
+        return
+    raise ValueError(f"device {device} is not available ({reason}): use --device cpu")
 
 
 def move_model(model: nn.Module, device: str) -> None:

@@ -27,8 +27,6 @@ from posebook.training.recipes import Recipe
 from posebook.training.runtime import RuntimeConfig, make_runtime, move_model
 from posebook.utils import sha256
 
-# names of the training and validation splits, if they are not ("train", "val")
-SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crowdpose": ("trainval", "test")}
 # Larger training sets than this, except a user's own, are official splits that share no image with the other.
 MAX_HASHED_IMAGES = 20_000
 
@@ -167,7 +165,7 @@ def load_split(
     """
 
     def default_split(name: str) -> str:
-        return SPLITS.get(name, ("train", "val"))[0 if train else 1]
+        return datasets.SPLITS.get(name, ("train", "val"))[0 if train else 1]
 
     if "+" not in dataset:
         if shares or labels:
