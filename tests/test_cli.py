@@ -34,6 +34,12 @@ def run_failing(capsys, *words: str) -> str:
         (("models", "--unknown"), "unrecognized arguments: --unknown"),
         (("evaluate",), "required: --weights"),
         (("trian",), "invalid choice: 'trian'"),
+        (
+            ("train", "--options", "[1]"),
+            "argument --options: '[1]' is not a JSON object, such as {\"name\": 1}",
+        ),
+        (("train-lifter", "--set", "[1]"), "argument --set: '[1]' is not a JSON object"),
+        (("train-lifter", "--prune", "{"), "argument --prune: '{' is not JSON: "),
         ((), "required: COMMAND"),
     ],
 )
@@ -69,6 +75,9 @@ def test_unavailable_device(command, capsys, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
     assert "device cuda is not available" in run_failing(capsys, command, *words, "--device", "cuda")
     assert "unknown device 'gpu'" in run_failing(capsys, command, *words, "--device", "gpu")
+    for device in ("meta", "xpu"):
+        expected = f"device {device} is not available (posebook runs on cpu, cuda and mps): use --device cpu"
+        assert expected in run_failing(capsys, command, *words, "--device", device)
     assert not (tmp_path / "out").exists()
 
 

@@ -143,6 +143,30 @@ def test_what_is_nothing_of_ours_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["records", "migrate", str(tmp_path)])
     assert ended.value.code == 2 and "is not a checkpoint of a posebook training" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[]", "cannot be read as a record: it is not a record of posebook"),
+        ('{"a": 1}', "cannot be read as a record: it is not a record of posebook"),
+        ('{"kind": "train", "schema": "2"}', "cannot be read as a record: schema '2' is not a number"),
+        ("{", "cannot be read as a record: "),
+    ],
+)
+def test_other_json_files_are_refused_in_one_line(content, message, tmp_path, capsys):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["records", "migrate", str(tmp_path / "x.json")])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.count("\n") == 1 and f"x.json {message}" in error
+
+
+def test_incomplete_checkpoint_is_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "checkpoint-00000001.safetensors").write_bytes(b"broken")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["records", "migrate", str(tmp_path)])
+    assert ended.value.code == 2 and "is not a complete safetensors file" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["records", "migrate", str(tmp_path / "gone")])
     assert "gone does not exist" in capsys.readouterr().err

@@ -54,6 +54,17 @@ def test_keep_copies_into_the_kept_folder(tmp_path, monkeypatch):
         records.archive(tmp_path / "records" / "other.json")
 
 
+def test_archiving_an_archived_record_keeps_its_predictions(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ARCHIVE", tmp_path / "measured")
+    path = records.write(RECORD, tmp_path)
+    path.with_suffix(".npz").write_bytes(b"predictions")
+    path.with_name("broken.json").write_text("[]")  # another record does not matter
+    kept = records.archive(records.archive(path))
+    assert kept.is_file() and kept.with_suffix(".npz").read_bytes() == b"predictions"
+    with pytest.raises(ValueError, match=r"broken\.json cannot be read as a record"):
+        records.archive(path.with_name("broken.json"))
+
+
 def _many(task):
     folder, writer = task
     for turn in range(20):

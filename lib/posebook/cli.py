@@ -31,6 +31,7 @@ USER_ERRORS = (
     ModuleNotFoundError,
     IsADirectoryError,
     NotADirectoryError,
+    FileExistsError,
     ConnectionError,
 )
 Arguments = argparse.Namespace
@@ -56,6 +57,17 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
 
+def json_object(text: str) -> dict:
+    """The dictionary that a JSON text contains. Raises ArgumentTypeError for others; argparse reports it."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object, such as {{"name": 1}}')
+    return value
+
+
 def add_seed_and_out_dir(parser: argparse.ArgumentParser) -> None:
     """Add the options that all small trainings share."""
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and samples")
@@ -78,7 +90,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         default = getattr(defaults, field.name)
         flags = ["--" + field.name.replace("_", "-")]
         flags += {"recipe": ["--set"], "grad_accum_steps": ["--parts"]}.get(field.name, [])
-        parse = {int: int, float: float, dict: json.loads}.get(type(default), str)
+        parse = {int: int, float: float, dict: json_object}.get(type(default), str)
         options: dict[str, Any] = {"action": "store_true"} if default is False else {"type": parse}
         parser.add_argument(*flags, dest=field.name, default=default, help=field.metadata["help"], **options)
 
@@ -227,8 +239,8 @@ def add_boxes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-flip", action="store_true", help="no flip test: takes half the time")
 
 
-def make_box_source(args: Arguments, images: list[Path]) -> "BoxSource":
-    """Create the box source that the options of `add_boxes` name."""
+def make_box_source(args: Arguments, images: list[Path] | None) -> "BoxSource":
+    """Create the box source that the options of `add_boxes` name. images: None for a video."""
     from posebook.inference import predict
     from posebook.inference.detectors import Detector
 
@@ -263,7 +275,7 @@ def camera_device(text: str) -> int | str:
 
 
 def open_sources(args: Arguments) -> tuple[list[Path], "Stream | None"]:
-    """The images of `posebook predict`; the frame names and frames of a video; the frames of a camera."""
+    """The images of `posebook predict`, or the frames of a video or camera."""
     from posebook.inference import predict, video
 
     is_video = any(map(video.is_video, args.sources))
@@ -279,8 +291,7 @@ def open_sources(args: Arguments) -> tuple[list[Path], "Stream | None"]:
         print("Ctrl+C ends the camera, and the results are written", file=sys.stderr)
         return [], stream
     if is_video:
-        frames = video.open_frames(args.sources[0])
-        return list(frames.images), video.video_stream(frames, args.frames)
+        return [], video.video_stream(video.open_frames(args.sources[0]), args.frames)
     return predict.list_images(args.sources), None
 
 
@@ -292,7 +303,7 @@ def run_predict(args: Arguments) -> None:
     images, stream = open_sources(args)
     metadata = records.RunMetadata(args.device)
     model = load_model(args)
-    boxes = make_box_source(args, images)
+    boxes = make_box_source(args, images or None)
     if not (args.boxes or args.detector):
         print("without --boxes or --detector, each image or frame counts as one person")
     count = stream.count if stream else len(images)
@@ -345,7 +356,7 @@ def run_lift(args: Arguments) -> None:
     frames = open_frames(args.video)
     args.lifter_weights = published.resolve(args.lifter_weights, args.lifter)
     lifter = weights_io.load_weights(args.lifter_weights, args.lifter)
-    model, boxes = load_model(args), make_box_source(args, list(frames.images))
+    model, boxes = load_model(args), make_box_source(args, list(frames.images) or None)
     weights = args.weights, args.lifter_weights
     track, path = predict_3d.lift_video(
         frames, model, lifter, boxes, not args.no_flip, args.device, args.out_dir, weights
@@ -598,15 +609,15 @@ def add_train_lifter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="demo", help=", ".join(recipes.PROFILES))
     add_device(parser)
     add_seed_and_out_dir(parser)
-    parser.add_argument("--prune", type=json.loads, help='pruners by layer, as JSON: {"3": ["cluster", 81]}')
+    parser.add_argument("--prune", type=json_object, help='pruners by layer, as JSON: {"3": ["cluster", 81]}')
     parser.add_argument("--recover", default="interpolate", help="interpolate or attend")
     variants = ", ".join(recipes.VARIANTS)
     parser.add_argument("--variant", help=f"replaces --prune, --recover and --name: {variants}")
     parser.add_argument("--name", help="name of the record; default: from lifter, dataset, profile and seed")
     text = 'keyword arguments of the lifter, as JSON: {"width": 64}'
-    parser.add_argument("--options", type=json.loads, default={}, help=text)
+    parser.add_argument("--options", type=json_object, default={}, help=text)
     text = 'changed fields of the recipe, as JSON: {"epochs": 50}'
-    parser.add_argument("--set", type=json.loads, default={}, help=text)
+    parser.add_argument("--set", type=json_object, default={}, help=text)
 
 
 def run_train_lifter(args: Arguments) -> None:

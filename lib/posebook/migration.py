@@ -65,9 +65,13 @@ def migrate_options(options: dict) -> dict:
 def migrate_record(record: dict) -> dict:
     """Convert a record to the current schema. A record that already has it is returned unchanged.
 
-    Raises ValueError if the schema is newer than this code.
+    Raises ValueError if it is none, or if its schema is newer than this code.
     """
+    if not isinstance(record, dict) or "kind" not in record:
+        raise ValueError("it is not a record of posebook")
     schema = record.get("schema", 1)
+    if not isinstance(schema, int):
+        raise ValueError(f"schema {schema!r} is not a number")
     if schema > SCHEMA:
         raise ValueError(
             f"schema {schema} is newer than this posebook, which reads up to {SCHEMA}: update it"
@@ -115,8 +119,11 @@ def identity_hash(identity: dict) -> str:
 
 def read_run(path: Path) -> dict:
     """The run description stored in a checkpoint, with its identity. Raises ValueError for any other file."""
-    with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     if "run" not in metadata:
         raise ValueError(f"{path} is not a checkpoint of a posebook training")
     return json.loads(metadata["run"])
@@ -145,9 +152,15 @@ def migrate_checkpoint(path: Path, code: str) -> Path:
 
 
 def migrate_record_file(path: Path) -> bool:
-    """Rewrite a record file in the current schema. Returns False if it already has it."""
-    before = json.loads(path.read_text())
-    after = migrate_record(before)
+    """Rewrite a record file in the current schema. Returns False if it already has it.
+
+    Raises ValueError that names the file if it is not a record.
+    """
+    try:
+        before = json.loads(path.read_text())
+        after = migrate_record(before)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a record: {error}") from error
     if after is before:
         return False
     with atomic_write(path) as temporary:

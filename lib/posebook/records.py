@@ -153,25 +153,33 @@ def load(*folders: str | Path) -> list[dict]:
     records = []
     for folder in map(Path, folders or (ARCHIVE, paths.REPORTS / "records")):
         for path in sorted(folder.glob("*.json")):
-            try:
-                record = json.loads(path.read_text())
-                check_fields(record)
-                record = migration.migrate_record(record)
-            except (ValueError, AttributeError) as error:  # e.g. a JSON list, which has no fields
-                raise ValueError(f"{path} cannot be read as a record: {error}") from error
-            records.append(record | {"path": str(path), "kept": folder.resolve() == ARCHIVE})
+            records.append(read(path) | {"path": str(path), "kept": folder.resolve() == ARCHIVE})
     return records
 
 
+def read(path: Path) -> dict:
+    """A record in the current schema. Raises ValueError that names the file if it cannot be read."""
+    try:
+        record = json.loads(path.read_text())
+        check_fields(record)
+        return migration.migrate_record(record)
+    except (ValueError, AttributeError) as error:  # e.g. a JSON list, which has no fields
+        raise ValueError(f"{path} cannot be read as a record: {error}") from error
+
+
 def archive(path: str | Path) -> Path:
-    """Copy a record and its predictions to data/measured/. Returns the new path."""
-    path = Path(path)
-    record = next((r for r in load(path.parent) if Path(r["path"]) == path), None)
-    if record is None:
+    """Copy a record and its predictions to data/measured/. Returns the new path.
+
+    Raises FileNotFoundError if there is no record, ValueError if it cannot be read.
+    """
+    path, target = Path(path), ARCHIVE / Path(path).name
+    if not path.is_file():
         raise FileNotFoundError(f"no record at {path}")
+    read(path)
+    if path.resolve() == target.resolve():
+        return target
     ARCHIVE.mkdir(parents=True, exist_ok=True)
-    target = ARCHIVE / path.name
-    target.write_text(path.read_text())
+    shutil.copyfile(path, target)
     predictions = path.with_suffix(".npz")  # confidence intervals are computed from these
     target.with_suffix(".npz").unlink(missing_ok=True)
     if predictions.is_file():

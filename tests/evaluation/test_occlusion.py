@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from posebook import models, transforms
+from posebook import codecs, models, transforms
 from posebook.evaluation import occlusion
 from posebook.explain import attribution
 
@@ -76,3 +76,14 @@ def test_entropy_is_that_of_the_whole_output(pair, people):
         output = pair["a"](transforms.normalize(torch.from_numpy(people[0])))
     expected = attribution.entropy(output).numpy()
     np.testing.assert_allclose(occlusion.predict_with_entropy(pair["a"], people[0])[1], expected, rtol=1e-5)
+
+
+def test_heatmap_models_are_measured_as_they_predict():
+    """The last stage's heatmaps."""
+    model = models.build("lapx", input_size=(64, 64), width=16).eval()
+    images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    points, entropy = occlusion.predict_with_entropy(model, images)
+    with torch.no_grad():
+        heatmaps = model(transforms.normalize(torch.from_numpy(images)))[-1]
+    np.testing.assert_allclose(points, codecs.decode_heatmap(heatmaps, 4)[0], atol=1e-4)
+    assert entropy.shape == (2, 17) and ((entropy > 0) & (entropy <= 1)).all()

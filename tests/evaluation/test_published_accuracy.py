@@ -17,8 +17,8 @@ HRNET = published.find("hrnet-w32", "coco")  # AP 74.9 with a detector's boxes
 def record(
     ap: float, boxes: str = "detector: x.json", decoding: str = "heatmap argmax, quarter offset"
 ) -> dict:
-    protocol = {"boxes": boxes, "decoding": decoding}
-    return {"metrics": {"AP": ap}, "protocol": protocol, "dataset": {"name": "coco"}}
+    protocol = {"boxes": boxes, "decoding": decoding, "flip_test": True}
+    return {"metrics": {"AP": ap}, "protocol": protocol, "dataset": {"name": "coco", "split": "val2017"}}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,11 @@ def test_other_protocols_give_none():
     ]
     sample = record(0.749) | {"dataset": {"name": "coco-sample"}}
     assert published_accuracy.differences(HRNET, sample) == ["published on coco, measured on coco-sample"]
+    train = record(0.749) | {"dataset": {"name": "coco", "split": "train2017"}}
+    assert published_accuracy.differences(HRNET, train) == ["published on val2017, measured on train2017"]
+    no_flip = record(0.749)
+    no_flip["protocol"]["flip_test"] = False
+    assert published_accuracy.differences(HRNET, no_flip) == ["published with flip test"]
 
 
 def test_records_without_the_published_metric_have_no_entry():

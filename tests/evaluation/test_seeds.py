@@ -36,6 +36,7 @@ def test_single_run_has_no_interval():
         difference([0.3, 0.4], [0.3])
 
 
-def test_identical_runs_have_no_spread():
+def test_nothing_follows_from_identical_runs():
+    """A run that was copied has no spread. This does not make a difference certain."""
     found = difference([0.5, 0.5], [0.25, 0.25])
-    assert (found.value, found.low, found.high, found.detectable) == (0.25, 0.25, 0.25, 0.0)
+    assert (found.value, found.low, found.high, found.detectable) == (0.25, -np.inf, np.inf, np.inf)

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from posebook.evaluation import seeds
+from posebook.lifting import recipes
 from posebook.papers import claims, studies, tables
 
 
@@ -36,7 +37,7 @@ def test_printed_interval_allows_for_the_rounding_of_the_deviation():
 
 def runs(arm: str, values: list[float], suffix: str = "") -> list[dict]:
     return [
-        {"name": f"study-x-{arm}-seed{seed}{suffix}", "seed": seed, "metrics": {"AP": value}}
+        {"name": f"study-x-{arm}-seed{seed}{suffix}", "seed": seed, "metrics": {"AP": value}, "kind": "train"}
         for seed, value in enumerate(values)
     ]
 
@@ -55,7 +56,7 @@ def test_names_of_records_are_matched_exactly():
     assert len(claims.by_seed(ledger, "study-x-with-seed*-occluded")) == 1
     newer = claims.by_seed([*ledger, *runs("with", [9.0])], ARMS[0])
     assert newer[0]["metrics"]["AP"] == 9.0
-    others = [{"name": "predict-x", "seed": None}, {"name": "benchmark-x", "seed": None}]
+    others = [{"name": f"{kind}-x", "kind": kind, "seed": None} for kind in ("predict", "benchmark")]
     assert claims.by_seed(others + ledger, ARMS[0]) == claims.by_seed(ledger, ARMS[0])
 
 
@@ -69,6 +70,15 @@ def test_records_of_a_study_with_another_recipe_do_not_count():
     shorter = record | {"parameters": record["parameters"] | {"epochs": 2}}
     names = "study-pruning-full-seed*"
     assert claims.by_seed([record], names) == {0: record} and claims.by_seed([shorter], names) == {}
+
+
+def test_pruning_variant_with_other_options_does_not_count():
+    options = recipes.SMALL_MODEL | {"prune": {"1": ["cluster", 9]}, "recover": "attend"}
+    facts = {"name": "lift-mixste-hot-fast-seed0", "kind": "lift", "model": "mixste", "seed": 0}
+    names = "lift-mixste-hot-fast-seed*"
+    assert list(claims.by_seed([facts | {"options": options}], names)) == [0]
+    assert claims.by_seed([facts | {"options": recipes.SMALL_MODEL}], names) == {}
+    assert claims.by_seed([facts | {"options": options | {"width": 64}}], names) == {}
 
 
 def test_interval_over_seeds_decides():
@@ -101,7 +111,8 @@ def test_one_run_is_not_an_interval():
 
 
 def cell(row="net", measured="", interval="", spread="", published="70.0", command="make it") -> dict:
-    known = dict(row=row, column="AP", published=published, measured=measured, measured_boxes="detector")
+    known = dict(row=row, column="AP", published=published, measured=measured, boxes="detector")
+    known |= dict(measured_boxes="detector: x.json")
     return known | dict(interval=interval, spread=spread, command=command, record=f"x/{row}.json")
 
 
@@ -126,6 +137,13 @@ def test_check_reproduced_requires_all_cells():
 def test_check_reproduced_compares_the_interval(known, verdict):
     found = claims.check_reproduced([cell(measured="70.1", **known)], 1.0, "#A")
     assert found.verdict == verdict and found.records == ("net",)
+
+
+def test_other_boxes_reproduce_nothing():
+    other = cell(measured="70.1", interval="69.5 to 70.6") | {"measured_boxes": "ground truth"}
+    found = claims.check_reproduced([other], 1.0, "#A")
+    assert found.verdict == "inconclusive"
+    assert found.decide == "a measurement of net with the boxes of the paper"
 
 
 def test_interval_of_several_runs_is_a_t_interval():

@@ -128,22 +128,27 @@ def runs(*methods: str, seeds: int = 3, **errors: float) -> list[dict]:
             dataset__name="motion",
             metrics={name: errors[method.replace("-", "_")] + seed for name in metrics.METRICS},
         )
-        | {"complexity": {"macs": 2_000_000}}
+        | {"complexity": {"macs": 2_000_000}, "options": options_of(method)}
         for method in methods
         for seed in range(seeds)
     ]
 
 
+def options_of(method: str) -> dict:
+    return recipes.SMALL_MODEL | lifting_tables.VARIANT_OPTIONS[method]
+
+
 def test_pruning_table_groups_runs_by_method():
     made = runs("hot", "full", full=100.0, hot=90.0) + [lift(name="lift-mixste-motion-demo-seed0")]
+    unnamed = made[0] | {"name": "lift-mixste-motion-fast-seed0"}  # the default name of a training
+    made += [unnamed, made[0] | {"name": "lift-mixste-full-fast-seed9"}]  # pruned, but called full
     table = lifting_tables.pruning_table(made)
     assert list(table.index) == ["full", "hot"] and list(table["seeds"]) == [3, 3]
     assert table.loc["hot", ["MPJPE", "MPJPE ±", "multiply-adds (M)"]].tolist() == [91.0, 1.0, 2.0]
     longer = lift(name="lift-mixste-full-fast-seed7", dataset__name="motion", parameters__epochs=9)
     other = lift(name="lift-ktpformer-no-bones-fast-seed0", dataset__name="motion", model="ktpformer")
-    more = lifting_tables.pruning_table(
-        [*made, *(run | {"complexity": {"macs": 1}} for run in (longer, other))]
-    )
+    further = [longer | {"options": options_of("full")}, other | {"options": options_of("no-bones")}]
+    more = lifting_tables.pruning_table([*made, *(run | {"complexity": {"macs": 1}} for run in further)])
     assert more["seeds"].to_dict() == {"full": 3, "hot": 3, "ktpformer, no-bones": 1}
     assert lifting_tables.pruning_table([]).empty and lifting_tables.guidance_table([]).empty
 

@@ -34,7 +34,8 @@ def made_record(run: studies.StudyRun, suffix: str, metrics: dict[str, float]) -
     start = f"weights {init} sha256 0" if init else "scratch"
     facts["weights"] = {"initialization": start, "sha256": f"of {run.name}"}
     parameters = json.loads(json.dumps(run.changes)) | {"workers": 0}
-    return facts | {"options": {"width": 32} | run.options, "parameters": parameters}
+    small = {"width": 32} if run.model in LIFTERS else {}  # not an option of the study
+    return facts | {"options": small | run.options, "parameters": parameters}
 
 
 def test_arms_of_a_study_differ_only_in_what_the_study_compares():
@@ -124,6 +125,7 @@ def test_record_of_another_training_with_the_same_name_does_not_count(change):
 def test_record_with_another_augmentation_does_not_count():
     (made,) = ledger({"none": [0.3]}, "dropout", "", "AP")
     assert len(studies.results("dropout", [made])) == 1
+    assert studies.results("dropout", [made | {"options": {"attention": "cbam"}}]).empty
     changed = {"stage1": {"dropout": 0.5}}
     assert studies.results("dropout", [made | {"parameters": made["parameters"] | changed}]).empty
     assert studies.results(

@@ -264,7 +264,9 @@ def test_ablation_cells_require_options_and_schedule():
     best = {"name": "attention_ablation", "row": "StarNet + CBAM"}
     longer = mini("starnet-pose-s", epochs=210, stage2_epochs=15)
     cbam = record(**longer, options={"attention": "cbam"})
-    assert ap(cbam, **best, column="Best AP")["measured"] == "50.00"
+    on_curve = ap(cbam, **best, column="Best AP")
+    assert on_curve["measured"] == "50.00" and "without flip test" in on_curve["where"]
+    assert "without flip test" in on_curve["reason"]
     assert ap(cbam, **best, column="Best AP epoch")["measured"] == "10"
     shorter = record(**mini("starnet-pose-s"), options={"attention": "cbam"})
     assert ap(shorter, **best)["status"] == "not run"

@@ -76,3 +76,23 @@ def test_a_notebook_becomes_a_pdf(tmp_path, chromium):
     nbformat.write(executed_notebook(), tmp_path / "trained.ipynb")
     notebooks.main(["convert", str(tmp_path / "trained.ipynb"), str(tmp_path / "trained.pdf")])
     assert (tmp_path / "trained.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["execute", "gone.ipynb", "out.ipynb"], "no notebook at gone.ipynb"),
+        (["convert", "gone.ipynb", "out.html"], "no notebook at gone.ipynb"),
+        (["export", "html", "gone"], "no notebook at gone"),
+        (
+            ["execute", __file__, "out.ipynb", "-p", "out_dir", "[1"],
+            "'[1' is neither JSON nor YAML: while parsing",
+        ),
+    ],
+)
+def test_wrong_input_is_one_line(words, message, capsys, monkeypatch):
+    monkeypatch.setattr(notebooks, "exit_with_parent", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        notebooks.main(words)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.startswith(f"error: {message}") and error.count("\n") == 1

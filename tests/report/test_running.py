@@ -70,7 +70,8 @@ def test_assigned_values_are_the_literals_of_a_cell():
         (["", "# Parameters\nseed = 0\n", "now"], "it declares none"),
         (["", "seed = 0", "# Parameters\nseed = 1\n", "now"], None),
         (["", "seed = 0", "now"], None),
-        (["", "1", "2", "# Parameters\nx = 1\n"], None),  # an interactive session
+        (["", "colab = 1", "seed = 0", "# Parameters\nsed = 1\n", "now"], "did you mean seed"),
+        (["", "1", "2", "3", "# Parameters\nx = 1\n"], None),  # an interactive session
     ],
 )
 def test_the_cell_of_papermill_is_checked(monkeypatch, cells, message):

@@ -1,12 +1,13 @@
 """Compare a measured accuracy with the published one of the same weights.
 
-1. The two are comparable if they have the same source of boxes, decoding and images. Otherwise the
-   differences are named, and there is no verdict.
+1. The two are comparable if they have the same source of boxes, decoding, flip test and images. Otherwise
+   the differences are named, and there is no verdict.
 2. The tolerance is half a point. Warping, rounding and suppression of duplicates differ between programs.
 """
 
 from pathlib import Path
 
+from posebook import datasets
 from posebook.datasets.detector_boxes import COCO_BOXES
 from posebook.models.published import Checkpoint
 
@@ -30,8 +31,13 @@ def differences(checkpoint: Checkpoint, record: dict) -> list[str]:
     decoding = protocol["decoding"].rpartition(", ")[2]
     if (decoding if decoding in ("DARK", "UDP") else "") != checkpoint.decoding:
         found.append(f"published with {checkpoint.decoding or 'default'} decoding")
+    published_split = datasets.SPLITS.get(checkpoint.dataset, ("train", "val"))[1]
     if record["dataset"]["name"] != checkpoint.dataset:
         found.append(f"published on {checkpoint.dataset}, measured on {record['dataset']['name']}")
+    elif record["dataset"]["split"] != published_split:
+        found.append(f"published on {published_split}, measured on {record['dataset']['split']}")
+    if protocol["flip_test"] != (checkpoint.flip_test == "yes"):
+        found.append(f"published {'with' if checkpoint.flip_test == 'yes' else 'without'} flip test")
     return found
 
 

@@ -41,8 +41,8 @@ def difference(arm: Sequence[float], baseline: Sequence[float]) -> SeedDifferenc
     variances = [sample.var(ddof=1) / len(sample) for sample in samples]  # of the means
     error = float(np.sqrt(sum(variances)))
     value = float(samples[0].mean() - samples[1].mean())
-    if error == 0:  # identical results: no spread to estimate from
-        return SeedDifference(value, value, value, 0.0, (len(samples[0]), len(samples[1])))
+    if error == 0:  # identical results, as of a run that was copied: nothing follows from them
+        return SeedDifference(value, -np.inf, np.inf, np.inf, (len(samples[0]), len(samples[1])))
     freedom = sum(variances) ** 2 / sum(
         variance**2 / (len(sample) - 1) for variance, sample in zip(variances, samples, strict=True)
     )

@@ -36,12 +36,13 @@ import pandas as pd
 
 from posebook import paths
 from posebook.evaluation import seeds
-from posebook.papers import studies, tables
+from posebook.papers import lifting_tables, studies, tables
+from posebook.papers.cells import box_source
+from posebook.papers.statuses import VERDICTS
 from posebook.utils import atomic_write, unknown_name_error
 
 CLAIMS = paths.DATA / "claims.csv"
 VERDICT_FILE = paths.DATA / "verdicts.json"
-VERDICTS = ("reproduced", "self-consistent", "contradicted", "inconclusive", "not tested")
 REPRODUCED, CONSISTENT, CONTRADICTED, INCONCLUSIVE, UNTESTED = VERDICTS
 BASES = {
     "authors' code": "the authors' released code, or a model with its layout and output",
@@ -236,12 +237,13 @@ def compare_seeds(
 def by_seed(records: Sequence[dict], names: str) -> dict[int, dict]:
     """The records with these names by seed, '*' standing for its number; the last record of each seed.
 
-    A record with the name of a study's run counts only if it is of the run (`studies.without_others`).
+    A record with the name of a study's run or of a pruning variant counts only if it has its settings.
     """
     pattern = re.escape(names).replace(r"\*", r"\d+")
     runs = [
         record
         for record in studies.without_others(records)
+        if lifting_tables.has_options_of_its_name(record)
         if re.fullmatch(pattern, record["name"])  # others may have no seed
     ]
     return {run["seed"]: run for run in sorted(runs, key=lambda run: run["seed"])}
@@ -250,9 +252,10 @@ def by_seed(records: Sequence[dict], names: str) -> dict[int, dict]:
 def check_reproduced(cells: Sequence[Mapping], within: float, evidence: str) -> Finding:
     """Whether the 95 % intervals of measured accuracies lie within a tolerance of the printed values.
 
-    cells: rows of tables.build_table. within: the tolerance in percentage points.
+    cells: rows of tables.build_table. within: the tolerance in percentage points. A value that was measured
+    with boxes of another source than the printed one decides nothing.
     """
-    rule = f"the 95 % interval lies within {within:.1f} points of the printed value"
+    rule = f"the 95 % interval lies within {within:.1f} points of the printed value, with boxes of its source"
     if missing := [cell for cell in cells if not cell["measured"]]:
         printed = ", ".join(f"{cell['column']} {cell['published']}" for cell in cells)
         why = "no training with this data and protocol is on record"
@@ -265,7 +268,11 @@ def check_reproduced(cells: Sequence[Mapping], within: float, evidence: str) -> 
     decide = (
         "archived predictions of the run, or several seeds" if None in intervals else "the authors' weights"
     )
-    holds = all(
+    if other := [
+        cell["row"] for cell in cells if box_source(cell["measured_boxes"]) != box_source(cell["boxes"])
+    ]:
+        decide = f"a measurement of {', '.join(other)} with the boxes of the paper"
+    holds = not other and all(
         interval is not None
         and interval[0] >= float(cell["published"]) - within
         and interval[1] <= float(cell["published"]) + within

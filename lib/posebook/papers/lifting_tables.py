@@ -34,6 +34,11 @@ COSTS = {
     "FLOPs (G)": "twice the multiply-adds of linear layers, as in the papers",
     "FLOPs saved (%)": "relative to the same model without pruning, both counted as in the papers",
 }
+VARIANT_OPTIONS: dict[str, dict] = {  # of records, by the variant's name
+    name: {"prune": {str(layer): list(pruner) for layer, pruner in prune.items()}, "recover": recover}
+    for name, (prune, recover) in recipes.VARIANTS.items()
+}
+VARIANT_OPTIONS |= {"full": {}, "no-bones": {"links": [list(link) for link in recipes.NO_BONES]}}
 IGNORED_FIELDS = ("evaluate_every", "device")  # parameters in records that do not affect the result
 # The commands that train the first seed of the comparisons on the bundled synthetic motion.
 PRUNING = "posebook train-lifter --lifter mixste --seed 0 --profile fast --variant hot"
@@ -119,17 +124,29 @@ def h36m_command(name: str) -> str:
     return training_command({"model": lifter, "options": text, "dataset": "h36m"})
 
 
+def variant_name(record: dict) -> str:
+    """METHOD in the name lift-LIFTER-METHOD-fast-seedN of a record; '' for other names."""
+    return record["name"].removeprefix(f"lift-{record.get('model')}-").rpartition("-fast-seed")[0]
+
+
+def has_options_of_its_name(record: dict) -> bool:
+    """False for a training with the name of a variant but other options, or of no known variant."""
+    if record["kind"] != "lift" or not (method := variant_name(record)):
+        return True
+    return method in VARIANT_OPTIONS and record["options"] == recipes.SMALL_MODEL | VARIANT_OPTIONS[method]
+
+
 def pruning_runs(records: Sequence[dict]) -> list[dict]:
     """The trainings of pruning methods on the bundled synthetic motion, one dictionary each.
 
-    The method is read from the name of the run, lift-LIFTER-METHOD-fast-seedN; most methods are keys of
-    recipes.VARIANTS. A method of MixSTE has its plain name, any other is called 'LIFTER, METHOD'. Only runs
-    with the most frequent parameters are included.
+    The method is that of `variant_name`. A method of MixSTE has its plain name, any other is called
+    'LIFTER, METHOD'. Only runs with the options of their method and the most frequent parameters are
+    included.
     """
     rows, parameters = [], []
     for record in {record["name"]: record for record in records}.values():  # the last one of each name
-        method = record["name"].removeprefix(f"lift-{record['model']}-").rpartition("-fast-seed")[0]
-        if method and record["kind"] == "lift" and record["dataset"]["name"] == "motion":
+        method = variant_name(record)
+        if method and record["dataset"]["name"] == "motion" and has_options_of_its_name(record):
             method = method if record["model"] == "mixste" else f"{record['model']}, {method}"
             macs = record["complexity"]["macs"] / 1e6
             rows.append({"method": method, "multiply-adds (M)": macs} | record["metrics"])

@@ -42,7 +42,11 @@ def parse_value(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
+        pass
+    try:
         return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{text!r} is neither JSON nor YAML: {' '.join(str(error).split())}") from error
 
 
 def training(config: TrainConfig, files: tuple[str, ...] = ()) -> NotebookRun:
@@ -55,7 +59,7 @@ def training(config: TrainConfig, files: tuple[str, ...] = ()) -> NotebookRun:
 
 def page_of(record: str) -> Path | None:
     """The executed notebook that wrote a record, given by path or name; None if it is not on this machine."""
-    name = Path(record).stem
+    name = Path(record).name.removesuffix(".json")
     # The evaluation with a detector's boxes is on the page of the one with annotated boxes.
     for stem in (name, name.removesuffix("-detector")):
         page = paths.REPORTS / PAGES / f"{stem}.ipynb"

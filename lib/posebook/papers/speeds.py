@@ -147,7 +147,7 @@ def measure_cell(cell: dict, records: Iterable[dict]) -> dict[str, str]:
     printed_on = cell["column"].partition(", ")[2] or cell["setting"].partition(",")[0]
     status = {"status": statuses.ELSEWHERE}
     if printed_on and printed_on in device:
-        status = statuses.accuracy_status(cell["value"], float(text))
+        status = statuses.accuracy_status(cell["value"], values[quantity(cell)])
     return {"measured": text, "device": device, "where": where} | status
 
 

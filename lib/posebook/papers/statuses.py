@@ -5,8 +5,8 @@
    rounds or truncates to the printed digits. With another counter, it agrees by another convention. So does a
    result that only gives the printed digits without a last zero.
 2. An accuracy or an error agrees if it rounds to the printed digits, with boxes of the printed source and
-   with or without flip test as printed. If it rounds to them only with other boxes or the other flip test,
-   it agrees by another convention. Splits cannot differ: such records fill no cell.
+   with or without flip test as printed. With other boxes, or without the flip test although the value is
+   printed with it, it agrees by another convention. Splits cannot differ: such records fill no cell.
 3. A speed measured on another device neither agrees nor differs. On the device of the paper, point 2 holds.
 """
 
@@ -17,6 +17,7 @@ from posebook.papers.cells import format_like, roundings
 AGREES, CONVENTION, DIFFERS = "agrees", "agrees by another convention", "differs"
 ELSEWHERE, NOT_RUN, PUBLISHED = "measured on another device", "not run", "published only"
 STATUSES = (AGREES, CONVENTION, DIFFERS, ELSEWHERE, NOT_RUN, PUBLISHED)
+VERDICTS = ("reproduced", "self-consistent", "contradicted", "inconclusive", "not tested")  # of claims
 BADGES = {AGREES: "=", CONVENTION: "≈", DIFFERS: "≠", NOT_RUN: "○"}
 QUANTITIES = ("size", "FLOPs", "latency", "memory", "accuracy", "architecture", "other")
 FITTED = ("amfacpose-r18", "amfacpose-r34")  # no code of the paper: widths fitted to its printed sizes

@@ -243,7 +243,9 @@ def train(run: StudyRun, data_root: str | Path = DATA_ROOT, out_dir: str | Path 
 
 def is_result(record: dict, run: StudyRun) -> bool:
     """Whether a training's record has the start, model, options, recipe and dataset of a run (point 3)."""
-    options = {key: value for key, value in record["options"].items() if key in ("prune", "links")}
+    options = record["options"]
+    if run.model in LIFTERS:  # a lifter's record also has the options of a small model
+        options = {key: value for key, value in options.items() if key in ("prune", "links")}
     same = record["model"] == run.model and record["dataset"]["name"] == run.dataset
     init = STUDIES[run.study].init
     same &= record["weights"]["initialization"].startswith(f"weights {init} " if init else "scratch")

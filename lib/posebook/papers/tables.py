@@ -167,7 +167,8 @@ def _lifter_cell(cell: dict, records: list[dict]) -> dict[str, str]:
     runs = lifting_tables.matching_runs(cell, records)
     if not runs:
         return {"status": statuses.NOT_RUN, "command": lifting_tables.training_command(cell)}
-    values, newest = [run["metrics"][cell["column"]] for run in runs.values()], [*runs.values()][-1]
+    values = [run["metrics"][cell["column"]] for run in runs.values()]
+    newest = max(runs.values(), key=lambda run: run["started"])
     where = f"{where_measured(newest)}, with flip test, {_seeds(runs)}, weights: scratch"
     mean = statistics.mean(values)
     more = {"where": where, "record": newest.get("path", "")} | _spread(values, printed)
@@ -188,8 +189,8 @@ def _spread(values: Collection[float], printed: str) -> dict[str, str]:
 
 
 def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
-    """`_measure_cell` for an accuracy (points 1, 2 and 4)."""
-    no_flip_test = NO_FLIP_TEST in cell["setting"]
+    """`_measure_cell` for an accuracy (points 1, 2 and 4). Learning curves are measured without flip test."""
+    no_flip_test, of_curve = NO_FLIP_TEST in cell["setting"], cell["column"].startswith("Best AP")
     results = [
         (record, value)
         for record in records
@@ -212,7 +213,7 @@ def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> di
     others = [result for result in results if source(result[0]) != source(record)]
     same_config = [result for result in results if config_key(result[0]) == config_key(record)]
     values = {run["seed"]: result for run, result in same_config}  # the newest run of each seed
-    flip_test = record["protocol"]["flip_test"] and not no_flip_test
+    flip_test = record["protocol"]["flip_test"] and not no_flip_test and not of_curve
     flip = "with" if flip_test else "without"
     weights = record.get("weights", {}).get("initialization", "unknown")
     where = f"{where_measured(record)}, {flip} flip test, {_seeds(values)}, weights: {weights}"

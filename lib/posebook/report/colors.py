@@ -2,8 +2,7 @@
 
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 
-from posebook.papers.claims import VERDICTS
-from posebook.papers.statuses import STATUSES
+from posebook.papers.statuses import STATUSES, VERDICTS
 
 INK, MUTED, GRID = "#1f2933", "#66737f", "#e6eaee"
 CELL_INK = "#262626"  # on colored cells, which look the same in both color schemes of a page; seaborn's text

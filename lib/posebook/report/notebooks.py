@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from posebook import paths
 from posebook.report import running
@@ -168,6 +168,12 @@ def exit_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _stop(message: str) -> NoReturn:
+    """End the command with one line and exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line of `python -m posebook.report`."""
     parser = argparse.ArgumentParser(
@@ -195,11 +201,21 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("folder", type=Path, help="folder to write the images to")
     commands.add_parser("verdicts", help="run the audits with archived records, write data/verdicts.json")
     args = parser.parse_args(arguments)
+    if args.command == "convert" and args.out.suffix not in (".html", ".pdf"):
+        _stop(f"{args.out} must end in .html or .pdf")
+    if args.command in ("execute", "convert", "export"):
+        for path in args.executed if args.command == "export" else [args.notebook]:
+            if not path.exists():
+                _stop(f"no notebook at {path}")
     if args.command == "execute":
         from posebook.papers.runs import parse_value
 
         exit_with_parent()
-        execute(args.notebook, args.out, {name: parse_value(text) for name, text in args.parameter})
+        try:
+            parameters = {name: parse_value(text) for name, text in args.parameter}
+        except ValueError as error:
+            _stop(str(error))
+        execute(args.notebook, args.out, parameters)
     elif args.command == "export":
         from posebook.report import html
 
@@ -207,8 +223,6 @@ def main(arguments: list[str] | None = None) -> None:
     elif args.command == "convert":
         from posebook.report import html
 
-        if args.out.suffix not in (".html", ".pdf"):
-            parser.error(f"{args.out} must end in .html or .pdf")
         html.convert(args.notebook, args.out)
     elif args.command == "verdicts":
         from posebook.papers import claims

@@ -50,14 +50,14 @@ def check_parameters(declared: dict[str, Any], given: dict[str, Any]) -> None:
 def check_injected() -> None:
     """Check the parameters that papermill has given to the notebook that calls this.
 
-    Papermill's cell is the second one of a new kernel, or the first one of a notebook without parameters.
-    Without papermill, nothing is checked. Raises the errors of `check_parameters`.
+    Papermill's cell follows the one with the defaults, if there is one. Without papermill, nothing is
+    checked. Raises the errors of `check_parameters`.
     """
     from IPython import get_ipython
 
     shell = get_ipython()
     cells = shell.user_ns["In"] if shell else []  # cells[0] is empty
-    for number, source in enumerate(cells[:3]):
+    for number, source in enumerate(cells[:4]):  # the first cell may be the one for Colab
         if source.startswith(INJECTED):
             check_parameters(assigned_values(cells[number - 1]), assigned_values(source))
 
