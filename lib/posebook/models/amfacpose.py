@@ -169,7 +169,7 @@ class DGCB(nn.Module):
 
 
 class AFPN(nn.Module):
-    """Attentive feature pyramid (eqs 5 to 9): maps of several scales to (B, out_channels, H/4, W/4).
+    """Adaptive feature pyramid (eqs 5 to 9): maps of several scales to (B, out_channels, H/4, W/4).
 
     Each scale is projected to `width` channels, refined by DGCB if `dgcb` is True, and enlarged to the finest
     scale. A 1x1 convolution then joins the scales. modulate: choice 3 of the module's docstring.

@@ -123,7 +123,8 @@ def fit(
                 point = {"epoch": epoch, "loss": loss}
                 if runtime.rank == 0 and epoch % recipe.evaluate_every == 0 and epoch < recipe.epochs:
                     point |= score(state.ema)
-                    bar.write(" ".join(f"{key} {value:.4f}" for key, value in point.items()))
+                    numbers = {k: v if isinstance(v, int) else f"{v:.4f}" for k, v in point.items()}
+                    bar.write(" ".join(f"{key} {value}" for key, value in numbers.items()))
                 state.curve.append(point)
                 if runtime.rank == 0:
                     state.save(folder)
