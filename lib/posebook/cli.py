@@ -623,13 +623,12 @@ def add_train_lifter(parser: argparse.ArgumentParser) -> None:
 def run_train_lifter(args: Arguments) -> None:
     from posebook import records
     from posebook.lifting import recipes, training
-    from posebook.utils import unknown_name_error
+    from posebook.utils import check_name
 
     names = ("lifter", "dataset", "data_root", "profile", "device", "seed", "out_dir")
     settings = {name: getattr(args, name) for name in (*names, "prune", "recover", "name", "options")}
     if args.variant:
-        if args.variant not in recipes.VARIANTS:
-            raise unknown_name_error(args.variant, recipes.VARIANTS, "variant")
+        check_name(args.variant, recipes.VARIANTS, "variant")
         settings["prune"], settings["recover"] = recipes.VARIANTS[args.variant]
         settings["name"] = f"lift-{args.lifter}-{args.variant}-{args.profile}-seed{args.seed}"
     if own := sorted(settings.keys() & args.set.keys()):

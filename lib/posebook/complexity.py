@@ -21,7 +21,6 @@ torchstat  the copy in Lite-HRNet: similar to mmcv, but counts a module that run
 """
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from posebook import import_graph
 
 # The unit of each tool: multiply-adds for one printed "G".
 UNITS = {"exact": 1e9, "fvcore": 1e9, "thop": 1e9, "mmcv": 1e9, "hrnet": 2**30, "torchstat": 2**20 * 1e3}
@@ -238,7 +239,6 @@ def in_tool_units(counted: dict, convention: str) -> float:
 
 @functools.cache
 def code_hash() -> str:
-    """A hash of the code that the counts depend on: this file, the codecs and the models."""
-    folder = Path(__file__).parent
-    files = [Path(__file__), folder / "codecs.py", *sorted((folder / "models").glob("*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    """A hash of the code that the counts depend on: this file, the models, and what they import."""
+    models = sorted(path.stem for path in (Path(__file__).parent / "models").glob("*.py"))
+    return import_graph.code_hash([__name__, *(f"posebook.models.{name}" for name in models)])

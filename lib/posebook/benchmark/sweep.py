@@ -39,7 +39,7 @@ from posebook.benchmark.energy import energy_meter, joules_per_person
 from posebook.benchmark.rows import BASELINE, check_outputs, label, sweep_conditions
 from posebook.inference import export, runtimes
 from posebook.models.layers import PoseModel
-from posebook.utils import atomic_write, unknown_name_error
+from posebook.utils import atomic_write, check_name
 
 MAX_PASS_SECONDS = 4.0  # of a batch of more than one image
 PACKAGES = ("torch", "onnxruntime", "onnxscript", "openvino", "nncf")
@@ -70,8 +70,7 @@ class SweepConfig:
         for name, _ in self.inputs:
             models.check_options(name, {})
         for name in self.runtimes:
-            if name not in runtimes.RUNTIMES:
-                raise unknown_name_error(name, runtimes.RUNTIMES, "runtime")
+            check_name(name, runtimes.RUNTIMES, "runtime")
 
 
 def run_sweep(config: SweepConfig, unfinished: Path | None = None) -> tuple[list[dict], float]:

@@ -38,7 +38,7 @@ from posebook.complexity import recorded_calls
 from posebook.models.layers import PoseModel
 from posebook.models.transformer import Attention
 from posebook.skeletons import Skeleton, side
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 # The default layers of Grad-CAM: the last features that all joints share.
 LAYERS = {
@@ -77,8 +77,7 @@ class JointTarget(nn.Module):
 
     def __init__(self, model: PoseModel, joint: str, beta: float = 10.0):
         super().__init__()
-        if joint not in model.skeleton.keypoints:
-            raise unknown_name_error(joint, model.skeleton.keypoints, f"joint of {model.skeleton.name}")
+        check_name(joint, model.skeleton.keypoints, f"joint of {model.skeleton.name}")
         self.model, self.joint, self.beta = model.eval(), model.skeleton.keypoints.index(joint), beta
 
     def forward(self, images: Tensor, bins: Tensor) -> Tensor:
@@ -133,8 +132,7 @@ def find_layer(model: nn.Module, layer: str | None = None) -> nn.Module:
     layer = layer or LAYERS.get(type(model).__name__)
     if layer is None:
         raise ValueError(f"{type(model).__name__} has no default layer: name one, such as {[*modules][-1]}")
-    if layer not in modules:
-        raise unknown_name_error(layer, modules, f"layer of {type(model).__name__}")
+    check_name(layer, modules, f"layer of {type(model).__name__}")
     return modules[layer]
 
 

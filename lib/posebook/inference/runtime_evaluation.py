@@ -20,7 +20,7 @@ from posebook.evaluation.metrics import ImageStats, Predictions
 from posebook.inference import runtimes
 from posebook.inference.runtime_model import RuntimeModel
 from posebook.models.layers import PoseModel
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 NUM_CALIBRATION = 128  # people whose crops give the ranges of 8 bits
 
@@ -33,8 +33,7 @@ def make_runtime_model(
     calibration: num_people of its people, evenly spread, give the ranges of 8 bits. Raises ValueError for an
     unknown runtime, and runtimes.Unavailable.
     """
-    if runtime not in runtimes.RUNTIMES:
-        raise unknown_name_error(runtime, runtimes.RUNTIMES, "runtime")
+    check_name(runtime, runtimes.RUNTIMES, "runtime")
     crops = predictions.CropDataset(calibration, model.input_size, model.udp)
     indices = np.linspace(0, len(crops) - 1, min(num_people, len(crops))).astype(int).tolist()
     images = transforms.normalize(torch.stack([crops[index][0] for index in indices]))  # (N, 3, H, W)

@@ -19,7 +19,7 @@ from typing import Any
 from posebook import models, paths
 from posebook.training import recipes
 from posebook.training.config import TrainConfig
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name, unknown_name_error
 
 FILE = paths.DATA / "grid.csv"
 BACKBONES = Path("data", "checkpoints")  # folder of the backbone authors' ImageNet files
@@ -96,8 +96,7 @@ def rows(path: Path = FILE) -> dict[str, GridRow]:
 
 def get_row(row_id: str) -> GridRow:
     """The row with this id; raises ValueError with close matches if there is none."""
-    if row_id not in rows():
-        raise unknown_name_error(row_id, rows(), "grid row")
+    check_name(row_id, rows(), "grid row")
     return rows()[row_id]
 
 

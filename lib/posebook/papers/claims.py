@@ -39,7 +39,7 @@ from posebook.evaluation import seeds
 from posebook.papers import lifting_tables, studies, tables
 from posebook.papers.cells import box_source
 from posebook.papers.statuses import VERDICTS
-from posebook.utils import atomic_write, unknown_name_error
+from posebook.utils import atomic_write, check_name
 
 CLAIMS = paths.DATA / "claims.csv"
 VERDICT_FILE = paths.DATA / "verdicts.json"
@@ -99,8 +99,7 @@ def load_claims(paper: str, path: Path = CLAIMS) -> dict[str, Claim]:
     Raises ValueError for an unknown paper or a duplicate id.
     """
     lines = pd.read_csv(paths.require(path), dtype=str, keep_default_na=False)
-    if paper not in set(lines["paper"]):
-        raise unknown_name_error(paper, lines["paper"].unique(), "paper")
+    check_name(paper, lines["paper"].unique(), "paper")
     lines = lines[lines["paper"] == paper]
     if duplicates := sorted(lines["id"][lines["id"].duplicated()]):
         raise ValueError(f"{path.name} has duplicate ids for {paper}: {', '.join(duplicates)}")
@@ -134,8 +133,7 @@ def make_finding(
     It has eight parameters because a stored finding has eight fields; the verdict replaces `holds`.
     Raises ValueError for an unknown basis, and if the verdict is inconclusive or not tested without `decide`.
     """
-    if basis not in BASES:
-        raise unknown_name_error(basis, BASES, "basis")
+    check_name(basis, BASES, "basis")
     if holds is None:
         verdict = UNTESTED if why else INCONCLUSIVE
     elif holds:

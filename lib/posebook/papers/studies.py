@@ -35,7 +35,7 @@ from posebook.lifting.models import LIFTERS
 from posebook.papers.names import method_name
 from posebook.papers.runs import NotebookRun, training
 from posebook.training.config import TrainConfig
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 FILE = paths.DATA / "studies.csv"
 DATA_ROOT = paths.DATA / "study"  # posebook synthesize --root data/study --train-images 8000 --occluded
@@ -183,8 +183,7 @@ def runs(path: Path = FILE) -> dict[str, StudyRun]:
     with open(paths.require(path), newline="", encoding="utf8") as file:
         for line, cells in enumerate(csv.DictReader(file), 2):  # line 1 is the header
             try:
-                if cells["study"] not in STUDIES:
-                    raise unknown_name_error(cells["study"], STUDIES, "study")
+                check_name(cells["study"], STUDIES, "study")
                 options, changes, seeds = (json.loads(cells[key]) for key in ("options", "changes", "seeds"))
                 if cells["model"] not in LIFTERS:
                     models.check_options(cells["model"], options)
@@ -208,8 +207,7 @@ def _merge(settings: dict, changes: dict) -> dict:
 
 def get_run(name: str) -> StudyRun:
     """The run with this name; raises ValueError with close matches if there is none."""
-    if name not in runs():
-        raise unknown_name_error(name, runs(), "study run")
+    check_name(name, runs(), "study run")
     return runs()[name]
 
 

@@ -35,7 +35,7 @@ from posebook.training.config import TrainConfig
 from posebook.training.data import EpochDataset, Key, TrainDataset
 from posebook.training.recipes import Recipe
 from posebook.training.runtime import RuntimeConfig
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 METHODS, DATASETS, MODEL = ("separate", "decoders", "experts"), ("synthetic", "synthetic-14"), "vitpose-s"
 MODEL_OPTIONS: dict[str, Any] = {"width": 96, "depth": 4, "heads": 4, "drop_path": 0.0, "decoder": "simple"}
@@ -183,8 +183,7 @@ def train(
     changes: recipe fields. The same call resumes an interrupted run. Raises ValueError for unknown names.
     """
     recipe = recipes.get("demo", MODEL, DATASETS[0], **RECIPE | changes)
-    if method not in METHODS:
-        raise unknown_name_error(method, METHODS, "method")
+    check_name(method, METHODS, "method")
     settings, metadata = runtime.make_runtime(TrainConfig(device=device)), records.RunMetadata(device)
     train_sets = split_by_image([datasets.load(name, data_root, "train") for name in DATASETS])
     val_sets = [datasets.load(name, data_root, "val") for name in DATASETS]

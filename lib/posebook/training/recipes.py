@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from posebook.transforms import Augmentation
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 
 @dataclass(frozen=True)
@@ -229,8 +229,7 @@ def get(profile: str, model: str = "starnet-pose-t", dataset: str = "coco", **ch
     and stage2 take a dictionary of changed `Augmentation` fields: stage1={"dropout": 0.6}. Raises ValueError
     with close matches for unknown names, and for values that cannot be used.
     """
-    if profile not in PROFILES:
-        raise unknown_name_error(profile, PROFILES, "profile")
+    check_name(profile, PROFILES, "profile")
     recipe = PROFILES[profile]
     if profile == "paper":
         if dataset not in PAPER.get(model, {}):
@@ -252,8 +251,7 @@ def get(profile: str, model: str = "starnet-pose-t", dataset: str = "coco", **ch
 def _check(recipe: Recipe) -> None:
     """Raise ValueError for values that cannot be used."""
     for field, known in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):
-        if getattr(recipe, field) not in known:
-            raise unknown_name_error(str(getattr(recipe, field)), known, field)
+        check_name(str(getattr(recipe, field)), known, field)
     for field in ("epochs", "batch_size", "base_batch_size", "evaluate_every"):
         value = getattr(recipe, field)
         if not isinstance(value, int) or value < 1:
@@ -270,8 +268,7 @@ def _with_changes(settings: Settings, changes: dict, what: str) -> Settings:
     """Return the settings with some fields changed. Lists, as JSON has them, become tuples."""
     values: dict[str, Any] = {}
     for name, value in changes.items():
-        if name not in asdict(settings):
-            raise unknown_name_error(name, asdict(settings), what)
+        check_name(name, asdict(settings), what)
         if isinstance(value, dict):
             value = _with_changes(getattr(settings, name), value, "augmentation field")
         values[name] = tuple(value) if isinstance(value, list) else value

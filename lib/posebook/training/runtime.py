@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from posebook.training.config import SAVE_EVERY, TrainConfig
-from posebook.utils import unknown_name_error
+from posebook.utils import check_name
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -74,8 +74,7 @@ def make_runtime(config: TrainConfig) -> RuntimeConfig:
 
     Raises ValueError for an unknown precision, a device that is not available, and counts below 1.
     """
-    if config.precision not in PRECISIONS:
-        raise unknown_name_error(config.precision, PRECISIONS, "precision")
+    check_name(config.precision, PRECISIONS, "precision")
     for name in ("grad_accum_steps", "save_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be a positive integer, not {getattr(config, name)}")
