@@ -217,8 +217,9 @@ def test_invalid_rows_fail_before_any_work(settings, message, tree):
 def test_requested_studies_are_planned(tree):
     arguments = "--dry-run", "--printshellcmds", "--config"
     priors = snakemake(tree, *arguments, "study=priors", target="study")
-    assert priors.count("execute notebooks/train_lifter.ipynb reports/executed/runs/study-priors-") == 20
-    assert "study-pruning" not in priors
+    assert priors.count("execute notebooks/train_lifter.ipynb reports/executed/runs/study-priors-") == 15
+    assert priors.count("reports/executed/runs/study-pruning-full-") == 5  # MixSTE, an arm of both
+    assert "study-pruning-h2ot" not in priors
     assert "--occluded" not in priors  # lifters need no rendered people
     everything = snakemake(tree, *arguments, "study=", target="study")
     for notebook in ("train", "evaluate"):

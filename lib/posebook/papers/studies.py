@@ -87,6 +87,7 @@ class Study:
     outcomes: tuple[Outcome, ...]
     pairs: tuple[tuple[str, str], ...] = ()  # further comparisons, (arm, arm it is compared with)
     init: str | None = None  # bundled weights that every arm starts from; None: from scratch
+    shared: tuple[tuple[str, str], ...] = ()  # (study, arm) of trainings that are also an arm of this study
 
 
 STUDIES = {
@@ -111,6 +112,7 @@ STUDIES = {
         "Does the graph of the skeleton make a small KTPFormer more accurate than other graphs?",
         "skeleton",
         (MPJPE,),
+        shared=(("pruning", "full"),),  # MixSTE, with the same data and recipe
     ),
 }
 
@@ -205,6 +207,12 @@ def _merge(settings: dict, changes: dict) -> dict:
     return settings | changes | nested
 
 
+def runs_of(study: str) -> list[StudyRun]:
+    """The runs of a study, with those that it shares with another one."""
+    compared = STUDIES[study]
+    return [run for run in runs().values() if run.study == study or (run.study, run.arm) in compared.shared]
+
+
 def get_run(name: str) -> StudyRun:
     """The run with this name; raises ValueError with close matches if there is none."""
     check_name(name, runs(), "study run")
@@ -279,8 +287,7 @@ def results(study: str, ledger: Iterable[dict]) -> pd.DataFrame:
     by_name = {record["name"]: record for record in without_others(ledger)}
     lines = [
         [outcome.label, run.arm, run.seed, outcome.scale * by_name[name]["metrics"][outcome.metric]]
-        for run in runs().values()
-        if run.study == study
+        for run in runs_of(study)
         for outcome, name in zip(STUDIES[study].outcomes, run.records, strict=True)
         if name in by_name
     ]
