@@ -4,7 +4,8 @@ Every function draws from its arguments and returns the Figure; none reads a fil
 intervals. Tables are long: one observation for each row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -104,6 +105,15 @@ def _plain_log_ticks(ax: Axes) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
+def draw_intervals(ax: Axes, x: Iterable, table: pd.DataFrame, **style: Any) -> None:
+    """Draw the columns low and high of a table as vertical intervals.
+
+    A bootstrap interval of a small group need not contain its value, from which matplotlib measures them.
+    """
+    middle = (table["low"] + table["high"]) / 2
+    ax.errorbar(list(x), middle, (table["high"] - table["low"]) / 2, fmt="none", **style)
+
+
 def metric_by_group(groups: pd.DataFrame, metric: str) -> Figure:
     """A metric of groups of people with its intervals.
 
@@ -112,8 +122,8 @@ def metric_by_group(groups: pd.DataFrame, metric: str) -> Figure:
     """
     figure, ax = plt.subplots(figsize=(6.4, 3.0))
     values, places = groups[metric], range(len(groups))
-    ends = values - groups["low"], groups["high"] - values
-    ax.errorbar(places, values, ends, fmt="o", ms=9, lw=3, color=TEAL, capsize=9, capthick=3)
+    ax.plot(places, values, "o", ms=9, color=TEAL)
+    draw_intervals(ax, places, groups, lw=3, color=TEAL, capsize=9, capthick=3)
     ax.set_xticks(places, [f"{name}\n{n:,} people" for name, n in groups["people"].items()], fontsize=8.5)
     for place, value in enumerate(values):
         ax.annotate(f"{value:.3f}", (place, value), (9, 0), textcoords="offset points", va="center")
@@ -247,9 +257,8 @@ def differences_by_size(rows: pd.DataFrame, label: str) -> Figure:
             zip(PALETTE, rows[rows["square"] == kind].groupby("joints", sort=False), strict=False)
         ):
             x, y = part["side"] + 0.012 * shift, part["difference"]
-            ax.errorbar(
-                x, y, [y - part["low"], part["high"] - y], fmt="o", ms=5, capsize=3, color=color, label=joints
-            )
+            ax.plot(x, y, "o", ms=5, color=color, label=joints)
+            draw_intervals(ax, x, part, capsize=3, color=color)
         ax.axhline(0, color=INK, linewidth=0.9)
         ax.set(title=f"square: {kind}", xlabel="side of the square / crop height")
     axes[0, 0].set_ylabel(label)
