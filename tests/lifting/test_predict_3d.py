@@ -51,7 +51,7 @@ def clip():
 
 
 def boxes_of(video, frames):
-    return predict.file_boxes(video[1], None)
+    return predict.file_boxes(video[1], list(frames.images) or None)
 
 
 def test_the_synthetic_video_matches_its_ground_truth(walk):
@@ -163,7 +163,7 @@ def test_a_truncated_video_and_a_broken_image(video, walk, model, tmp_path, caps
     complete = video[0].read_bytes()
     (tmp_path / "cut.avi").write_bytes(complete[: len(complete) // 2])
     cut = open_frames(tmp_path / "cut.avi")
-    cut = Frames(cut.source, tuple(map(str, range(16))), cut.fps)  # as its header states
+    cut = Frames(cut.source, 16, cut.fps)  # as its header states
     assert 2 < len(list(cut)) < 16
     assert "of 16 frames: it is truncated" in capsys.readouterr().out
     folder = tmp_path / "folder"

@@ -90,7 +90,7 @@ def test_joints_missing_in_the_weights_keep_their_initialization(tmp_path):
 class Table(nn.Module):
     """A model with a tensor (K, cells) that depends on the joints and on the input size."""
 
-    udp = False
+    udp = dark = False
 
     def __init__(self, skeleton, input_size):
         super().__init__()

@@ -53,8 +53,8 @@ def tree(tmp_path_factory) -> Path:
         )
     for name in ("published", "measured", "weights"):
         (folder / "data" / name).mkdir(parents=True)
-    data = "claims.csv", "errata.csv", "figures.csv", "grid.csv", "papers.csv", "studies.csv", "verdicts.json"
-    for name in data:
+    tables = "checkpoints", "claims", "errata", "figures", "grid", "papers", "studies"
+    for name in (*(f"{table}.csv" for table in tables), "verdicts.json"):
         (folder / "data" / name).touch()
     for path in (ROOT / "data" / "weights").glob("*.safetensors"):
         (folder / "data" / "weights" / path.name).touch()
