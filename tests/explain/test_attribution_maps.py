@@ -183,8 +183,9 @@ def run_notebook(name: str, monkeypatch, **parameters: object) -> None:
     monkeypatch.chdir(ROOT)
     matplotlib.use("Agg")
     scope = {}
-    for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells:
-        if cell.cell_type == "code":
+    code = [c for c in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
+    with matplotlib.rc_context():  # the notebook sets a style, which would change the plots of later tests
+        for cell in code:
             exec(compile(ast.parse(cell.source), name, "exec"), scope)
             if "parameters" in cell.metadata.get("tags", []):
                 assert parameters.keys() <= scope.keys()
