@@ -31,10 +31,6 @@ class Person:
     head: float = math.nan  # MPII's head size in pixels
 
 
-# names of the training and validation splits, if they are not ("train", "val")
-SPLITS = dict.fromkeys(["coco", "coco-mini"], ("train2017", "val2017")) | {"crowdpose": ("trainval", "test")}
-
-
 @dataclass(frozen=True)
 class PoseDataset:
     """The annotated people of one split, and the facts about the data that a record stores."""
@@ -186,6 +182,15 @@ def loaders() -> dict[str, Callable[..., PoseDataset]]:
 def names() -> list[str]:
     """The names of all datasets, in the order of `loaders`."""
     return list(loaders())
+
+
+def default_split(name: str, train: bool) -> str:
+    """The name of a dataset's training split, or of the split for evaluation."""
+    if name in ("coco", "coco-mini"):
+        return "train2017" if train else "val2017"
+    if name == "crowdpose":
+        return "trainval" if train else "test"
+    return "train" if train else "val"
 
 
 def load(name: str, root: str | Path | None = None, split: str | None = None) -> PoseDataset:

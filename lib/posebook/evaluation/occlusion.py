@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from posebook import transforms
-from posebook.codecs import SimCC
 from posebook.evaluation import bootstrap, predictions
 from posebook.explain import attribution
 from posebook.models.layers import PoseModel
@@ -45,8 +44,7 @@ def predict_with_entropy(
     found = []
     for part in torch.from_numpy(images).split(64):
         output = model(transforms.normalize(part.to(device)))
-        last = output if isinstance(output, SimCC) else output[-1]  # the last stage's heatmaps
-        points = predictions.decode(last, model.input_size, model.dark, model.udp)[0]  # (B, K, 2)
+        points = predictions.decode(output, model.input_size, model.dark, model.udp)[0]  # (B, K, 2)
         found.append(torch.cat([points, attribution.entropy(output)[..., None]], 2).cpu())
     joined = torch.cat(found).numpy()  # (B, K, 3)
     return joined[..., :2], joined[..., 2]

@@ -70,10 +70,14 @@ def forward(model: PoseModel, images: torch.Tensor, flip_test: bool) -> codecs.S
 
 
 def decode(
-    output: codecs.SimCC | torch.Tensor, input_size: tuple[int, int], dark: bool = False, udp: bool = False
+    output: codecs.SimCC | list[torch.Tensor] | torch.Tensor,
+    input_size: tuple[int, int],
+    dark: bool = False,
+    udp: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, str]:
-    """Keypoints (B, K, 2) in input pixels, scores (B, K) and name of the decoding, from a `forward` output.
+    """Keypoints (B, K, 2) in input pixels, scores (B, K) and name of the decoding.
 
+    output: of `forward`, or of a model, whose last stage is then decoded.
     dark: decode heatmaps with DARK. udp: the model's weights were trained with UDP, which includes DARK.
 
     Raises ValueError for DARK on a model that does not return heatmaps.
@@ -82,6 +86,8 @@ def decode(
         if dark:
             raise ValueError("DARK decodes heatmaps; this model returns SimCC outputs")
         return *codecs.decode_simcc(output, output.x.shape[-1] / input_size[1]), "simcc argmax"
+    if isinstance(output, list):
+        output = output[-1]  # (B, K, h, w)
     if udp:
         return *codecs.decode_udp(output.float(), input_size), "heatmap argmax, DARK, UDP"
     stride = input_size[0] // output.shape[-2]

@@ -31,7 +31,7 @@ def differences(checkpoint: Checkpoint, record: dict) -> list[str]:
     decoding = protocol["decoding"].rpartition(", ")[2]
     if (decoding if decoding in ("DARK", "UDP") else "") != checkpoint.decoding:
         found.append(f"published with {checkpoint.decoding or 'default'} decoding")
-    published_split = datasets.SPLITS.get(checkpoint.dataset, ("train", "val"))[1]
+    published_split = datasets.default_split(checkpoint.dataset, train=False)
     if record["dataset"]["name"] != checkpoint.dataset:
         found.append(f"published on {checkpoint.dataset}, measured on {record['dataset']['name']}")
     elif record["dataset"]["split"] != published_split:

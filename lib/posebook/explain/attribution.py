@@ -166,6 +166,18 @@ def retry_on_oom(call: Callable[[int], T], batch_size: int) -> T:
         warnings.warn(f"not enough memory: continuing with a batch of {batch_size} images", stacklevel=2)
 
 
+def in_batches(
+    attribute: Callable[[Tensor, Tensor, int], T], images: Tensor, bins: Tensor, batch_size: int
+) -> list[T]:
+    """attribute(images, bins, batch size) for parts of at most `batch_size` images, as `retry_on_oom`."""
+
+    def call(size: int) -> list[T]:
+        parts = zip(images.split(size), bins.split(size), strict=True)
+        return [attribute(part, places, size) for part, places in parts]
+
+    return retry_on_oom(call, batch_size)
+
+
 def integrated_gradients(
     target: JointTarget, images: Tensor, bins: Tensor, steps: int = 64, internal_batch_size: int = 32
 ) -> tuple[Tensor, Tensor]:
@@ -178,15 +190,16 @@ def integrated_gradients(
     """
     from captum.attr import IntegratedGradients
 
-    def attribute(batch_size: int) -> list[tuple[Tensor, Tensor]]:
-        method = IntegratedGradients(target)
-        options = {"n_steps": steps, "internal_batch_size": batch_size, "return_convergence_delta": True}
-        return [  # captum computes one step of all its images at once, so it gets at most batch_size images
-            method.attribute(part, additional_forward_args=places, **options)
-            for part, places in zip(images.split(batch_size), bins.split(batch_size), strict=True)
-        ]
+    def attribute(images: Tensor, bins: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+        return IntegratedGradients(target).attribute(
+            images,
+            additional_forward_args=bins,
+            n_steps=steps,
+            internal_batch_size=batch_size,  # captum needs one step of all its images at least
+            return_convergence_delta=True,
+        )
 
-    attributions, deltas = zip(*retry_on_oom(attribute, internal_batch_size), strict=True)
+    attributions, deltas = zip(*in_batches(attribute, images, bins, internal_batch_size), strict=True)
     return torch.cat(attributions).sum(1).detach(), torch.cat(deltas).detach()  # (B, H, W), (B,)
 
 
@@ -285,22 +298,17 @@ def occlusion_map(
     """
     from captum.attr import Occlusion
 
-    step = max(1, window // 2)
+    def attribute(images: Tensor, bins: Tensor, batch_size: int) -> Tensor:
+        return Occlusion(target).attribute(
+            images,
+            sliding_window_shapes=(3, window, window),
+            strides=(3, max(1, window // 2), max(1, window // 2)),
+            baselines=0,
+            additional_forward_args=bins,
+            perturbations_per_eval=batch_size // len(images),  # of each image
+        )
 
-    def attribute(batch_size: int) -> list[Tensor]:
-        return [
-            Occlusion(target).attribute(
-                part,
-                sliding_window_shapes=(3, window, window),
-                strides=(3, step, step),
-                baselines=0,
-                additional_forward_args=places,
-                perturbations_per_eval=batch_size // len(part),  # of each image
-            )
-            for part, places in zip(images.split(batch_size), bins.split(batch_size), strict=True)
-        ]
-
-    attributions = torch.cat(retry_on_oom(attribute, batch_size))  # (B, 3, H, W)
+    attributions = torch.cat(in_batches(attribute, images, bins, batch_size))  # (B, 3, H, W)
     return attributions[:, 0]  # (B, H, W); the same for all colors
 
 

@@ -141,8 +141,7 @@ class EndToEnd(nn.Module):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         output = self.model(transforms.normalize(crops))
-        last = output if isinstance(output, codecs.SimCC) else output[-1]  # the last stage's heatmaps
-        keypoints, scores, _ = predictions.decode(last, self.input_size)
+        keypoints, scores, _ = predictions.decode(output, self.input_size)
         return keypoints, scores
 
 

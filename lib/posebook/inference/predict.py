@@ -30,8 +30,6 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-photographs.safetensors"
 SYNTHETIC_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-synthetic.safetensors"  # better on rendered images
 
-AMBIGUOUS = ""  # in `file_boxes`: no image has this name
-
 # from the path and the RGB pixels (H, W, 3) of an image to boxes (N, 4) as x, y, w, h and scores (N,)
 BoxSource = Callable[[Path, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -117,12 +115,10 @@ def file_boxes(path: str | Path, image_paths: list[Path] | None, threshold: floa
     content = coco_json.read_json(Path(path))
     if not isinstance(content, list):
         raise ValueError(f"{path} is not a file of detections: it is not a list of boxes")
-    file_names: dict[str | int, str] = {}
-    for image in image_paths or []:
-        file_names[image.name] = image.name
-        if image.stem.isdecimal():
-            number = int(image.stem)
-            file_names[number] = AMBIGUOUS if number in file_names else image.name
+    images = image_paths or []
+    file_names: dict[str | int, str] = {image.name: image.name for image in images}
+    file_names |= {int(image.stem): image.name for image in images if image.stem.isdecimal()}
+    numbers: Counter[str | int] = Counter(int(image.stem) for image in images if image.stem.isdecimal())
     rows_by_name: dict[str, list[list[float]]] = {}
     for index, entry in enumerate(content):
         label = f"{path}, detection {index}"
@@ -134,7 +130,7 @@ def file_boxes(path: str | Path, image_paths: list[Path] | None, threshold: floa
         name = file_names.get(key)
         if image_paths is None and str(key).isdecimal():
             name = frame_path(int(key)).name
-        if name == AMBIGUOUS:
+        if numbers[key] > 1:
             raise ValueError(f"{label}: several images have the number {key}: give the file_name instead")
         if name and score > threshold and box[2] > 0 and box[3] > 0 and entry.get("category_id", 1) == 1:
             rows_by_name.setdefault(name, []).append([*box, score])
@@ -270,8 +266,8 @@ def predict_images(
     """
     settings, times = settings or Settings(), times or StageTimes()
     model.to(settings.device).eval()
-    numeric = all(path.stem.isdecimal() for path in image_paths)
-    numeric = numeric and len({int(path.stem) for path in image_paths}) == len(image_paths)
+    different = {int(path.stem) for path in image_paths if path.stem.isdecimal()}
+    numeric = len(different) == len(image_paths)
     image_ids = {path: int(path.stem) if numeric else i for i, path in enumerate(image_paths, 1)}
     entries: list[dict] = []
     numbers: list[int] = []  # of each entry's person in its image, from 1

@@ -29,8 +29,9 @@ def explain_joint(
     with torch.no_grad():
         output = model(inputs)
     heatmaps = None if isinstance(output, SimCC) else output[-1]  # of the last stage
-    last = output if heatmaps is None else heatmaps
-    points, scores, _ = predictions.decode(last, model.input_size, udp=model.udp)  # (1, K, 2), (1, K)
+    points, scores, _ = predictions.decode(
+        output, model.input_size, model.dark, model.udp
+    )  # (1, K, 2), (1, K)
     values, _ = comparison.attribute(target, method, inputs, target.bins(points[:, k]), steps)
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 4.4))

@@ -174,8 +174,7 @@ def _stop(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line of `python -m posebook.report`."""
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -200,7 +199,12 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("html", type=Path, help="folder of the pages")
     command.add_argument("folder", type=Path, help="folder to write the images to")
     commands.add_parser("verdicts", help="run the audits with archived records, write data/verdicts.json")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line of `python -m posebook.report`."""
+    args = _make_parser().parse_args(arguments)
     if args.command == "convert" and args.out.suffix not in (".html", ".pdf"):
         _stop(f"{args.out} must end in .html or .pdf")
     if args.command in ("execute", "convert", "export"):

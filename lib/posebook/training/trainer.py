@@ -163,10 +163,6 @@ def load_split(
     Arguments as in TrainConfig. Raises ValueError for arguments that do not suit the number of datasets, and
     the errors of `datasets.load` and `combined.load_combined`.
     """
-
-    def default_split(name: str) -> str:
-        return datasets.SPLITS.get(name, ("train", "val"))[0 if train else 1]
-
     if "+" not in dataset:
         if shares or labels:
             raise ValueError(
@@ -174,14 +170,17 @@ def load_split(
             )
         if isinstance(data_root, dict):
             raise ValueError(f"data_root of one dataset must be a path, not {data_root}")
-        return datasets.load(dataset, data_root, split or default_split(dataset))
+        return datasets.load(dataset, data_root, split or datasets.default_split(dataset, train))
     if split:
         raise ValueError(
             f"{dataset} has several sources, which are evaluated on their own validation splits: "
             "leave out val_split"
         )
     sources = combined.parse_sources(dataset, data_root, shares, labels)
-    return combined.load_combined([replace(source, split=default_split(source.name)) for source in sources])
+    splits = [datasets.default_split(source.name, train) for source in sources]
+    return combined.load_combined(
+        [replace(source, split=split) for source, split in zip(sources, splits, strict=True)]
+    )
 
 
 def open_canvases(config: TrainConfig, recipe: Recipe) -> CanvasCache:
