@@ -227,6 +227,8 @@ def test_invalid_prunings():
         ({3: ("uniform", 3)}, "cannot prune before layer 3: layers are 0 to 2"),
         ({0: ("cluster", 3)}, "before it only the uniform pruner is possible"),
         ({1: ("clusters", 3)}, "unknown pruner 'clusters'; did you mean cluster"),
+        ({"a": 1}, r'pruners by layer have the form \{"3": \["cluster", 81\]\}, not \{"a": 1\}'),
+        ({1: 9}, r'have the form .*, not \{"1": 9\}'),
     ):
         with pytest.raises(ValueError, match=message):
             pruning.build_lifter("mixste", 9, prune, **SMALL)

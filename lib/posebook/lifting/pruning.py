@@ -226,11 +226,17 @@ def build_lifter(
     """Build an untrained lifter, inside FramePruning if `prune` has any layers.
 
     prune: {layer: (pruner's name, number of kept frames)}; {3: ("cluster", 81)} with recover="attend" is HoT
-    for MixSTE. Raises ValueError with suggestions for an unknown lifter or pruner.
+    for MixSTE. Raises ValueError with suggestions for an unknown lifter or pruner, and for another form.
     """
     lifter = models.build_plain(name, frames, **options)
     pruners = {}
-    for layer, (pruner, keep) in (prune or {}).items():
+    for layer, value in (prune or {}).items():
+        try:
+            number, (pruner, keep) = int(layer), value
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f'pruners by layer have the form {{"3": ["cluster", 81]}}, not {{"{layer}": {value!r}}}'
+            ) from error
         check_name(pruner, PRUNERS, "pruner")
-        pruners[int(layer)] = PRUNERS[pruner](keep)
+        pruners[number] = PRUNERS[pruner](keep)
     return FramePruning(lifter, pruners, recover) if pruners else lifter
