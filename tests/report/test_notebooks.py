@@ -2,12 +2,14 @@
 
 import ast
 import csv
+import importlib
 import json
 import os
 import re
 import statistics
 import subprocess
 import sys
+import types
 
 import nbformat
 import pytest
@@ -110,6 +112,27 @@ def test_links_are_valid(path, notebook):
 def test_modules_that_are_named_exist(notebook):
     for module in re.findall(r"\bposebook/[\w/]+\.py\b", "\n".join(prose(notebook))):
         assert (ROOT / "lib" / module).is_file(), module
+
+
+def test_names_of_the_library_that_are_used_exist(notebook):
+    """A name that the library no longer has would only be missed when the page is built."""
+    nodes = [node for cell in code(notebook) for node in ast.walk(ast.parse(cell.source))]
+    imported = {}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("posebook"):
+            package = importlib.import_module(node.module)
+            for alias in node.names:
+                try:
+                    value = getattr(package, alias.name)
+                except AttributeError:
+                    value = importlib.import_module(f"{node.module}.{alias.name}")
+                imported[alias.asname or alias.name] = value
+    assigned = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            owner = imported.get(node.value.id)
+            if isinstance(owner, types.ModuleType) and node.value.id not in assigned:
+                assert hasattr(owner, node.attr), f"{owner.__name__}.{node.attr}"
 
 
 def test_course_lists_all_lessons_after_their_prerequisites():

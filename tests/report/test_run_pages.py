@@ -83,7 +83,7 @@ def test_a_notebook_becomes_a_pdf(tmp_path, chromium):
     [
         (["execute", "gone.ipynb", "out.ipynb"], "no notebook at gone.ipynb"),
         (["convert", "gone.ipynb", "out.html"], "no notebook at gone.ipynb"),
-        (["export", "html", "gone"], "no notebook at gone"),
+        (["export", "html", "gone.ipynb"], "no notebook at gone.ipynb"),
         (
             ["execute", __file__, "out.ipynb", "-p", "out_dir", "[1"],
             "'[1' is neither JSON nor YAML: while parsing",
@@ -96,3 +96,10 @@ def test_wrong_input_is_one_line(words, message, capsys, monkeypatch):
         notebooks.main(words)
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.startswith(f"error: {message}") and error.count("\n") == 1
+
+
+def test_a_folder_of_runs_need_not_exist(tmp_path):
+    """The report of a new clone has no runs."""
+    nbformat.write(executed_notebook(), tmp_path / "index.ipynb")
+    notebooks.main(["export", str(tmp_path / "html"), str(tmp_path / "index.ipynb"), str(tmp_path / "runs")])
+    assert (tmp_path / "html" / "index.html").is_file()

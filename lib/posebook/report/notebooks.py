@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
         _stop(f"{args.out} must end in .html or .pdf")
     if args.command in ("execute", "convert", "export"):
         for path in args.executed if args.command == "export" else [args.notebook]:
-            if not path.exists():
+            if path.suffix == ".ipynb" and not path.exists():  # a folder of runs need not exist
                 _stop(f"no notebook at {path}")
     if args.command == "execute":
         from posebook.papers.runs import parse_value
