@@ -33,7 +33,7 @@ def load_fake(model: FakeModel, tmp_path, monkeypatch) -> tflite.Peer:
     core = types.SimpleNamespace(compile_model=lambda *_: model)
     monkeypatch.setattr(runtimes, "openvino_core", lambda: core)
     path = tmp_path / "model.tflite"
-    path.write_bytes(b"0123456789")
+    path.write_bytes(b"0123" + tflite.MAGIC + b"89")
     peer = tflite.load_peer(path)
     assert (peer.name, peer.side) == ("model", model.side)
     return peer
@@ -92,8 +92,11 @@ def test_other_files_are_rejected(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="no model file at .*none.tflite"):
         tflite.load_peer(tmp_path / "none.tflite")
     (tmp_path / "text.tflite").write_text("not a model")
-    with pytest.raises(ValueError, match=r"text\.tflite cannot be read as a \.tflite file"):
+    with pytest.raises(ValueError, match=r"text\.tflite is not a \.tflite file"):
         tflite.load_peer(tmp_path / "text.tflite")
+    (tmp_path / "damaged.tflite").write_bytes(b"0123" + tflite.MAGIC)
+    with pytest.raises(ValueError, match=r"damaged\.tflite cannot be read; it may be damaged"):
+        tflite.load_peer(tmp_path / "damaged.tflite")
     model = FakeModel(64, [np.zeros((1, 10), np.float32)])
     message = r"model.tflite is neither MoveNet nor BlazePose: its outputs are \[\(1, 10\)\]"
     with pytest.raises(ValueError, match=message):

@@ -28,6 +28,7 @@ from posebook.evaluation.metrics import ImageStats, Predictions
 from posebook.inference import runtimes
 
 TRAINED_ON = {"movenet_lightning_int8": "COCO and Active (model card)"}  # others: not published
+MAGIC = b"TFL3"  # bytes 4 to 8 of a .tflite file
 BLAZEPOSE_COCO = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)  # landmarks of COCO's joints
 
 
@@ -51,11 +52,13 @@ def load_peer(path: str | Path) -> Peer:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model file at {path}")
+    with path.open("rb") as file:
+        if file.read(8)[4:] != MAGIC:  # OpenVINO would print lines of its own
+            raise ValueError(f"{path} is not a .tflite file")
     try:
         compiled = runtimes.openvino_core().compile_model(str(path), "CPU", runtimes.openvino_settings())
     except RuntimeError as error:  # its lines are about OpenVINO's code
-        raise ValueError(f"{path} cannot be read as a .tflite file") from error
-    _, height, width, _ = compiled.input(0).shape
+        raise ValueError(f"{path} cannot be read; it may be damaged") from error
     shapes = [tuple(output.shape) for output in compiled.outputs]
 
     # Both models place the center of the first pixel at 0.5, posebook at 0: hence the 0.5 below.
@@ -77,6 +80,7 @@ def load_peer(path: str | Path) -> Peer:
         run = blazepose
     else:
         raise ValueError(f"{path.name} is neither MoveNet nor BlazePose: its outputs are {shapes}")
+    _, height, width, _ = compiled.input(0).shape
     return Peer(path.stem, height, run)
 
 
