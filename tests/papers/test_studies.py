@@ -113,11 +113,6 @@ def test_choice_of_frames_is_compared_by_its_own_interval():
     pair = found["MPJPE", "h2ot-cluster", "h2ot-uniform"]
     text = studies.sentence("pruning", "MPJPE", "h2ot-cluster", "h2ot-uniform", pair)
     assert pair.value == pytest.approx(1 / 3) and "minus H₂OT, uniform" in text
-    text = studies.sentence("pruning", "MPJPE", "h2ot-cluster", "h2ot-uniform", pair, short=True)
-    assert text == "MPJPE: H₂OT, cluster minus H₂OT, uniform: no difference found."
-    apart = replace(pair, value=11.46, low=10.4, high=12.6)
-    text = studies.sentence("pruning", "MPJPE", "h2ot-cluster", "h2ot-uniform", apart, short=True)
-    assert text == "MPJPE: H₂OT, cluster minus H₂OT, uniform is +11.5 mm."
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,21 @@ def test_differences_have_a_panel_for_each_kind_of_square():
     assert bar.get_segments()[0][:, 1].tolist() == [-1.0, 5.0]
 
 
+def test_intervals_over_seeds_that_contain_0_are_gray():
+    table = pd.DataFrame(
+        {"value": [1.0, -2.0, 0.5], "low": [0.5, -3, -1], "high": [1.5, -1, 2]}, ["a", "b", "c"]
+    )
+    top, bottom = figures_statistics.seed_differences({"one": table, "two": table[2:]}).axes
+    assert [tick.get_text() for tick in top.get_yticklabels()] == ["a", "b", "c"]
+    (zero, *drawn), expected = top.lines, (colors.TEAL, colors.TEAL, colors.MUTED)
+    assert zero.get_xdata() == [0, 0]
+    for place, row, color in zip(range(3), table.itertuples(), expected, strict=True):
+        line, dot = drawn[2 * place : 2 * place + 2]
+        assert list(line.get_xdata()) == [row.low, row.high] and line.get_ydata()[0] == place
+        assert dot.get_xdata() == [row.value] and line.get_color() == dot.get_color() == color
+    assert top.get_ylim() == (2.5, -0.5) and bottom.get_ylim() == (0.5, -0.5)
+
+
 def test_found_joints_and_entropy_have_a_panel_for_each_group():
     table = pd.DataFrame(
         [

@@ -311,13 +311,8 @@ def differences(study: str, ledger: Iterable[dict]) -> dict[tuple[str, str, str]
     }
 
 
-def sentence(
-    study: str, label: str, arm: str, reference: str, found: SeedDifference, short: bool = False
-) -> str:
-    """One comparison in words. Which words is decided by the interval over seeds.
-
-    short: without the interval, the seeds, and the effect that would have been found.
-    """
+def sentence(study: str, label: str, arm: str, reference: str, found: SeedDifference) -> str:
+    """One comparison in words. Which words is decided by the interval over seeds."""
     outcome = next(outcome for outcome in STUDIES[study].outcomes if outcome.label == label)
 
     def number(value: float, sign: str = "+") -> str:
@@ -326,8 +321,6 @@ def sentence(
     value = f"{number(found.value)} {outcome.unit}"
     names = f"{outcome.label}: {method_name(arm)} minus {method_name(reference)}"
     differs = found.low > 0 or found.high < 0
-    if short:
-        return f"{names} is {value}." if differs else f"{names}: no difference found."
     measured = (
         f"{value} (95 % interval {number(found.low)} to {number(found.high)}, "
         f"{found.seeds[0]} and {found.seeds[1]} seeds)"

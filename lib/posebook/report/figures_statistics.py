@@ -266,6 +266,28 @@ def differences_by_size(rows: pd.DataFrame, label: str) -> Figure:
     return figure
 
 
+def seed_differences(panels: dict[str, pd.DataFrame]) -> Figure:
+    """Differences with their intervals over seeds, one panel for each title; intervals with 0 are gray.
+
+    panels: tables indexed by what is compared, with the columns value, low and high.
+    """
+    rows = [len(table) for table in panels.values()]
+    figure, axes = plt.subplots(
+        len(panels), figsize=(6, 0.4 * sum(rows) + 0.7 * len(rows)), height_ratios=rows, squeeze=False
+    )
+    for ax, (title, table) in zip(axes.flat, panels.items(), strict=True):
+        ax.axvline(0, color=INK, linewidth=0.9)
+        for place, row in enumerate(table.itertuples()):
+            color = TEAL if row.low > 0 or row.high < 0 else MUTED
+            ax.plot((row.low, row.high), (place, place), color=color, lw=3, solid_capstyle="butt")
+            ax.plot(row.value, place, "o", ms=7, color=color)
+        ax.set_yticks(range(len(table)), table.index)
+        ax.set_ylim(len(table) - 0.5, -0.5)  # the first row at the top
+        ax.set_title(title, loc="left")
+        ax.grid(axis="y", visible=False)
+    return figure
+
+
 def accuracy_over_time(points: pd.DataFrame) -> Figure:
     """AP over milliseconds: filled dots are on the front, and our models are teal.
 
