@@ -242,3 +242,84 @@ def test_arbitrary_content_is_read_or_rejected(tmp_path_factory, data):
 
 def test_five_files_or_one_percent_may_be_skipped():
     assert [datasets.skip_limit(count) for count in (20, 599, 600, 5000)] == [5, 5, 6, 50]
+
+
+def test_annotations_of_other_categories_are_not_people(made):
+    """A file of people and cars: cars have no joints."""
+    joints = list(skeletons.get("coco").keypoints)
+
+    def add_cars(content):
+        content["categories"] = [{"id": 2, "name": "car"}, {"id": 1, "name": "person", "keypoints": joints}]
+        content["annotations"] += [
+            {"id": 99, "image_id": 3, "category_id": 2, "bbox": [0, 0, 9, 9], "area": 81}
+        ]
+
+    dataset = custom.load(made(add_cars))
+    assert len(dataset.instances) == 20
+    assert {entry["id"] for entry in metrics.coco_ground_truth(dataset)["annotations"]} == set(range(1, 21))
+
+
+def test_categories_with_different_joints_are_rejected(made):
+    def add_dogs(content):
+        dog = {"id": 2, "name": "dog", "keypoints": ["nose", "tail"]}
+        content["categories"] = [{"id": 1, "name": "cat", "keypoints": ["tail", "nose"]}, dog]
+
+    with pytest.raises(
+        ValueError, match="the categories cat and dog have different joints; write a file for"
+    ):
+        custom.load(made(add_dogs))
+
+
+@pytest.mark.parametrize("area", [0, None])
+def test_a_person_without_an_area_has_that_of_the_box(made, area):
+    def change(content):
+        content["annotations"][3]["area"] = area
+        if area is None:
+            del content["annotations"][3]["area"]
+
+    dataset = datasets.load("synthetic", made(change))
+    assert dataset.instances[3].area == 40 * 50
+    assert metrics.coco_ground_truth(dataset)["annotations"][3]["area"] == 40 * 50
+
+
+def test_images_of_another_size_are_rejected(made):
+    """A photograph that the annotation tool turned by its EXIF data."""
+    joints = list(skeletons.get("coco").keypoints)
+
+    def change(content):
+        content["categories"][0]["keypoints"] = joints
+        content["images"][4] |= {"width": 60, "height": 80}
+
+    with pytest.raises(ValueError, match=r"005.jpg is 80 x 60 pixels, not 60 x 80 as in .*EXIF orientation"):
+        custom.load(made(change))
+
+
+@pytest.mark.parametrize("name, sigmas", [("coco", None), ("coco", [0.1] * 17), ("lspet", None)])
+def test_own_data_is_scored_with_oks_and_its_own_sigmas(made, name, sigmas):
+    known = skeletons.get(name)
+
+    def change(content):
+        content["categories"][0]["keypoints"] = list(known.keypoints)
+        content["categories"][0] |= {"sigmas": sigmas} if sigmas else {}
+        for entry in content["annotations"]:
+            entry |= {"keypoints": [10, 20, 2] * len(known.keypoints), "num_keypoints": len(known.keypoints)}
+
+    dataset = custom.load(made(change))
+    expected = list(sigmas or known.sigmas or [0.067] * len(known.keypoints))
+    assert dataset.metric_type == "oks" and list(dataset.skeleton.sigmas) == pytest.approx(expected, abs=1e-3)
+    assert dataset.skeleton.limbs == known.limbs
+
+
+def test_complete_images_are_not_called_truncated(made, tmp_path):
+    """A motion photo has a video behind its end marker; a truncated photograph can have a whole thumbnail."""
+    path = made() / "val" / "001.jpg"
+    data = path.read_bytes()
+    path.write_bytes(data + bytes(9000))
+    assert datasets.is_complete_jpeg(path)
+    thumbnail = b"\xff\xe1" + (2 + len(data)).to_bytes(2, "big") + data
+    path.write_bytes(data[:2] + thumbnail + data[2:] + bytes(9000))
+    assert datasets.is_complete_jpeg(path)
+    path.write_bytes(data[:2] + thumbnail + data[2:-900])
+    assert not datasets.is_complete_jpeg(path)
+    cv2.imwrite(str(tmp_path / "image.png"), datasets.read_image(made() / "val" / "002.jpg"))
+    assert datasets.is_complete_jpeg((tmp_path / "image.png").rename(tmp_path / "image.jpg"))

@@ -120,6 +120,15 @@ def test_held_out_images_are_disjoint_and_deterministic(small):
         combined.hold_out(dataset, 0)
 
 
+def test_held_out_people_need_not_have_every_joint():
+    sources = [random_dataset(COCO, 60, name) for name in ("one", "two")]
+    for source in sources:
+        for person in combined.hold_out(source, 0.2)[1].instances:
+            person.keypoints[0] = 0
+    held_out = combined.hold_out(combined.combine(sources, (0.5, 0.5)), 0.2)[1]
+    assert not any(person.keypoints[0].any() for person in held_out.instances)
+
+
 def test_lspet_with_coco_joints_is_evaluated_with_pck_on_12_joints():
     source = random_dataset(skeletons.get("lspet"), 40, "lspet")
     mapped = combined.map_joints(source, COCO)
@@ -205,6 +214,15 @@ def test_added_labels_fill_unlabeled_joints(tmp_path):
     path.write_text("[]")
     with pytest.raises(ValueError, match="labels.json is not a file of additional labels: it has no object"):
         combined.add_labels(dataset, path)
+    for text, message in (
+        ("{", "labels.json is not a file of additional labels: Expecting"),
+        ('{"labels": {"a.jpg": {"nose": [1, 2, 0.9]}}}', "labels.json has no label of an image of made val"),
+        ('{"labels": {"0.jpg": {"nose": [1, 2]}}}', "labels.json, 0.jpg: nose is .1, 2., not 3 numbers"),
+        ('{"labels": {"0.jpg": [1, 2, 3, 4]}}', "labels.json, 0.jpg: joints is .*, not 3 numbers"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            combined.add_labels(dataset, path)
 
 
 def test_the_command_line_trains_on_two_sources(own, small, tmp_path, monkeypatch, capsys):

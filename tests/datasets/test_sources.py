@@ -300,6 +300,13 @@ def test_boxes_of_a_real_detector(test_data, tmp_path, capsys):
         detector_boxes.load_boxes(dataset, tmp_path / "absent.json")
 
 
+def test_coco_mini_of_another_file_names_it(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "person_keypoints_val2017.json").write_text("[]")
+    with pytest.raises(ValueError, match="person_keypoints_val2017.json is not a COCO annotation file"):
+        datasets.load("coco-mini", tmp_path)
+
+
 def test_coco_mini_is_the_first_images(small, tmp_path, monkeypatch):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "val2017").symlink_to(small / "val")

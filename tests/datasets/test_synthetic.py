@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from posebook import datasets
-from posebook.datasets.synthetic import anatomy, bodies, drawing, scenes, surfaces, writing
+from posebook.datasets.synthetic import anatomy, bodies, drawing, occlusion, scenes, surfaces, writing
 
 KEY = {name: number for number, name in enumerate(bodies.KEYPOINTS)}
 REST = {name: 0.0 for name in anatomy.LIMITS} | {"family": "stand", "pitch": 0.0, "lift": 0.0}
@@ -68,6 +68,30 @@ def test_generate_refuses_a_folder_with_another_dataset(tmp_path):
     with pytest.raises(FileExistsError, match="another dataset.*person_keypoints_val"):
         writing.generate(tmp_path, 1, 1)
     assert (tmp_path / "train" / "000001.jpg").read_bytes() == b"a photograph"
+    (tmp_path / "annotations" / "person_keypoints_val.json").unlink()
+    with pytest.raises(FileExistsError, match="another dataset.*000001.jpg"):  # without any annotation
+        writing.generate(tmp_path, 1, 1)
+    (tmp_path / "annotations" / "train.json").write_text('{"info": {}}')  # a user's own data
+    with pytest.raises(FileExistsError, match="another dataset.*train.json"):
+        writing.generate(tmp_path, 1, 1)
+    assert (tmp_path / "train" / "000001.jpg").read_bytes() == b"a photograph"
+
+
+def test_an_interrupted_rendering_is_continued(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "write_annotations", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            writing.generate(tmp_path, 1, 1, workers=1)
+    writing.generate(tmp_path, 1, 1, workers=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["annotations", "train", "val"]
+
+
+def test_another_rendering_removes_the_occluded_split(tmp_path):
+    writing.generate(tmp_path, 1, 1, workers=1)
+    occlusion.write_occluded(tmp_path)
+    writing.generate(tmp_path, 1, 1, seed=1, workers=1)
+    with pytest.raises(datasets.DatasetMissing, match="--occluded"):
+        datasets.load("synthetic", tmp_path, "val_occluded")
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -122,11 +122,22 @@ def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
 
 
 def is_complete_jpeg(path: Path) -> bool:
-    """Whether a JPEG has its end marker. OpenCV decodes a truncated JPEG without an error, partly gray."""
+    """Whether a JPEG has its end marker. OpenCV decodes a truncated JPEG without an error, partly gray.
+
+    Also True for an image of another format.
+    """
     with open(path, "rb") as file:
+        if file.read(2) != b"\xff\xd8":  # the first bytes of every JPEG
+            return path.stat().st_size > 0
         file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 4096))  # more bytes may follow the marker
-        return b"\xff\xd9" in file.read()
+        file.seek(max(2, file.tell() - 4096))
+        if b"\xff\xd9" in file.read():
+            return True
+        file.seek(0)  # much may follow the marker, such as the video of a motion photo
+        data, position = file.read(), 2
+    while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] != b"\xda":
+        position += 2 + int.from_bytes(data[position + 2 : position + 4])  # skip thumbnails in the header
+    return b"\xff\xd9" in data[position:]
 
 
 def skip_limit(count: int) -> int:

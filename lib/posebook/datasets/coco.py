@@ -37,7 +37,8 @@ def load_mini(root: Path, split: str = "val2017") -> PoseDataset:
     """
     check_name(split, MINI, "split of coco-mini")
     full, reduced = (root / "annotations" / f"person_keypoints_{split}{end}.json" for end in ("", "_mini"))
-    if full.is_file() and not reduced.is_file():
+    if full.is_file() and not (reduced.is_file() and reduced.stat().st_mtime >= full.stat().st_mtime):
+        coco_json.read_annotations(full)  # raises for an unusable file
         content = coco_json.read_json(full)
         content["images"] = content["images"][: MINI[split]]
         chosen = {image["id"] for image in content["images"]}

@@ -6,6 +6,8 @@
    such joints (CrowdPose has 8).
 2. Ambiguous content is an error at once: ids that occur twice, values that are not numbers, other joints.
 3. Every error names the file, the entry and the expected value.
+4. The people are the annotations of the category that names joints; those of other categories, such as cars,
+   are not read. Several categories may name joints if these are the same.
 """
 
 import json
@@ -66,8 +68,9 @@ def read_annotations(path: Path) -> Annotations:
             if get_number(context, image, side) < 1:
                 raise ValueError(f"{context}: {side} is {image[side]}, not a positive number of pixels")
         images[image_id] = image
+    category, entries = select_people(path, content)
     ids = set()
-    for index, entry in enumerate(content["annotations"]):
+    for index, entry in enumerate(entries):
         context = f"{path}, annotation at index {index}"
         entry_id = get_field(context, entry, "id", int)
         if entry_id in ids:
@@ -78,10 +81,30 @@ def read_annotations(path: Path) -> Annotations:
             raise ValueError(f"{context}: iscrowd is {entry['iscrowd']!r}, not 0 or 1")
         if "num_keypoints" in entry:
             get_field(context, entry, "num_keypoints", int)
+    return Annotations(path, images, entries, category)
+
+
+def select_people(path: Path, content: dict) -> tuple[dict, list]:
+    """The category of people ({} if the file has none) and the annotations of people (choice 4).
+
+    Raises ValueError if two categories name different joints.
+    """
     categories = content.get("categories")
     valid = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
     with_joints = [c for c in valid if isinstance(c.get("keypoints"), list)]
-    return Annotations(path, images, content["annotations"], (with_joints or valid or [{}])[0])
+    if not with_joints:
+        return (valid or [{}])[0], content["annotations"]
+    for other in with_joints[1:]:
+        if other["keypoints"] != with_joints[0]["keypoints"]:
+            names = " and ".join(str(category.get("name")) for category in (with_joints[0], other))
+            raise ValueError(f"{path}: the categories {names} have different joints; write a file for each")
+    others = [c.get("id") for c in valid if c not in with_joints]
+    entries = [
+        entry
+        for entry in content["annotations"]
+        if not (isinstance(entry, dict) and "category_id" in entry and entry["category_id"] in others)
+    ]
+    return with_joints[0], entries
 
 
 def get_field(context: str, entry: object, key: str, expected: type[T]) -> T:
@@ -107,8 +130,9 @@ def get_numbers(context: str, key: str, values: object, count: int) -> list[floa
             for v in values
         ):
             return values
-    expected = "a number" if count == 1 else f"{count} numbers"
-    raise ValueError(f"{context}: {key} is {str(values)[:60]}, not {expected}")
+    if count == 1 and isinstance(values, list) and len(values) == 1:
+        raise ValueError(f"{context}: {key} is {str(values[0])[:60]}, not a number")
+    raise ValueError(f"{context}: {key} is {str(values)[:60]}, not {count} numbers")
 
 
 def make_dataset(
@@ -125,8 +149,8 @@ def make_dataset(
 
     folder: of the images. num_images: size of the official split; a smaller file is named NAME-sample.
     area_ratio: a person's area as a fraction of the box, for files without areas; None uses the file's area,
-    or the box if an entry has none. Raises ValueError for an invalid entry, and if the joints are not the
-    skeleton's.
+    or the box if an entry has none or 0. Raises ValueError for an invalid entry, and if the joints are not
+    the skeleton's.
     """
     joints = content.category.get("keypoints")
     if joints and (difference := joint_difference(tuple(joints), skeleton.keypoints)):
@@ -209,7 +233,8 @@ def _read_person(
         faults.outside.append(f"{what} ({size[0]} x {size[1]} image {image['file_name']})")
     if image["id"] not in images:
         return None
-    area = get_number(context, entry, "area", w * h) if area_ratio is None else area_ratio * w * h
+    area = get_number(context, entry, "area", 0) if area_ratio is None else area_ratio * w * h
     if area < 0:
         raise ValueError(f"{context}: area is {area}, not a number of pixels")
+    area = area or w * h
     return Person(images[image["id"]], image["id"], entry["id"], (x1, y1, w, h), float(area), points)

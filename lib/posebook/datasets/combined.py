@@ -19,6 +19,7 @@ import numpy as np
 
 from posebook import skeletons
 from posebook.datasets import Person, PoseDataset, load, loaders
+from posebook.datasets.coco_json import get_numbers
 from posebook.skeletons import Skeleton
 from posebook.utils import check_name, sha256
 
@@ -40,8 +41,8 @@ class Source:
 def load_combined(sources: Sequence[Source], skeleton: str | Skeleton = "coco") -> PoseDataset:
     """Load several datasets as one and map their joints to `skeleton`.
 
-    Raises ValueError as `check_shares`, `map_joints`, `read_labels` and `combine` do, and DatasetMissing for
-    missing files.
+    Raises ValueError as `check_shares`, `map_joints`, `add_labels` and `check_joints` do, and DatasetMissing
+    for missing files.
     """
     skeleton = skeleton if isinstance(skeleton, Skeleton) else skeletons.get(skeleton)
     check_shares([source.share for source in sources], [source.name for source in sources])
@@ -49,7 +50,22 @@ def load_combined(sources: Sequence[Source], skeleton: str | Skeleton = "coco") 
     for source in sources:
         mapped = map_joints(load(source.name, source.root, source.split), skeleton)
         datasets.append(add_labels(mapped, source.labels) if source.labels else mapped)
-    return combine(datasets, [source.share for source in sources])
+    shares = [source.share for source in sources]
+    check_joints([dataset for dataset, share in zip(datasets, shares, strict=True) if share != 0])
+    return combine(datasets, shares)
+
+
+def check_joints(datasets: Sequence[PoseDataset]) -> None:
+    """Raise ValueError for a joint of the common skeleton that no dataset annotates."""
+    skeleton = datasets[0].skeleton
+    keypoints = np.concatenate([[person.keypoints for person in dataset.instances] for dataset in datasets])
+    counts = np.count_nonzero(keypoints[..., 2] > 0, 0)  # (K,), from (N, K)
+    missing = [name for name, count in zip(skeleton.keypoints, counts, strict=True) if not count]
+    if missing:
+        raise ValueError(
+            f"no source annotates {', '.join(missing)} of the skeleton {skeleton.name}: add a source that "
+            "does, or train on a skeleton without them"
+        )
 
 
 def check_shares(shares: Sequence[float | None], names: Sequence[str]) -> None:
@@ -65,20 +81,8 @@ def check_shares(shares: Sequence[float | None], names: Sequence[str]) -> None:
 
 
 def combine(datasets: Sequence[PoseDataset], shares: Sequence[float | None]) -> PoseDataset:
-    """Join datasets that have the same skeleton. shares: as in `Source`, checked by `check_shares`.
-
-    Raises ValueError for a joint that no source with a share annotates.
-    """
+    """Join datasets that have the same skeleton. shares: as in `Source`, checked by `check_shares`."""
     skeleton = datasets[0].skeleton
-    used = [dataset for dataset, share in zip(datasets, shares, strict=True) if share != 0]
-    keypoints = np.concatenate([[person.keypoints for person in dataset.instances] for dataset in used])
-    counts = np.count_nonzero(keypoints[..., 2] > 0, 0)  # (K,), from (N, K)
-    missing = [name for name, count in zip(skeleton.keypoints, counts, strict=True) if not count]
-    if missing:
-        raise ValueError(
-            f"no source annotates {', '.join(missing)} of the skeleton {skeleton.name}: add a source that "
-            "does, or train on a skeleton without them"
-        )
     sizes = [len(dataset.instances) for dataset in datasets]
     weights = np.array(sizes if shares[0] is None else shares, float)
     weights /= weights.sum()
@@ -130,22 +134,36 @@ def read_labels(path: str | Path) -> dict[str, dict[str, list[float]]]:
 
     x and y are image pixels. Only for datasets with one person per image. Raises ValueError for another file.
     """
-    content = json.loads(Path(path).read_text())
+    try:
+        content = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not a file of additional labels: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
         raise ValueError(f"{path} is not a file of additional labels: it has no object 'labels'")
+    for file, joints in content["labels"].items():
+        for name, values in joints.items() if isinstance(joints, dict) else [("joints", joints)]:
+            get_numbers(f"{path}, {file}", name, values, 3)
     return content["labels"]
 
 
 def add_labels(dataset: PoseDataset, path: str | Path) -> PoseDataset:
-    """Fill unlabeled joints from a file for `read_labels` if the label's score is above LABEL_SCORE."""
+    """Fill unlabeled joints from a file for `read_labels` if the label's score is above LABEL_SCORE.
+
+    Joints that the skeleton does not have are ignored. Prints how many joints were filled. Raises ValueError
+    if the file names no image of the dataset.
+    """
     added, names = read_labels(path), dataset.skeleton.keypoints
-    instances = []
+    if not added.keys() & {person.image.name for person in dataset.instances}:
+        raise ValueError(f"{path} has no label of an image of {dataset.name} {dataset.split}")
+    instances, count = [], 0
     for person in dataset.instances:
         keypoints = person.keypoints.copy()
         for name, (x, y, score) in added.get(person.image.name, {}).items():
             if name in names and score > LABEL_SCORE and keypoints[names.index(name), 2] == 0:
                 keypoints[names.index(name)] = x, y, 1
+                count += 1
         instances.append(replace(person, keypoints=keypoints))
+    print(f"{Path(path).name} adds {count} joints to {dataset.name} {dataset.split}")
     return replace(dataset, instances=tuple(instances), labels=f"{Path(path).name} sha256 {sha256(path)}")
 
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from posebook import transforms
-from posebook.datasets import Person, PoseDataset
+from posebook.datasets import Person, PoseDataset, coco_json
 from posebook.datasets.crowdpose import AREA as CROWD_AREA
 
 JOINT_THRESHOLD = 0.2  # choice 1
@@ -171,14 +171,14 @@ def coco_ground_truth(dataset: PoseDataset) -> dict:
     """
     content, joints = json.loads(dataset.annotations.read_text()), len(dataset.skeleton.keypoints)
     crowd, entries = dataset.metric_type == "crowd", []
-    for entry in content["annotations"]:
+    for entry in coco_json.select_people(dataset.annotations, content)[1]:
         keypoints = _numbers_or_zeros(entry.get("keypoints"), 3 * (len(dataset.file_joints) or joints))
         if dataset.joint_map:
             triples = [keypoints[3 * k : 3 * k + 3] if k >= 0 else [0, 0, 0] for k in dataset.joint_map]
             keypoints = [value for triple in triples for value in triple]
         box = _numbers_or_zeros(entry.get("bbox"), 4)
         labeled = sum(v > 0 for v in keypoints[2::3])
-        (area,) = _numbers_or_zeros([entry.get("area", box[2] * box[3])], 1)
+        (area,) = _numbers_or_zeros([entry.get("area", 0)], 1)
         entries.append(
             {
                 "id": entry["id"],
@@ -188,7 +188,7 @@ def coco_ground_truth(dataset: PoseDataset) -> dict:
                 "keypoints": keypoints,
                 "iscrowd": int(bool(entry.get("iscrowd", 0))),
                 "num_keypoints": min(labeled, max(0, entry.get("num_keypoints", labeled))),
-                "area": CROWD_AREA * box[2] * box[3] if crowd else area,
+                "area": CROWD_AREA * box[2] * box[3] if crowd else area or box[2] * box[3],
             }
         )
     return content | {"annotations": entries, "categories": [{"id": 1, "name": "person"}]}

@@ -13,7 +13,7 @@ is the crown of the skull and whose neck is the point where the neck leaves the 
 
 import json
 import multiprocessing
-from collections.abc import Iterable
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from posebook import skeletons
+from posebook.datasets.synthetic import occlusion
 from posebook.datasets.synthetic.bodies import JOINTS, KEYPOINTS, Person
 from posebook.datasets.synthetic.drawing import LARGE, SUPERSAMPLE, Buffers, expose, rasterize, surface_points
 from posebook.datasets.synthetic.scenes import SIZE, Camera, Scene, sample_scene
 from posebook.utils import atomic_write
 
 VERSION = "posebook-synthetic-1"  # raise it if the images of a seed change
+UNFINISHED = "unfinished"  # this file marks a folder whose images are being written
 SPLITS, JPEG_QUALITY = ("train", "val"), 92
 DESCRIPTION = "people drawn by posebook"  # marks our annotation files; the same in all versions
 MIN_VISIBLE, MIN_AREA = 0.15, 120
@@ -139,7 +141,8 @@ def generate(
     The same people with 14 joints are in annotations/person_keypoints_14_{train,val}.json.
     Return immediately if `root` already holds the same version, seed and counts. The images do not depend on
     `workers`, the number of processes (None: one per core). Annotation files are written last, each under a
-    temporary name and then renamed, so an existing file is complete.
+    temporary name and then renamed, so an existing file is complete. An earlier dataset of this function is
+    replaced, with its split of occluded people.
 
     Raises FileExistsError if `root` holds images or annotations that this function did not write.
     """
@@ -150,16 +153,18 @@ def generate(
     files = {(split, name): folder / file.format(split) for split in SPLITS for name, file in FILES.items()}
     if all(read_info(path) == infos[split] for (split, _), path in files.items()):
         return
-    check_own_files(root, files.values())
-    for path in files.values():
+    check_own_files(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    (root / UNFINISHED).touch()
+    for path in [*files.values(), folder / FILES["coco"].format(occlusion.SPLIT)]:
         path.unlink(missing_ok=True)
+    shutil.rmtree(root / occlusion.SPLIT, ignore_errors=True)
     tasks = []
     for split in SPLITS:
         (root / split).mkdir(parents=True, exist_ok=True)
         for old in (root / split).glob("*.jpg"):
             old.unlink()
         tasks += [(str(root), split, number, seed) for number in range(counts[split])]
-    folder.mkdir(exist_ok=True)
     workers = min(workers or multiprocessing.cpu_count(), max(len(tasks), 1))
     progress = partial(tqdm, total=len(tasks), desc="rendering images", unit="image")
     if workers == 1:
@@ -176,13 +181,17 @@ def generate(
     by_split = {"train": results[:train_images], "val": results[train_images:]}
     for (split, name), path in files.items():
         write_annotations(path, name, infos[split], by_split[split])
+    (root / UNFINISHED).unlink()
 
 
-def check_own_files(root: Path, annotation_files: Iterable[Path]) -> None:
+def check_own_files(root: Path) -> None:
     """Raise FileExistsError if `root` holds another dataset: generating would delete its images."""
-    strangers = [path for split in SPLITS for path in (root / split).glob("*.jpg") if len(path.stem) != 6]
-    strangers += [path for path in annotation_files if path.exists() and DESCRIPTION not in path.read_text()]
-    if strangers:
+    annotations = sorted((root / "annotations").glob("*.json"))
+    strangers = [path for path in annotations if DESCRIPTION not in path.read_text(errors="replace")]
+    images = [path for split in SPLITS for path in sorted((root / split).glob("*.jpg"))]
+    if annotations or (root / UNFINISHED).exists():
+        images = [path for path in images if len(path.stem) != 6]
+    if strangers := strangers + images:
         raise FileExistsError(f"{root} holds another dataset ({strangers[0].name}): name an empty folder")
 
 
