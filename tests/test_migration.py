@@ -151,6 +151,7 @@ def test_what_is_nothing_of_ours_is_refused(tmp_path, capsys):
         ("[]", "cannot be read as a record: it is not a record of posebook"),
         ('{"a": 1}', "cannot be read as a record: it is not a record of posebook"),
         ('{"kind": "train", "schema": "2"}', "cannot be read as a record: schema '2' is not a number"),
+        ('{"kind": "train"}', "cannot be read as a record: it has no object `parameters`"),
         ("{", "cannot be read as a record: "),
     ],
 )

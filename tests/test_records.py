@@ -2,13 +2,14 @@
 
 import json
 import multiprocessing
+import platform
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from posebook import migration, paths, records
+from posebook import migration, paths, records, utils
 
 RECORD = {
     "kind": "train",
@@ -63,6 +64,36 @@ def test_archiving_an_archived_record_keeps_its_predictions(tmp_path, monkeypatc
     assert kept.is_file() and kept.with_suffix(".npz").read_bytes() == b"predictions"
     with pytest.raises(ValueError, match=r"broken\.json cannot be read as a record"):
         records.archive(path.with_name("broken.json"))
+
+
+def test_predictions_on_each_source_are_archived(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ARCHIVE", tmp_path / "measured")
+    sources = [{"name": "coco"}, {"name": "lspet"}]
+    path = records.write(RECORD | {"dataset": {"name": "coco+lspet", "sources": sources}}, tmp_path)
+    for source in ("coco", "lspet", "before"):
+        path.with_name(f"a-run.{source}.npz").write_text(source)
+    records.archive(path)
+    assert {file.name for file in (tmp_path / "measured").iterdir()} == {
+        "a-run.json",
+        "a-run.coco.npz",
+        "a-run.lspet.npz",
+    }
+
+
+def test_files_of_a_killed_process_are_removed(tmp_path):
+    path, process = tmp_path / "a.pack", subprocess.Popen(["sleep", "60"])
+    start = f"a.pack.{platform.node()}."
+    running, other = tmp_path / f"{start}{process.pid}.tmp", tmp_path / "a.pack.otherhost.1.tmp"
+    for file in (running, other):
+        file.touch()
+    with utils.atomic_write(path) as temporary:
+        temporary.touch()
+    assert running.exists() and other.exists()
+    process.kill()
+    process.wait()
+    with utils.atomic_write(path) as temporary:
+        temporary.touch()
+    assert not running.exists() and other.exists() and path.exists()
 
 
 def _many(task):

@@ -24,16 +24,7 @@ if TYPE_CHECKING:
     from posebook.inference.video import Stream
     from posebook.models.layers import PoseModel
 
-USER_ERRORS = (
-    ValueError,
-    FileNotFoundError,
-    PermissionError,
-    ModuleNotFoundError,
-    IsADirectoryError,
-    NotADirectoryError,
-    FileExistsError,
-    ConnectionError,
-)
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
 Arguments = argparse.Namespace
 
 
@@ -391,12 +382,14 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
 
 def run_benchmark(args: Arguments) -> None:
     """Execute notebooks/benchmark.ipynb, which writes the record."""
-    from posebook import paths
+    from posebook import models, paths
     from posebook.inference import tflite
     from posebook.report import notebooks
     from posebook.training.runtime import check_device
 
     check_device(args.device)
+    for name in [] if args.model == "all" else args.model.split(","):
+        models.check_options(name.strip(), {})
     for path in args.peers:
         tflite.load_peer(path)  # a wrong file is an error now, not after the other measurements
     parameters = {"model": args.model, "profile": args.profile, "device": args.device}

@@ -80,6 +80,8 @@ def migrate_record(record: dict) -> dict:
         return record
     record = record | {"schema": SCHEMA}
     if record["kind"] in TRAININGS:
+        if not isinstance(record.get("parameters"), dict):
+            raise ValueError("it has no object `parameters`")
         parameters = rename(record["parameters"], FIELDS)
         if record["kind"] == "train":
             parameters |= {name: value for name, value in ADDED.items() if name not in parameters}

@@ -168,20 +168,22 @@ def read(path: Path) -> dict:
 
 
 def archive(path: str | Path) -> Path:
-    """Copy a record and its predictions to data/measured/. Returns the new path.
+    """Copy a record and its predictions, of each source of a combination, to data/measured/.
 
-    Raises FileNotFoundError if there is no record, ValueError if it cannot be read.
+    Returns the new path. Raises FileNotFoundError if there is no record, ValueError if it cannot be read.
     """
     path, target = Path(path), ARCHIVE / Path(path).name
     if not path.is_file():
         raise FileNotFoundError(f"no record at {path}")
-    read(path)
+    record = read(path)
     if path.resolve() == target.resolve():
         return target
     ARCHIVE.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
-    predictions = path.with_suffix(".npz")  # confidence intervals are computed from these
-    target.with_suffix(".npz").unlink(missing_ok=True)
-    if predictions.is_file():
-        shutil.copy(predictions, ARCHIVE)
+    sources = [f".{source['name']}" for source in (record["dataset"] or {}).get("sources", [])]
+    for end in ("", *sources):  # confidence intervals are computed from the predictions
+        predictions = path.with_name(f"{path.stem}{end}.npz")
+        (ARCHIVE / predictions.name).unlink(missing_ok=True)
+        if predictions.is_file():
+            shutil.copy(predictions, ARCHIVE)
     return target

@@ -1,6 +1,7 @@
 """Small helpers that several packages share: hashing, safe writing, suggestions, lazy imports."""
 
 import difflib
+import glob
 import hashlib
 import importlib
 import os
@@ -25,7 +26,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     half a file.
     """
     # With the host name, because on a shared folder another host may have the same process ID.
-    temporary = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    start = f"{path.name}.{platform.node()}."
+    temporary = path.with_name(f"{start}{os.getpid()}.tmp")
+    for old in path.parent.glob(f"{glob.escape(start)}*.tmp"):
+        if not is_running(int(old.name[len(start) : -len(".tmp")])):
+            old.unlink(missing_ok=True)  # of a process that was killed
     try:
         yield temporary
         with temporary.open("r+b") as file:
@@ -33,6 +38,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process with this ID exists on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it exists, and belongs to another user
+        return True
+    return True
 
 
 def unknown_name_error(word: str, known: Iterable[str], what: str) -> ValueError:

@@ -131,6 +131,10 @@ def test_a_method_is_trained_evaluated_and_recorded(drawn, tmp_path, monkeypatch
     plain = multi_dataset.plain_models(models.load_weights(tmp_path / record["weights"]["file"]), val_sets)
     for one, dataset in zip(plain, val_sets[-len(plain) :], strict=True):  # separate: only the last model
         assert multi_dataset.evaluate_dataset(one, dataset).items() <= record["metrics"].items()
+    assert record["weights"]["trained_on"] == {"separate": "synthetic-14"}.get(
+        method, "+".join(multi_dataset.DATASETS)
+    )
+    assert models.trained_images(tmp_path / record["weights"]["file"])
     assert len(record["complexity"]["merged"]) == 2 and set(record["guess"]) < set(record["metrics"])
     assert records.load(records.write(record, tmp_path).parent)[0]["name"] == f"several-{method}-seed0"
     capsys.readouterr()

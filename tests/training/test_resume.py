@@ -3,11 +3,13 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import cv2
 import psutil
 import pytest
 import safetensors
@@ -101,8 +103,45 @@ def test_two_runs_in_one_folder_raise(small, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "LOCK_TIMEOUT", 1)
     folder = (tmp_path / run(small, tmp_path, epochs=1)["weights"]["file"]).parent
     with checkpoints.run_lock(folder):
-        with pytest.raises(RuntimeError, match=f"process {os.getpid()} on .* is training in .*: wait for it"):
+        with pytest.raises(
+            BlockingIOError, match=f"process {os.getpid()} on .* is training in .*: wait for it"
+        ):
             run(small, tmp_path, epochs=1)
+
+
+def test_errors_of_a_training_are_one_line(small, tmp_path, monkeypatch, capsys):
+    def locked(_):
+        raise BlockingIOError("process 1 is training in runs/x: wait for it")
+
+    words = ["train", "--data-root", str(small), "--profile", "overfit", "--out-dir", str(tmp_path)]
+    monkeypatch.setattr(checkpoints, "run_lock", locked)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert "error: process 1 is training in runs/x: wait for it\n" in capsys.readouterr().err
+
+
+def test_processes_wait_for_the_lock_before_they_read_a_checkpoint(small, tmp_path, monkeypatch):
+    """Only the first process has the lock; the run before may write its last checkpoint until then."""
+    order = []
+    resume = checkpoints.TrainState.resume
+    monkeypatch.setattr(runtime.RuntimeConfig, "barrier", lambda _: order.append("barrier"))
+    monkeypatch.setattr(
+        checkpoints.TrainState, "resume", lambda *args: order.append("resume") or resume(*args)
+    )
+    run(small, tmp_path, epochs=1)
+    assert order[:3] == ["barrier", "resume", "barrier"]
+
+
+def test_other_images_of_own_data_start_another_run(own, tmp_path):
+    """Annotations stay the same if a user replaces an image."""
+    shutil.copytree(own, tmp_path / "own")
+    config = make_config(dataset="own", data_root=str(tmp_path / "own"), profile="overfit", **SMALL)
+    before = trainer.run_identity(trainer.prepare(config))
+    image = tmp_path / "own" / "train" / "3.jpg"
+    cv2.imwrite(str(image), 255 - cv2.imread(str(image)))
+    after = trainer.run_identity(trainer.prepare(config))
+    assert before != after and before["data"] == after["data"]
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):

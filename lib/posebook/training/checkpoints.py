@@ -145,7 +145,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Lock a run's folder for this process. Raises RuntimeError if another process trains in it."""
+    """Lock a run's folder for this process. Raises BlockingIOError if another process trains in it."""
     with open(folder / "lock", "a+") as file:
         for attempt in range(LOCK_TIMEOUT + 1):
             try:
@@ -154,7 +154,7 @@ def run_lock(folder: Path) -> Iterator[None]:
             except BlockingIOError as error:
                 if attempt == LOCK_TIMEOUT:
                     file.seek(0)
-                    raise RuntimeError(
+                    raise BlockingIOError(
                         f"process {file.read().strip() or 'unknown'} is training in {folder}: "
                         "wait for it, or set another out_dir for this run"
                     ) from error

@@ -92,7 +92,7 @@ def fit(
     make_dataset: returns the training samples; its argument is False if the training is already complete.
     score: returns metrics of the averaged weights for the learning curve; it is called every `evaluate_every`
     epochs, except after the last one. Returns the run's state and its folder, OUT_DIR/runs/NAME-HASH. Raises
-    RuntimeError if another process trains in this folder, and the errors of `train_epochs`.
+    BlockingIOError if another process trains in this folder, and the errors of `train_epochs`.
     """
     move_model(model, runtime.device)
     torch.backends.cudnn.benchmark = True  # all batches have one shape, except the last of an epoch
@@ -104,6 +104,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     state = TrainState(model, ema, make_optimizer(model, recipe), make_scaler(runtime), identity)
     with checkpoints.run_lock(folder) if runtime.rank == 0 else nullcontext():
+        runtime.barrier()  # only the first process waits for the lock, and then for the last checkpoint
         resumed = state.resume(folder)
         runtime.barrier()  # no process may save before all have read the same checkpoint
         if resumed:

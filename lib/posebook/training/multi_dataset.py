@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from posebook import complexity, datasets, models, records
-from posebook.datasets import PoseDataset
+from posebook.datasets import PoseDataset, combined
 from posebook.evaluation import metrics, predictions
 from posebook.evaluation.metrics import Predictions
 from posebook.models import vitpose
@@ -201,7 +201,11 @@ def train(
         states.append(state)
         merged += plain_models(state.ema.cpu(), val_sets[own])
         weights = folder / "weights.safetensors"
-        digest = models.save_weights(cast(PoseModel, state.ema), weights, MODEL, DATASETS[0], **options)
+        trained_on = "+".join(one.name for one in train_sets[own])
+        images = combined.image_hashes(person for one in train_sets[own] for person in one.instances)
+        digest = models.save_weights(
+            cast(PoseModel, state.ema), weights, MODEL, trained_on, images=set(images), **options
+        )
     guess = {
         metric_name("PCK@0.1", val_set): pck(val_set, median_baseline(train_set, val_set))
         for train_set, val_set in zip(train_sets, val_sets, strict=True)
@@ -226,6 +230,6 @@ def train(
             "merged": [complexity.count(model, recipe.input_size) for model in merged],
         },
         curves=[state.curve for state in states],
-        weights=records.weights_facts(weights, digest, "scratch", DATASETS[0]),  # of the last model
+        weights=records.weights_facts(weights, digest, "scratch", trained_on),  # of the last model
         seed=seed,
     )

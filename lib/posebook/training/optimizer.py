@@ -28,8 +28,10 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     """Group parameters by layer and weight decay. Norms, biases and ViTPose's position embeddings have none.
 
     layer_decay: ratio of a layer's learning rate to that of the next layer; below 1, the model must have a
-    method layer_of(name). The key `rate` of a group is its factor on the learning rate.
+    method layer_of(name), else ValueError. The key `rate` of a group is its factor on the learning rate.
     """
+    if layer_decay < 1 and not hasattr(model, "layer_of"):
+        raise ValueError(f"layer_decay {layer_decay} needs a model with numbered layers, such as ViTPose")
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for path, module in model.named_modules():
         is_norm = "Norm" in type(module).__name__

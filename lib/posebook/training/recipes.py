@@ -26,6 +26,7 @@ Choices where the texts give no value, or where our copy of a text has lost it:
    ViTPose's max_grad_norm.
 """
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -221,7 +222,7 @@ OPTIMIZERS, LOSSES = ("adamw", "adam"), ("simcc_kl", "kl_discrete")
 PROFILES = {"demo": DEMO, "fast": FAST, "paper": STARNET_POSE, "overfit": OVERFIT}
 
 
-def get(profile: str, model: str = "starnet-pose-t", dataset: str = "coco", **changes: object) -> Recipe:
+def get(profile: str, model: str = "starnet-pose-t", dataset: str = "coco", /, **changes: object) -> Recipe:
     """Return the recipe of a profile with some fields changed.
 
     Profile paper is the recipe from the model's own paper for this dataset. Each other profile has the same
@@ -256,9 +257,10 @@ def _check(recipe: Recipe) -> None:
         value = getattr(recipe, field)
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"recipe field {field} must be a positive integer, not {value!r}")
-    size = recipe.input_size
-    if not isinstance(size, tuple) or len(size) != 2:
-        raise ValueError(f"recipe field input_size must be (height, width), not {size!r}")
+    if not 0 <= recipe.cosine_start < 1:
+        raise ValueError(
+            f"recipe field cosine_start must be at least 0 and below 1, not {recipe.cosine_start}"
+        )
 
 
 Settings = TypeVar("Settings", Recipe, Augmentation)
@@ -269,10 +271,26 @@ def _with_changes(settings: Settings, changes: dict, what: str) -> Settings:
     values: dict[str, Any] = {}
     for name, value in changes.items():
         check_name(name, asdict(settings), what)
-        if isinstance(value, dict):
-            value = _with_changes(getattr(settings, name), value, "augmentation field")
-        values[name] = tuple(value) if isinstance(value, list) else value
+        present = getattr(settings, name)
+        if isinstance(value, dict) and isinstance(present, Augmentation):
+            value = _with_changes(present, value, "augmentation field")
+        value = tuple(value) if isinstance(value, list) else value
+        if not _same_type(value, present, name):
+            raise ValueError(f"{what} {name} must be like {present!r}, not {value!r}")
+        values[name] = value
     return replace(settings, **values)
+
+
+def _same_type(value: object, present: object, name: str) -> bool:
+    """Whether a value has the type of the present one: a number, a tuple of numbers, a string, and so on."""
+    if isinstance(present, bool) or isinstance(value, bool):
+        return isinstance(present, bool) and isinstance(value, bool)
+    if isinstance(present, int | float):
+        return isinstance(value, int | float) and math.isfinite(value)
+    if isinstance(present, tuple):
+        same_length = name == "milestones" or (isinstance(value, tuple) and len(value) == len(present))
+        return same_length and isinstance(value, tuple) and all(_same_type(item, 0, "") for item in value)
+    return isinstance(value, type(present))
 
 
 def sigma_for(recipe: Recipe) -> tuple[float, float]:

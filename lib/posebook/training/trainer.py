@@ -68,8 +68,8 @@ def train(config: TrainConfig) -> dict:
     If there are several processes, only the first one returns a record; the others return {}.
 
     Raises ValueError before any work for an unknown name, for `init` weights of another model, and for images
-    that are in both splits; FileNotFoundError for a missing file; RuntimeError if another process trains in
-    the same folder; FloatingPointError if the loss is not finite; SystemExit(143) after SIGTERM.
+    that are in both splits; FileNotFoundError for a missing file; BlockingIOError if another process trains
+    in the same folder; FloatingPointError if the loss is not finite; SystemExit(143) after SIGTERM.
     """
     run = prepare(config)
     before = evaluate_before(run)
@@ -146,6 +146,8 @@ def load_datasets(
             metrics.check_dependencies(source)
         if difference := joint_difference(train_set.skeleton.keypoints, val_set.skeleton.keypoints):
             raise ValueError(f"{val_set.name} has other joints than {train_set.name}: {difference}")
+        if canvases and val_set.name != train_set.name:
+            print(f"the canvases are of {train_set.name}, but the evaluation is on {val_set.name}")
     return train_set, val_set, canvases
 
 
@@ -313,6 +315,8 @@ def run_identity(run: PreparedRun) -> dict:
         identity["val_split"] = config.val_split
     if run.canvases:
         identity["canvases"] = run.canvases.digest
+    if any(source.name.startswith("own-") for source in run.train_set.sources or (run.train_set,)):
+        identity["images"] = sorted(run.image_hashes)  # those of published datasets do not change
     return identity
 
 
