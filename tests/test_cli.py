@@ -148,6 +148,32 @@ def test_records_are_listed(capsys):
     assert len(lines) > 60 and any(line.startswith("benchmark-cpu  benchmark") for line in lines)
 
 
+def test_benchmark_of_an_unknown_model_is_one_line(capsys):
+    error = run_failing(capsys, "benchmark", "--model", "lapx,starnet-pose-x")
+    assert "unknown model 'starnet-pose-x'; did you mean starnet-pose" in error
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (
+            ["--prune", '{"1": ["uniform", "9"]}'],
+            "the uniform pruner keeps a whole number of frames, not '9'",
+        ),
+        (["--options", '{"widht": 16}'], "unknown option of mixste 'widht'; did you mean width"),
+        (["--options", '{"width": "16"}'], "width of mixste must be a positive integer, not '16'"),
+        (["--options", '{"heads": 3}'], "the width of mixste, 32, cannot be divided into 3 heads"),
+        (["--options", '{"frames": 81}'], "frames is a field of the recipe, not an option of the lifter"),
+        (["--set", '{"frames": "27"}'], "frames of mixste must be a positive integer, not '27'"),
+        (["--set", '{"frames": 0}'], "frames of mixste must be a positive integer, not 0"),
+        (["--lifter", "ktpformer", "--options", '{"links": [[0, 99]]}'], "ktpformer cannot be built with"),
+    ],
+)
+def test_wrong_options_of_a_lifter_are_one_line(words, message, capsys, tmp_path):
+    assert message in run_failing(capsys, "train-lifter", "--out-dir", str(tmp_path), *words)
+    assert not list(tmp_path.iterdir())
+
+
 def test_benchmark_checks_peers_and_passes_their_absolute_paths(capsys, tmp_path, monkeypatch):
     calls, loaded = [], []
     monkeypatch.setattr(notebooks, "execute", lambda *arguments: calls.append(arguments))

@@ -98,7 +98,8 @@ def _transfer(url: str, part: Path) -> int | None:
     import requests
 
     start = _size(part)
-    headers = {"Range": f"bytes={start}-"} if start else {}
+    headers = {"Accept-Encoding": "identity"}  # of a compressed answer, Content-Length is another length
+    headers |= {"Range": f"bytes={start}-"} if start else {}
     with requests.get(url, headers=headers, stream=True, timeout=30) as response:
         if response.status_code == 416:  # no bytes from `start` on: `part` is complete, or of another file
             total = response.headers.get("Content-Range", "").rpartition("/")[2]

@@ -102,6 +102,17 @@ def test_wrong_outputs_stop_the_measurement(stub, tmp_path, monkeypatch):
     monkeypatch.setattr(tflite, "load_peer", load_peer)
     with pytest.raises(export.OutputMismatch, match="^a, 48×48, batch 1, 1 thread: OpenVINO locates 100% of"):
         crop_to_keypoints.measure(config(), [tmp_path / "a.tflite"])
+    loads = iter([1.0, 0.5])
+
+    def load_other_scores(_):
+        scores = np.full(17, next(loads))
+        return tflite.Peer("a", 48, lambda crop: (np.zeros((17, 2)), scores))
+
+    monkeypatch.setattr(tflite, "load_peer", load_other_scores)
+    with pytest.raises(
+        export.OutputMismatch, match="^a, 48×48, batch 1, 1 thread: its scores differ by 5.0e-01 from those"
+    ):
+        crop_to_keypoints.measure(config(), [tmp_path / "a.tflite"])
 
 
 @torch.no_grad()

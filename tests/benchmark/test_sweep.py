@@ -1,6 +1,7 @@
 """The sweep: wrong outputs stop it, other failures become rows, and it resumes; files match weights."""
 
 import copy
+import subprocess
 import time
 
 import pytest
@@ -125,6 +126,22 @@ def test_warnings_name_noisy_rows_and_insignificant_differences():
     assert any("a and b do not differ" in line or "b and a do not differ" in line for line in lines)
     assert any("c varies by" in line for line in lines) and len(lines) == 2
     assert rows.noise_warnings(make_rows(a=steady, b=[20.0, 20.1, 20.0, 20.1])) == []
+    (row,) = make_rows(a=steady)
+    row["latency_ms"]["drift"] = -0.9
+    assert rows.noise_warnings([row]) == [
+        f"{rows.label(row)}: a varies by 90% between the first and the last pass of a round"
+    ]
+
+
+def test_times_remain_without_the_memory(monkeypatch):
+    def killed(*_):
+        raise subprocess.CalledProcessError(-9, "python")
+
+    monkeypatch.setitem(memory.RUNTIME_SCRIPTS, "eager fp32", "")
+    monkeypatch.setattr(runtimes, "onnx_file", lambda *_: None)
+    monkeypatch.setattr(memory, "resident_mib", killed)
+    found, _ = sweep.run_sweep(config("folded fp32"))
+    assert all("latency_ms" in row and "resident_mib" not in row for row in found)
 
 
 def test_conditions_of_a_sweep_summarize_those_of_its_combinations():

@@ -119,6 +119,16 @@ def test_layer_costs_agree_with_the_complexity_counter():
     assert 0.9 < macs / complexity.count(model, (64, 64))["macs"]["exact"] <= 1.0
 
 
+def test_a_layer_that_runs_twice_has_the_costs_of_both_calls():
+    layer = nn.Conv2d(3, 3, 3, padding=1)
+    once, twice = (
+        roofline.layer_times(nn.Sequential(*[layer] * count), torch.zeros(1, 3, 16, 16), runs=1)
+        for count in (1, 2)
+    )
+    for key in ("macs", "bytes"):
+        assert sum(row[key] for row in twice) == 2 * sum(row[key] for row in once) > 0
+
+
 def test_roofline_is_plausible():
     roofs = roofline.measure_roofline(side=256, mebibytes=16)
     assert 0.1 < roofs["gmacs"] < 1e6 and 0.1 < roofs["gbytes"] < 1e5
@@ -178,6 +188,8 @@ def test_energy_is_per_person():
     joules = []
     run = lambda images: (time.sleep(0.01), joules.append(6.0))  # noqa: E731
     assert energy.joules_per_person(run, torch.zeros(3, 1), lambda: sum(joules), seconds=0.05) == 2.0
+    wrapped = iter([65.5, 0.4])
+    assert energy.joules_per_person(run, torch.zeros(3, 1), lambda: next(wrapped), seconds=0.05) is None
 
 
 class Machine:

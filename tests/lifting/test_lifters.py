@@ -219,6 +219,19 @@ def test_given_frames_are_recovered_by_attention():
         assert torch.allclose(result[0, :, joint], recovery.queries[0] + recovery.proj(seen), atol=1e-4)
 
 
+def test_motionbert_can_be_pruned_before_its_first_layer():
+    """It adds the temporal positions before its layers, unlike MixSTE."""
+    lifter = pruning.build_lifter("motionbert", 27, {0: ("cluster", 9)}, **recipes.SMALL_MOTIONBERT)
+    assert lifter(torch.zeros(1, 27, 17, 3)).shape == (1, 27, 17, 3)
+
+
+def test_small_lifters_have_similar_sizes():
+    for name in models.LIFTERS:
+        small = recipes.SMALL_MOTIONBERT if name == "motionbert" else recipes.SMALL_MODEL
+        lifter = models.build_plain(name, 27, **small)
+        assert 50_000 < sum(parameter.numel() for parameter in lifter.parameters()) < 150_000
+
+
 def test_invalid_prunings():
     for prune, message in (
         ({1: ("cluster", 10)}, "cannot keep 10 frames before layer 1: it gets 9"),

@@ -291,6 +291,18 @@ def test_written_poses_are_read_without_pickles(lifter, clip, tmp_path):
     assert content["lost"] == arrays["lost"].tolist()
 
 
+def test_images_of_an_earlier_video_are_removed(video, lifter, tmp_path, monkeypatch):
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays" / "000099.jpg").touch()
+    monkeypatch.setattr(predict_3d, "track_person", lambda *_: predict_3d.Track(None, None, None))
+    monkeypatch.setattr(predict_3d, "lift_clip", lambda *_: None)
+    monkeypatch.setattr(predict_3d, "write_poses", lambda *_: tmp_path / "poses3d.npz")
+    image = np.zeros((8, 8, 3), np.uint8)
+    monkeypatch.setattr(predict_3d, "draw_frames", lambda *_: {4: image})
+    predict_3d.lift_video(None, None, lifter, None, False, "cpu", tmp_path, (__file__, __file__))
+    assert [path.name for path in (tmp_path / "overlays").iterdir()] == ["000005.jpg"]
+
+
 def test_the_command_line_lifts_a_video(video, lifter, tmp_path):
     weights_io.save_weights(lifter, tmp_path / "lifter.safetensors", "mixste", **TINY)
     words = [sys.executable, "-m", "posebook", "lift", str(video[0]), "--boxes", str(video[1])]

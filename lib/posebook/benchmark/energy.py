@@ -12,18 +12,21 @@ from posebook.inference import runtimes
 Meter = Callable[[], float]  # returns the energy used so far, in joules
 
 
-def joules_per_person(run: runtimes.InferenceFn, images: Tensor, meter: Meter, seconds: float = 2.0) -> float:
+def joules_per_person(
+    run: runtimes.InferenceFn, images: Tensor, meter: Meter, seconds: float = 2.0
+) -> float | None:
     """Joules per person of the entire processor or GPU, including its idle power.
 
     The forward passes are repeated for `seconds`, because NVML updates its counter only about ten times per
-    second.
+    second. None if the counter wrapped around meanwhile.
     """
     now, forwards = timing.clock(str(images.device)), 0
     start_joules, start = meter(), now()
     while now() - start < 1000 * seconds:
         run(images)
         forwards += 1
-    return (meter() - start_joules) / forwards / len(images)
+    used = meter() - start_joules
+    return used / forwards / len(images) if used >= 0 else None
 
 
 def energy_meter(device: str = "cpu", root: str | Path = "/sys/class/powercap") -> Meter | None:

@@ -35,6 +35,7 @@ def layer_times(model: nn.Module, images: Tensor, device: str = "cpu", runs: int
     names = {module: name for name, module in model.named_modules()}
     own_ms: dict[nn.Module, float] = {}
     costs: dict[nn.Module, tuple[int, int]] = {}  # multiply-adds and bytes
+    results: list[dict[nn.Module, float]] = []  # own_ms of each pass
     stack: list[list[float]] = []  # of each running module: its start, and the time of its children so far
 
     def begin(module: nn.Module, inputs: tuple) -> None:
@@ -46,18 +47,19 @@ def layer_times(model: nn.Module, images: Tensor, device: str = "cpu", runs: int
         if stack:
             stack[-1][1] += elapsed
         own_ms[module] = own_ms.get(module, 0.0) + elapsed - children_ms
-        if module in costs:  # of the first warm-up pass; later passes measure less of this function
+        if results:  # costs are of the first warm-up pass; later passes measure less of this function
             return
-        costs[module] = 0, 0
+        macs, size = costs.setdefault(module, (0, 0))  # of earlier calls in this pass
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and op_type(module) != "norms":
             # each output value uses one filter; in a transposed convolution, each input value does
             filtered = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
             values = inputs[0].numel() + output.numel() + weight.numel()
-            costs[module] = filtered.numel() * weight[0].numel(), inputs[0].element_size() * values
+            macs, size = macs + filtered.numel() * weight[0].numel(), size + inputs[0].element_size() * values
+            costs[module] = macs, size
 
     hooks = [h for m in names for h in (m.register_forward_pre_hook(begin), m.register_forward_hook(end))]
-    warmup, results = 2, []
+    warmup = 2
     for _ in range(warmup + runs):
         own_ms.clear()
         model(images)

@@ -61,6 +61,9 @@ def noise_warnings(rows: list[dict]) -> list[str]:
         for row in group:
             if (spread := row["latency_ms"]["spread"]) > timing.ROUND_SPREAD:
                 warnings.append(f"{label(row)}: {row['form']} varies by {spread:.0%} between rounds")
+            if abs(drift := row["latency_ms"].get("drift", 0)) > timing.ROUND_DRIFT:
+                pair = "the first and the last pass of a round"
+                warnings.append(f"{label(row)}: {row['form']} varies by {abs(drift):.0%} between {pair}")
         group = sorted(group, key=lambda row: row["latency_ms"]["median"])
         for fast, slow in zip(group, group[1:], strict=False):
             ratio, significant = timing.speedup(slow["latency_ms"], fast["latency_ms"])

@@ -22,9 +22,11 @@ is the reason.
 import hashlib
 import json
 import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -190,7 +192,8 @@ def measure_model(
             row["joules_a_person"] = joules_per_person(runs[name], on_device, meter)
         if name in memory.RUNTIME_SCRIPTS:
             file = runtimes.onnx_file(model, images, folder)
-            row["resident_mib"] = memory.resident_mib(name, file, torch.get_num_threads())
+            with suppress(subprocess.CalledProcessError):  # such as for lack of memory: the time remains
+                row["resident_mib"] = memory.resident_mib(name, file, torch.get_num_threads())
     rows[BASELINE]["activations_mib"] = memory.peak_activation_bytes(model, images) / 2**20
     return list(rows.values())
 

@@ -15,6 +15,7 @@ Choices where the papers give no detail, or where the code differs from what a r
 3. Here MotionBERT's last norm is part of its last layer, because frame recovery follows it.
 """
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -271,7 +272,18 @@ LIFTERS: dict[str, type[Lifter]] = {"mixste": MixSTE, "motionbert": MotionBERT, 
 def build_plain(name: str, frames: int = 243, **options: Any) -> Lifter:
     """Build an untrained lifter without pruning for windows of `frames`; options: its keyword arguments.
 
-    Raises ValueError with suggestions for an unknown name.
+    Raises ValueError with suggestions for an unknown name or option, and for values that cannot be used.
     """
     check_name(name, LIFTERS, "lifter")
-    return LIFTERS[name](frames=frames, **options)
+    known = {key: p.default for key, p in inspect.signature(LIFTERS[name]).parameters.items()}
+    for key, value in {"frames": frames, **options}.items():
+        check_name(key, known, f"option of {name}")
+        if isinstance(known[key], int) and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{key} of {name} must be a positive integer, not {value!r}")
+    width, heads = ({**known, **options}[key] for key in ("width", "heads"))
+    if width % heads:
+        raise ValueError(f"the width of {name}, {width}, cannot be divided into {heads} heads")
+    try:
+        return LIFTERS[name](frames=frames, **options)
+    except (TypeError, IndexError) as error:  # such as a link of a joint that does not exist
+        raise ValueError(f"{name} cannot be built with {options}: {error}") from error

@@ -10,6 +10,7 @@ A 2D pose model detects the person's joints in each frame; a lifter predicts the
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,7 +153,9 @@ def lift_clip(lifter: Lifter, clip: Clip, flip_test: bool = True, device: str = 
 
 
 def write_poses(out_dir: str | Path, track: Track, pose: np.ndarray, facts: dict) -> Path:
-    """Write OUT_DIR/poses3d.npz, and the same as poses3d.json for use without NumPy; returns the first.
+    """Write OUT_DIR/poses3d.npz, and poses3d.json for use without NumPy; returns the first.
+
+    The JSON file also has the size of the images and the meaning of the axes.
 
     pose: (T, 17, 3); facts: further entries of the JSON file, such as the models.
     """
@@ -194,8 +197,10 @@ def lift_video(
     pose = lift_clip(lifter, track.clip, flip_test, device)
     facts = {"weights": sha256(weights[0]), "lifter_weights": sha256(weights[1])}
     path = write_poses(out_dir, track, pose, facts)
+    overlays = Path(out_dir) / "overlays"
+    shutil.rmtree(overlays, ignore_errors=True)  # of another video
+    overlays.mkdir()
     for index, image in draw_frames(frames, track).items():
-        target = Path(out_dir) / "overlays" / f"{predict.frame_path(index + 1)}.jpg"
-        target.parent.mkdir(exist_ok=True)
+        target = overlays / f"{predict.frame_path(index + 1)}.jpg"
         cv2.imwrite(str(target), image[..., ::-1])
     return track, path

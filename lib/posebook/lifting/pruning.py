@@ -167,7 +167,9 @@ class FramePruning(Lifter):
         self.prune = dict(sorted(prune.items()))
         frames = self.frames
         for layer, pruner in self.prune.items():
-            if layer == 0 and (not isinstance(pruner, UniformPruner) or isinstance(lifter, models.KTPFormer)):
+            in_layer_0 = isinstance(lifter, models.MixSTE | models.KTPFormer)  # the temporal positions
+            uniform = isinstance(pruner, UniformPruner) and not isinstance(lifter, models.KTPFormer)
+            if layer == 0 and in_layer_0 and not uniform:
                 raise ValueError(
                     "layer 0 adds the temporal positions of the frames: before it only the uniform pruner is "
                     "possible, and KTPFormer needs all frames"
@@ -226,7 +228,8 @@ def build_lifter(
     """Build an untrained lifter, inside FramePruning if `prune` has any layers.
 
     prune: {layer: (pruner's name, number of kept frames)}; {3: ("cluster", 81)} with recover="attend" is HoT
-    for MixSTE. Raises ValueError with suggestions for an unknown lifter or pruner, and for another form.
+    for MixSTE. Raises ValueError with suggestions for an unknown lifter, option or pruner, and for values
+    that cannot be used.
     """
     lifter = models.build_plain(name, frames, **options)
     pruners = {}
@@ -238,5 +241,7 @@ def build_lifter(
                 f'pruners by layer have the form {{"3": ["cluster", 81]}}, not {{"{layer}": {value!r}}}'
             ) from error
         check_name(pruner, PRUNERS, "pruner")
+        if not isinstance(keep, int):
+            raise ValueError(f"the {pruner} pruner keeps a whole number of frames, not {keep!r}")
         pruners[number] = PRUNERS[pruner](keep)
     return FramePruning(lifter, pruners, recover) if pruners else lifter

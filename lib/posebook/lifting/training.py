@@ -84,6 +84,8 @@ def lifter_objective(model: Callable, batch: list[Tensor], recipe: Recipe) -> Te
 def lift_sequence(lifter: Lifter, x: Tensor, flip_test: bool = True, batch_size: int = 64) -> Tensor:
     """Lift a sequence (T, J, C) of any length, window by window, to (T, J, 3): meters relative to the hip.
 
+    The predicted hip is subtracted from all joints (recipes.py, choice 5).
+
     flip_test: average with the prediction for the mirrored sequence. Raises ValueError if the sequence is
     shorter than the lifter's window.
     """
@@ -114,7 +116,10 @@ def _builder_options(lifter: str, profile: str, prune: dict | None, recover: str
     check_name(lifter, LIFTERS, "lifter")
     if recover == "keep":
         raise ValueError("a lifter that predicts only the kept frames cannot be trained: recover all frames")
-    options = ({} if profile == "paper" else recipes.SMALL_MODEL) | options
+    if "frames" in options:
+        raise ValueError("frames is a field of the recipe, not an option of the lifter")
+    small = recipes.SMALL_MOTIONBERT if lifter == "motionbert" else recipes.SMALL_MODEL
+    options = ({} if profile == "paper" else small) | options
     return options | {"prune": prune, "recover": recover} if prune else options
 
 
