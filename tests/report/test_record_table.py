@@ -70,6 +70,14 @@ def test_setup_distinguishes_runs_of_one_model():
     assert (three["metric"], three["value"]) == ("MPJPE of the model, other people, mm", "88.8")
 
 
+def test_evaluation_of_a_run_is_named_by_its_record():
+    """The weights of a run are all called weights.safetensors."""
+    evaluation = TRAINING | {"kind": "evaluate", "name": "study-x-occluded"}
+    evaluation["weights"] = {"file": "weights.safetensors"}
+    (row,) = record_table.record_rows([evaluation]).to_dict("records")
+    assert row["setup"].split(", ")[0] == "study-x-occluded"
+
+
 def test_unknown_models_keep_their_name_and_counts_of_pages_are_left_out():
     rows = record_table.record_rows([TRAINING | {"model": "movenet"}, TRAINING | {"kind": "audit"}])
     assert list(rows["model"]) == ["movenet"]

@@ -79,13 +79,15 @@ def _has_detected_boxes(record: dict) -> bool:
 
 
 def _setup(record: dict) -> str:
-    """Weights or the run that wrote them, input size, a named runtime, and boxes that are not annotated."""
+    """Weights or the run that used them, input size, a named runtime, and boxes that are not annotated."""
     weights = Path((record.get("weights") or {}).get("file") or "")
-    run = weights.parent.name.rpartition("-")[0]  # the folder of a run ends with a hash
+    name = weights.stem
+    if name == "weights":
+        name = weights.parent.name.rpartition("-")[0] or record["name"]  # a run's folder ends with a hash
     size = "×".join(map(str, (record.get("protocol") or {}).get("input_size") or []))
     runtime = (record.get("parameters") or {}).get("runtime") or ""
     boxes = "detector's boxes" if _has_detected_boxes(record) else ""
-    return ", ".join(filter(None, [run if weights.stem == "weights" else weights.stem, size, runtime, boxes]))
+    return ", ".join(filter(None, [name, size, runtime, boxes]))
 
 
 def _data(record: dict) -> str:
