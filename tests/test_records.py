@@ -2,7 +2,7 @@
 
 import json
 import multiprocessing
-import platform
+import os
 import subprocess
 import sys
 
@@ -81,19 +81,16 @@ def test_predictions_on_each_source_are_archived(tmp_path, monkeypatch):
 
 
 def test_files_of_a_killed_process_are_removed(tmp_path):
-    path, process = tmp_path / "a.pack", subprocess.Popen(["sleep", "60"])
-    start = f"a.pack.{platform.node()}."
-    running, other = tmp_path / f"{start}{process.pid}.tmp", tmp_path / "a.pack.otherhost.1.tmp"
-    for file in (running, other):
+    path = tmp_path / "a.pack"
+    recent, old, other = (tmp_path / f"{name}.host.1.tmp" for name in ("a.pack", "a.pack", "b.pack"))
+    old = old.with_name("a.pack.host.2.tmp")
+    for file in (recent, old, other):
         file.touch()
+    for file in (old, other):
+        os.utime(file, (0, 0))
     with utils.atomic_write(path) as temporary:
         temporary.touch()
-    assert running.exists() and other.exists()
-    process.kill()
-    process.wait()
-    with utils.atomic_write(path) as temporary:
-        temporary.touch()
-    assert not running.exists() and other.exists() and path.exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.pack", recent.name, other.name]
 
 
 def _many(task):

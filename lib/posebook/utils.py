@@ -6,10 +6,13 @@ import hashlib
 import importlib
 import os
 import platform
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+ABANDONED = 24 * 3600  # seconds without a change after which a temporary file is removed
 
 
 def sha256(path: str | Path) -> str:
@@ -23,14 +26,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, which replaces `path` when the block ends.
 
     If the block raises, the temporary file is deleted and `path` stays as it was: no other process ever sees
-    half a file.
+    half a file. Temporary files of processes that were killed are removed when `path` is written again.
     """
     # With the host name, because on a shared folder another host may have the same process ID.
-    start = f"{path.name}.{platform.node()}."
-    temporary = path.with_name(f"{start}{os.getpid()}.tmp")
-    for old in path.parent.glob(f"{glob.escape(start)}*.tmp"):
-        if not is_running(int(old.name[len(start) : -len(".tmp")])):
-            old.unlink(missing_ok=True)  # of a process that was killed
+    temporary = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    for old in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        with suppress(FileNotFoundError):  # another process may remove it, too
+            if time.time() - old.stat().st_mtime > ABANDONED:
+                old.unlink()
     try:
         yield temporary
         with temporary.open("r+b") as file:
@@ -38,17 +41,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def is_running(process: int) -> bool:
-    """Whether a process with this ID exists on this machine."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it exists, and belongs to another user
-        return True
-    return True
 
 
 def unknown_name_error(word: str, known: Iterable[str], what: str) -> ValueError:
