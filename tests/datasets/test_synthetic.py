@@ -82,8 +82,18 @@ def test_an_interrupted_rendering_is_continued(tmp_path, monkeypatch):
         patch.setattr(writing, "write_annotations", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             writing.generate(tmp_path, 1, 1, workers=1)
+    (tmp_path / "train" / "000009.jpg").touch()
     writing.generate(tmp_path, 1, 1, workers=1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["annotations", "train", "val"]
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["000000.jpg"]
+
+
+def test_images_are_rendered_again_without_their_annotations(tmp_path):
+    """Snakemake removes the annotation files before it runs the rule that writes them."""
+    writing.generate(tmp_path, 1, 1, workers=1)
+    for path in (tmp_path / "annotations").iterdir():
+        path.unlink()
+    writing.generate(tmp_path, 1, 1, workers=1)
+    assert datasets.load("synthetic", tmp_path).instances
 
 
 def test_another_rendering_removes_the_occluded_split(tmp_path):

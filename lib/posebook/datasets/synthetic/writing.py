@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.random import Generator
+from PIL import Image
 from tqdm import tqdm
 
 from posebook import skeletons
@@ -31,7 +32,6 @@ from posebook.datasets.synthetic.scenes import SIZE, Camera, Scene, sample_scene
 from posebook.utils import atomic_write
 
 VERSION = "posebook-synthetic-1"  # raise it if the images of a seed change
-UNFINISHED = "unfinished"  # this file marks a folder whose images are being written
 SPLITS, JPEG_QUALITY = ("train", "val"), 92
 DESCRIPTION = "people drawn by posebook"  # marks our annotation files; the same in all versions
 MIN_VISIBLE, MIN_AREA = 0.15, 120
@@ -155,7 +155,6 @@ def generate(
         return
     check_own_files(root)
     folder.mkdir(parents=True, exist_ok=True)
-    (root / UNFINISHED).touch()
     for path in [*files.values(), folder / FILES["coco"].format(occlusion.SPLIT)]:
         path.unlink(missing_ok=True)
     shutil.rmtree(root / occlusion.SPLIT, ignore_errors=True)
@@ -181,18 +180,28 @@ def generate(
     by_split = {"train": results[:train_images], "val": results[train_images:]}
     for (split, name), path in files.items():
         write_annotations(path, name, infos[split], by_split[split])
-    (root / UNFINISHED).unlink()
 
 
 def check_own_files(root: Path) -> None:
-    """Raise FileExistsError if `root` holds another dataset: generating would delete its images."""
+    """Raise FileExistsError if `root` holds another dataset: generating would delete its images.
+
+    Without annotations, which an interrupted rendering has not written yet, the size of the images decides.
+    """
     annotations = sorted((root / "annotations").glob("*.json"))
     strangers = [path for path in annotations if DESCRIPTION not in path.read_text(errors="replace")]
     images = [path for split in SPLITS for path in sorted((root / split).glob("*.jpg"))]
-    if annotations or (root / UNFINISHED).exists():
-        images = [path for path in images if len(path.stem) != 6]
-    if strangers := strangers + images:
+    strangers += [path for path in images if len(path.stem) != 6 or not (annotations or has_own_size(path))]
+    if strangers:
         raise FileExistsError(f"{root} holds another dataset ({strangers[0].name}): name an empty folder")
+
+
+def has_own_size(path: Path) -> bool:
+    """Whether an image has the size of a rendered one, or is empty because writing was interrupted."""
+    try:
+        with Image.open(path) as image:
+            return image.size == SIZE[::-1]
+    except OSError:
+        return path.stat().st_size == 0
 
 
 def write_annotations(path: Path, skeleton_name: str, info: dict[str, Any], results: list) -> None:
