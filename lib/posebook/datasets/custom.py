@@ -14,8 +14,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
-
 from posebook import skeletons
 from posebook.datasets import PoseDataset, coco_json, missing_dataset
 from posebook.skeletons import SKELETONS, Skeleton
@@ -41,6 +39,8 @@ def load(root: Path, split: str = "val") -> PoseDataset:
 
 def check_size(file: Path, expected: tuple[int, int], annotations: Path) -> None:
     """Raise ValueError if an image does not have the annotated (width, height), without decoding it."""
+    from PIL import Image  # here, because the check of a GPU needs no images
+
     try:
         with Image.open(file) as image:
             size = image.size

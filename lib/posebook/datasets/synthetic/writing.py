@@ -21,7 +21,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.random import Generator
-from PIL import Image
 from tqdm import tqdm
 
 from posebook import skeletons
@@ -197,6 +196,8 @@ def check_own_files(root: Path) -> None:
 
 def has_own_size(path: Path) -> bool:
     """Whether an image has the size of a rendered one, or is empty because writing was interrupted."""
+    from PIL import Image
+
     try:
         with Image.open(path) as image:
             return image.size == SIZE[::-1]
