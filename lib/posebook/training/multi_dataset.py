@@ -170,6 +170,14 @@ def fit_model(
     return state, folder, score(state.ema)
 
 
+def write_weights(model: PoseModel, folder: Path, train_sets: Sequence[PoseDataset], options: dict) -> dict:
+    """Write the weights of a model into the run's folder and return the record's field about them."""
+    path, trained_on = folder / "weights.safetensors", "+".join(one.name for one in train_sets)
+    images = set(combined.image_hashes(person for one in train_sets for person in one.instances))
+    digest = models.save_weights(model, path, MODEL, trained_on, images=images, **options)
+    return records.weights_facts(path, digest, "scratch", trained_on)
+
+
 def train(
     method: str = "experts",
     data_root: str | None = None,
@@ -200,12 +208,7 @@ def train(
         scores |= own_scores
         states.append(state)
         merged += plain_models(state.ema.cpu(), val_sets[own])
-        weights = folder / "weights.safetensors"
-        trained_on = "+".join(one.name for one in train_sets[own])
-        images = combined.image_hashes(person for one in train_sets[own] for person in one.instances)
-        digest = models.save_weights(
-            cast(PoseModel, state.ema), weights, MODEL, trained_on, images=set(images), **options
-        )
+        weights = write_weights(cast(PoseModel, state.ema), folder, train_sets[own], options)
     guess = {
         metric_name("PCK@0.1", val_set): pck(val_set, median_baseline(train_set, val_set))
         for train_set, val_set in zip(train_sets, val_sets, strict=True)
@@ -230,6 +233,6 @@ def train(
             "merged": [complexity.count(model, recipe.input_size) for model in merged],
         },
         curves=[state.curve for state in states],
-        weights=records.weights_facts(weights, digest, "scratch", trained_on),  # of the last model
+        weights=weights,  # of the last model
         seed=seed,
     )
