@@ -20,7 +20,7 @@ TRAINING_SAMPLE = [
         "cut_canvas",
         "decode the image, cut a generous canvas around the person (uint8)",
     ),
-    ("transforms", "random_affine", "one affine from flip, rotation, scale and half body"),
+    ("transforms", "random_affine_batch", "one affine from flip, rotation, scale and half body"),
     ("transforms", "apply_photometric", "color changes and dropout"),
     ("training.data", "TrainDataset", "image and joints in pixels of the input"),
     ("models", "build", "the model predicts SimCC logits or heatmaps"),

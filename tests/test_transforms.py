@@ -11,6 +11,7 @@ from posebook import codecs, skeletons, transforms
 from posebook.datasets import lspet, read_image
 from posebook.training.recipes import STARNET_POSE
 from posebook.transforms import Augmentation
+from transforms_helpers import crop_affine, half_body_box, random_affine
 
 SIZE = (256, 192)
 BOX = (40.0, 30.0, 60.0, 120.0)
@@ -92,33 +93,30 @@ def test_normalize_equals_the_formula():
     assert out[0, 1, 2, 3].item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_random_affine_stays_within_its_ranges():
-    rng = np.random.default_rng(0)
-    joints = np.full((17, 3), 2.0)
+def test_random_crops_stay_within_their_ranges():
     augmentation = Augmentation(half_body=0, shift=0, scale=(0.6, 1.4), rotation=80, rotation_probability=1)
-    base = 256 / (120 * 1.25)
-    scales, angles, flips = [], [], []
-    for _ in range(500):
-        matrix, flip = transforms.random_affine(BOX, joints, COCO, SIZE, augmentation, rng)
-        row = matrix[1, :2]
-        scales.append(base / np.hypot(*row))
-        angles.append(np.degrees(np.arctan2(row[0], row[1])))
-        flips.append(flip)
-    assert 0.6 <= min(scales) < 0.7 and 1.3 < max(scales) <= 1.4
-    assert -80 <= min(angles) < -60 and 60 < max(angles) <= 80
-    assert 0.4 < np.mean(flips) < 0.6
+    boxes, joints = np.tile(BOX, (500, 1)), np.full((500, 17, 3), 2.0)
+    matrices, flips = transforms.random_affine_batch(
+        boxes, joints, COCO, SIZE, augmentation, np.random.default_rng(0)
+    )
+    row = matrices[:, 1, :2]
+    scales = 256 / (120 * 1.25) / np.hypot(*row.T)
+    angles = np.degrees(np.arctan2(row[:, 0], row[:, 1]))
+    assert 0.6 <= scales.min() < 0.7 and 1.3 < scales.max() <= 1.4
+    assert -80 <= angles.min() < -60 and 60 < angles.max() <= 80
+    assert 0.4 < flips.mean() < 0.6
 
 
-def test_half_body_box_contains_its_half():
+@pytest.mark.parametrize("upper", [False, True])
+def test_half_body_box_contains_its_half(upper):
     rng = np.random.default_rng(1)
     joints = np.concatenate([rng.uniform(20, 180, (17, 2)), np.full((17, 1), 2.0)], 1)
-    for _ in range(20):
-        x, y, w, h = transforms.half_body_box(joints, COCO, rng)
-        within = [x <= px <= x + w and y <= py <= y + h for px, py, _ in joints]
-        assert all(within[:11]) or all(within[11:])
+    ((x, y, w, h),), _ = transforms.half_body_boxes(joints[None], COCO, np.array([upper]))
+    within = [x <= px <= x + w and y <= py <= y + h for px, py, _ in joints]
+    assert all(within[:11] if upper else within[11:])
     joints[9:, 2] = 0
     joints[3:9, 2] = 0
-    assert transforms.half_body_box(joints, COCO, rng) is None
+    assert not transforms.half_body_boxes(joints[None], COCO, np.array([upper]))[1].any()
 
 
 def test_dropout_hole_has_the_configured_size():
@@ -141,8 +139,10 @@ def test_no_augmentation_changes_nothing():
     assert (transforms.apply_photometric(image.copy(), jitter) == image).all()
     batch = torch.from_numpy(image)[None]
     assert torch.equal(transforms.apply_photometric_batch(batch, jitter), batch)
-    matrix, flip = transforms.random_affine(BOX, np.full((17, 3), 2.0), COCO, SIZE, none, rng)
-    assert not flip and matrix == pytest.approx(transforms.crop_affine(BOX, SIZE))
+    matrices, flips = transforms.random_affine_batch(
+        np.array([BOX]), np.full((1, 17, 3), 2.0), COCO, SIZE, none, rng
+    )
+    assert not flips.any() and matrices[0] == pytest.approx(transforms.crop_affine(BOX, SIZE))
 
 
 def random_people(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -153,17 +153,17 @@ def random_people(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return boxes, np.concatenate([points, rng.integers(0, 3, (count, 17, 1))], -1)
 
 
-def test_batch_crops_equal_single_crops():
+@pytest.mark.parametrize("udp", [False, True])
+def test_batch_crops_equal_single_crops(udp):
     rng = np.random.default_rng(0)
     boxes, _ = random_people(50)
     padding, scale = rng.choice([1.0, 1.25], 50), rng.uniform(0.6, 1.4, 50)
     rotation, shift, flip = rng.uniform(-180, 180, 50), rng.uniform(-0.2, 0.2, (50, 2)), rng.random(50) < 0.5
-    matrices = transforms.crop_affine_batch(boxes, SIZE, padding, scale, rotation, shift, flip)
+    matrices = transforms.crop_affine_batch(boxes, SIZE, padding, scale, rotation, shift, flip, udp)
     for i, matrix in enumerate(matrices):
-        one = transforms.crop_affine(
-            boxes[i], SIZE, padding[i], scale[i], rotation[i], shift[i], bool(flip[i])
-        )
-        assert matrix == pytest.approx(one, abs=1e-9)
+        given = boxes[i], SIZE, padding[i], scale[i], rotation[i], shift[i], bool(flip[i]), udp
+        assert matrix == pytest.approx(crop_affine(*given), abs=1e-9)
+        assert matrix == pytest.approx(transforms.crop_affine(*given), abs=1e-9)
 
 
 class ConstantGenerator:
@@ -187,7 +187,7 @@ def test_batch_half_body_boxes_equal_single_boxes(name):
     for upper in (False, True):
         boxes, valid = transforms.half_body_boxes(keypoints, skeleton, np.full(len(keypoints), upper))
         for i, joints in enumerate(keypoints):
-            one = transforms.half_body_box(joints, skeleton, ConstantGenerator(0.0 if upper else 0.9))
+            one = half_body_box(joints, skeleton, ConstantGenerator(0.0 if upper else 0.9))
             assert valid[i] == (one is not None) and (one is None or boxes[i] == pytest.approx(one))
             missing.add(one is None)
     assert missing == {False, True}
@@ -201,9 +201,7 @@ def test_batch_and_single_draws_have_the_same_distribution():
     keypoints[..., 2] = 2
     rng = np.random.default_rng(0)
     batch, flips = transforms.random_affine_batch(boxes, keypoints, COCO, SIZE, augmentation, rng)
-    single = [
-        transforms.random_affine(BOX, keypoints[0], COCO, SIZE, augmentation, rng) for _ in range(count)
-    ]
+    single = [random_affine(BOX, keypoints[0], COCO, SIZE, augmentation, rng) for _ in range(count)]
     ones = np.array([matrix for matrix, _ in single])
     assert abs(flips.mean() - 0.5) < 0.03
     center = np.array([70.0, 90.0])

@@ -19,13 +19,13 @@ input pixels; pixel centers have integer coordinates. The same matrix transforms
    devices.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 from torch import Tensor, nn
 
@@ -71,27 +71,44 @@ def crop_affine(
     flip: bool = False,
     udp: bool = False,
 ) -> np.ndarray:
-    """Image-to-input matrix (2, 3) that crops a box (x, y, w, h) to input_size (H, W).
+    """`crop_affine_batch` for one box (x, y, w, h): an image-to-input matrix (2, 3)."""
+    box, offset = np.array([bbox], float), np.array([shift])
+    return crop_affine_batch(box, input_size, padding, scale, rotation, offset, flip, udp)[0]
 
-    The box is extended to the input's aspect ratio and enlarged by padding * scale about its center. shift:
-    offset of the center, as a fraction of the box enlarged by padding. rotation: in degrees, clockwise in the
-    image. flip: whether the input is mirrored. udp: whether the crop is that of UDP; choice 1.
+
+def crop_affine_batch(
+    boxes: np.ndarray,
+    input_size: tuple[int, int],
+    padding: ArrayLike,
+    scale: ArrayLike,
+    rotation: ArrayLike,
+    shift: np.ndarray,
+    flip: ArrayLike,
+    udp: bool = False,
+) -> np.ndarray:
+    """Image-to-input matrices (B, 2, 3) that crop boxes (B, 4) to input_size (H, W).
+
+    A box (x, y, w, h) is extended to the input's aspect ratio and enlarged by padding * scale about its
+    center. shift (B, 2): offset of the center, as a fraction of the box enlarged by padding. rotation: in
+    degrees, clockwise in the image. flip: whether the input is mirrored. padding, scale, rotation and flip
+    are (B,) or one value. udp: whether the crops are those of UDP; choice 1.
     """
     height, width = input_size
-    x, y, w, h = bbox
-    box_width = max(w, h * width / height) * padding
-    center = np.array([x + w / 2 + shift[0] * box_width, y + h / 2 + shift[1] * box_width * height / width])
+    x, y, w, h = boxes.T
+    box_width = np.maximum(w, h * width / height) * padding  # (B,)
+    center_x = x + w / 2 + shift[:, 0] * box_width
+    center_y = y + h / 2 + shift[:, 1] * box_width * height / width
     zoom = width / (box_width * scale)
-    cosine, sine = zoom * math.cos(math.radians(rotation)), zoom * math.sin(math.radians(rotation))
-    matrix = np.array([[cosine, -sine], [sine, cosine]])  # (2, 2)
-    if flip:
-        matrix[0] = -matrix[0]
+    cosine, sine = zoom * np.cos(np.radians(rotation)), zoom * np.sin(np.radians(rotation))
+    mirror = np.where(flip, -1.0, 1.0)
+    matrices = np.stack([mirror * cosine, -mirror * sine, sine, cosine], 1).reshape(-1, 2, 2)  # (B, 2, 2)
     if udp:
-        matrix *= [[(width - 1) / width], [(height - 1) / height]]
-    offset = np.array([width - udp, height - udp]) / 2 - matrix @ center
-    if flip and not udp:  # the negated row maps column x to W - x, but its mirror image is W - 1 - x
-        offset[0] -= 1
-    return np.hstack([matrix, offset[:, None]])  # (2, 3)
+        matrices *= [[(width - 1) / width], [(height - 1) / height]]
+    centers = np.stack([center_x, center_y], 1)[..., None]  # (B, 2, 1)
+    offsets = np.array([[width - udp], [height - udp]]) / 2 - matrices @ centers  # (B, 2, 1)
+    if not udp:  # the negated row maps column x to W - x, but its mirror image is W - 1 - x
+        offsets[:, 0, 0] -= flip
+    return np.concatenate([matrices, offsets], 2)  # (B, 2, 3)
 
 
 def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -149,62 +166,6 @@ def normalize(images: Tensor) -> Tensor:
     return ((images.float() - mean) / std).permute(0, 3, 1, 2)  # (B, 3, H, W)
 
 
-def truncated_normal(rng: np.random.Generator) -> float:
-    """A normal random number, truncated at one standard deviation."""
-    while abs(draw := rng.standard_normal()) > 1:
-        pass
-    return draw
-
-
-def half_body_box(
-    keypoints: np.ndarray, skeleton: Skeleton, rng: np.random.Generator
-) -> tuple[float, float, float, float] | None:
-    """The box of the labeled joints of the upper or lower body, enlarged by 1.5.
-
-    If both halves are possible, the upper body is chosen with probability 0.7. Returns None if the person has
-    fewer than 9 labeled joints, if the upper body has fewer than 2 and the lower body fewer than 3, or if the
-    skeleton defines no upper body. All numbers are mmpose's defaults.
-    """
-    if not skeleton.upper_body:
-        return None
-    labeled = np.flatnonzero(keypoints[:, 2] > 0)
-    upper = [k for k in labeled if k in skeleton.upper_body]
-    lower = [k for k in labeled if k not in skeleton.upper_body]
-    if len(labeled) < 9 or (len(upper) < 2 and len(lower) < 3):
-        return None
-    if len(upper) < 2 or len(lower) < 3:
-        chosen = upper if len(upper) >= 2 else lower
-    else:
-        chosen = upper if rng.random() < 0.7 else lower
-    low, high = keypoints[chosen, :2].min(0), keypoints[chosen, :2].max(0)
-    (x, y), (w, h) = (low + high) / 2, np.maximum(high - low, 1.0) * 1.5
-    return x - w / 2, y - h / 2, w, h
-
-
-def random_affine(
-    bbox: tuple[float, float, float, float],
-    keypoints: np.ndarray,
-    skeleton: Skeleton,
-    input_size: tuple[int, int],
-    augmentation: Augmentation,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, bool]:
-    """Draw one training crop: the image-to-input matrix (2, 3), and whether it is mirrored."""
-    flip = rng.random() < augmentation.flip
-    padding = PADDING
-    if rng.random() < augmentation.half_body and (half := half_body_box(keypoints, skeleton, rng)):
-        bbox, padding = half, 1.0  # a half-body box is already enlarged
-    shift = (0.0, 0.0)
-    if rng.random() < augmentation.shift_probability:
-        shift = (augmentation.shift * truncated_normal(rng), augmentation.shift * truncated_normal(rng))
-    low, high = augmentation.scale
-    scale = (low + high) / 2 + truncated_normal(rng) * (high - low) / 2
-    rotation = 0.0
-    if rng.random() < augmentation.rotation_probability:
-        rotation = truncated_normal(rng) * augmentation.rotation
-    return crop_affine(bbox, input_size, padding, scale, rotation, shift, flip), flip
-
-
 def random_affine_batch(
     boxes: np.ndarray,
     keypoints: np.ndarray,
@@ -213,9 +174,10 @@ def random_affine_batch(
     augmentation: Augmentation,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`random_affine` for boxes (B, 4) and keypoints (B, K, 3): matrices (B, 2, 3) and flips (B,).
+    """Draw training crops for boxes (B, 4) and keypoints (B, K, 3).
 
-    The distribution is the same, but the random numbers are drawn in another order.
+    Returns image-to-input matrices (B, 2, 3), and whether each one mirrors, (B,). Shift, scale and rotation
+    are normal random numbers, truncated at one standard deviation.
     """
     draws = rng.random((len(boxes), 9))  # uniform; columns 0 to 3: shift x and y, scale, rotation
     normal = ndtri(TAIL + (1 - 2 * TAIL) * draws[:, :4])  # (B, 4), truncated at one standard deviation
@@ -227,16 +189,19 @@ def random_affine_batch(
     scale = (low + high) / 2 + normal[:, 2] * (high - low) / 2
     rotation = augmentation.rotation * normal[:, 3] * (draws[:, 7] < augmentation.rotation_probability)
     flip = draws[:, 8] < augmentation.flip
-    padding = np.where(half, 1.0, PADDING)
+    padding = np.where(half, 1.0, PADDING)  # a half-body box is already enlarged
     return crop_affine_batch(boxes, input_size, padding, scale, rotation, shift, flip), flip
 
 
 def half_body_boxes(
     keypoints: np.ndarray, skeleton: Skeleton, prefer_upper: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`half_body_box` for keypoints (B, K, 3): boxes (B, 4), and whether there is one (B,).
+    """The boxes of the labeled joints of the upper or lower body, enlarged by 1.5.
 
-    prefer_upper (B,): the half to use if both have enough joints.
+    keypoints: (B, K, 3). prefer_upper: (B,), which half to use if both are possible. Returns boxes (B, 4),
+    and whether there is one, (B,): there is none for a person with fewer than 9 labeled joints, or with fewer
+    than 2 of the upper and 3 of the lower body, or if the skeleton defines no upper body. All numbers are
+    mmpose's defaults, which prefer the upper body with probability 0.7.
     """
     labeled = keypoints[..., 2] > 0  # (B, K)
     is_upper = np.isin(np.arange(labeled.shape[1]), skeleton.upper_body)  # (K,)
@@ -251,31 +216,6 @@ def half_body_boxes(
     low, high = (np.where(valid[:, None], corner, 0.0) for corner in (low, high))
     sides = np.maximum(high - low, 1.0) * 1.5
     return np.hstack([(low + high - sides) / 2, sides]), valid
-
-
-def crop_affine_batch(
-    boxes: np.ndarray,
-    input_size: tuple[int, int],
-    padding: np.ndarray,
-    scale: np.ndarray,
-    rotation: np.ndarray,
-    shift: np.ndarray,
-    flip: np.ndarray,
-) -> np.ndarray:
-    """`crop_affine` for boxes (B, 4), shifts (B, 2) and other arguments (B,): matrices (B, 2, 3)."""
-    height, width = input_size
-    x, y, w, h = boxes.T
-    box_width = np.maximum(w, h * width / height) * padding
-    center_x = x + w / 2 + shift[:, 0] * box_width
-    center_y = y + h / 2 + shift[:, 1] * box_width * height / width
-    zoom = width / (box_width * scale)
-    cosine, sine = zoom * np.cos(np.radians(rotation)), zoom * np.sin(np.radians(rotation))
-    mirror = np.where(flip, -1.0, 1.0)
-    rows = [
-        (mirror * cosine, -mirror * sine, width / 2 - mirror * (cosine * center_x - sine * center_y) - flip),
-        (sine, cosine, height / 2 - sine * center_x - cosine * center_y),
-    ]
-    return np.moveaxis(np.array(rows), 2, 0)  # (B, 2, 3)
 
 
 def flip_joints(keypoints: np.ndarray, skeleton: Skeleton) -> np.ndarray:

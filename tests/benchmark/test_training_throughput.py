@@ -50,7 +50,7 @@ def test_same_draw_gives_the_same_image(dataset, monkeypatch):
         matrix, image = samples.matrices[index], samples[0, index][0].numpy()
         flipped = np.linalg.det(matrix[:, :2]) < 0
         with monkeypatch.context() as patch:
-            patch.setattr(transforms, "random_affine", lambda *_, m=matrix, f=flipped: (m, f))
+            patch.setattr(transforms, "random_affine_batch", lambda *_, m=matrix, f=flipped: ([m], [f]))
             patch.setattr(transforms, "draw_jitter", lambda *_, d=drawn: d)
             plain_image, _, _, weights = plain[0, index]
         if drawn.hsv_offsets.any():

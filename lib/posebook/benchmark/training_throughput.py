@@ -47,9 +47,10 @@ class ReferenceDataset(Dataset):
         rng = np.random.default_rng((self.seed, epoch, index))
         image = cv2.imread(str(person.image))  # (H', W', 3) BGR
         assert image is not None
-        matrix, flipped = transforms.random_affine(
-            person.bbox, person.keypoints, skeleton, input_size, augmentation, rng
+        matrices, flips = transforms.random_affine_batch(
+            np.array([person.bbox]), person.keypoints[None], skeleton, input_size, augmentation, rng
         )
+        matrix, flipped = matrices[0], flips[0]  # (2, 3)
         image = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)  # (H, W, 3)
         jitter = transforms.draw_jitter(1, input_size, augmentation, rng)
         hue, saturation, value = jitter.hsv_offsets[0]
