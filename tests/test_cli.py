@@ -162,7 +162,7 @@ def test_benchmark_of_an_unknown_model_is_one_line(capsys):
         ),
         (["--options", '{"widht": 16}'], "unknown option of mixste 'widht'; did you mean width"),
         (["--options", '{"width": "16"}'], "width of mixste must be a positive integer, not '16'"),
-        (["--options", '{"heads": 3}'], "the width of mixste, 32, cannot be divided into 3 heads"),
+        (["--options", '{"heads": 3}'], "a width of 32 cannot be divided into 3 heads"),
         (["--options", '{"frames": 81}'], "frames is a field of the recipe, not an option of the lifter"),
         (["--set", '{"frames": "27"}'], "frames of mixste must be a positive integer, not '27'"),
         (["--set", '{"frames": 0}'], "frames of mixste must be a positive integer, not 0"),

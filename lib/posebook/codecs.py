@@ -67,8 +67,8 @@ def encode_simcc(
 def first_maximum(values: Tensor) -> tuple[Tensor, Tensor]:
     """The maxima of values (..., N) and their first indices, each (...). The index of NaN is N - 1.
 
-    These are the results of `values.max(-1)`. Exported files contain this form because OpenVINO has no fast
-    operation for the index of a maximum (docs/experiments.md).
+    Without NaN, these are the results of `values.max(-1)`. Exported files contain this form because OpenVINO
+    has no fast operation for the index of a maximum (docs/experiments.md).
     """
     last = values.shape[-1] - 1
     maximum = values.amax(-1)  # (...)

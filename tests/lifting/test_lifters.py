@@ -247,6 +247,11 @@ def test_invalid_prunings():
             pruning.build_lifter("mixste", 9, prune, **SMALL)
     with pytest.raises(ValueError, match="recover is one of attend, interpolate, keep, not 'guess'"):
         pruning.build_lifter("mixste", 9, {1: ("uniform", 3)}, "guess", **SMALL)
+    with pytest.raises(ValueError, match="has 8 heads: the width 36 is no multiple"):
+        pruning.build_lifter("mixste", 9, {1: ("uniform", 3)}, "attend", **SMALL | {"width": 36})
+    model = pruning.build_lifter("mixste", 9, {1: ("uniform", 3)}, "attend", **SMALL)
+    with pytest.raises(ValueError, match="recovery by attention is for 9 frames, not 7"):
+        model(torch.zeros(1, 7, 17, 2))
     with pytest.raises(ValueError, match="KTPFormer needs all frames"):
         pruning.build_lifter("ktpformer", 9, {0: ("uniform", 3)}, **SMALL)
     with pytest.raises(ValueError, match="unknown lifter 'mixte'; did you mean mixste"):

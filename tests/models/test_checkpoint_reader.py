@@ -110,9 +110,8 @@ def test_truncated_files(tmp_path, layout):
             read_checkpoint(path)
 
 
-def test_files_without_tensors(tmp_path):
-    torch.save({"state_dict": {"epoch": 3}}, tmp_path / "empty.pth")
-    with pytest.raises(
-        ValueError, match="empty.pth cannot be read as weights: it contains no named tensors$"
-    ):
+@pytest.mark.parametrize("content", [{"state_dict": {"epoch": 3}}, {0: torch.zeros(2)}])
+def test_files_without_named_tensors(content, tmp_path):
+    torch.save(content, tmp_path / "empty.pth")
+    with pytest.raises(ValueError, match="empty.pth cannot be read as weights: it contains no named tensors"):
         read_checkpoint(tmp_path / "empty.pth")

@@ -122,6 +122,20 @@ def test_converted_positions_give_the_same_output():
     assert torch.equal(ours.backbone.last_norm.weight, state["backbone.ln1.weight"])
 
 
+def test_incomplete_weights_in_another_layout_are_refused():
+    state = random_state(LAYOUTS["vitpose-s"])
+    del state["backbone.pos_embed"]
+    with pytest.raises(ValueError, match="the weights are incomplete: they have no backbone.pos_embed"):
+        models.load_official(models.build("vitpose-s"), state)
+
+
+def test_weights_of_another_width_are_not_said_to_have_other_joints():
+    """All differing axes of HRNet-W48 are 1.5 times as long: 24 joints would explain them, too."""
+    wide = models.build("hrnet-w48", "mpii").state_dict()
+    with pytest.raises(ValueError, match="do not fit HRNet: "):
+        models.load_official(models.build("hrnet-w32", "mpii"), wide)
+
+
 def test_weights_of_another_model_or_for_other_joints_are_refused():
     message = r"do not fit HRNet \(they belong to another model\)"
     with pytest.raises(ValueError, match=message):

@@ -130,6 +130,28 @@ def test_a_backbone_is_initialized_from_a_masked_autoencoder(name, kernel, tmp_p
     assert torch.equal(rows, state["blocks.0.mlp.fc2.weight"])
 
 
+@pytest.mark.parametrize("missing", ["patch_embed.proj.weight", "blocks.1.mlp.fc2.weight"])
+def test_an_incomplete_masked_autoencoder_is_refused(missing, tmp_path):
+    model = small_model("vitpose-plus-s")
+    state = model.backbone.state_dict() | {"pos_embed": torch.zeros(1, 197, 384)}
+    del state[missing]
+    torch.save({"model": state}, tmp_path / "mae.pth")
+    with pytest.raises(ValueError, match=f"mae.pth is incomplete: it has no {missing}"):
+        models.load_backbone(model, tmp_path / "mae.pth")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"width": 100, "heads": 3}, "a width of 100 cannot be divided into 3 heads"),
+        ({"drop_path": 1.0}, "dropped with a probability from 0 to below 1, not 1.0"),
+    ],
+)
+def test_options_that_cannot_be_computed_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.build("vitpose-s", "coco", (64, 64), **options)
+
+
 def test_drop_path_preserves_the_mean():
     x, path = torch.ones(20000, 1), DropPath(0.25).train()
     torch.manual_seed(0)
@@ -180,6 +202,8 @@ def test_errors_of_vitpose():
         models.build("vitpose-s", input_size=(250, 192))
     with pytest.raises(ValueError, match="dataset 1 of this model has 14 joints; coco has 17"):
         vitpose.extract_dataset(small_model(), 1)
+    with pytest.raises(ValueError, match="this model has datasets 0 to 5, not 9"):
+        vitpose.extract_dataset(small_model(), 9)
     with pytest.raises(
         ValueError, match="nothing to merge: these weights have neither experts nor further decoders"
     ):

@@ -93,7 +93,7 @@ def decode(
     stride = input_size[0] // output.shape[-2]
     if dark:
         return *codecs.decode_dark(output.float(), stride), "heatmap argmax, DARK"
-    return *codecs.decode_heatmap(output, stride), "heatmap argmax, quarter offset"
+    return *codecs.decode_heatmap(output.float(), stride), "heatmap argmax, quarter offset"
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
 """StarPose: a lifter as a diffusion denoiser, with a history of its own poses and energy guidance.
 
 Yang et al., "StarPose: 3D Human Pose Estimation via Spatial-Temporal Autoregressive Diffusion", TCSVT 2025.
-There is no public code. [2nd] marks what we know of the paper at second hand, [ours] marks our own choices.
-Axes are B, F (frames), J, C; L frames of history; H hypotheses. Poses are in meters, camera axes, relative to
-the hip. Rays are x / z and y / z of the 2D joints in camera space.
+The repository named in its abstract has no code. [2nd] marks what we know of the paper at second hand, [ours]
+marks our own choices. Axes are B, F (frames), J, C; L frames of history; H hypotheses. Poses are in meters,
+camera axes, relative to the hip. Rays are x / z and y / z of the 2D joints in camera space.
 
 1. Diffusion time t runs from 0 (the pose) to 1 (pure noise) with Nichol & Dhariwal's cosine schedule, ICML
    2021, as in Shan et al., "D3DP", ICCV 2023. It is continuous, so that a sampler can use any number of steps
@@ -57,7 +57,7 @@ WEIGHTS = {"reprojection": 1.0, "symmetry": 1.0, "lengths": 0.01, "speed": 0.01}
 RATE = 0.1  # step size of guidance: one step removes a fifth of a joint's reprojection error
 NEAREST = 0.5  # meters: smallest distance to the camera, to keep the reprojection finite
 _MIRRORED = [tuple(H36M.flip_indices[joint] for joint in bone) for bone in BONES]
-# Index pairs of a right bone and its left counterpart in BONES: 6.
+# Index pairs of a bone and its mirror image in BONES: 6.
 PAIRS = [(i, BONES.index(bone)) for i, bone in enumerate(_MIRRORED) if BONES.index(bone) > i]
 
 
@@ -170,10 +170,10 @@ def energy_terms(pose: Tensor, rays: Tensor) -> dict[str, Tensor]:
     # detached: otherwise moving the person closer would lower the energy
     error = ((pose + root)[..., :2] / depth - rays) * root[..., 2:].detach().clamp(min=NEAREST)
     lengths = bones(pose)  # (B, F, 16)
-    right, left = zip(*PAIRS, strict=True)
+    bone, mirror_image = zip(*PAIRS, strict=True)
     return {
         "reprojection": error.square().sum((-2, -1)).mean(-1),
-        "symmetry": (lengths[..., right] - lengths[..., left]).square().sum(-1).mean(-1),
+        "symmetry": (lengths[..., bone] - lengths[..., mirror_image]).square().sum(-1).mean(-1),
         "lengths": lengths.var(-2, correction=0).sum(-1),
         "speed": pose.diff(dim=-3).square().sum((-2, -1)).mean(-1),
     }

@@ -11,7 +11,8 @@ Choices where the papers give no detail, or where the code differs from what a r
 1. MixSTE shares its two norms between all layers. It adds the temporal position embedding once, within the
    first layer.
 2. KTPFormer's two prior blocks replace MixSTE's first spatial and first temporal block. The norm before their
-   attention has epsilon 1e-5; all other norms have 1e-6. The prior blocks have no stochastic depth.
+   attention and that of the head have epsilon 1e-5; all other norms have 1e-6. The prior blocks have no
+   stochastic depth.
 3. Here MotionBERT's last norm is part of its last layer, because frame recovery follows it.
 """
 
@@ -280,9 +281,6 @@ def build_plain(name: str, frames: int = 243, **options: Any) -> Lifter:
         check_name(key, known, f"option of {name}")
         if isinstance(known[key], int) and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{key} of {name} must be a positive integer, not {value!r}")
-    width, heads = ({**known, **options}[key] for key in ("width", "heads"))
-    if width % heads:
-        raise ValueError(f"the width of {name}, {width}, cannot be divided into {heads} heads")
     try:
         return LIFTERS[name](frames=frames, **options)
     except (TypeError, IndexError) as error:  # such as a link of a joint that does not exist

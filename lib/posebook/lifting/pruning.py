@@ -2,7 +2,8 @@
 
 HoT: Li et al., "Hourglass Tokenizer for Efficient Transformer-Based 3D Human Pose Estimation", CVPR 2024, and
 the authors' code. H2OT: "H2OT: Hierarchical Hourglass Tokenizer for Efficient Video Pose Transformers", TPAMI
-2025. It has no public code and is implemented from its abstract and second-hand descriptions of its modules.
+2025. The repository named in its abstract has only HoT's code. H2OT is implemented from its abstract and
+second-hand descriptions of its modules.
 Axes are B, F (frames of a sequence), f (kept frames), J, C.
 
 Our choices, and differences from the papers:
@@ -34,6 +35,7 @@ from posebook.lifting.models import Lifter
 from posebook.utils import check_name
 
 TIE = 1e-6  # choice 1
+HEADS = 8  # of the recovery by attention
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class CrossAttention(nn.Module):
         x = tokens.transpose(1, 2).flatten(0, 1)  # (B J, f, C)
         queries = self.queries.expand(len(x), -1, -1)
         q, k, v = (
-            layer(y).unflatten(-1, (8, -1)).transpose(1, 2)  # 8 heads
+            layer(y).unflatten(-1, (HEADS, -1)).transpose(1, 2)
             for layer, y in ((self.q, queries), (self.k, x), (self.v, x))
         )  # (B J, 8, F or f, C / 8)
         attended = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -157,13 +159,18 @@ class FramePruning(Lifter):
 
     prune: the pruner before a layer, counted from 0. recover: "attend" (HoT, before the head), "interpolate"
     (H2OT, after the head) or "keep" (poses of the kept frames only). Raises ValueError for an unknown layer
-    or recovery, and if a pruner keeps more frames than there are.
+    or recovery, and if a pruner keeps more frames than there are. Recovery by attention needs sequences of
+    exactly `lifter.frames` frames; `forward` raises ValueError for another length.
     """
 
     def __init__(self, lifter: Lifter, prune: Mapping[int, Pruner], recover: str = "interpolate"):
         super().__init__(lifter.frames, lifter.channels, lifter.width, lifter.depth)
         if recover not in RECOVERIES:
             raise ValueError(f"recover is one of {', '.join(RECOVERIES)}, not {recover!r}")
+        if recover == "attend" and self.width % HEADS:
+            raise ValueError(
+                f"recovery by attention has {HEADS} heads: the width {self.width} is no multiple"
+            )
         self.prune = dict(sorted(prune.items()))
         frames = self.frames
         for layer, pruner in self.prune.items():
@@ -209,6 +216,8 @@ class FramePruning(Lifter):
         return tokens, kept
 
     def forward(self, x: Tensor, given: dict[int, Tensor] | None = None) -> Tensor:
+        if self.recover is not None and x.shape[1] != self.frames:
+            raise ValueError(f"recovery by attention is for {self.frames} frames, not {x.shape[1]}")
         tokens, kept = self.middle(x, given)
         if self.recover is not None:
             return self.lifter.head(self.recover(tokens))  # (B, F, J, 3)

@@ -114,7 +114,10 @@ def load_official(model: ModelT, source: str | Path | dict[str, Tensor]) -> Mode
     state = source if isinstance(source, dict) else read_checkpoint(source)
     own = model.state_dict()
     if isinstance(model, PoseModel):
-        state = key_mapping.remap_keys(state, own)
+        try:
+            state = key_mapping.remap_keys(state, own)
+        except KeyError as error:
+            raise ValueError(f"the weights are incomplete: they have no {error.args[0]}") from error
     keys = [f"missing {key}" for key in own if key not in state]
     keys += [f"unexpected {key}" for key in state if key not in own]
     shapes = {k: (own[k].shape, state[k].shape) for k in own if k in state and state[k].shape != own[k].shape}
@@ -123,7 +126,10 @@ def load_official(model: ModelT, source: str | Path | dict[str, Tensor]) -> Mode
         message = f"the weights do not fit {type(model).__name__}"
         if 2 * len(keys) > len(own):  # most keys differ
             message += " (they belong to another model)"
-        elif not keys and isinstance(skeleton := getattr(model, "skeleton", None), Skeleton):
+        # Another number of joints changes only a few layers at the end; another width changes most of them.
+        elif 4 * len(faults) < len(own) and isinstance(
+            skeleton := getattr(model, "skeleton", None), Skeleton
+        ):
             joints = len(skeleton.keypoints)
             other = _other_joint_count(shapes.values(), joints)
             message += f" for {joints} joints (they are for {other})" if other else ""
@@ -155,7 +161,10 @@ def load_backbone(model: nn.Module, path: str | Path) -> nn.Module:
         raise ValueError(f"{type(model).__name__} has no backbone to load {Path(path).name} into")
     state = {k: v for k, v in read_checkpoint(path).items() if k.split(".")[0] not in ("norm", "head")}
     if isinstance(model, ViTPose) and "pos_embed" in state:
-        state = from_mae(state, model.backbone)
+        try:
+            state = from_mae(state, model.backbone)
+        except KeyError as error:
+            raise ValueError(f"{Path(path).name} is incomplete: it has no {error.args[0]}") from error
     attention = {key: value for key, value in backbone.state_dict().items() if ".ca." in key}
     load_official(backbone, attention | state)
     return model

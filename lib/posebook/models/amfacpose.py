@@ -268,8 +268,8 @@ class AMFACPose(PoseModel):
         else:
             self.neck = nn.Sequential(nn.Conv2d(512, channels, 1, bias=False), nn.BatchNorm2d(channels))
         stride = 4 if afpn else 16
-        self.mlp_x = classifier(DGCB_REPEATS * width // stride, split_ratio * width)
-        self.mlp_y = classifier(DGCB_REPEATS * height // stride, split_ratio * height)
+        self.mlp_x = classifier(DGCB_REPEATS * width // stride, round(split_ratio * width))
+        self.mlp_y = classifier(DGCB_REPEATS * height // stride, round(split_ratio * height))
 
     def forward(self, images: Tensor) -> SimCC:
         x, features = self.stem(images), []  # x: (B, 64, H/2, W/2)

@@ -80,10 +80,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not any(
+        isinstance(value, Tensor) and isinstance(key, str) for key, value in state.items()
+    ):
         calls = f", but names {', '.join(sorted(ignored)[:3])}" if ignored else ""
         raise ValueError(f"{path.name} cannot be read as weights: it contains no named tensors{calls}")
-    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    return {
+        str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)
+    }
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -148,8 +148,8 @@ class HRNet(PoseModel):
         if simcc:
             input_height, input_width = input_size
             cells = input_height * input_width // 16
-            self.mlp_head_x = nn.Linear(cells, int(input_width * split_ratio))
-            self.mlp_head_y = nn.Linear(cells, int(input_height * split_ratio))
+            self.mlp_head_x = nn.Linear(cells, round(input_width * split_ratio))
+            self.mlp_head_y = nn.Linear(cells, round(input_height * split_ratio))
         init_weights(self)
 
     def forward(self, images: Tensor) -> list[Tensor] | SimCC:

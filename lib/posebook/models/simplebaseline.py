@@ -59,8 +59,8 @@ class SimpleBaseline(PoseModel):
         if simcc:
             height, width = input_size
             cells = height * width // 16
-            self.mlp_head_x = nn.Linear(cells, width * split_ratio)
-            self.mlp_head_y = nn.Linear(cells, height * split_ratio)
+            self.mlp_head_x = nn.Linear(cells, round(width * split_ratio))
+            self.mlp_head_y = nn.Linear(cells, round(height * split_ratio))
         init_weights(self)
 
     def forward(self, images: Tensor) -> list[Tensor] | SimCC:

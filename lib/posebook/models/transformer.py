@@ -7,16 +7,17 @@ Choice that the texts do not specify: stochastic depth (Huang et al., ECCV 2016)
 each sample.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over tokens (B, N, C)."""
+    """Multi-head self-attention over tokens (B, N, C). Raises ValueError if C is no multiple of `heads`."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
+        if width % heads:
+            raise ValueError(f"a width of {width} cannot be divided into {heads} heads")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
@@ -56,13 +57,15 @@ class DropPath(nn.Module):
 
     def __init__(self, probability: float):
         super().__init__()
+        if not 0 <= probability < 1:
+            raise ValueError(f"a branch is dropped with a probability from 0 to below 1, not {probability}")
         self.probability = probability
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.probability:
             return x
         keep = 1 - self.probability
-        return x * torch.empty(len(x), *[1] * (x.ndim - 1), device=x.device).bernoulli_(keep) / keep
+        return x * x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(keep) / keep
 
 
 class Block(nn.Module):

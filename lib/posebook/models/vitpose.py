@@ -218,9 +218,12 @@ def extract_dataset(model: ViTPose, dataset: int = 0, skeleton: Skeleton | None 
     """A plain ViTPose with the same outputs as the ViTPose++ `model` for one of its datasets.
 
     skeleton: the skeleton of this dataset; by default that of the model, which is the one of dataset 0.
-    Raises ValueError if it does not have as many joints as the dataset's decoder.
+    Raises ValueError for a dataset that the model does not have, or if the skeleton does not have as many
+    joints as the dataset's decoder.
     """
     skeleton = skeleton or model.skeleton
+    if dataset not in range(len(model.joints)):
+        raise ValueError(f"this model has datasets 0 to {len(model.joints) - 1}, not {dataset}")
     if len(skeleton.keypoints) != model.joints[dataset]:
         raise ValueError(
             f"dataset {dataset} of this model has {model.joints[dataset]} joints; "
