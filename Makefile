@@ -1,4 +1,4 @@
-# Everything runs in .venv, which `make setup` makes and every other target depends on.
+# Everything runs in .venv. Every target except help, gpu-check and clean first makes it, as `make setup` does.
 PROFILE ?= demo
 CORES   ?= all
 PYTHON  ?= python3
@@ -27,8 +27,9 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Settings: PROFILE=demo|fast|paper  CORES=$(CORES)  PYTHON=$(PYTHON)  TORCH_INDEX=$(TORCH_INDEX)  ROWS=$(ROWS)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Settings: PROFILE=demo|fast|paper  CORES=$(CORES)  PYTHON=$(PYTHON)  VENV=$(VENV)  TORCH_INDEX=$(TORCH_INDEX)"
+	@echo "            ROWS=... (grid)  STUDY=... (study)  DEVICE=$(DEVICE) (benchmark, gpu-check)  PEERS=... (benchmark-archive)  COVERAGE=90 (test)"
 
 setup: $(STAMP) ## create .venv and install all pinned packages
 

@@ -1,4 +1,4 @@
-"""Write docs/architecture.md: the packages, and the paths of a training sample and of a result.
+"""Write docs/architecture.md: packages, where to find what, and paths of samples, predictions and results.
 
 Run `python docs/architecture.py` after imports have changed; a test compares the page with its output. Edges
 between packages are imports. The steps of a path are functions that exist.
@@ -23,10 +23,37 @@ TRAINING_SAMPLE = [
     ("transforms", "random_affine_batch", "one affine from flip, rotation, scale and half body"),
     ("transforms", "apply_photometric", "color changes and dropout"),
     ("training.data", "TrainDataset", "image and joints in pixels of the input"),
-    ("models", "build", "the model predicts SimCC logits or heatmaps"),
+    ("models.starnet_pose", "StarNetPose", "the model predicts SimCC logits; other models predict heatmaps"),
     ("codecs", "encode_simcc", "joints to target distributions"),
     ("losses", "simcc_kl", "compare predictions with targets"),
     ("training.loop", "train_step", "backward pass and optimizer step"),
+]
+PREDICTION = [
+    ("datasets", "read_image", "the image, upright, (H, W, 3) uint8"),
+    ("inference.detectors", "Detector", "boxes of people; without a detector, the image is one box"),
+    ("transforms", "crop_affine", "the matrix that maps a box to the model's input"),
+    ("transforms", "warp", "the crop"),
+    ("evaluation.predictions", "forward", "the model, and its mirrored input for the flip test"),
+    ("evaluation.predictions", "decode", "outputs to joints and scores"),
+    ("inference.tracking", "update_tracks", "in a video: which person of the last frame it is"),
+    ("inference.output", "draw_poses", "the image with its poses"),
+]
+# What is computed or written, and where.
+PLACES = [
+    ("label of a SimCC output", "codecs", "encode_simcc"),
+    ("learning rate of a step", "training.optimizer", "lr_at_step"),
+    ("average precision", "evaluation.metrics", "average_precision"),
+    ("crop of a person", "transforms", "crop_affine_batch"),
+    ("checkpoint of a run", "training.checkpoints", "TrainState"),
+    ("record of a run", "records", "build"),
+    ("whether a record fills a cell of a table", "papers.matching", "matches"),
+    ("multiply-adds of a pose model", "complexity", "count"),
+    ("multiply-adds of a lifter", "lifting.complexity", "count"),
+    ("attribution with Captum", "explain.attribution", "integrated_gradients"),
+    ("tracks of people in a video", "inference.tracking", "update_tracks"),
+    ("track of one person for a lifter", "lifting.predict_3d", "track_person"),
+    ("HTML of a page", "report.html", "export"),
+    ("HTML of a table", "report.html_tables", "comparison_table"),
 ]
 RESULT = [
     ("training.trainer", "train", "a run, described by a TrainConfig"),
@@ -82,12 +109,26 @@ def path_diagram(steps: list[tuple[str, str, str]]) -> str:
     """A Mermaid flowchart of one path. Raises ValueError for a step whose function does not exist."""
     lines = ["flowchart TD"]
     for number, (module, name, text) in enumerate(steps):
-        path = import_graph.module_file(f"posebook.{module}")
-        tree = ast.parse(path.read_text()) if path else ast.Module([], [])
-        if name not in {getattr(node, "name", None) for node in tree.body}:
-            raise ValueError(f"posebook.{module} has no {name}: correct the steps in docs/architecture.py")
+        check_exists(module, name)
         lines.append(f'    s{number}["<b>{module}.{name}</b><br/>{text}"]')
     lines += [f"    s{number} --> s{number + 1}" for number in range(len(steps) - 1)]
+    return "\n".join(lines)
+
+
+def check_exists(module: str, name: str) -> None:
+    """Raise ValueError if a module of the library does not define this function or class."""
+    path = import_graph.module_file(f"posebook.{module}")
+    tree = ast.parse(path.read_text()) if path else ast.Module([], [])
+    if name not in {getattr(node, "name", None) for node in tree.body}:
+        raise ValueError(f"posebook.{module} has no {name}: correct docs/architecture.py")
+
+
+def places_table() -> str:
+    """A table of PLACES. Raises ValueError if one of them does not exist."""
+    lines = ["| what | where |", "| --- | --- |"]
+    for what, module, name in PLACES:
+        check_exists(module, name)
+        lines.append(f"| {what} | `{module}.{name}` |")
     return "\n".join(lines)
 
 
@@ -105,10 +146,20 @@ An arrow means "imports". Imports go down only. An arrow is left out if others a
 {packages_diagram()}
 ```
 
+## Where to find what
+
+{places_table()}
+
 ## Path of a training sample
 
 ```mermaid
 {path_diagram(TRAINING_SAMPLE)}
+```
+
+## Path of a prediction
+
+```mermaid
+{path_diagram(PREDICTION)}
 ```
 
 ## Path of a result

@@ -1,6 +1,8 @@
 """pyproject.toml, environment.yml and constraints.txt tell one story."""
 
+import ast
 import re
+import sys
 import tomllib
 
 import pytest
@@ -46,6 +48,25 @@ def test_both_name_the_same_packages(declared, environment):
     assert {"-c constraints.txt", "-e ."} <= set(pip)
     named = [entry for entry in pip if not entry.startswith("-")]
     assert sorted(map(canonical, named)) == sorted(map(canonical, declared))
+
+
+# Modules that are named differently, or are a part of another package.
+PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "bs4": "beautifulsoup4"}
+PACKAGES |= {"mpl_toolkits": "matplotlib", "cycler": "matplotlib", "matplotlib_inline": "ipykernel"}
+PACKAGES |= {"IPython": "ipykernel", "jupyter_client": "ipykernel"}
+
+
+def test_every_imported_package_is_declared(declared):
+    imported = set()
+    for path in (ROOT / "lib").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    imported -= sys.stdlib_module_names | {"posebook", "pynvml"}  # NVIDIA's package has no use without a GPU
+    assert {"torch", "cv2"} < imported
+    assert {canonical(PACKAGES.get(name, name)) for name in imported} <= set(map(canonical, declared))
 
 
 def test_versions_stand_in_constraints_only(declared, environment, pins):

@@ -16,6 +16,8 @@ FILES = [
     "tests/**/*.py",
     "workflow/*.py",
     "workflow/Snakefile",
+    "workflow/**/*.yaml",
+    "notebooks/**/*.ipynb",
     "docs/*.md",
     "data/weights/*.md",
     "*.md",
@@ -24,7 +26,7 @@ FILES = [
 ]
 CONSTRUCTIONS = {
     r"\bas far as (it|its|they|the)\b": "state the condition: if ..., while ...",
-    r"\b([Rr]aises?|\w*Error|None|False) where\b": "use 'if'",
+    r"\b(raises?|\w*Error|None|False) where\b": "use 'if'",
     r"\bembedded (data|dataset|people|images|motion)\b": "use 'bundled synthetic'",
     r"\b(somebody|nobody|whoever|anybody)\b": "name who or what it is",
     r"\b(go|goes|going|went) on (from|with)\b": "use 'continue' or 'resume'",
@@ -46,7 +48,7 @@ def find(text: str) -> list[tuple[int, str, str]]:
         (number, match[0], advice)
         for number, line in enumerate(text.splitlines(), 1)
         for pattern, advice in CONSTRUCTIONS.items()
-        for match in re.finditer(pattern, line)
+        for match in re.finditer(pattern, line, re.IGNORECASE)
     ]
 
 

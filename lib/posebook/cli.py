@@ -491,8 +491,10 @@ def run_models(args: Arguments) -> None:
     counts = complexity.count(model, model.input_size)
     print(f"parameters: {counts['params']:,}")
     for counter, macs in counts["macs"].items():
-        in_tool_units = complexity.in_tool_units(counts, counter)
-        print(f"{counter}: {in_tool_units:.3f} G as the tool prints it ({macs:,})")
+        printed = (
+            f", printed as {complexity.in_tool_units(counts, counter):.3f} G" if counter != "exact" else ""
+        )
+        print(f"{counter}: {macs:,}{printed}")
 
 
 def add_records(parser: argparse.ArgumentParser) -> None:
