@@ -93,8 +93,6 @@ def clip_targets(clip: Clip) -> Tensor:
 class WindowDataset(Dataset):
     """Training windows by (epoch, index): input (F, J, C), target (F, J, 3), mask (F,); choice 2."""
 
-    packed = None  # the training loop reads this: there is no canvas cache
-
     def __init__(self, clips: list[Clip], recipe: Recipe, seed: int, channels: int = 2):
         self.recipe, self.seed = recipe, seed  # the training loop reads these too
         self.clips = [(clip_inputs(clip, channels), clip_targets(clip)) for clip in clips]

@@ -1,15 +1,13 @@
 """HTML tables: published beside measured values, and claims with their verdicts."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from IPython.display import HTML
 
 from posebook.papers import runs, tables
 from posebook.papers.claims import BASES, VERDICTS, Claim, Finding, load_claims
@@ -17,9 +15,6 @@ from posebook.papers.names import PAPERS
 from posebook.papers.statuses import BADGES, ELSEWHERE, NOT_RUN, PUBLISHED, STATUSES
 from posebook.report import navigation
 from posebook.report.colors import GRID, MUTED, STATUS_COLORS, VERDICT_COLORS
-
-if TYPE_CHECKING:
-    from IPython.display import HTML
 
 VERDICT_STYLE = " ".join(
     (
@@ -63,8 +58,6 @@ def comparison_table(table: pd.DataFrame) -> HTML:
     column of their own. Notes below the table state the origin of the values; the commands that measure
     missing ones are folded.
     """
-    from IPython.display import HTML
-
     table, marks = _split_settings(table), dict[str, str]()  # origin of a measured value -> its letter
     rows = {name: table[table["row"] == name] for name in dict.fromkeys(table["row"])}
     columns = _columns(table, marks)
@@ -84,8 +77,6 @@ def comparison_table(table: pd.DataFrame) -> HTML:
 
 def verdict_table(audited: Sequence[tuple[Claim, Finding]]) -> HTML:
     """Claims with their verdicts and findings, one row each, below the counts; as cards on narrow pages."""
-    from IPython.display import HTML
-
     number = Counter(finding.verdict for _, finding in audited)
     counts = " ".join(_verdict_badge(v, f"{number[v]} {v}") for v in VERDICTS if v in number)
     lines = []
@@ -109,8 +100,6 @@ def verdict_table(audited: Sequence[tuple[Claim, Finding]]) -> HTML:
 
 def verdict_cards(paper: str, findings: Mapping[str, Finding], ids: str) -> HTML:
     """Some claims of a paper, each quoted above its verdict and finding. ids: separated by spaces."""
-    from IPython.display import HTML
-
     claims = load_claims(paper)
     cards = [
         f"<blockquote>{_html(claims[key].text)} <small>{_html(claims[key].where)}</small></blockquote>"

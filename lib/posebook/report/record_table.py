@@ -1,19 +1,15 @@
 """All recorded runs in one table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from IPython.display import HTML
 
 from posebook.papers.cells import box_source
 from posebook.papers.names import DATASETS, PAPERS, display_name_or_same
-
-if TYPE_CHECKING:
-    from IPython.display import HTML
 
 KINDS = {
     "train": "training",
@@ -104,7 +100,5 @@ def _data(record: dict) -> str:
 
 def record_table(records: Sequence[dict]) -> HTML:
     """`record_rows` as a table that a page lets its reader filter and sort."""
-    from IPython.display import HTML
-
     table = record_rows(records).style.hide(axis="index").to_html()
     return HTML(f'<div class="filter">{table}</div>')
