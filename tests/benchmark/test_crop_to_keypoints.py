@@ -11,6 +11,7 @@ from posebook.benchmark.sweep import SweepConfig
 from posebook.inference import export, runtimes, tflite
 
 SIZE = (64, 64)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 FP32, INT8 = crop_to_keypoints.FORMS
 
 

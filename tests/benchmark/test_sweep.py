@@ -12,6 +12,7 @@ from posebook.benchmark import memory, rows, sweep, timing
 from posebook.inference import export, runtimes
 
 SIZE = (64, 64)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 def config(*names, **changes):
