@@ -93,6 +93,20 @@ def test_ultralytics_end_to_end(tflite, channels_last):
         assert score == row[4]
 
 
+def test_names_of_classes_in_other_forms():
+    shapes = {"output0": (1, 7, len(CELLS))}
+    (listed, *_) = read(shapes, {"names": "['dog', 'person', 'cat']"})
+    assert listed.name == "Ultralytics YOLO"
+    with pytest.raises(ValueError, match="names of classes that cannot be read: dog, person"):
+        read(shapes, {"names": "dog, person"})
+
+
+def test_one_class_of_yolov5_is_refused():
+    """It has as many columns as boxes of the end-to-end format."""
+    with pytest.raises(ValueError, match="are of no supported format"):
+        read({"output0": (1, 3 * len(CELLS), 6)}, {"names": "{0: 'person'}"})
+
+
 @pytest.mark.parametrize("logits, boxes", [("logits", "pred_boxes"), ("labels", "dets")])
 @pytest.mark.parametrize("count", [80, 91, 92])
 def test_detr(count, logits, boxes):

@@ -1,6 +1,7 @@
 """Errors of `posebook predict`: one line, exit code 2, and no files."""
 
 import json
+import shutil
 import struct
 import zlib
 
@@ -37,6 +38,7 @@ def folder(tmp_path):
     (path / "broken.jpg").write_text("not an image")
     (path / "empty").mkdir()
     cv2.imwrite(str(path / "a.png"), np.zeros((40, 30, 3), np.uint8))
+    shutil.copy(path / "a.png", path / "caf\udce9.jpg")  # a name in Latin-1
     return path
 
 
@@ -52,12 +54,13 @@ def folder(tmp_path):
         (["empty"], "no image in "),
         (["--camera", "99"], "camera 99 cannot be opened: connect it"),
         ([], "give images and folders, or one video, or --camera NUMBER"),
+        (["caf\udce9.jpg"], "caf\\udce9.jpg' is not UTF-8: rename the file"),
         (["text.mp4", "none.avi"], "give images and folders, or one video, or --camera NUMBER"),
         (["a.png", "--camera", "0"], "give images and folders, or one video, or --camera NUMBER"),
         (["a.png", "--frames", "3"], "--frames is a positive number of frames of a video or camera"),
         (["none.avi", "--frames", "0"], "--frames is a positive number of frames of a video or camera"),
         (["--camera", "0", "--record"], "--boxes and --record need images or a video, not a camera"),
-        (["a.png", "--out-dir", "text.mp4/out"], "text.mp4 is a file: choose another --out-dir"),
+        (["a.png", "--out-dir", "text.mp4/out"], "text.mp4 is a file: choose another folder"),
     ],
 )
 def test_an_error_is_one_line_and_leaves_no_files(words, message, folder, tmp_path, monkeypatch, capfd):

@@ -130,6 +130,35 @@ def test_auto_takes_the_first_runtime_that_is_installed(model, cache, monkeypatc
         open_runtime(model, "openvino")
 
 
+def test_auto_uses_pytorch_if_a_file_is_damaged_or_a_folder_cannot_be_written(
+    model, cache, monkeypatch, capsys
+):
+    def damaged(*_, **__):
+        raise RuntimeError("the file is damaged\nand more")
+
+    def locked(*_, **__):
+        raise PermissionError("no permission")
+
+    monkeypatch.setattr(runtimes, "openvino", damaged)
+    monkeypatch.setattr(runtimes, "onnxruntime", locked)
+    assert open_runtime(model) == (model, "pytorch")
+    assert capsys.readouterr().out.splitlines() == [
+        "openvino is not used: the file is damaged", "onnxruntime is not used: no permission"
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="^openvino cannot run this model: the file is damaged$"):
+        open_runtime(model, "openvino")
+
+
+def test_outputs_in_bfloat16_are_returned_in_float32(model):
+    def run(images):
+        with torch.no_grad():
+            return [output.bfloat16() for output in model(images)]
+
+    assert {output.dtype for output in RuntimeModel(model, run, 2)(torch.zeros(2, 3, *SIZE))} == {
+        torch.float32
+    }
+
+
 def test_two_openvino_models_leave_a_signal_stack_that_can_be_used(exported_folder, monkeypatch):
     """A new process, because a signal that finds no stack ends it."""
     for module in ("openvino", "onnxscript", "onnxruntime"):

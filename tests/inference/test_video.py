@@ -31,7 +31,7 @@ def test_frames_of_a_video_have_the_time_of_its_frame_rate(clip):
     assert short.count == 5 and len(list(short.frames)) == 5
 
 
-@pytest.mark.parametrize("stated, used", [(30.0, 30.0), (0.0, 25.0), (90_000.0, 25.0), (float("nan"), 25.0)])
+@pytest.mark.parametrize("stated, used", [(30.0, 30.0), (0.0, 25.0), (1000.0, 25.0), (float("nan"), 25.0)])
 def test_impossible_frame_rate_counts_as_unknown(clip, monkeypatch, stated, used):
     capture = cv2.VideoCapture
 
@@ -49,6 +49,30 @@ def test_impossible_frame_rate_counts_as_unknown(clip, monkeypatch, stated, used
 
     monkeypatch.setattr(cv2, "VideoCapture", Capture)
     assert video.open_frames(clip).fps == used and video.camera_stream(str(clip)).fps == used
+
+
+def test_a_frame_that_cannot_be_decoded_is_skipped(clip, capsys):
+    content = clip.read_bytes()
+    starts = [i for i in range(len(content)) if content.startswith(b"\xff\xd8\xff", i)]  # of each JPEG
+    end = starts[5] - 8  # of the fifth frame's data
+    clip.write_bytes(content[: starts[4]] + bytes(end - starts[4]) + content[end:])
+    frames = list(video.open_frames(clip))
+    assert len(frames) == 12 and [i for i, (_, image) in enumerate(frames) if image is None] == [4]
+    assert [path.name for path, _ in frames] == [f"{number:06d}" for number in range(1, 13)]
+    assert "frame 5 of clip.avi cannot be decoded" in capsys.readouterr().out
+    readable = [
+        time for time, image in video.video_stream(video.open_frames(clip)).frames if image is not None
+    ]
+    assert readable == pytest.approx(np.delete(np.arange(12), 4) / 12)
+
+
+@pytest.mark.parametrize("fps", [119.1234, 238.534, 66.123, 59.94])
+def test_a_video_is_written_at_any_frame_rate(tmp_path, fps):
+    with video.write_video(tmp_path / "out.mp4", fps) as add:
+        for number in range(8):
+            add(number / fps, np.full((48, 64, 3), 30 * number, np.uint8))
+    frames = video.open_frames(tmp_path / "out.mp4")
+    assert frames.fps == pytest.approx(fps, rel=0.01) and len(list(frames)) == 8
 
 
 def test_files_that_are_not_videos(tmp_path, capfd):

@@ -63,9 +63,11 @@ def compare(
     images (B, H, W, 3) and joints (B, K, 3) are crops as `predictions.crop_people` returns them. sides:
     shares of the height. Returns the share of found joints and the mean entropy of each model, and the
     differences in percentage points of found joints between consecutive models, both by kind of square, side,
-    and whether the square covers the joint. Raises ValueError if the models have different input sizes or
-    joints.
+    and whether the square covers the joint. Raises ValueError for a single person, whose square cannot have
+    parts of another, and if the models have different input sizes or joints.
     """
+    if len(images) < 2:
+        raise ValueError("at least two people are needed: a square is filled with a part of another person")
     if len({(model.input_size, model.skeleton.keypoints) for model in models.values()}) > 1:
         raise ValueError(
             "models with different input sizes or joints cannot be compared: choose other weights"

@@ -41,12 +41,17 @@ class CropDataset(Dataset):
 
 
 def crop_people(
-    persons: Sequence[Person], input_size: tuple[int, int], udp: bool = False
+    persons: Sequence[Person], input_size: tuple[int, int], udp: bool = False, upright: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The crops of a few people, uint8 images (B, H, W, 3), and their joints (B, K, 3) in input pixels."""
+    """The crops of a few people, uint8 images (B, H, W, 3), and their joints (B, K, 3) in input pixels.
+
+    upright: whether the boxes belong to images that were turned as their EXIF data say.
+    """
     matrices = [transforms.crop_affine(person.bbox, input_size, udp=udp) for person in persons]
     pairs = list(zip(persons, matrices, strict=True))
-    crops = [transforms.warp(read_image(person.image), matrix, input_size) for person, matrix in pairs]
+    crops = [
+        transforms.warp(read_image(person.image, upright), matrix, input_size) for person, matrix in pairs
+    ]
     joints = np.stack([person.keypoints for person in persons]).astype(float)  # (B, K, 3)
     joints[..., :2] = [transforms.apply_affine(matrix, person.keypoints[:, :2]) for person, matrix in pairs]
     return np.stack(crops), joints

@@ -101,7 +101,11 @@ class JointTarget(nn.Module):
         A point outside of the input gets the bins at the border.
         """
         last = [round(length * self.bins_per_pixel) - 1 for length in reversed(self.model.input_size)]
-        bins = (points * self.bins_per_pixel).round().long()
+        scale = points.new_tensor([self.bins_per_pixel] * 2)
+        if self.model.udp:  # the centers of the first and last cells are those of the first and last pixels
+            sides = points.new_tensor(self.model.input_size[::-1])
+            scale = (sides * self.bins_per_pixel - 1) / (sides - 1)
+        bins = (points * scale).round().long()
         return bins.clamp(min=torch.zeros_like(bins), max=torch.tensor(last, device=bins.device))  # (..., 2)
 
 

@@ -118,13 +118,13 @@ def recognize(
     first = next(iter(shapes.values()))
     if len(shapes) == 1 and len(first) == 3:
         names, cells = metadata.get("names"), sum((size[0] // s) * (size[1] // s) for s in STRIDES)
-        names = ast.literal_eval(names) if isinstance(names, str) else names
+        names = _parse_names(names)
         if first[1] == cells and not names:
             reader = partial(_read_yolox, person=find_person(None, first[2] - 5))
             return Format("raw YOLOX", reader, "corner", bgr=True, nms=0.45)
         # Ultralytics' boxes are fractions of the input in .tflite files, except for one of its exporters.
         scale = size[::-1] * 2 if metadata.get("tflite") else (1, 1, 1, 1)
-        if first[2] == 6:
+        if first[2] == 6 and first[1] % cells:  # one class of YOLOv5 has 6 numbers for each cell and anchor
             scale = scale if channels_last else (1, 1, 1, 1)
             reader = partial(_read_end_to_end, person=find_person(names, COCO_CLASSES), scale=scale)
             return Format("Ultralytics YOLO, end to end", reader, "center", std=255.0)
@@ -133,6 +133,18 @@ def recognize(
             return Format("Ultralytics YOLO", reader, "center", std=255.0, nms=0.7)
     listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     raise ValueError(f"its outputs, {listed}, are of no supported format: {'; '.join(SUPPORTED)}")
+
+
+def _parse_names(names: Any) -> dict[Any, str] | None:
+    """Ultralytics' names of classes, a dictionary or list or its text. Raises ValueError for other text."""
+    if isinstance(names, str):
+        try:
+            names = ast.literal_eval(names)
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(
+                f"its metadata has names of classes that cannot be read: {names[:40]}"
+            ) from error
+    return dict(enumerate(names)) if isinstance(names, list | tuple) else names
 
 
 def find_person(names: Mapping[Any, str] | None, count: int) -> int:

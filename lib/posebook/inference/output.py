@@ -21,17 +21,24 @@ def staged_folder(target: str | Path) -> Iterator[Path]:
     """Yield an empty folder whose files are moved to the folder `target` when the block ends.
 
     If the block raises, `target` stays as it was. Files keep their names, because OpenCV chooses the format
-    by the suffix. Raises NotADirectoryError if `target` cannot be a folder.
+    by the suffix. Raises NotADirectoryError if `target` cannot be a folder, and IsADirectoryError if there is
+    a folder with the name of a file.
     """
     target = Path(target).absolute()
     parent = next(path for path in (target, *target.parents) if path.exists())
     if not parent.is_dir():
-        raise NotADirectoryError(f"{parent} is a file: choose another --out-dir")
+        raise NotADirectoryError(f"{parent} is a file: choose another folder")
     # On the same disk, so that files can be renamed.
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=parent, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         yield folder
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        for path in files:
+            if (target / path.relative_to(folder)).is_dir():
+                raise IsADirectoryError(
+                    f"{target / path.relative_to(folder)} is a folder: choose another place"
+                )
+        for path in files:
             destination = target / path.relative_to(folder)
             destination.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, destination)
@@ -63,8 +70,9 @@ def draw_poses(
     canvas, unit = image.copy(), max(1, round(max(image.shape[:2]) / 320))  # line width grows with the image
     colors = [tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) for code in skeleton.colors]
     bits = 4  # fractional bits of OpenCV's fixed-point coordinates, for subpixel positions
+    near = np.nan_to_num(keypoints).clip(-1e6, 1e6)  # OpenCV's coordinates have 32 bits
     for points, visible in zip(
-        (keypoints * 2**bits).round().astype(int), scores >= metrics.JOINT_THRESHOLD, strict=True
+        (near * 2**bits).round().astype(int), scores >= metrics.JOINT_THRESHOLD, strict=True
     ):
         for a, b in skeleton.limbs:
             if visible[a] and visible[b]:
@@ -89,6 +97,9 @@ def write_overlay(
     with times.measure("draw"):
         path.parent.mkdir(exist_ok=True)
         drawn = draw_poses(image, keypoints, scores, skeleton)
-        if not cv2.imwrite(str(path), drawn[..., ::-1]):
+        encoded, data = cv2.imencode(path.suffix, drawn[..., ::-1])
+        if encoded:
+            path.write_bytes(data.tobytes())
+        else:
             height, width = drawn.shape[:2]
             print(f"not drawn: {path.name}, because {width} x {height} pixels are too many for {path.suffix}")

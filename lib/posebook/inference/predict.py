@@ -26,6 +26,7 @@ from posebook.inference.detectors import Detector
 from posebook.inference.stages import AHEAD, CORES, BoundedQueue, StageTimes, prefetch
 from posebook.models.layers import PoseModel
 
+MIN_SIDE = 1e-3  # pixels: smaller boxes are not used
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-photographs.safetensors"
 SYNTHETIC_WEIGHTS = paths.WEIGHTS / "starnet-pose-t-synthetic.safetensors"  # better on rendered images
@@ -59,8 +60,9 @@ class ImageCrops:
 def list_images(sources: list[str | Path]) -> list[Path]:
     """List the images among files and folders. The images of a folder are sorted by name.
 
-    Raises FileNotFoundError for a path that does not exist. Raises ValueError if there is no image, or if two
-    images have the same name or overlay, because results are identified by name.
+    Raises FileNotFoundError for a path that does not exist. Raises ValueError if there is no image, for a
+    name that is not UTF-8, or if two images have the same name or overlay, because results are identified by
+    name.
     """
     images: list[Path] = []
     for path in map(Path, sources):
@@ -70,6 +72,8 @@ def list_images(sources: list[str | Path]) -> list[Path]:
             raise FileNotFoundError(f"no image at {path}")
         else:
             images.append(path)
+    for path in images:
+        check_encoding(path)
     if not images:
         raise ValueError(
             f"no image in {', '.join(map(str, sources))}: supported are {', '.join(IMAGE_SUFFIXES)}"
@@ -85,6 +89,14 @@ def list_images(sources: list[str | Path]) -> list[Path]:
                 "predict them separately"
             )
     return images
+
+
+def check_encoding(path: Path) -> None:
+    """Raise ValueError for a file name that is not UTF-8: neither OpenCV nor a CSV file can have it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the file name {ascii(str(path))} is not UTF-8: rename the file") from error
 
 
 def frame_path(number: int) -> Path:
@@ -109,8 +121,9 @@ def file_boxes(path: str | Path, image_paths: list[Path] | None, threshold: floa
 
     An entry belongs to the image of its file_name or, without one, to the image whose file name is its
     image_id. image_paths: the images; None for a video, whose frames have their number as image_id. Boxes
-    with a score of at most `threshold` are dropped. Raises ValueError for an invalid entry, for an image_id
-    that is the number of several images, or if the file has no box of these images.
+    with a score of at most `threshold`, or a side of at most MIN_SIDE, are dropped. Raises ValueError for an
+    invalid entry, for an image_id that is the number of several images, or if the file has no box of these
+    images.
     """
     content = coco_json.read_json(Path(path))
     if not isinstance(content, list):
@@ -132,7 +145,7 @@ def file_boxes(path: str | Path, image_paths: list[Path] | None, threshold: floa
             name = frame_path(int(key)).name
         if numbers[key] > 1:
             raise ValueError(f"{label}: several images have the number {key}: give the file_name instead")
-        if name and score > threshold and box[2] > 0 and box[3] > 0 and entry.get("category_id", 1) == 1:
+        if name and score > threshold and min(box[2:]) > MIN_SIDE and entry.get("category_id", 1) == 1:
             rows_by_name.setdefault(name, []).append([*box, score])
     if not rows_by_name:
         wanted = "a frame"

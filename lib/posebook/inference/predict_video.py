@@ -49,18 +49,20 @@ def predict_video(
     """
     settings, times = settings or Settings(), times or StageTimes()
     model.to(settings.device).eval()
-    stamps: list[float] = []  # seconds of each frame
+    stamps: list[tuple[int, float]] = []  # number, from 1, and seconds of each frame that can be read
     entries: list[dict] = []
 
     def jobs() -> Iterator[Callable[[], ImageCrops]]:
         frames = iter(stream.frames)
-        while True:
+        for number in itertools.count(1):
             with times.measure("read"):
                 frame = next(frames, None)
             if frame is None:
                 return
-            stamps.append(frame[0])
-            yield partial(find_people, frame_path(len(stamps)), frame[1], boxes, model, times)
+            seconds, image = frame
+            if image is not None:
+                stamps.append((number, seconds))
+                yield partial(find_people, frame_path(number), image, boxes, model, times)
 
     follow = make_tracker(model.skeleton, smooth)
     with (
@@ -73,9 +75,9 @@ def predict_video(
         crops = (future.result() for future in prefetch(jobs(), pool))
         results = times.progress(predict_people(model, crops, settings, times), stream.count, "frame")
         for index, (image, points, scores) in enumerate(results):
-            seconds = stamps[index]
+            number, seconds = stamps[index]
             numbers, points = follow(points, image.boxes, seconds)
-            facts = {"image_id": index + 1, "frame": index + 1, "time": round(seconds, 4)}
+            facts = {"image_id": number, "frame": number, "time": round(seconds, 4)}
             entries += make_entries(image, points, scores, [facts | {"track_id": n} for n in numbers])
             if settings.overlays:
                 drawing.submit(

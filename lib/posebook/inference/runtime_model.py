@@ -37,7 +37,7 @@ class RuntimeModel(PoseModel):
         parts = []
         for part in images.split(self.batch):
             padded = functional.pad(part, (0, 0, 0, 0, 0, 0, 0, self.batch - len(part)))  # (batch, 3, H, W)
-            parts.append([torch.as_tensor(output)[: len(part)] for output in self.run(padded)])
+            parts.append([torch.as_tensor(output)[: len(part)].float() for output in self.run(padded)])
         outputs = [torch.cat(stage) for stage in zip(*parts, strict=True)]  # each (B, ...)
         return codecs.SimCC(*outputs) if outputs[0].ndim == 3 else outputs
 
@@ -58,9 +58,16 @@ def open_runtime(
     for candidate in candidates:
         try:
             run = getattr(runtimes, candidate)(model, device, images=images, folder=folder)
-        except (runtimes.Unavailable, export.OutputMismatch) as error:
+        except (
+            Exception
+        ) as error:  # the runtimes have exceptions of their own, for example for a damaged file
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             if name != "auto":
-                raise ValueError(f"{name} cannot run this model: {error}") from error
+                file = runtimes.onnx_path(model, BATCH, folder)
+                advice = f"; if {file} is damaged, delete it" if file.exists() else ""
+                raise ValueError(f"{name} cannot run this model: {reason}{advice}") from error
+            if not isinstance(error, runtimes.Unavailable | export.OutputMismatch):
+                print(f"{candidate} is not used: {reason}")
         else:
             return RuntimeModel(model, run, BATCH), candidate
     return model, "pytorch"

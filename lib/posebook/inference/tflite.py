@@ -59,7 +59,12 @@ def load_peer(path: str | Path) -> Peer:
         compiled = runtimes.openvino_core().compile_model(str(path), "CPU", runtimes.openvino_settings())
     except RuntimeError as error:  # its lines are about OpenVINO's code
         raise ValueError(f"{path} cannot be read; it may be damaged") from error
-    shapes = [tuple(output.shape) for output in compiled.outputs]
+    try:
+        shapes = [tuple(output.shape) for output in compiled.outputs]
+    except RuntimeError as error:  # of open sizes
+        raise ValueError(
+            f"{path.name} is not a supported model: the sizes of its outputs are open"
+        ) from error
 
     # Both models place the center of the first pixel at 0.5, posebook at 0: hence the 0.5 below.
     def movenet(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """Read frames of a video, of a folder of images, or of a camera, and write a video.
 
 1. The number of frames in a video's header is an estimate: frames are read until OpenCV finds no other one.
+   Up to MAX_DAMAGED consecutive frames that cannot be decoded are skipped.
 2. A frame of a video has the time (number of frames before it) / (frame rate). A camera delivers frames at
    irregular intervals: the clock is read with each frame.
 3. Ctrl+C ends a camera's frames like the end of a video, so that results are written. A second one aborts.
@@ -23,9 +24,10 @@ import cv2
 import numpy as np
 
 from posebook.datasets import read_image
-from posebook.inference.predict import frame_path, list_images
+from posebook.inference.predict import check_encoding, frame_path, list_images
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+MAX_DAMAGED = 25
 FPS = 25.0  # of a folder of images, and of a video or camera whose frame rate is unknown
 # FFmpeg's own messages are off. OpenCV reads this once, when the first video of a process is opened.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -68,10 +70,18 @@ class Frames:
                     print(f"skipped: {error}")
                     yield path, None
             return
-        video, number = _open_capture(str(self.source)), 0
-        while (read := video.read())[0]:
-            number += 1
-            yield frame_path(number), cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+        video, number, damaged = _open_capture(str(self.source)), 0, 0
+        while damaged <= MAX_DAMAGED:
+            found, frame = video.read()
+            if not found:  # the end, or a frame that cannot be decoded
+                damaged += 1
+                continue
+            for _ in range(damaged):
+                number += 1
+                print(f"skipped: frame {number} of {self.source.name} cannot be decoded")
+                yield frame_path(number), None
+            number, damaged = number + 1, 0
+            yield frame_path(number), cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         video.release()
         if number < 0.98 * self.count:  # headers are often wrong by a few frames
             print(f"{self.source.name} ends after {number} of {self.count} frames: it is truncated")
@@ -89,6 +99,7 @@ def open_frames(source: str | Path) -> Frames:
         return Frames(source, len(images), FPS, images)
     if not source.is_file():
         raise FileNotFoundError(f"no video and no folder of frames at {source}")
+    check_encoding(source)
     video = _open_capture(str(source))
     opened, has_frame = video.isOpened(), video.read()[0]
     count, fps = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS)
@@ -104,8 +115,11 @@ def open_frames(source: str | Path) -> Frames:
 
 
 def _frame_rate(stated: float) -> float:
-    """A frame rate as OpenCV states it, or FPS if it is unknown, which some files state as 0 or 90,000."""
-    return stated if 1 <= stated <= 1000 else FPS
+    """A frame rate as OpenCV states it, or FPS if it is unknown.
+
+    Some files state an unknown rate as 0, 90,000, or, if a browser recorded them, as 1000.
+    """
+    return stated if 1 <= stated < 1000 else FPS
 
 
 def _number_key(path: Path) -> list[str | int]:
@@ -118,14 +132,15 @@ class Stream:
     """Frames with their times, to be read once."""
 
     name: str
-    frames: Iterable[tuple[float, np.ndarray]]  # seconds since the first frame, RGB uint8 (H, W, 3)
+    # Seconds since the first frame, and RGB uint8 (H, W, 3), or None for a frame that cannot be read.
+    frames: Iterable[tuple[float, np.ndarray | None]]
     fps: float  # of a video that shows the result
     count: int | None  # estimated number of frames, None if unknown
 
 
 def video_stream(frames: Frames, limit: int | None = None) -> Stream:
     """The frames of a video, the first `limit` if it is given."""
-    timed = ((index / frames.fps, image) for index, (_, image) in enumerate(frames) if image is not None)
+    timed = ((index / frames.fps, image) for index, (_, image) in enumerate(frames))
     count = min(frames.count, limit or frames.count)
     return Stream(frames.source.name, itertools.islice(timed, limit), frames.fps, count)
 
@@ -172,6 +187,7 @@ def write_video(path: Path, fps: float) -> Iterator[Callable[[float, np.ndarray]
     the last one is repeated, and a frame that comes early is left out. Raises ValueError if OpenCV cannot
     write the video.
     """
+    fps = round(fps, 3 if fps < 65 else 0)  # MPEG-4 stores a rate as a fraction of two numbers below 65,536
     writer, written = None, 0
     last: np.ndarray
 

@@ -16,15 +16,20 @@ from posebook.report import figures
 
 
 def explain_joint(
-    model: PoseModel, person: Person, joint: str, method: str = "Grad-CAM", steps: int = 16
+    model: PoseModel,
+    person: Person,
+    joint: str,
+    method: str = "Grad-CAM",
+    steps: int = 16,
+    upright: bool = False,
 ) -> Figure:
     """Predict a person without flip test, and draw one joint: pose, distributions or heatmap, attribution.
 
-    method, steps: as for explain.comparison.attribute, which explains the predicted location. Raises
-    ValueError, with close matches, for an unknown joint or method.
+    method, steps: as for explain.comparison.attribute, which explains the predicted location. upright: turn
+    the image as its EXIF data say. Raises ValueError, with close matches, for an unknown joint or method.
     """
     target = attribution.JointTarget(model, joint)
-    (image,), _ = predictions.crop_people([person], model.input_size, model.udp)  # (H, W, 3)
+    (image,), _ = predictions.crop_people([person], model.input_size, model.udp, upright)  # (H, W, 3)
     inputs, k = transforms.normalize(torch.from_numpy(image[None])), target.joint  # (1, 3, H, W)
     with torch.no_grad():
         output = model(inputs)
