@@ -96,12 +96,15 @@ def run_train(args: Arguments) -> None:
     if args.grid:
         from posebook.papers import ablations
 
-        in_grid = ("model", "dataset", "seed", "name", "options", "recipe", "backbone")
+        in_grid = ("model", "dataset", "options", "recipe", "backbone")
         for name in in_grid:
             if getattr(config, name) != getattr(TrainConfig(), name):
                 raise ValueError(f"--grid already sets {name}: leave out --{name}")
-        rest = {name: getattr(config, name) for name in names if name not in (*in_grid, "profile")}
-        config = ablations.get_row(args.grid).config(config.profile, **rest)
+        own = ("profile", "seed", "name")  # of the row, unless the user gives another seed
+        rest = {name: getattr(config, name) for name in names if name not in (*in_grid, *own)}
+        row = ablations.get_row(args.grid).config(config.profile, **rest)
+        named = config.name or (f"{row.name}-seed{config.seed}" if config.seed else row.name)
+        config = dataclasses.replace(row, seed=config.seed or row.seed, name=named)
     # of several processes, only one gets the record; the others get {}
     if record := trainer.train(config):
         print_record(record, records.write(record, config.out_dir))

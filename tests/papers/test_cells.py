@@ -174,6 +174,21 @@ def test_sweep_table():
     assert table.loc["sweep-00-00", "command"] == "make grid PROFILE=paper ROWS=sweep-00-00"
 
 
+def test_weights_of_posebook_fill_a_cell_only_with_the_record_of_their_training():
+    def evaluated(**facts):
+        run = record(
+            kind="evaluate", metrics={"AP": 0.6}, weights={"trained_on": "coco", "sha256": "1"} | facts
+        )
+        run["dataset"] = run.pop("evaluated")
+        return run
+
+    assert ap(evaluated())["measured"] == "60.00"  # the authors' weights
+    assert ap(evaluated(trained_here=True))["measured"] == ""
+    trained = record(weights__sha256="1", protocol__boxes="detector: x", started="2025-01-01")
+    assert ap(evaluated(trained_here=True), trained)["measured"] == "60.00"
+    assert ap(evaluated(trained_here=True), trained | {"profile": "fast"})["measured"] == ""
+
+
 def test_row_without_augmentation_uses_result_without_flip_test():
     run = record(
         model="lapx", kind="evaluate", weights={"trained_on": "coco"}, metrics={"AP": 0.7}, split="val2017"

@@ -110,10 +110,12 @@ def test_one_run_is_not_an_interval():
 # measured cells
 
 
-def cell(row="net", measured="", interval="", spread="", published="70.0", command="make it") -> dict:
+def cell(row="net", measured="", interval="", seed_interval="", published="70.0", command="make it") -> dict:
     known = dict(row=row, column="AP", published=published, measured=measured, boxes="detector")
     known |= dict(measured_boxes="detector: x.json")
-    return known | dict(interval=interval, spread=spread, command=command, record=f"x/{row}.json")
+    return known | dict(
+        interval=interval, seed_interval=seed_interval, command=command, record=f"x/{row}.json"
+    )
 
 
 def test_check_reproduced_requires_all_cells():
@@ -128,8 +130,8 @@ def test_check_reproduced_requires_all_cells():
         ({"interval": "69.5 to 70.6"}, "reproduced"),
         ({"interval": "69.5 to 71.1"}, "inconclusive"),
         ({"interval": "64.0 to 65.0"}, "inconclusive"),
-        ({"spread": "± 0.1, 3 runs"}, "reproduced"),
-        ({"spread": "± 0.5, 3 runs"}, "inconclusive"),
+        ({"seed_interval": "69.8 to 70.2"}, "reproduced"),
+        ({"seed_interval": "68.8 to 71.2"}, "inconclusive"),
         ({}, "inconclusive"),
     ],
     ids=str,
@@ -146,9 +148,22 @@ def test_other_boxes_reproduce_nothing():
     assert found.decide == "a measurement of net with the boxes of the paper"
 
 
-def test_interval_of_several_runs_is_a_t_interval():
-    low, high = claims._interval(cell(measured="70.0", spread="± 0.3, 3 runs"))
-    assert (low, high) == pytest.approx(stats.t.interval(0.95, 2, 70.0, 0.3 / 3**0.5))
+def test_interval_of_several_runs_is_a_t_interval_of_the_unrounded_values():
+    values = [75.70, 75.76]  # printed as 75.7 ± 0.0
+    columns = tables._spread(values, "76.6")
+    assert columns["spread"] == "± 0.0, 2 runs"
+    expected = stats.t.interval(0.95, 1, 75.73, 0.06 / 2**0.5 / 2**0.5)
+    assert claims._interval(cell(**{"seed_interval": columns["seed_interval"]})) == pytest.approx(expected)
+
+
+def test_runs_with_other_settings_are_not_pooled():
+    ledger = [run | {"parameters": {"epochs": 6, "device": "cpu"}} for run in runs("with", [1.0, 2.0])]
+    longer = [run | {"parameters": {"epochs": 50}} for run in runs("with", [7.0, 8.0, 9.0])[2:]]
+    elsewhere = [
+        run | {"parameters": {"epochs": 6, "device": "cuda"}} for run in runs("with", [7, 8, 9, 3.0])[3:]
+    ]
+    found = claims.by_seed([*ledger, *longer, *elsewhere], ARMS[0])
+    assert {seed: run["metrics"]["AP"] for seed, run in found.items()} == {0: 1.0, 1: 2.0, 3: 3.0}
 
 
 @pytest.mark.parametrize("low, verdict", [(2.1, "reproduced"), (1.9, "inconclusive"), (-9.0, "inconclusive")])

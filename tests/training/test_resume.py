@@ -162,10 +162,25 @@ def test_a_run_with_tuples_in_its_options_resumes(small, tmp_path, capsys):
     assert "resuming from step 3" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "words, seed, name",
+    [
+        ([], 0, "lapx-3-fast"),
+        (["--seed", "2"], 2, "lapx-3-fast-seed2"),
+        (["--seed", "2", "--name", "mine"], 2, "mine"),
+    ],
+)
+def test_a_grid_row_is_trained_with_its_seed_or_another(words, seed, name, monkeypatch):
+    configs = []
+    monkeypatch.setattr(trainer, "train", lambda config: configs.append(config) or {})
+    cli.main(["train", "--grid", "lapx-3", "--profile", "fast", *words])
+    assert [(config.seed, config.name, config.model) for config in configs] == [(seed, name, "lapx")]
+
+
 def test_a_grid_row_excludes_options_that_it_sets(capsys, monkeypatch):
     with pytest.raises(SystemExit):
-        cli.main(["train", "--grid", "lapx-3", "--seed", "1"])
-    assert "--grid already sets seed: leave out --seed" in capsys.readouterr().err
+        cli.main(["train", "--grid", "lapx-3", "--model", "lapx"])
+    assert "--grid already sets model: leave out --model" in capsys.readouterr().err
 
 
 def test_gradient_accumulation_gives_the_gradient_of_the_batch(small):

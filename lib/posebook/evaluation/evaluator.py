@@ -7,6 +7,7 @@ from posebook.datasets import PoseDataset
 from posebook.evaluation import bootstrap, error_analysis, metrics
 from posebook.evaluation.metrics import ImageStats, Predictions
 from posebook.evaluation.predictions import check_not_trained_on, predict
+from posebook.models import published
 from posebook.models.layers import PoseModel
 from posebook.utils import sha256
 
@@ -76,6 +77,8 @@ def weights_file_facts(path: str | Path, trained_on: str | None) -> dict:
         "file": path.name,
         "bytes": path.stat().st_size,
         "bundled": path.resolve().parent == paths.WEIGHTS,
+        # Whether a training of posebook wrote the file: its recipe is that of the training's record.
+        "trained_here": published.find_by_file(path) is None and bool(models.describe_weights(path)),
     }
 
 

@@ -235,7 +235,8 @@ def compare_seeds(
 def by_seed(records: Sequence[dict], names: str) -> dict[int, dict]:
     """The records with these names by seed, '*' standing for its number; the last record of each seed.
 
-    A record with the name of a study's run or of a pruning variant counts only if it has its settings.
+    A record with the name of a study's run or of a pruning variant counts only if it has its settings. Of
+    records with different parameters, those with the most frequent ones count.
     """
     pattern = re.escape(names).replace(r"\*", r"\d+")
     runs = [
@@ -244,6 +245,7 @@ def by_seed(records: Sequence[dict], names: str) -> dict[int, dict]:
         if lifting_tables.has_options_of_its_name(record)
         if re.fullmatch(pattern, record["name"])  # others may have no seed
     ]
+    runs = lifting_tables.with_same_settings(runs)
     return {run["seed"]: run for run in sorted(runs, key=lambda run: run["seed"])}
 
 
@@ -281,15 +283,10 @@ def check_reproduced(cells: Sequence[Mapping], within: float, evidence: str) -> 
 
 def _interval(cell: Mapping) -> tuple[float, float] | None:
     """The 95 % interval of a measured cell: over images if it is stated, otherwise over seeds."""
-    if cell["interval"]:
-        low, high = map(float, cell["interval"].split(" to "))
-        return low, high
-    if not cell["spread"]:
+    if not (text := cell["interval"] or cell["seed_interval"]):
         return None
-    _, deviation, runs, _ = cell["spread"].replace(",", "").split()  # '± 0.30, 3 runs'
-    count = int(runs)
-    half = seeds.half_width(float(deviation) / count**0.5, count - 1)
-    return float(cell["measured"]) - half, float(cell["measured"]) + half
+    low, high = map(float, text.split(" to "))
+    return low, high
 
 
 def check_margin(table: pd.DataFrame, first: str, second: str, evidence: str) -> Finding | None:

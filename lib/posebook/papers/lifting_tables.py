@@ -39,7 +39,7 @@ VARIANT_OPTIONS: dict[str, dict] = {  # of records, by the variant's name
     for name, (prune, recover) in recipes.VARIANTS.items()
 }
 VARIANT_OPTIONS |= {"full": {}, "no-bones": {"links": [list(link) for link in recipes.NO_BONES]}}
-IGNORED_FIELDS = ("evaluate_every", "device")  # parameters in records that do not affect the result
+IGNORED_FIELDS = ("evaluate_every", "device", "seed")  # parameters in records that may differ between seeds
 # The commands that train the first seed of the comparisons on the bundled synthetic motion.
 PRUNING = "posebook train-lifter --lifter mixste --seed 0 --profile fast --variant hot"
 STARPOSE = "posebook train-starpose --seed 0"
@@ -136,6 +136,16 @@ def has_options_of_its_name(record: dict) -> bool:
     return method in VARIANT_OPTIONS and record["options"] == recipes.SMALL_MODEL | VARIANT_OPTIONS[method]
 
 
+def with_same_settings(records: Sequence[dict]) -> list[dict]:
+    """The records whose parameters, except IGNORED_FIELDS, are the most frequent ones."""
+    texts = [
+        json.dumps({k: v for k, v in parameters.items() if k not in IGNORED_FIELDS}, sort_keys=True)
+        for parameters in (record.get("parameters", {}) for record in records)
+    ]
+    most_frequent = statistics.mode(texts) if texts else ""
+    return [record for record, text in zip(records, texts, strict=True) if text == most_frequent]
+
+
 def pruning_runs(records: Sequence[dict]) -> list[dict]:
     """The trainings of pruning methods on the bundled synthetic motion, one dictionary each.
 
@@ -143,17 +153,18 @@ def pruning_runs(records: Sequence[dict]) -> list[dict]:
     'LIFTER, METHOD'. Only runs with the options of their method and the most frequent parameters are
     included.
     """
-    rows, parameters = [], []
-    for record in {record["name"]: record for record in records}.values():  # the last one of each name
+    runs = [
+        record
+        for record in {record["name"]: record for record in records}.values()  # the last one of each name
+        if variant_name(record) and record["dataset"]["name"] == "motion" and has_options_of_its_name(record)
+    ]
+    rows = []
+    for record in with_same_settings(runs):
         method = variant_name(record)
-        if method and record["dataset"]["name"] == "motion" and has_options_of_its_name(record):
-            method = method if record["model"] == "mixste" else f"{record['model']}, {method}"
-            macs = record["complexity"]["macs"] / 1e6
-            rows.append({"method": method, "multiply-adds (M)": macs} | record["metrics"])
-            compared = {k: value for k, value in record["parameters"].items() if k not in IGNORED_FIELDS}
-            parameters.append(json.dumps(compared, sort_keys=True))
-    most_frequent = statistics.mode(parameters) if rows else ""
-    return [row for row, text in zip(rows, parameters, strict=True) if text == most_frequent]
+        method = method if record["model"] == "mixste" else f"{record['model']}, {method}"
+        macs = record["complexity"]["macs"] / 1e6
+        rows.append({"method": method, "multiply-adds (M)": macs} | record["metrics"])
+    return rows
 
 
 def pruning_table(records: Sequence[dict]) -> pd.DataFrame:
@@ -164,9 +175,11 @@ def pruning_table(records: Sequence[dict]) -> pd.DataFrame:
 
 def guidance_table(records: Sequence[dict]) -> pd.DataFrame:
     """A plain lifter and StarPose with and without history and guidance, one row each; see `_over_seeds`."""
+    # the last record of each name
+    named = {record["name"]: record for record in records if record["kind"] == "starpose"}
     rows = []
-    for record in {record["name"]: record for record in records}.values():  # the last one of each name
-        for result in record["metrics"] if record["kind"] == "starpose" else ():
+    for record in with_same_settings([*named.values()]):
+        for result in record["metrics"]:
             words = [result["net"], *(option for option in ("history", "guided") if result.get(option))]
             rows.append({"method": " + ".join(words)} | {name: result[name] for name in metrics.METRICS})
     return _over_seeds(rows, [row["method"] for row in rows])

@@ -146,9 +146,14 @@ def measure_cell(cell: dict, records: Iterable[dict]) -> dict[str, str]:
     device = record["machine"]["device"]
     printed_on = cell["column"].partition(", ")[2] or cell["setting"].partition(",")[0]
     status = {"status": statuses.ELSEWHERE}
-    if printed_on and printed_on in device:
+    if printed_on and device_name(printed_on) == device_name(device):
         status = statuses.accuracy_status(cell["value"], values[quantity(cell)])
     return {"measured": text, "device": device, "where": where} | status
+
+
+def device_name(text: str) -> str:
+    """The name of a device as papers print it, from that in a record: "cuda: NVIDIA GeForce RTX 4090"."""
+    return text.rpartition(": ")[2].partition(" (")[0].removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
 def unmeasured_inputs(rows: list[dict]) -> dict[tuple[str, ...], list[tuple[str, tuple[int, int]]]]:

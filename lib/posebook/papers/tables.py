@@ -7,7 +7,7 @@ measures it. Whether posebook builds that model is looked up in posebook.models.
 1. A value measured on one dataset never fills a cell of another. A record fills a cell only if it was
    evaluated on the cell's dataset and split (a subset of COCO has another name), at its input size, with
    profile `paper`, and with weights trained on that dataset; a model trained here must have used the recipe
-   of the row. Records with the same source of boxes as the printed value are preferred, then newer records.
+   of the row, as the record of its training states. Records with the same source of boxes as the printed value are preferred, then newer records.
    Trainings that differ only in the seed are reported as their mean, with the sample standard deviation.
 2. Records store accuracies as fractions, papers print percent. A measured value is rounded to as many
    decimals as the printed one.
@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 from posebook import models
-from posebook.evaluation import bootstrap, metrics, predictions
+from posebook.evaluation import bootstrap, metrics, predictions, seeds
 from posebook.lifting.models import LIFTERS
 from posebook.models.layers import CoordinateAttention, PoseModel
 from posebook.papers import ablations, lifting_tables, speeds, statuses
@@ -52,7 +52,8 @@ from posebook.papers.size_trace import KEYS, paper_counter, traced_sizes
 
 # The columns that build_table adds to the printed ones.
 EMPTY_CELL = dict.fromkeys(
-    "measured status reason counter exact fitted measured_boxes device where interval spread other "
+    "measured status reason counter exact fitted measured_boxes device where interval spread "
+    "seed_interval other "
     "other_boxes record command cost".split(),
     "",
 )
@@ -66,9 +67,9 @@ def build_table(paper: str, name: str, records: list[dict]) -> pd.DataFrame:
     status), counter (that gives the printed size), exact (parameters or multiply-adds by posebook's own
     count), fitted ("yes" for a size that the model was fitted to), boxes, boxes_basis, measured_boxes, device
     (of a speed), where (device, date and seeds of the measurement), interval (95 %, only for the main metric
-    of a single run), spread (over several runs), other and other_boxes (the result with the other source of
-    boxes), record (its path), command (that measures the cell), cost (of the command, estimated from a
-    recorded training), source.
+    of a single run), spread and seed_interval (over several runs, the latter not rounded), other and
+    other_boxes (the result with the other source of boxes), record (its path), command (that measures the
+    cell), cost (of the command, estimated from a recorded training), source.
     Raises ValueError for an unknown paper or table.
     """
     cells = load_cells()
@@ -182,20 +183,32 @@ def _seeds(runs: Iterable[int]) -> str:
 
 
 def _spread(values: Collection[float], printed: str) -> dict[str, str]:
-    """The column `spread` for the results of several runs; nothing for a single run."""
+    """The columns `spread` and `seed_interval` for the results of several runs; nothing for a single run."""
     if len(values) < 2:
         return {}
-    return {"spread": f"± {format_like(statistics.stdev(values), printed)}, {len(values)} runs"}
+    mean, deviation, count = statistics.mean(values), statistics.stdev(values), len(values)
+    half = seeds.half_width(deviation / count**0.5, count - 1)
+    return {
+        "spread": f"± {format_like(deviation, printed)}, {count} runs",
+        "seed_interval": f"{mean - half} to {mean + half}",
+    }
+
+
+def _weights_hash(record: dict) -> str | None:
+    return record.get("weights", {}).get("sha256")
 
 
 def _accuracy_cell(cell: dict, size: tuple[int, int], records: list[dict]) -> dict[str, str]:
     """`_measure_cell` for an accuracy (points 1, 2 and 4). Learning curves are measured without flip test."""
     no_flip_test, of_curve = NO_FLIP_TEST in cell["setting"], cell["column"].startswith("Best AP")
+    matching = [record for record in records if matches(cell, size, record)]
+    trained = {_weights_hash(record) for record in matching if record["kind"] == "train"}
     results = [
         (record, value)
-        for record in records
-        if matches(cell, size, record)
-        and (value := metric_value(cell["column"], record, no_flip_test)) is not None
+        for record in matching
+        # The recipe of weights that posebook trained is known from the record of their training.
+        if not record.get("weights", {}).get("trained_here") or _weights_hash(record) in trained
+        if (value := metric_value(cell["column"], record, no_flip_test)) is not None
     ]
     if not results:
         command = measuring_command(cell)
@@ -279,6 +292,7 @@ def occlusion_sweep(records: list[dict]) -> pd.DataFrame:
             cell |= {"options": ";".join(f"{name}={value}" for name, value in run.options.items())}
             cell |= {"recipe": f"stage1.dropout={first};stage2.dropout={last}", "boxes": "ground truth"}
             cell["value"] = "0.00"  # nothing is printed: the number of decimals
+            cell["pretrained"] = run.backbone
             filled = EMPTY_CELL | _accuracy_cell(cell, parse_size(cell["input_size"]), records)
             command = "" if filled["measured"] else f"make grid PROFILE=paper ROWS={run.id}"
             texts = [filled[name] for name in ("measured", "interval", "spread", "where")]
@@ -298,7 +312,9 @@ def all_accuracies(records: list[dict]) -> pd.DataFrame:
         counted = "people" if box_source(protocol["boxes"]) == "ground" else "boxes"
         runtime, weights = record["parameters"].get("runtime"), record.get("weights", {})
         start = weights.get("initialization", "").partition(" sha256 ")[0].removesuffix(".safetensors")
-        source = f"{record['name']}, from {start}" if start else weights.get("file", "")
+        file = weights.get("file", "")  # weights.safetensors is the name in each folder of a run
+        file = record["name"] if file == "weights.safetensors" else file
+        source = f"{record['name']}, from {start}" if start else file
         name = DATASETS.get(data["name"], data["name"])
         if protocol["flip_test"]:
             flipped, unflipped = record["metrics"], record.get("metrics_without_flip", {})

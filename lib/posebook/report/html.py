@@ -205,7 +205,8 @@ def postprocess_html(text: str, page: Path, titles: dict[Path, str]) -> Beautifu
         plot = figure.svg
         assert plot is not None  # by the selector
         plot.attrs |= {"role": "img", "aria-label": plot.get("aria-label") or alt_text(plot)}
-        if float(str(plot["width"]).removesuffix("pt")) > WIDE_PLOT:  # scrolls on narrow pages
+        width = re.fullmatch(r"([\d.]+)(pt|px)?", str(plot.get("width", "")))
+        if width and float(width[1]) > WIDE_PLOT:  # scrolls on narrow pages
             figure.attrs |= {"class": "wide", "tabindex": "0"}
     for style in soup.select("style[scoped]"):  # pandas repeats it with every frame
         style.decompose()

@@ -248,11 +248,11 @@ def _exact(cells: pd.DataFrame) -> str:
 def _speeds(cells: pd.DataFrame, device: str, marks: dict[str, str]) -> str:
     """The measured speeds and memory of one model on one device, each once."""
     units = {"Latency": "ms", "FPS": "FPS", "RAM": "MB"}
-    texts = [
-        f"{cell['measured']} {units[re.split('[ ,]', cell['column'])[0]]}{_mark(cell['where'], marks)}"
-        for cell in cells[cells["device"] == device].to_dict("records")
-    ]
-    return " <br>".join(dict.fromkeys(texts))
+    texts: dict[tuple[str, str], str] = {}  # by unit and origin; of one value, the text with more decimals
+    for cell in cells[cells["device"] == device].to_dict("records"):
+        key = units[re.split("[ ,]", cell["column"])[0]], cell["where"]
+        texts[key] = max(texts.get(key, ""), cell["measured"], key=len)
+    return " <br>".join(f"{text} {unit}{_mark(where, marks)}" for (unit, where), text in texts.items())
 
 
 def _words(cells: pd.DataFrame, name: str) -> str:

@@ -223,11 +223,17 @@ def main(arguments: list[str] | None = None) -> None:
     elif args.command == "export":
         from posebook.report import html
 
-        html.export(expand_folders(args.executed), args.html)
+        try:
+            html.export(expand_folders(args.executed), args.html)
+        except ValueError as error:
+            _stop(str(error))
     elif args.command == "convert":
         from posebook.report import html
 
-        html.convert(args.notebook, args.out)
+        try:
+            html.convert(args.notebook, args.out)
+        except ValueError as error:
+            _stop(str(error))
     elif args.command == "verdicts":
         from posebook.papers import claims
 

@@ -148,8 +148,8 @@ def parameters(notebook: NotebookNode) -> list[dict]:
     for node in body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            # Parsed code has end positions, and a parameter has a name and a default.
-            assert isinstance(target, ast.Name) and node.value and node.end_lineno
+            if not (isinstance(target, ast.Name) and node.value and node.end_lineno):
+                continue  # such as a, b = 1, 2: papermill cannot set it
             value = repr(injected[target.id]) if target.id in injected else ast.unparse(node.value)
             comment = lines[node.end_lineno - 1][node.end_col_offset :].strip().lstrip("# ")
             rows.append({"name": target.id, "value": value, "meaning": comment})
