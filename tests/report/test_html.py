@@ -14,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from report_helpers import (
     changed,
     executed_notebook,
+    image,
     rules,
     with_a_scene,
 )
@@ -246,6 +247,32 @@ def test_stopped_notebook_is_marked_in_every_list_of_pages(stopped):
 def test_parameters_with_syntax_error_do_not_stop_export():
     cell = new_code_cell("seed = = 1", metadata={"tags": ["parameters"]})
     assert page_cells.parameters(new_notebook(cells=[cell])) == []
+
+
+def test_assignments_that_papermill_cannot_set_are_not_parameters():
+    cell = new_code_cell("a, b = 1, 2\nc: int\nseed = 0  # a seed", metadata={"tags": ["parameters"]})
+    (row,) = page_cells.parameters(new_notebook(cells=[cell]))
+    assert row == {"name": "seed", "value": "0", "meaning": "a seed"}
+
+
+def test_plots_of_other_programs_are_exported(tmp_path):
+    sizes = 'width="900px" height="20px"', 'width="100%"', ""
+    plots = [new_output("display_data", {"image/svg+xml": f"<svg {size}></svg>"}) for size in sizes]
+    plots.append(new_output("display_data", {"image/png": image()}))  # without text/plain
+    cells = [new_markdown_cell("# Title"), new_code_cell("plot()", outputs=plots)]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "index.ipynb")
+    html.export([tmp_path / "index.ipynb"], tmp_path / "html")
+    page = BeautifulSoup((tmp_path / "html/index.html").read_text(), "html.parser")
+    assert len(page.select("figure > svg")) == 3 and len(page.select("figure.wide > svg")) == 1
+    assert len(page.select("main img")) == 1
+
+
+def test_converting_a_page_without_a_title_is_one_line(tmp_path, capsys):
+    nbformat.write(new_notebook(cells=[new_markdown_cell("no title")]), tmp_path / "a.ipynb")
+    with pytest.raises(SystemExit) as exit_info:
+        notebooks.main(["convert", str(tmp_path / "a.ipynb"), str(tmp_path / "a.html")])
+    error = capsys.readouterr().err
+    assert exit_info.value.code == 2 and error.count("\n") == 1 and "has no level-1 heading" in error
 
 
 def test_links_point_to_pages(page, report):
