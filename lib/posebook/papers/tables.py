@@ -8,7 +8,8 @@ measures it. Whether posebook builds that model is looked up in posebook.models.
    evaluated on the cell's dataset and split (a subset of COCO has another name), at its input size, with
    profile `paper`, and with weights trained on that dataset; a model trained here must have used the recipe
    of the row, as the record of its training states. Records with the same source of boxes as the printed
-   value are preferred, then newer records. Trainings that differ only in the seed are reported as their mean, with the sample standard deviation.
+   value are preferred, then newer records. Trainings that differ only in the seed are reported as their mean,
+   with the sample standard deviation.
 2. Records store accuracies as fractions, papers print percent. A measured value is rounded to as many
    decimals as the printed one.
 3. Parameters, multiply-adds and the architecture are read from the built model, or from the record of the
