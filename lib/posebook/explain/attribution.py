@@ -101,9 +101,9 @@ class JointTarget(nn.Module):
         A point outside of the input gets the bins at the border.
         """
         last = [round(length * self.bins_per_pixel) - 1 for length in reversed(self.model.input_size)]
-        scale = points.new_tensor([self.bins_per_pixel] * 2)
+        sides = torch.tensor(self.model.input_size[::-1], dtype=torch.float32, device=points.device)
+        scale = torch.full_like(sides, self.bins_per_pixel)  # (2,)
         if self.model.udp:  # the centers of the first and last cells are those of the first and last pixels
-            sides = points.new_tensor(self.model.input_size[::-1])
             scale = (sides * self.bins_per_pixel - 1) / (sides - 1)
         bins = (points * scale).round().long()
         return bins.clamp(min=torch.zeros_like(bins), max=torch.tensor(last, device=bins.device))  # (..., 2)

@@ -58,9 +58,7 @@ def open_runtime(
     for candidate in candidates:
         try:
             run = getattr(runtimes, candidate)(model, device, images=images, folder=folder)
-        except (
-            Exception
-        ) as error:  # the runtimes have exceptions of their own, for example for a damaged file
+        except Exception as error:  # each runtime has its own, for example for a damaged file
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             if name != "auto":
                 file = runtimes.onnx_path(model, BATCH, folder)

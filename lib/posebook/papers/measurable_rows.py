@@ -62,9 +62,8 @@ def _evaluations(device: str) -> Iterator[tuple[str, NotebookRun]]:
                 yield name, NotebookRun("evaluate", parameters, own)
 
 
-Weights = Iterator[
-    tuple[str, str, str, tuple[str, ...], dict[str, Any]]
-]  # model, dataset, HxW, files, parameters
+# model, dataset, HxW, files, parameters
+Weights = Iterator[tuple[str, str, str, tuple[str, ...], dict[str, Any]]]
 
 
 def _published_weights() -> Weights:

@@ -54,8 +54,7 @@ from posebook.papers.size_trace import KEYS, paper_counter, traced_sizes
 # The columns that build_table adds to the printed ones.
 EMPTY_CELL = dict.fromkeys(
     "measured status reason counter exact fitted measured_boxes device where interval spread "
-    "seed_interval other "
-    "other_boxes record command cost".split(),
+    "seed_interval other other_boxes record command cost".split(),
     "",
 )
 
