@@ -55,6 +55,16 @@ def test_a_row_has_data_metric_interval_date_and_commit():
     assert (benchmark["model"], benchmark["metric"], benchmark["value"]) == ("", "2 results", "–")
 
 
+def test_a_training_on_several_datasets_without_evaluation():
+    dataset = {"name": "coco-sample+lspet", "split": "train2017+train without held out 0.1", "persons": 4289}
+    run = TRAINING | {"dataset": dataset, "evaluated": None, "metrics": {}}
+    (row,) = record_table.record_rows([run]).to_dict("records")
+    assert row["data"] == "COCO sample + LSPET, 4,289 people" and (row["metric"], row["value"]) == (
+        "not evaluated",
+        "–",
+    )
+
+
 def test_setup_distinguishes_runs_of_one_model():
     detected = TRAINING | {
         "weights": {"file": "starnet-pose-t-photographs.safetensors"},

@@ -58,12 +58,12 @@ def record_rows(records: Sequence[dict]) -> pd.DataFrame:
 
 
 def _main_result(metrics: Any) -> tuple[str, str]:
-    """Name and value of the first number among the metrics; the number of results if there is none."""
+    """Name and value of the first number among the metrics; otherwise the number of results, if there are any."""
     numbers = (
         [] if isinstance(metrics, list) else [v for v in metrics.items() if isinstance(v[1], int | float)]
     )
     if not numbers:
-        return f"{len(metrics)} results", "–"
+        return f"{len(metrics)} results" if metrics else "not evaluated", "–"
     name, value = numbers[0]
     if name.split()[0] in MILLIMETERS:
         return f"{name}, mm", f"{value:.1f}"
@@ -87,15 +87,15 @@ def _setup(record: dict) -> str:
 
 
 def _data(record: dict) -> str:
-    """Name, split and size of the dataset of a record's result."""
+    """Name, split and size of the dataset of a record's result; of several datasets, names and size."""
     dataset = record.get("evaluated") or record.get("dataset")
     if not dataset:
         return ""
     sizes = SIZES | ({"persons": "detected boxes"} if _has_detected_boxes(record) else {})
     counted = next((f"{dataset[unit]:,} {word}" for unit, word in sizes.items() if unit in dataset), "")
-    return ", ".join(
-        filter(None, [f"{DATASETS.get(dataset['name'], dataset['name'])} {dataset['split']}", counted])
-    )
+    names = [DATASETS.get(name, name) for name in dataset["name"].split("+")]
+    data = " + ".join(names) if len(names) > 1 else f"{names[0]} {dataset['split']}"
+    return ", ".join(filter(None, [data, counted]))
 
 
 def record_table(records: Sequence[dict]) -> HTML:
