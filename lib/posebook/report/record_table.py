@@ -58,7 +58,7 @@ def record_rows(records: Sequence[dict]) -> pd.DataFrame:
 
 
 def _main_result(metrics: Any) -> tuple[str, str]:
-    """Name and value of the first number among the metrics; otherwise the number of results, if there are any."""
+    """Name and value of the first number among the metrics; otherwise the number of results, if any."""
     numbers = (
         [] if isinstance(metrics, list) else [v for v in metrics.items() if isinstance(v[1], int | float)]
     )
