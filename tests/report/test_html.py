@@ -267,6 +267,13 @@ def test_plots_of_other_programs_are_exported(tmp_path):
     assert len(page.select("main img")) == 1
 
 
+def test_exporting_a_folder_without_notebooks_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        notebooks.main(["export", str(tmp_path / "html"), str(tmp_path)])
+    assert exit_info.value.code == 2 and f"no notebook in {tmp_path}" in capsys.readouterr().err
+    assert not (tmp_path / "html").exists()
+
+
 def test_converting_a_page_without_a_title_is_one_line(tmp_path, capsys):
     nbformat.write(new_notebook(cells=[new_markdown_cell("no title")]), tmp_path / "a.ipynb")
     with pytest.raises(SystemExit) as exit_info:

@@ -223,8 +223,10 @@ def main(arguments: list[str] | None = None) -> None:
     elif args.command == "export":
         from posebook.report import html
 
+        if not (executed := expand_folders(args.executed)):
+            _stop(f"no notebook in {', '.join(map(str, args.executed))}")
         try:
-            html.export(expand_folders(args.executed), args.html)
+            html.export(executed, args.html)
         except ValueError as error:
             _stop(str(error))
     elif args.command == "convert":
