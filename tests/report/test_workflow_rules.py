@@ -202,7 +202,8 @@ def test_make_passes_valid_arguments_to_snakemake(target, tree):
     "settings, message",
     [
         (["rows=lapy-3"], "unknown grid row 'lapy-3'; did you mean lapx-3"),
-        ([], "unknown grid row ''; did you mean attention-none or attention-cbam"),
+        ([], "no rows are named: make grid ROWS='lapx-*'; `posebook grid` lists them"),
+        (["rows="], "no rows are named: make grid ROWS='lapx-*'; `posebook grid` lists them"),
         (["rows=attention-cbam", "profile=paper"], "data/checkpoints/starnet_s3.pth.tar"),
     ],
 )
