@@ -220,20 +220,16 @@ def main(arguments: list[str] | None = None) -> None:
         except ValueError as error:
             _stop(str(error))
         execute(args.notebook, args.out, parameters)
-    elif args.command == "export":
-        from posebook.report import html
-
-        if not (executed := expand_folders(args.executed)):
-            _stop(f"no notebook in {', '.join(map(str, args.executed))}")
-        try:
-            html.export(executed, args.html)
-        except ValueError as error:
-            _stop(str(error))
-    elif args.command == "convert":
+    elif args.command in ("export", "convert"):
         from posebook.report import html
 
         try:
-            html.convert(args.notebook, args.out)
+            if args.command == "convert":
+                html.convert(args.notebook, args.out)
+            elif executed := expand_folders(args.executed):
+                html.export(executed, args.html)
+            else:
+                _stop(f"no notebook in {', '.join(map(str, args.executed))}")
         except ValueError as error:
             _stop(str(error))
     elif args.command == "verdicts":
