@@ -31,7 +31,9 @@ def test_frames_of_a_video_have_the_time_of_its_frame_rate(clip):
     assert short.count == 5 and len(list(short.frames)) == 5
 
 
-@pytest.mark.parametrize("stated, used", [(30.0, 30.0), (0.0, 25.0), (1000.0, 25.0), (float("nan"), 25.0)])
+@pytest.mark.parametrize(
+    "stated, used", [(30.0, 30.0), (0.0, 25.0), (1000.0, 25.0), (90_000.0, 25.0), (float("nan"), 25.0)]
+)
 def test_impossible_frame_rate_counts_as_unknown(clip, monkeypatch, stated, used):
     capture = cv2.VideoCapture
 
