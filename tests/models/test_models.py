@@ -332,7 +332,7 @@ def test_golden_tensors_of_the_shipped_weights(name):
     outputs = out._asdict() if hasattr(out, "_asdict") else {"heatmap": out[-1]}
     assert outputs.keys() == golden.keys()
     for key, archived in golden.items():
-        assert (outputs[key] - archived).abs().max() <= 1e-3 and archived.abs().max() > 0.1
+        assert (outputs[key] - archived).abs().max() <= 1e-3 and archived.abs().max() > 0.2
 
 
 def test_shipped_weights_are_small_and_have_cards():
