@@ -14,9 +14,9 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import nn
 
-from posebook import codecs, migration, models, paths, records, utils
+from posebook import codecs, migration, models, paths, records, transforms, utils
+from posebook.datasets.synthetic import writing
 
 PHOTOGRAPHS = "coco-sample+lspet+synthetic"
 
@@ -48,13 +48,16 @@ def read_record(path: str | Path) -> dict:
 
 
 def golden_tensors(weights: Path) -> dict[str, torch.Tensor]:
-    """Return a random input (1, 3, H, W) and the model's output for it.
+    """Return an input (1, 3, H, W) with a rendered person and the model's output for it.
 
-    The input has patches, like an image. For noise of single pixels, a well-trained model is uncertain.
+    For noise, a well-trained model is uncertain, and its outputs would be close to 0.
     """
     model = models.load_weights(weights)
-    patches = torch.randn(1, 3, 8, 6, generator=torch.Generator().manual_seed(0))
-    images = nn.functional.interpolate(patches, model.input_size, mode="bilinear")  # (1, 3, H, W)
+    image, annotations = writing.render(0)  # (H', W', 3) uint8
+    person = max(annotations, key=lambda annotation: annotation["area"])
+    matrix = transforms.crop_affine(person["bbox"], model.input_size)
+    crop = transforms.warp(image, matrix, model.input_size)  # (H, W, 3)
+    images = transforms.normalize(torch.from_numpy(crop)[None]).contiguous()  # (1, 3, H, W)
     with torch.no_grad():
         output = model(images)
     outputs = output._asdict() if isinstance(output, codecs.SimCC) else {"heatmap": output[-1]}
