@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from posebook import codecs, migration, models, paths, records, transforms, utils
-from posebook.datasets.synthetic import writing
+from posebook.datasets.synthetic import crops, writing
 
 PHOTOGRAPHS = "coco-sample+lspet+synthetic"
 
@@ -55,8 +55,7 @@ def golden_tensors(weights: Path) -> dict[str, torch.Tensor]:
     model = models.load_weights(weights)
     image, annotations = writing.render(0)  # (H', W', 3) uint8
     person = max(annotations, key=lambda annotation: annotation["area"])
-    matrix = transforms.crop_affine(person["bbox"], model.input_size)
-    crop = transforms.warp(image, matrix, model.input_size)  # (H, W, 3)
+    crop, _ = crops.crop_person(image, person, model.input_size)  # (H, W, 3)
     images = transforms.normalize(torch.from_numpy(crop)[None]).contiguous()  # (1, 3, H, W)
     with torch.no_grad():
         output = model(images)
