@@ -185,8 +185,8 @@ refuses them.
 
 On held-out training images, without flip test: PCK@0.2 for LSPET, AP for the others. Run 1 had inputs of
 128x96, the others of 256x192. The LSPET values of runs 1 to 4 also count the joints that MoveNet labeled, so
-they are higher than those of run 5 and of its validation split. The held-out rendered images were among the
-training images of the initial weights, so the rendered values of run 1 are too high.
+they are higher than those of later runs and of the validation split. The held-out rendered images were among
+the training images of the initial weights, so the rendered values of run 1 are too high.
 
 | run | epoch | samples | loss | COCO | LSPET | rendered |
 | --- | --- | --- | --- | --- | --- | --- |
